@@ -1,0 +1,133 @@
+"""What a person sees: rich on a terminal, plain lines elsewhere or with CI=true.
+
+Results and progress go to standard output, errors to standard error. Nothing here is parsed by a program: receipts are.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
+from rich.table import Table
+
+_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
+# Off a terminal rich assumes 80 columns and would wrap digests in the middle.
+_WIDTH = None if Console().is_terminal and not _CI else 160
+out = Console(highlight=False, width=_WIDTH, force_terminal=False if _CI else None)
+err = Console(highlight=False, width=_WIDTH, stderr=True, force_terminal=False if _CI else None)
+_VERBOSE = os.environ.get("PINWHEEL_VERBOSE", "") not in {"", "0"}
+
+
+def size(count: float) -> str:
+    """A number of bytes for people, in decimal units as registries and disks count."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.{2 if unit == 'GB' else 1}f} {unit}"
+        count /= 1000
+    raise AssertionError
+
+
+def seconds(count: float) -> str:
+    """A duration for people."""
+    return f"{count:.1f} s" if count < 60 else f"{int(count // 60)} min {int(count % 60):02d} s"
+
+
+def title(text: str) -> None:
+    """The headline of a stage."""
+    out.print(f"\n[bold cyan]{escape(text)}[/]")
+
+
+def info(text: str) -> None:
+    """One line of result."""
+    out.print(f"  {escape(text)}")
+
+
+def done(text: str) -> None:
+    """One line that says something came out well."""
+    out.print(f"  [green]✓[/] {escape(text)}")
+
+
+def warn(text: str) -> None:
+    """One line that needs attention but stops nothing."""
+    err.print(f"  [yellow]![/] {escape(text)}")
+
+
+def error(text: str) -> None:
+    """The one line of a refusal."""
+    err.print(f"[bold red]error:[/] {escape(text)}", soft_wrap=True)
+
+
+def debug(text: str) -> None:
+    """Shown with PINWHEEL_VERBOSE=1 only."""
+    if _VERBOSE:
+        err.print(f"[dim]{escape(text)}[/]", soft_wrap=True)
+
+
+@contextmanager
+def step(text: str) -> Iterator[list[str]]:
+    """Say what happens now and, at its end, how long it took. What the block appends to the list is added to that line."""
+    started = time.monotonic()
+    notes: list[str] = []
+    if out.is_terminal:
+        with out.status(f"{escape(text)} …"):
+            yield notes
+    else:
+        out.print(f"  … {escape(text)}")
+        yield notes
+    tail = "".join(f", {note}" for note in notes)
+    done(f"{text}{tail}  ({seconds(time.monotonic() - started)})")
+
+
+class Bar:
+    """Progress over a known number of bytes; off a terminal a line every ten percent or half minute."""
+
+    def __init__(self, text: str, total: int) -> None:
+        self._text, self._total, self._at = text, max(total, 1), 0
+        self._said, self._said_at = 0, time.monotonic()
+        self._rich: Progress | None = None
+        if out.is_terminal:
+            self._rich = Progress(
+                TextColumn("  {task.description}"),
+                BarColumn(),
+                DownloadColumn(),
+                TransferSpeedColumn(),
+                TimeElapsedColumn(),
+                console=out,
+                transient=True,
+            )
+            self._task = self._rich.add_task(text, total=total)
+
+    def __enter__(self) -> Bar:
+        if self._rich:
+            self._rich.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._rich:
+            self._rich.stop()
+
+    def advance(self, count: int) -> None:
+        """`count` more bytes are done."""
+        self._at += count
+        if self._rich:
+            self._rich.advance(self._task, count)
+            return
+        tenth, now = 10 * self._at // self._total, time.monotonic()
+        if tenth > self._said or now - self._said_at > 30:
+            self._said, self._said_at = tenth, now
+            out.print(f"    {self._text}: {100 * self._at // self._total} % of {size(self._total)}")
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> None:
+    """A table; columns whose index stands in `right` are aligned right."""
+    grid = Table(box=None, pad_edge=False, padding=(0, 2), show_edge=False)
+    for number, name in enumerate(head):
+        grid.add_column(name, justify="right" if number in right else "left", no_wrap=True, overflow="ignore")
+    for row in rows:
+        grid.add_row(*[escape(cell) for cell in row])
+    out.print(grid)

@@ -1,0 +1,122 @@
+"""Every error a user can cause, and the exit-code table.
+
+The README prints the same table; `tests/common/test_errors.py` compares the two. Code 1 is left to a bug in Pinwheel itself,
+2 is Invoke's own code for a command line it cannot parse.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import ClassVar
+
+
+class ExitCode(enum.IntEnum):
+    """What the process returns; one code for each class of failure."""
+
+    OK = 0
+    USAGE = 2
+    ENVIRONMENT = 10
+    LOCK = 11
+    BUILD = 12
+    SMOKE = 13
+    REGISTRY = 14
+    POLICY = 15
+    DEPLOY_ROLLED_BACK = 16
+    DEPLOY_NOT_ROLLED_BACK = 17
+    INTERRUPTED = 130
+
+
+MEANING: dict[ExitCode, str] = {
+    ExitCode.OK: "done",
+    ExitCode.USAGE: "wrong command, flag, name or configuration file",
+    ExitCode.ENVIRONMENT: "something is missing on this machine: engine, tool, GPU, driver, disk",
+    ExitCode.LOCK: "a lock is stale or was edited, or bytes do not match the lock",
+    ExitCode.BUILD: "the image could not be built",
+    ExitCode.SMOKE: "an image did not do its job",
+    ExitCode.REGISTRY: "the registry refused, failed, or holds another digest than was pushed",
+    ExitCode.POLICY: "a manifest or an image is refused by policy; nothing was sent",
+    ExitCode.DEPLOY_ROLLED_BACK: "the deploy failed and the last good set was put back",
+    ExitCode.DEPLOY_NOT_ROLLED_BACK: "the deploy failed and could NOT be put back: look at the cluster",
+    ExitCode.INTERRUPTED: "interrupted from the keyboard",
+}
+
+
+class PinwheelError(Exception):
+    """A failure the user can act on.
+
+    Args:
+        what: what happened, one line, no full stop.
+        where: the file, path, digest or host it concerns; may be empty.
+        fix: what the user can do about it; may be empty.
+    """
+
+    exit_code: ClassVar[ExitCode] = ExitCode.USAGE
+
+    def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
+        self.what = what
+        self.where = where
+        self.fix = fix
+        super().__init__(self.line())
+
+    def line(self) -> str:
+        """The error as one line: what happened (where): what to do."""
+        text = self.what
+        if self.where:
+            text += f" ({self.where})"
+        if self.fix:
+            text += f": {self.fix}"
+        return " ".join(text.split())
+
+
+class UsageError(PinwheelError):
+    """A name, flag or configuration file that makes no sense."""
+
+    exit_code = ExitCode.USAGE
+
+
+class MissingEnvironmentError(PinwheelError):
+    """This machine lacks something: engine, tool, GPU, driver, disk."""
+
+    exit_code = ExitCode.ENVIRONMENT
+
+
+class LockError(PinwheelError):
+    """A lock is stale or edited, or bytes do not match it."""
+
+    exit_code = ExitCode.LOCK
+
+
+class BuildError(PinwheelError):
+    """An image could not be built from good inputs."""
+
+    exit_code = ExitCode.BUILD
+
+
+class SmokeError(PinwheelError):
+    """An image was built but does not do its job."""
+
+    exit_code = ExitCode.SMOKE
+
+
+class RegistryError(PinwheelError):
+    """A registry refused, failed or lied."""
+
+    exit_code = ExitCode.REGISTRY
+
+
+class PolicyError(PinwheelError):
+    """A manifest or an image is refused; nothing was sent."""
+
+    exit_code = ExitCode.POLICY
+
+
+class DeployRolledBackError(PinwheelError):
+    """A deploy failed; the last good set was put back."""
+
+    exit_code = ExitCode.DEPLOY_ROLLED_BACK
+
+
+class DeployNotRolledBackError(PinwheelError):
+    """A deploy failed and the last good set could not be put back."""
+
+    exit_code = ExitCode.DEPLOY_NOT_ROLLED_BACK

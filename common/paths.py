@@ -1,0 +1,32 @@
+"""Where things are. All paths are absolute; a stage asks here instead of guessing from its own file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCKFILES = ROOT / "lockfiles"
+IMAGES = ROOT / "images"
+K8S = ROOT / "k8s"
+
+
+def dist() -> Path:
+    """Everything a run writes: the OCI layout, receipts, reports, rendered manifests. Safe to delete."""
+    return Path(os.environ.get("PINWHEEL_DIST", ROOT / "dist"))
+
+
+def cache() -> Path:
+    """What can be fetched or built again, shared by all checkouts of a user. Safe to delete."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("PINWHEEL_CACHE") or base / "pinwheel")
+
+
+def state() -> Path:
+    """What the embedded services of this machine keep (engine, registry). Not safe to delete while they run."""
+    return Path(os.environ.get("PINWHEEL_STATE", "/var/lib/pinwheel"))
+
+
+def shown(path: Path) -> str:
+    """A path as a message should show it: relative to the project where it lies inside."""
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)

@@ -1,0 +1,3 @@
+from invoke import task
+@task
+def hello(c): print("hi")

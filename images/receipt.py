@@ -1,0 +1,116 @@
+"""What a build hands to the stages after it: `dist/build.json`.
+
+JSON form: one object with `format` (1), `source` and `images`, the dataclasses below field by field. Sizes are bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common import paths
+from common.errors import BuildError
+from common.files import write_whole
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltLayer:
+    """One layer of a built image.
+
+    Attributes:
+        what: what it holds, for people: `base`, a wheel, a bucket of small wheels, `config`.
+        digest: of the compressed blob.
+        diff_id: of the uncompressed tar.
+        size: compressed.
+        unpacked: uncompressed.
+        reused: whether this build found it instead of making it.
+    """
+
+    what: str
+    digest: str
+    diff_id: str
+    size: int
+    unpacked: int
+    reused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltImage:
+    """One image in the layout.
+
+    Attributes:
+        name: repository name, `llama-factory-train`.
+        role: the short name of the command line, `train`.
+        version: version of the software it is about, also its tag.
+        digest: of the image manifest; what is pushed, proven and deployed.
+        config_digest: of the image configuration.
+        size: compressed bytes of all layers.
+        unpacked: bytes of all layers' tars.
+        inputs: digest over everything the image was made from.
+        layers: from the bottom up.
+    """
+
+    name: str
+    role: str
+    version: str
+    digest: str
+    config_digest: str
+    size: int
+    unpacked: int
+    inputs: str
+    layers: tuple[BuiltLayer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildReceipt:
+    """All images of one build.
+
+    Attributes:
+        source: git revision the build ran from, `-dirty` appended when files differed; `unknown` outside git.
+        images: in the order they were asked for.
+    """
+
+    source: str
+    images: tuple[BuiltImage, ...]
+
+
+def path() -> Path:
+    """Where the receipt lies."""
+    return paths.dist() / "build.json"
+
+
+def layout() -> Path:
+    """The OCI image layout that holds every built image."""
+    return paths.dist() / "oci"
+
+
+def write(receipt: BuildReceipt) -> Path:
+    """Write the receipt, whole or not at all."""
+    body = {"format": FORMAT, **dataclasses.asdict(receipt)}
+    write_whole(path(), json.dumps(body, indent=2, sort_keys=True) + "\n")
+    return path()
+
+
+def read() -> BuildReceipt:
+    """The receipt of the last build.
+
+    Raises:
+        BuildError: there is none, or it is not one of ours.
+    """
+    try:
+        body: dict[str, Any] = json.loads(path().read_text())
+        if body["format"] != FORMAT:
+            raise ValueError(f"format {body['format']!r}")
+        images = tuple(
+            BuiltImage(**{**image, "layers": tuple(BuiltLayer(**layer) for layer in image["layers"])}) for image in body["images"]
+        )
+        return BuildReceipt(body["source"], images)
+    except FileNotFoundError:
+        raise BuildError("nothing was built yet", where=paths.shown(path()), fix="run `invoke build` first") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as problem:
+        raise BuildError(f"not a build receipt: {problem}", where=paths.shown(path()), fix="run `invoke build` again") from None

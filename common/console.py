@@ -118,7 +118,7 @@ class Bar:
             self._rich.advance(self._task, count)
             return
         tenth, now = 10 * self._at // self._total, time.monotonic()
-        if tenth > self._said or now - self._said_at > 30:
+        if (tenth > self._said and now - self._said_at > 2) or now - self._said_at > 30:
             self._said, self._said_at = tenth, now
             out.print(f"    {self._text}: {100 * self._at // self._total} % of {size(self._total)}")
 

@@ -44,7 +44,7 @@ def run(
     what: str = "",
     fix: str = "",
     cwd: Path | None = None,
-    env: Mapping[str, str] | None = None,
+    env: Mapping[str, str | None] | None = None,
     stdin: str | None = None,
     timeout: float | None = None,
     missing: str = "run `invoke engine --install`",
@@ -57,7 +57,7 @@ def run(
         what: says in the error what failed; default: the program's name.
         fix: says in the error what to do.
         cwd: where it runs.
-        env: added to the environment.
+        env: added to the environment; None takes a variable out of it.
         stdin: its standard input; default none.
         timeout: seconds.
         missing: what to do if the program is not installed.
@@ -73,7 +73,7 @@ def run(
         done = subprocess.run(
             args,
             cwd=cwd,
-            env={**os.environ, **env} if env is not None else None,
+            env={k: v for k, v in {**os.environ, **(env or {})}.items() if v is not None},
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,

@@ -107,7 +107,8 @@ def read() -> BuildReceipt:
         if body["format"] != FORMAT:
             raise ValueError(f"format {body['format']!r}")
         images = tuple(
-            BuiltImage(**{**image, "layers": tuple(BuiltLayer(**layer) for layer in image["layers"])}) for image in body["images"]
+            BuiltImage(**{**image, "layers": tuple(BuiltLayer(**layer) for layer in image["layers"])})
+            for image in body["images"]
         )
         return BuildReceipt(body["source"], images)
     except FileNotFoundError:

@@ -1,7 +1,7 @@
 """`lockfiles/images.lock`: which digest each image name stands for, written by `invoke push`, read by `invoke deploy`.
 
-TOML: `format`, then one `[[image]]` table per image, sorted by name, with the fields of `PinnedImage`. No registry in it: where an
-image lies is the environment's business.
+TOML: `format`, then one `[[image]]` table per image, sorted by name, with the fields of `PinnedImage`. No registry in it:
+where an image lies is the environment's business.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from common.files import write_whole
 from common.refs import check_digest
 
 FORMAT = 1
-_HEAD = "# Written by `invoke push` after the digest was read back from the registry. Commit it: `invoke deploy` pins from it.\n"
+_HEAD = (
+    "# Written by `invoke push` after the digest was read back from the registry. Commit it: `invoke deploy` pins from it.\n"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,105 @@
+"""The machine's own apt: which Debian mirrors it uses, and installing packages from them.
+
+Mirrors are never written in this project: they are read from the user's apt configuration, so a proxy of theirs just works.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.errors import MissingEnvironmentError
+from common.files import write_whole
+from common.run import run
+
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+RELEASE = "bookworm"
+# The release after ours: source of the tools that Debian 12 has only in versions too old.
+NEXT_RELEASE = "trixie"
+_APT_D = Path("/etc/apt")
+_NONINTERACTIVE = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Mirror:
+    """One suite of Debian at the place the user's apt takes it from.
+
+    Attributes:
+        suite: `bookworm`, `bookworm-updates` or `bookworm-security`.
+        uri: base of the archive, ends in a slash.
+    """
+
+    suite: str
+    uri: str
+
+
+def debian_mirrors() -> tuple[Mirror, ...]:
+    """The places this machine's apt takes Debian 12 from, sorted.
+
+    Raises:
+        MissingEnvironmentError: no apt here, or it is not configured for Debian 12.
+    """
+    missing = "Pinwheel reads Debian's mirror from apt's configuration: run it on Debian 12"
+    said = run(
+        ["apt-get", "indextargets", "--format", "$(CREATED_BY) $(RELEASE) $(COMPONENT) $(REPO_URI)"],
+        error=MissingEnvironmentError,
+        missing=missing,
+    )
+    found = set()
+    for line in said.stdout.splitlines():
+        created_by, suite, component, uri = line.split(" ", 3)
+        if created_by == "Packages" and component == "main" and suite in {RELEASE, f"{RELEASE}-updates", f"{RELEASE}-security"}:
+            found.add(Mirror(suite, uri))
+    if not any(mirror.suite == RELEASE for mirror in found):
+        raise MissingEnvironmentError("apt knows no mirror of Debian 12 (bookworm main)", where="/etc/apt", fix=missing)
+    return tuple(sorted(found))
+
+
+def install(packages: list[str], *, newer: list[str]) -> None:
+    """Install Debian packages; those of `newer` from the next stable release, and nothing else from there.
+
+    Args:
+        packages: names in Debian 12.
+        newer: names to take from the next release, which Debian 12's libc can run.
+
+    Raises:
+        MissingEnvironmentError: not root, or apt fails; the message carries apt's own words.
+    """
+    if os.geteuid() != 0:
+        raise MissingEnvironmentError(
+            f"installing {' '.join(packages + newer)} needs root",
+            fix="run `sudo ./invokew engine --install`, or install them yourself",
+        )
+    if newer:
+        base = next(mirror for mirror in debian_mirrors() if mirror.suite == RELEASE)
+        write_whole(
+            _APT_D / "sources.list.d/pinwheel.sources",
+            f"# Written by Pinwheel (`invoke engine --install`); see preferences.d/pinwheel.\n"
+            f"Types: deb\nURIs: {base.uri}\nSuites: {NEXT_RELEASE}\nComponents: main\nSigned-By: {KEYRING}\n",
+        )
+        write_whole(
+            _APT_D / "preferences.d/pinwheel",
+            f"# Written by Pinwheel: from {NEXT_RELEASE} come exactly the packages named here.\n"
+            f"Package: *\nPin: release n={NEXT_RELEASE}\nPin-Priority: -1\n\n"
+            f"Package: {' '.join(newer)}\nPin: release n={NEXT_RELEASE}\nPin-Priority: 990\n",
+        )
+    apt = ["apt-get", "-q", "-o", "Dpkg::Use-Pty=0", "-o", "DPkg::Lock::Timeout=120"]
+    fix = "see apt's message; `apt-get update` by hand shows more"
+    run([*apt, "update"], env=_NONINTERACTIVE, error=MissingEnvironmentError, what="apt-get update", fix=fix)
+    # Daemons are started by Pinwheel, with Pinwheel's settings, and only where none works yet.
+    policy = Path("/usr/sbin/policy-rc.d")
+    placed = not policy.exists()
+    if placed:
+        write_whole(policy, "#!/bin/sh\nexit 101\n", 0o755)
+    try:
+        run(
+            [*apt, "install", "-y", "--no-install-recommends", *packages, *newer],
+            env=_NONINTERACTIVE,
+            error=MissingEnvironmentError,
+            what="apt-get install",
+            fix=fix,
+        )
+    finally:
+        if placed:
+            policy.unlink(missing_ok=True)

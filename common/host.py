@@ -1,0 +1,220 @@
+"""What this machine needs beside Python: tools, a Docker Engine, a registry. Reports them; installs and starts what is missing.
+
+Nothing that already works is touched: an engine that answers is used as it is, a tool on PATH is never replaced.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import docker
+import docker.errors
+import requests
+
+from common import apt, console, paths
+from common.errors import MissingEnvironmentError
+from common.files import write_whole
+from common.run import run, which
+
+INSTALL = "run `invoke engine --install`"
+REGISTRY = "127.0.0.1:5000"
+# The first engine whose containerd image store loads and keeps OCI layouts by digest, as measured.
+OLDEST_ENGINE = (26, 0)
+_DAEMON_JSON = Path("/etc/docker/daemon.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A program that a stage needs.
+
+    Attributes:
+        program: its name on PATH.
+        package: the Debian package that holds it.
+        newer: whether Debian 12's version is too old and the next release's is taken.
+        need: the stage that needs it, for people.
+    """
+
+    program: str
+    package: str
+    newer: bool
+    need: str
+
+
+TOOLS = (
+    Tool("mmdebstrap", "mmdebstrap", newer=False, need="build: the base layer"),
+    Tool("unshare", "util-linux", newer=False, need="build: sdists without network"),
+    Tool("dockerd", "docker.io", newer=True, need="smoke: the engine"),
+    Tool("containerd", "containerd", newer=True, need="smoke: the engine's image store"),
+    Tool("docker-registry", "docker-registry", newer=True, need="push: the embedded registry"),
+    Tool("skopeo", "skopeo", newer=False, need="push"),
+    Tool("kubectl", "kubernetes-client", newer=True, need="deploy to a cluster"),
+)
+
+
+def installed(tool: Tool) -> str:
+    """The path of the tool, or nothing."""
+    return shutil.which(tool.program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin") or ""
+
+
+def engine() -> docker.DockerClient:
+    """A client of the engine that DOCKER_HOST or the ordinary socket names.
+
+    Raises:
+        MissingEnvironmentError: none answers, it is too old, or it keeps images in the old store.
+    """
+    try:
+        client = docker.from_env(timeout=600)
+        version = str(client.version()["Version"])
+        info = client.info()
+    except (docker.errors.DockerException, requests.RequestException, OSError) as problem:
+        where = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+        raise MissingEnvironmentError("no Docker Engine answers", where=where, fix=INSTALL) from problem
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_ENGINE:
+        oldest = ".".join(map(str, OLDEST_ENGINE))
+        raise MissingEnvironmentError(
+            f"Docker Engine {version} is too old",
+            fix=f"install {oldest} or newer; `invoke engine --install` does on a machine without one",
+        )
+    # Only this store keeps an image's digest through `docker load`, and with it the tie between proof and push.
+    if not any(pair[-1].startswith("io.containerd.snapshotter") for pair in info.get("DriverStatus") or []):
+        raise MissingEnvironmentError(
+            f"Docker Engine {version} does not use the containerd image store",
+            where=str(_DAEMON_JSON),
+            fix='add {"features": {"containerd-snapshotter": true}} and restart it',
+        )
+    return client
+
+
+def registry_answers(address: str = REGISTRY) -> bool:
+    """Whether a registry speaks the distribution API at `address` (plain HTTP, loopback)."""
+    try:
+        answer = requests.get(f"http://{address}/v2/", timeout=5)
+    except requests.RequestException:
+        return False
+    return answer.status_code == 200 and "docker-distribution-api-version" in answer.headers
+
+
+def report() -> None:
+    """Print what is there and what is not.
+
+    Raises:
+        MissingEnvironmentError: something is missing; the first such thing.
+    """
+    rows = [(tool.program, installed(tool) or "missing", tool.need) for tool in TOOLS]
+    problem: MissingEnvironmentError | None = None
+    try:
+        client = engine()
+        rows.append(("engine", f"Docker {client.version()['Version']}", "smoke: runs the images"))
+    except MissingEnvironmentError as missing:
+        problem = missing
+        rows.append(("engine", missing.what, "smoke: runs the images"))
+    answers = registry_answers()
+    rows.append(("registry", f"http://{REGISTRY}" if answers else "not running", "push: the embedded registry"))
+    console.table(("what", "state", "needed for"), rows)
+    absent = [tool.program for tool in TOOLS if not installed(tool)]
+    if absent:
+        raise MissingEnvironmentError(f"missing: {', '.join(absent)}", fix=INSTALL)
+    if problem:
+        raise problem
+    if not answers:
+        raise MissingEnvironmentError("the embedded registry does not run", where=REGISTRY, fix=INSTALL)
+
+
+def install() -> None:
+    """Install what is missing from Debian's packages and start the engine and the registry where none answers.
+
+    Raises:
+        MissingEnvironmentError: not root, apt fails, or a service does not come up; with the end of its log.
+    """
+    absent = [tool for tool in TOOLS if not installed(tool)]
+    running = _running_engine()
+    if running:
+        absent = [tool for tool in absent if not tool.need.startswith("smoke:")]
+    if absent:
+        with console.step(f"installing {', '.join(tool.package for tool in absent)}"):
+            apt.install([t.package for t in absent if not t.newer], newer=[t.package for t in absent if t.newer])
+    if not running:
+        with console.step("starting the Docker Engine"):
+            _start_engine()
+    engine()
+    start_registry()
+
+
+def start_registry() -> None:
+    """Start the embedded registry where none answers.
+
+    Raises:
+        MissingEnvironmentError: docker-registry is not installed or does not come up.
+    """
+    if registry_answers():
+        return
+    program = which("docker-registry", fix=INSTALL)
+    home = paths.state() / "registry"
+    config = home / "config.yml"
+    try:
+        write_whole(
+            config,
+            # Delete is on so that a developer can free the disk; loopback only, so plain HTTP.
+            f"version: 0.1\nlog: {{level: warn}}\nstorage:\n  filesystem: {{rootdirectory: {home / 'data'}}}\n"
+            f"  delete: {{enabled: true}}\nhttp: {{addr: '{REGISTRY}'}}\n",
+        )
+    except PermissionError:
+        raise MissingEnvironmentError(
+            "the embedded registry cannot be set up",
+            where=str(home),
+            fix="run as root, or set PINWHEEL_STATE to a directory of yours",
+        ) from None
+    with console.step(f"starting the embedded registry on {REGISTRY}"):
+        log = _start([program, "serve", str(config)], home / "registry.log")
+        _await("the embedded registry", registry_answers, log, seconds=20)
+
+
+def _running_engine() -> bool:
+    try:
+        docker.from_env(timeout=20).ping()
+    except (docker.errors.DockerException, requests.RequestException, OSError):
+        return False
+    return True
+
+
+def _start_engine() -> None:
+    if os.geteuid() != 0:
+        raise MissingEnvironmentError(
+            "starting the Docker Engine needs root", fix="start it yourself, or run `sudo ./invokew engine --install`"
+        )
+    if not _DAEMON_JSON.exists():
+        # MTU: some virtual networks carry less than Ethernet's 1500 and drop what is larger.
+        write_whole(_DAEMON_JSON, json.dumps({"features": {"containerd-snapshotter": True}, "mtu": 1400}, indent=2) + "\n")
+    if Path("/run/systemd/system").is_dir():
+        run(["systemctl", "enable", "--now", "docker"], error=MissingEnvironmentError, what="systemctl enable --now docker")
+        log = Path("/dev/null")
+    else:
+        log = _start([which("dockerd", fix=INSTALL)], paths.state() / "dockerd.log")
+    _await("the Docker Engine", _running_engine, log, seconds=60)
+
+
+def _start(argv: list[str], log: Path) -> Path:
+    """Start a daemon that outlives this process; its output goes to `log`."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as out:
+        subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
+    return log
+
+
+def _await(name: str, answers: object, log: Path, *, seconds: float) -> None:
+    assert callable(answers)  # noqa: S101
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if answers():
+            return
+        time.sleep(0.2)
+    tail = " | ".join(log.read_text(errors="replace").splitlines()[-3:]) if log.is_file() else ""
+    raise MissingEnvironmentError(
+        f"{name} did not come up within {seconds:.0f} s", where=f"{log}: {tail}", fix="the log says why"
+    )

@@ -1,0 +1,196 @@
+"""Debian packages: resolving the base with apt itself, and fetching locked debs.
+
+Trust: apt checks the suites' signed Release files against Debian's archive keyring and the package lists against those; the
+lists name each deb's sha256, which goes into the lock and is checked at every use.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from common import console
+from common.apt import KEYRING, Mirror, debian_mirrors
+from common.errors import LockError, MissingEnvironmentError
+from common.run import run
+from lockfiles import store
+from lockfiles.inputs import BaseInput
+from lockfiles.model import Artifact, Deb
+
+ARCH = "amd64"
+_HELPER = "/usr/lib/apt/apt-helper"
+_DEBIAN_ONLY = "Pinwheel's base needs apt: run it on Debian 12"
+
+
+@dataclass(frozen=True, slots=True)
+class _Available:
+    """A deb on a mirror: what it is, and its address there."""
+
+    deb: Deb
+    address: str
+
+
+class _Apt:
+    """apt over Debian's suites alone, in a directory of its own: the machine's packages and other sources do not count."""
+
+    def __init__(self, root: Path) -> None:
+        self._mirrors = debian_mirrors()
+        for name in ("etc/apt/sources.list.d", "etc/apt/preferences.d", "state/lists/partial", "cache/archives/partial"):
+            (root / name).mkdir(parents=True)
+        (root / "status").touch()
+        (root / "etc/apt/sources.list.d/debian.sources").write_text("\n".join(_source(m) for m in self._mirrors))
+        settings = {
+            "Dir": root,
+            "Dir::State": "state",
+            "Dir::Cache": "cache",
+            "Dir::State::status": root / "status",
+            # The user's credentials for a proxy of Debian stay where apt keeps them.
+            "Dir::Etc::netrc": "/etc/apt/auth.conf",
+            "Dir::Etc::netrcparts": "/etc/apt/auth.conf.d",
+            "APT::Architecture": ARCH,
+            "APT::Architectures": ARCH,
+            "APT::Install-Recommends": "false",
+            "APT::Sandbox::User": "root",
+            # apt counts itself as essential; our images have none.
+            "pkgCacheGen::ForceEssential": ",",
+            "Acquire::Languages": "none",
+            "Acquire::ForceHash": "SHA256",
+            "Acquire::GzipIndexes": "false",
+            "Acquire::Retries": "3",
+        }
+        self.options = [f"-o{key}={value}" for key, value in settings.items()]
+        run(
+            ["apt-get", "-q", *self.options, "-oAPT::Update::Error-Mode=any", "update"],
+            error=MissingEnvironmentError,
+            what="reading Debian's package lists (apt-get update)",
+            fix="check the network and apt's configuration",
+            missing=_DEBIAN_ONLY,
+        )
+
+    def available(self) -> dict[str, _Available]:
+        """Every deb of the suites, by sha256."""
+        found: dict[str, _Available] = {}
+        lists = run(["apt-get", *self.options, "indextargets", "--format", "$(CREATED_BY) $(FILENAME) $(REPO_URI)"])
+        for line in lists.stdout.splitlines():
+            created_by, file, base = line.split(" ", 2)
+            if created_by == "Packages" and Path(file).is_file():
+                found |= {a.deb.artifact.sha256: a for a in _read_packages(Path(file), base)}
+        return found
+
+    def bases(self) -> tuple[str, ...]:
+        """The mirrors' addresses, without doubles."""
+        return tuple(sorted({mirror.uri for mirror in self._mirrors}))
+
+
+@contextmanager
+def _apt() -> Iterator[_Apt]:
+    with tempfile.TemporaryDirectory(prefix="pinwheel-apt-") as scratch:
+        yield _Apt(Path(scratch))
+
+
+def resolve(wanted: BaseInput) -> tuple[Deb, ...]:
+    """Resolve the base: all essential packages, what `base.in` names, and all they depend on; sorted by name.
+
+    Raises:
+        LockError: apt finds no such set; with apt's words.
+        MissingEnvironmentError: no apt, no mirror, no network.
+    """
+    with _apt() as apt:
+        said = run(
+            ["apt-get", "-qq", "-y", *apt.options, "--print-uris", "install", "?essential", *wanted.packages]
+            + [f"{name}-" for name in wanted.without],
+            error=LockError,
+            what="resolving base.in (apt-get)",
+            fix="check the package names",
+        )
+        known = apt.available()
+    debs = []
+    for line in said.stdout.splitlines():
+        match = re.fullmatch(r"'[^']+' \S+ \d+ SHA256:([0-9a-f]{64})", line)
+        if match:
+            debs.append(known[match[1]].deb)
+    if not debs:
+        raise LockError("apt resolved base.in to nothing", where="lockfiles/base.in", fix="check the package names")
+    return tuple(sorted(debs, key=lambda deb: deb.name))
+
+
+def fetch(debs: tuple[Deb, ...]) -> None:
+    """Bring the locked debs into the store.
+
+    A deb that its suite no longer lists is asked for once more where its successor lies: mirrors keep a superseded file for a
+    while after the list has moved on.
+
+    Raises:
+        LockError: a deb is gone from the mirror (named, with its successor), or has other bytes.
+        MissingEnvironmentError: no apt, no network.
+    """
+    missing = [deb for deb in debs if not store.has(deb.artifact)]
+    if not missing:
+        return
+    with _apt() as apt, console.step(f"fetching {len(missing)} debs, {console.size(sum(d.artifact.size for d in missing))}"):
+        known = apt.available()
+        by_name = {available.deb.name: available for available in known.values()}
+        with tempfile.TemporaryDirectory(prefix="pinwheel-debs-") as scratch:
+            listed = {deb: [known[deb.artifact.sha256].address] for deb in missing if deb.artifact.sha256 in known}
+            _download(apt, listed, Path(scratch))
+            gone = {deb: _guesses(deb, by_name, apt.bases()) for deb in missing if deb not in listed}
+            _download(apt, gone, Path(scratch))
+    still = [deb for deb in missing if not store.has(deb.artifact)]
+    if still:
+        first = still[0]
+        newer = by_name[first.name].deb.version if first.name in by_name else "none"
+        more = f" and {len(still) - 1} more" if len(still) > 1 else ""
+        raise LockError(
+            f"{first.name} {first.version}{more} left Debian's mirror (superseded)",
+            where=f"lockfiles/base.lock, sha256 {first.artifact.sha256}",
+            fix=f"`invoke lock` would take {first.name} {newer}",
+        )
+
+
+def _download(apt: _Apt, wanted: dict[Deb, list[str]], scratch: Path) -> None:
+    triples: list[str] = []
+    for deb, addresses in wanted.items():
+        for number, address in enumerate(addresses):
+            triples += [address, str(scratch / f"{number}-{deb.artifact.sha256}"), f"SHA256:{deb.artifact.sha256}"]
+    if triples:
+        # Its exit code is not asked: what arrived whole is kept, what did not is named by the caller.
+        run([_HELPER, *apt.options, "-qq", "download-file", *triples], missing=_DEBIAN_ONLY)
+    for deb, addresses in wanted.items():
+        for number in range(len(addresses)):
+            arrived = scratch / f"{number}-{deb.artifact.sha256}"
+            if arrived.is_file() and not store.has(deb.artifact):
+                store.add_file(deb.artifact, arrived)
+
+
+def _guesses(deb: Deb, by_name: dict[str, _Available], bases: tuple[str, ...]) -> list[str]:
+    """Where a deb that is listed no more may still lie: in its successor's directory, on each mirror."""
+    successor = by_name.get(deb.name)
+    if successor is None:
+        return []
+    folder = successor.address.rpartition("/")[0]
+    base = next((base for base in bases if folder.startswith(base)), None)
+    if base is None:
+        return []
+    pool = folder.removeprefix(base).removeprefix("pool/").removeprefix("updates/")
+    file = deb.artifact.file.replace("+", "%2b").replace("~", "%7e")
+    return [f"{base}{area}{pool}/{file}" for base in bases for area in ("pool/", "pool/updates/")]
+
+
+def _source(mirror: Mirror) -> str:
+    return f"Types: deb\nURIs: {mirror.uri}\nSuites: {mirror.suite}\nComponents: main\nSigned-By: {KEYRING}\n"
+
+
+def _read_packages(file: Path, base: str) -> Iterator[_Available]:
+    """Read a package list (Debian repository format, "Packages Indices")."""
+    for stanza in file.read_text().split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in stanza.splitlines() if ": " in line and not line.startswith(" "))
+        if "SHA256" not in fields:
+            continue
+        name = fields["Filename"].rpartition("/")[2]
+        artifact = Artifact(name, int(fields["Size"]), fields["SHA256"])
+        deb = Deb(fields["Package"], fields["Version"], fields["Architecture"], artifact)
+        yield _Available(deb, f"{base.rstrip('/')}/{fields['Filename']}".replace("+", "%2b").replace("~", "%7e"))

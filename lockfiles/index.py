@@ -1,0 +1,86 @@
+"""The user's package index: which one it is, and where on it a locked file lies.
+
+The index is the user's setting, in uv's or pip's own way; the lock holds none. Only the one index is asked: find-links and
+extra indexes of a host's configuration would mix other builds into a resolution.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+
+import pypi_simple
+import requests
+from packaging.utils import canonicalize_name, parse_sdist_filename, parse_wheel_filename
+
+from common.errors import LockError, MissingEnvironmentError
+from common.run import run
+from lockfiles.model import Artifact
+
+
+def url() -> str:
+    """The simple index the user has configured, else the one pip itself would ask.
+
+    Read from UV_DEFAULT_INDEX, UV_INDEX_URL, then pip's configuration (PIP_INDEX_URL and its files).
+    """
+    for variable in ("UV_DEFAULT_INDEX", "UV_INDEX_URL"):
+        if value := os.environ.get(variable):
+            return value
+    said = run([sys.executable, "-m", "pip", "config", "list"])
+    for line in said.stdout.splitlines():
+        key, _, value = line.partition("=")
+        if key in {":env:.index-url", "global.index-url", "user.index-url", "site.index-url"}:
+            return value.strip("'\"")
+    return pypi_simple.PYPI_SIMPLE_ENDPOINT
+
+
+def session() -> requests.Session:
+    """An HTTP session with the user's proxies, certificates and netrc, as requests reads them."""
+    own = requests.Session()
+    own.headers["User-Agent"] = "pinwheel"
+    return own
+
+
+class Locator:
+    """Finds the address of a locked file on the user's index. Safe for several threads."""
+
+    def __init__(self, http: requests.Session) -> None:
+        self._client = pypi_simple.PyPISimple(url(), session=http)
+        self._pages: dict[str, dict[str, str]] = {}
+        self._guard = threading.Lock()
+
+    def __call__(self, artifact: Artifact) -> str:
+        """The file's address.
+
+        Raises:
+            LockError: the index has no file of that name and hash.
+            MissingEnvironmentError: the index does not answer.
+        """
+        parse = parse_wheel_filename if artifact.file.endswith(".whl") else parse_sdist_filename
+        project = canonicalize_name(str(parse(artifact.file)[0]))
+        with self._guard:
+            known = self._pages.get(project)
+        if known is None:
+            known = self._page(project)
+            with self._guard:
+                self._pages[project] = known
+        if artifact.file not in known:
+            raise LockError(
+                f"{artifact.file} is not on your index any more", fix=f"`invoke lock --upgrade {project}` takes another version"
+            )
+        return known[artifact.file]
+
+    def _page(self, project: str) -> dict[str, str]:
+        try:
+            page = self._client.get_project_page(project)
+        except pypi_simple.NoSuchProjectError:
+            raise LockError(
+                f"your index has no project {project}", fix="check the index in your uv or pip configuration"
+            ) from None
+        except (requests.RequestException, pypi_simple.UnsupportedContentTypeError) as problem:
+            raise MissingEnvironmentError(
+                f"your package index does not answer for {project}: {type(problem).__name__}",
+                fix="check the network and your uv or pip configuration",
+            ) from None
+        return {package.filename: package.url for package in page.packages}

@@ -1,0 +1,141 @@
+"""The hand-kept inputs of the locks: `base.in` and one `<set>.in` per Python set, in TOML.
+
+Unknown keys are refused: a misspelt one would otherwise pin nothing, silently.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+from common import paths
+from common.errors import UsageError
+
+# Part of every inputs digest: a change of what a lock means makes all locks stale.
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class BaseInput:
+    """`base.in`.
+
+    Attributes:
+        packages: Debian packages the images need.
+        without: packages that no dependency may bring in.
+        digest: over the meaning of the file, not its comments or layout.
+    """
+
+    packages: tuple[str, ...]
+    without: tuple[str, ...]
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class SdistInput:
+    """A package that is published as source only; `requires` is its stated Requires-Dist."""
+
+    name: str
+    version: str
+    requires: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SetInput:
+    """One `<set>.in`.
+
+    Attributes:
+        name: of the set; the file's name.
+        requires: requirements (PEP 508).
+        overrides: requirements that replace what packages ask for.
+        sdists: packages to build from source.
+        shims: (name, version) of metadata-only wheels to make.
+        digest: over the meaning of the file.
+    """
+
+    name: str
+    requires: tuple[str, ...]
+    overrides: tuple[str, ...]
+    sdists: tuple[SdistInput, ...]
+    shims: tuple[tuple[str, str], ...]
+    digest: str
+
+
+def set_names() -> tuple[str, ...]:
+    """The Python sets there are, sorted."""
+    return tuple(sorted(file.stem for file in paths.LOCKFILES.glob("*.in") if file.stem != "base"))
+
+
+def read_base() -> BaseInput:
+    """Read `base.in`.
+
+    Raises:
+        UsageError: it is missing, no TOML, or says something unknown.
+    """
+    file = paths.LOCKFILES / "base.in"
+    body = _load(file, {"packages", "without"})
+    return BaseInput(
+        _strings(file, body, "packages", required=True), _strings(file, body, "without"), _digest({"kind": "base", **body})
+    )
+
+
+def read_set(name: str) -> SetInput:
+    """Read `<name>.in`.
+
+    Raises:
+        UsageError: there is no such set, or the file is no TOML or says something unknown.
+    """
+    file = paths.LOCKFILES / f"{name}.in"
+    body = _load(file, {"requires", "overrides", "sdists", "shims"})
+    sdists = []
+    for package, entry in sorted(_mapping(file, body, "sdists").items()):
+        if not isinstance(entry, dict) or set(entry) != {"version", "requires"}:
+            raise UsageError(f"sdists.{package} needs exactly version and requires", where=paths.shown(file), fix="write both")
+        sdists.append(SdistInput(package, str(entry["version"]), _strings(file, entry, "requires")))
+    requires, overrides = _strings(file, body, "requires", required=True), _strings(file, body, "overrides")
+    for text in requires + overrides:
+        try:
+            Requirement(text)
+        except InvalidRequirement as problem:
+            reason = str(problem).splitlines()[0]
+            raise UsageError(f"not a requirement: {text!r}: {reason}", where=paths.shown(file), fix="see PEP 508") from None
+    shims = tuple(sorted((package, str(version)) for package, version in _mapping(file, body, "shims").items()))
+    return SetInput(name, requires, overrides, tuple(sdists), shims, _digest({"kind": "set", "name": name, **body}))
+
+
+def _load(file: Path, known: set[str]) -> dict[str, Any]:
+    try:
+        body = tomllib.loads(file.read_text())
+    except FileNotFoundError:
+        names = ", ".join(set_names())
+        raise UsageError(f"no such input: {file.name}", where=paths.shown(file), fix=f"there are: base, {names}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise UsageError(f"not TOML: {problem}", where=paths.shown(file), fix="mend it") from None
+    unknown = sorted(set(body) - known)
+    if unknown:
+        raise UsageError(f"unknown key {unknown[0]!r}", where=paths.shown(file), fix=f"known are {', '.join(sorted(known))}")
+    return body
+
+
+def _strings(file: Path, body: dict[str, Any], key: str, *, required: bool = False) -> tuple[str, ...]:
+    value = body.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value) or (required and not value):
+        raise UsageError(f"{key} must be a list of strings", where=paths.shown(file), fix="mend it")
+    return tuple(value)
+
+
+def _mapping(file: Path, body: dict[str, Any], key: str) -> dict[str, Any]:
+    value = body.get(key, {})
+    if not isinstance(value, dict):
+        raise UsageError(f"{key} must be a table", where=paths.shown(file), fix=f"write [{key}]")
+    return value
+
+
+def _digest(body: dict[str, Any]) -> str:
+    text = json.dumps({"format": FORMAT, **body}, sort_keys=True, separators=(",", ":"))
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()

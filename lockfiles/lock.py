@@ -1,0 +1,161 @@
+"""`invoke lock`, `invoke lock --check`, `invoke fetch`: the locks as a whole."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import tomllib
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from packaging.utils import parse_wheel_filename
+
+from common import console, paths
+from common.errors import LockError
+from common.files import write_whole
+from lockfiles import debian, index, inputs, model, sdist, store, wheels
+from lockfiles.model import Artifact, BaseLock, SetLock, Wheel
+
+_RELOCK = "run `invoke lock`"
+_Lock = TypeVar("_Lock", BaseLock, SetLock)
+
+
+def write_all() -> None:
+    """Resolve every input anew and write every lock; each is replaced only when its content changed.
+
+    Raises:
+        LockError: an input does not resolve.
+        UsageError: an input makes no sense.
+        MissingEnvironmentError: no network, no apt.
+    """
+    with console.step("resolving base.in") as notes:
+        wanted = inputs.read_base()
+        debs = debian.resolve(wanted)
+        notes.append(f"{len(debs)} debs, {console.size(sum(d.artifact.size for d in debs))}")
+    base = BaseLock(wanted.digest, _today(), debs)
+    model.write_base(_keep_date(base, model.read_base))
+    for name in inputs.set_names():
+        lock = _resolve_set(name, base)
+        model.write_set(_keep_date(lock, partial(model.read_set, name)))
+    with console.step("resolving the toolkit") as notes:
+        body = wheels.resolve_toolkit(paths.ROOT / "pyproject.toml")
+        notes.append(f"{sum(1 for line in body.splitlines() if line[:1].isalnum())} packages")
+    write_whole(_toolkit(), _toolkit_head(body) + body)
+
+
+def check() -> None:
+    """Check every lock against its input, its own checksum and the base it was chosen for; asks no network.
+
+    Raises:
+        LockError: the first lock that does not hold.
+        UsageError: an input makes no sense.
+    """
+    base = model.read_base()
+    _fresh("base", base.inputs, inputs.read_base().digest)
+    python, glibc = base.version("python3.11"), base.version("libc6")
+    runnable = set(wheels.platform_tags(python, glibc))
+    for name in inputs.set_names():
+        lock, where = model.read_set(name), paths.shown(model.lock_path(name))
+        _fresh(name, lock.inputs, inputs.read_set(name).digest)
+        if (lock.python, lock.glibc) != (python, glibc):
+            fits = f"was chosen for Python {lock.python}, glibc {lock.glibc}; the base has {python}, {glibc}"
+            raise LockError(f"{name}.lock {fits}", where=where, fix=_RELOCK)
+        for wheel in lock.wheels:
+            if not runnable & parse_wheel_filename(wheel.artifact.file)[3]:
+                raise LockError(f"{wheel.artifact.file} does not run on the base", where=where, fix=_RELOCK)
+    text = _toolkit().read_text() if _toolkit().exists() else ""
+    head = "".join(line + "\n" for line in text.splitlines() if line.startswith("# ") and not line.startswith("#  "))
+    body = text.removeprefix(head)
+    if head != _toolkit_head(body):
+        raise LockError("toolkit.txt is stale or was edited by hand", where=paths.shown(_toolkit()), fix=_RELOCK)
+
+
+def fetch(names: Iterable[str]) -> None:
+    """Bring everything that the base and these sets are made of into the store.
+
+    Raises:
+        LockError: something is gone or altered.
+        MissingEnvironmentError: no network, no disk.
+        BuildError: a wheel of ours cannot be made.
+    """
+    base = model.read_base()
+    debian.fetch(base.debs)
+    locks = [model.read_set(name) for name in names]
+    wanted: list[Artifact] = []
+    for lock in locks:
+        for wheel in lock.wheels:
+            if wheel.sdist and not store.has(wheel.artifact):
+                wanted.append(wheel.sdist)
+            elif not wheel.sdist and not wheel.shim:
+                wanted.append(wheel.artifact)
+    with index.session() as http:
+        store.download(wanted, index.Locator(http), http)
+    for lock in locks:
+        sdist.make_missing(base, lock)
+
+
+def _resolve_set(name: str, base: BaseLock) -> SetLock:
+    wanted = inputs.read_set(name)
+    python, glibc = base.version("python3.11"), base.version("libc6")
+    tags, where = wheels.platform_tags(python, glibc), f"lockfiles/{name}.in"
+    built = {entry.name: entry for entry in wanted.sdists}
+    with console.step(f"resolving {name}.in") as notes:
+        packages = wheels.resolve(wanted, python, glibc)
+        chosen = [Wheel(n, str(p["version"]), wheels.choose(p, tags, where)) for n, p in packages.items() if n not in built]
+        notes.append(f"{len(packages)} packages, {console.size(sum(w.artifact.size for w in chosen))}")
+    for package, version in wanted.shims:
+        if package in packages:
+            raise LockError(f"{package} is both resolved and a shim", where=where, fix="drop one")
+        chosen.append(sdist.shim(package, version))
+    lock = SetLock(name, wanted.digest, _today(), python, glibc, tuple(sorted(chosen, key=lambda w: w.name)))
+    if built:
+        debian.fetch(base.debs)
+        backend = sdist.backend_of(lock)
+        sources = {n: _source(packages[n]) for n in built if n in packages}
+        with index.session() as http:
+            store.download([backend, *sources.values()], index.Locator(http), http)
+        made = [sdist.lock_built(base, built[n], source, backend) for n, source in sorted(sources.items())]
+        lock = replace(lock, wheels=tuple(sorted((*lock.wheels, *made), key=lambda w: w.name)))
+    return lock
+
+
+def _source(package: dict[str, object]) -> Artifact:
+    entry = package["sdist"]
+    assert isinstance(entry, dict)  # noqa: S101 - PEP 751: a table
+    return Artifact(wheels.file_name(entry), int(entry["size"]), str(entry["hashes"]["sha256"]))
+
+
+def _keep_date(new: _Lock, read: Callable[[], _Lock]) -> _Lock:
+    """The new lock with the old one's date, when nothing else changed: a relock that finds nothing new changes no byte."""
+    try:
+        old = read()
+    except LockError:
+        return new
+    return replace(new, date=old.date) if replace(new, date=old.date) == old else new
+
+
+def _fresh(name: str, locked: str, current: str) -> None:
+    if locked != current:
+        raise LockError(f"{name}.in changed since it was locked", where=paths.shown(model.lock_path(name)), fix=_RELOCK)
+
+
+def _today() -> str:
+    return datetime.datetime.now(datetime.UTC).date().isoformat()
+
+
+def _toolkit() -> Path:
+    return paths.LOCKFILES / "toolkit.txt"
+
+
+def _toolkit_head(body: str) -> str:
+    project = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["project"]
+    asked = json.dumps([project["requires-python"], project["dependencies"], project["optional-dependencies"]])
+    return (
+        "# Written by `invoke lock` from pyproject.toml. Edit that, not this: `invoke lock --check` refuses a hand edit.\n"
+        f"# inputs = sha256:{hashlib.sha256(asked.encode()).hexdigest()}\n"
+        f"# checksum = sha256:{hashlib.sha256(body.encode()).hexdigest()}\n"
+    )

@@ -1,0 +1,145 @@
+"""What the locked debs unpack to: the root file system of the base, as a deterministic tar and as a directory.
+
+mmdebstrap lays it out from a local repository of exactly the locked files, so apt resolves nothing and fetches nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from common import console, paths
+from common.apt import RELEASE
+from common.errors import BuildError
+from common.files import sha256_bytes, sha256_file
+from common.run import run
+from lockfiles import store
+from lockfiles.model import BaseLock, Deb
+
+# Every file's time, in every layer: the day Debian 12 was released. Not a lock's date: a relock would renew all layers.
+EPOCH = 1686355200
+# Bumped when the rules below change: a new base layer for the same debs.
+_FORMAT = 1
+
+# What a running container never reads. Copyright files stay: licences ask for it.
+_EXCLUDED = (
+    "/usr/share/man/*",
+    "/usr/share/info/*",
+    "/usr/share/locale/*",
+    "/usr/share/lintian/*",
+    "/usr/share/bug/*",
+    "/usr/share/doc/*",
+    "/usr/share/doc-base/*",
+    # Nothing links Python statically.
+    "/usr/lib/python3.11/config-3.11-x86_64-linux-gnu/libpython3.11*.a",
+    "/usr/lib/x86_64-linux-gnu/libpython3.11.a",
+)
+_HOOKS = (
+    # The host's own, copied in by mmdebstrap; a container gets its own from the engine.
+    'rm -f "$1/etc/hostname" "$1/etc/resolv.conf"',
+    # They name the temporary repository; there is no apt in the image.
+    'rm -rf "$1/etc/apt/sources.list" "$1/var/log/apt"',
+    # Caches and logs that differ from run to run.
+    'rm -f "$1/var/cache/ldconfig/aux-cache" "$1/var/cache/debconf/"*-old "$1/var/lib/dpkg/"*-old '
+    '"$1/var/log/dpkg.log" "$1/var/log/alternatives.log" "$1/var/log/bootstrap.log"',
+    # Nobody becomes root in these images.
+    'find "$1" -xdev -type f -perm /6000 -exec chmod a-s {} +',
+)
+
+
+def key(lock: BaseLock) -> str:
+    """The digest of everything the root file system is a function of."""
+    debs = "".join(f"{deb.artifact.sha256}\n" for deb in lock.debs)
+    return sha256_bytes(f"{_FORMAT} {EPOCH} {_EXCLUDED} {_HOOKS}\n{debs}".encode()).removeprefix("sha256:")
+
+
+def write_tar(lock: BaseLock, target: Path) -> None:
+    """Lay out the debs and write the root file system as one tar.
+
+    The same lock gives the same bytes, whatever the machine's paths, user or clock.
+
+    Raises:
+        LockError: a deb's bytes are not the lock's.
+        BuildError: mmdebstrap fails; with the end of its log.
+    """
+    with tempfile.TemporaryDirectory(prefix="pinwheel-base-") as scratch:
+        repository = Path(scratch) / "repository"
+        repository.mkdir()
+        # mmdebstrap without root reads the repository as another user.
+        Path(scratch).chmod(0o755)
+        _write_repository(lock, repository)
+        mode = "root" if os.geteuid() == 0 else "unshare"
+        argv: list[str | Path] = ["mmdebstrap", f"--mode={mode}", "--variant=essential", "--quiet", "--format=tar"]
+        argv += [f"--include={','.join(deb.name for deb in lock.debs)}", "--skip=output/dev,check/empty"]
+        argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED]
+        argv += ["--dpkgopt=path-include=/usr/share/doc/*/copyright", "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr"]
+        argv += [f"--customize-hook={hook}" for hook in _HOOKS]
+        argv += [RELEASE, target, f"deb [trusted=yes] copy:{repository} ./"]
+        run(
+            argv,
+            env={"SOURCE_DATE_EPOCH": str(EPOCH), "LC_ALL": "C.UTF-8", "TZ": "UTC", "DEBIAN_FRONTEND": "noninteractive"},
+            error=BuildError,
+            what="laying out the base (mmdebstrap)",
+            fix="PINWHEEL_VERBOSE=1 shows the command",
+        )
+
+
+@contextmanager
+def directory(lock: BaseLock) -> Iterator[Path]:
+    """The root file system as a directory, made when missing; for running the image's own interpreter on this machine.
+
+    It is a cache: layers come from the tar alone.
+
+    Raises:
+        LockError, BuildError: as `write_tar`.
+    """
+    home = paths.cache() / "rootfs"
+    home.mkdir(parents=True, exist_ok=True)
+    target = home / key(lock)
+    with (home / ".lock").open("w") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        if not target.is_dir():
+            with console.step("unpacking the base's interpreter"):
+                _unpack(lock, home, target)
+    yield target
+
+
+def _unpack(lock: BaseLock, home: Path, target: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=home, prefix=".unpack-") as scratch:
+        tar, tree = Path(scratch) / "base.tar", Path(scratch) / "tree"
+        tree.mkdir()
+        write_tar(lock, tar)
+        run(["tar", "-C", tree, "--numeric-owner", "-xf", tar], error=BuildError, what="unpacking the base")
+        # Only the newest base is kept: each is half a gigabyte.
+        for old in home.iterdir():
+            if old.is_dir() and not old.name.startswith("."):
+                shutil.rmtree(old, ignore_errors=True)
+        tree.chmod(0o755)
+        tree.replace(target)
+
+
+def _write_repository(lock: BaseLock, target: Path) -> None:
+    """Write a flat apt repository of the locked debs, each verified."""
+
+    def entry(deb: Deb) -> str:
+        source = store.verified(deb.artifact)
+        (target / deb.artifact.file).symlink_to(source)
+        control = run(["dpkg-deb", "-f", source], error=BuildError, what=f"reading {deb.artifact.file}").stdout.strip()
+        digest = deb.artifact.sha256
+        return f"{control}\nFilename: ./{deb.artifact.file}\nSize: {deb.artifact.size}\nSHA256: {digest}\n\n"
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        (target / "Packages").write_text("".join(pool.map(entry, lock.debs)))
+    packages = target / "Packages"
+    digest = sha256_file(packages).removeprefix("sha256:")
+    # mmdebstrap recognises the essential packages by the repository's code name.
+    (target / "Release").write_text(
+        f"Codename: {RELEASE}\nSuite: {RELEASE}\nDate: Sat, 10 Jun 2023 00:00:00 UTC\nSHA256:\n"
+        f" {digest} {packages.stat().st_size} Packages\n"
+    )

@@ -1,0 +1,137 @@
+"""Python sets: resolving with uv, and choosing for each package the one wheel file that the image can run.
+
+uv writes PEP 751 ("pylock.toml") with every file's size and sha256; what it says of locations is dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+import tomllib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from packaging.tags import Tag, compatible_tags, cpython_tags
+from packaging.utils import canonicalize_name, parse_wheel_filename
+
+from common.errors import LockError, MissingEnvironmentError
+from common.run import run
+from lockfiles import index
+from lockfiles.inputs import SetInput
+from lockfiles.model import Artifact
+
+_LEGACY = {(2, 17): "manylinux2014", (2, 12): "manylinux2010", (2, 5): "manylinux1"}
+
+
+def platform_tags(python: str, glibc: str) -> tuple[Tag, ...]:
+    """The wheel tags an x86-64 image with this CPython and glibc runs, best first (PEP 425, 600).
+
+    Args:
+        python: `3.11.2`.
+        glibc: `2.36`.
+    """
+    major, minor = (int(part) for part in glibc.split(".")[:2])
+    platforms: list[str] = []
+    for older in range(minor, 4, -1):
+        platforms.append(f"manylinux_{major}_{older}_x86_64")
+        if alias := _LEGACY.get((major, older)):
+            platforms.append(f"{alias}_x86_64")
+    platforms.append("linux_x86_64")
+    version = tuple(int(part) for part in python.split(".")[:2])
+    abi = "cp" + "".join(map(str, version))
+    return (*cpython_tags(version, [abi], platforms), *compatible_tags(version, abi, platforms))
+
+
+def resolve(wanted: SetInput, python: str, glibc: str) -> dict[str, dict[str, Any]]:
+    """Resolve a set to exact packages; the result is uv's PEP 751 tables by normalised name.
+
+    Raises:
+        LockError: the requirements cannot all hold; with the resolver's explanation.
+        MissingEnvironmentError: the index does not answer.
+    """
+    with tempfile.TemporaryDirectory(prefix="pinwheel-resolve-") as scratch:
+        here = Path(scratch)
+        (here / "set.in").write_text("".join(f"{line}\n" for line in wanted.requires))
+        (here / "overrides.in").write_text("".join(f"{line}\n" for line in wanted.overrides))
+        metadata = [
+            f"{{ name = {json.dumps(s.name)}, version = {json.dumps(s.version)}, requires-dist = {json.dumps(s.requires)} }}"
+            for s in wanted.sdists
+        ]
+        (here / "uv.toml").write_text(f"dependency-metadata = [{', '.join(metadata)}]\n")
+        argv: list[str | Path] = ["uv", "pip", "compile", "--quiet", "--config-file", here / "uv.toml"]
+        argv += ["--python-version", python, "--python-platform", f"x86_64-manylinux_{glibc.replace('.', '_')}"]
+        argv += ["--override", here / "overrides.in", "--format", "pylock.toml", "--output-file", here / "pylock.toml"]
+        # No code of a package runs while resolving; sources are built later, without network, in the base image.
+        for sdist in wanted.sdists:
+            argv += ["--no-binary", sdist.name]
+        argv += ["--only-binary", ":all:", here / "set.in"]
+        _uv(argv, f"{wanted.name}.in does not resolve")
+        body = tomllib.loads((here / "pylock.toml").read_text())
+    return {canonicalize_name(package["name"]): package for package in body["packages"]}
+
+
+def resolve_toolkit(pyproject: Path) -> str:
+    """Resolve Pinwheel's own dependencies, for every platform, as requirements with hashes.
+
+    Raises:
+        LockError, MissingEnvironmentError: as `resolve`.
+    """
+    with tempfile.TemporaryDirectory(prefix="pinwheel-resolve-") as scratch:
+        target = Path(scratch) / "toolkit.txt"
+        argv: list[str | Path] = ["uv", "pip", "compile", "--quiet", "--no-config", "--universal", "--python-version", "3.11"]
+        argv += ["--extra", "test", "--generate-hashes", "--no-header", "--output-file", target, pyproject]
+        _uv(argv, "pyproject.toml does not resolve")
+        # uv's "via" comments name the project by its path when it has one; only the package names are kept.
+        return re.sub(r"\(\S*pyproject\.toml\)", "(pyproject.toml)", target.read_text())
+
+
+def choose(package: dict[str, Any], tags: Iterable[Tag], where: str) -> Artifact:
+    """The best wheel of a resolved package for these tags.
+
+    Raises:
+        LockError: it has none; a source-only package must be named under [sdists].
+    """
+    rank = {tag: number for number, tag in enumerate(tags)}
+    fitting = []
+    for wheel in package.get("wheels", []):
+        file = file_name(wheel)
+        _, _, build, wheel_tags = parse_wheel_filename(file)
+        best = min((rank[tag] for tag in wheel_tags if tag in rank), default=None)
+        if best is not None:
+            fitting.append((best, tuple(-part if isinstance(part, int) else 0 for part in build), file, wheel))
+    if not fitting:
+        raise LockError(
+            f"{package['name']} {package['version']} has no wheel that the base can run",
+            where=where,
+            fix=f"name it under [sdists.{package['name']}] to build it from source, or pin another version",
+        )
+    _, _, file, wheel = min(fitting, key=lambda item: item[:3])
+    return Artifact(file, int(wheel["size"]), str(wheel["hashes"]["sha256"]))
+
+
+def file_name(entry: dict[str, Any]) -> str:
+    """A PEP 751 file entry's name: given, or the last part of its address."""
+    return str(entry.get("name") or entry["url"].rpartition("/")[2].partition("#")[0])
+
+
+def _uv(argv: list[str | Path], what: str) -> None:
+    # Only the one index the user set, whatever else the host's uv or pip configuration holds. The address may carry
+    # credentials, so it goes through the environment, which others cannot read, and never into an argument.
+    cleared = dict.fromkeys(key for key in os.environ if key.startswith(("UV_", "PIP_")))
+    result = run(argv, env={**cleared, "UV_DEFAULT_INDEX": index.url()}, missing="run ./invokew")
+    if result.code:
+        lines = list(_meaningful(result.stderr))
+        text = " ".join(lines)
+        if "No solution found" in text or "no versions" in text or "not found in the package registry" in text:
+            raise LockError(f"{what}: {text}", fix="loosen or move a pin")
+        raise MissingEnvironmentError(f"uv failed: {text}", fix="check the network and your uv or pip configuration")
+
+
+def _meaningful(stderr: str) -> Iterator[str]:
+    for line in stderr.splitlines():
+        text = line.strip(" ×╰─▶│├").strip()
+        if text:
+            yield text

@@ -12,6 +12,7 @@ from invoke.tasks import task
 
 from common import console, host, paths
 from common.errors import ExitCode, PinwheelError
+from images import build as builder
 from lockfiles import inputs
 from lockfiles import lock as locks
 
@@ -59,3 +60,17 @@ def fetch(_: Context) -> None:
     console.title("fetch")
     locks.fetch(inputs.set_names())
     console.done(f"the store holds everything: {paths.cache() / 'store'}")
+
+
+@stage
+def build(_: Context, cpu: bool = False, image: str = "", twice: bool = False, plan: bool = False) -> None:  # noqa: FBT001
+    """Build the images into dist/: train and api, or with --cpu train and api-cpu.
+
+    --image builds one alone, --twice builds again from nothing and compares, --plan only predicts.
+    """
+    roles = (image,) if image else ("train", "api-cpu" if cpu else "api")
+    if plan:
+        builder.show_plan(roles)
+        return
+    console.title("build")
+    builder.build(roles, twice=twice)

@@ -9,9 +9,8 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from common import console, paths
@@ -59,7 +58,7 @@ def key(lock: BaseLock) -> str:
     return sha256_bytes(f"{_FORMAT} {EPOCH} {_EXCLUDED} {_HOOKS}\n{debs}".encode()).removeprefix("sha256:")
 
 
-def write_tar(lock: BaseLock, target: Path) -> None:
+def _write_tar(lock: BaseLock, target: Path) -> None:
     """Lay out the debs and write the root file system as one tar.
 
     The same lock gives the same bytes, whatever the machine's paths, user or clock.
@@ -90,38 +89,56 @@ def write_tar(lock: BaseLock, target: Path) -> None:
         )
 
 
-@contextmanager
-def directory(lock: BaseLock) -> Iterator[Path]:
-    """The root file system as a directory, made when missing; for running the image's own interpreter on this machine.
+@dataclass(frozen=True, slots=True)
+class Rootfs:
+    """The base's root file system in both forms.
 
-    It is a cache: layers come from the tar alone.
+    Attributes:
+        tar: what the base layer is made from.
+        tree: the same unpacked, for running the image's own interpreter on this machine; no layer comes from it.
+    """
+
+    tar: Path
+    tree: Path
+
+
+def made(lock: BaseLock, home: Path | None = None) -> Rootfs:
+    """The root file system of the locked base, laid out when it is not there yet.
+
+    Args:
+        lock: the base.
+        home: folder to keep it in; default: the cache.
 
     Raises:
-        LockError, BuildError: as `write_tar`.
+        LockError: a deb's bytes are not the lock's.
+        BuildError: mmdebstrap fails.
     """
-    home = paths.cache() / "rootfs"
+    home = home or paths.cache() / "rootfs"
     home.mkdir(parents=True, exist_ok=True)
     target = home / key(lock)
+    # Two builds at once: the second waits and finds it done.
     with (home / ".lock").open("w") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
-        if not target.is_dir():
-            with console.step("unpacking the base's interpreter"):
-                _unpack(lock, home, target)
-    yield target
+        if not ((target / "base.tar").is_file() and (target / "tree/etc/passwd").is_file()):
+            with console.step(f"laying out the base from {len(lock.debs)} debs") as notes:
+                _lay_out(lock, home, target)
+                notes.append(console.size((target / "base.tar").stat().st_size))
+    return Rootfs(target / "base.tar", target / "tree")
 
 
-def _unpack(lock: BaseLock, home: Path, target: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=home, prefix=".unpack-") as scratch:
-        tar, tree = Path(scratch) / "base.tar", Path(scratch) / "tree"
-        tree.mkdir()
-        write_tar(lock, tar)
-        run(["tar", "-C", tree, "--numeric-owner", "-xf", tar], error=BuildError, what="unpacking the base")
-        # Only the newest base is kept: each is half a gigabyte.
+def _lay_out(lock: BaseLock, home: Path, target: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=home, prefix=".new-") as scratch:
+        new = Path(scratch) / "new"
+        (new / "tree").mkdir(parents=True)
+        _write_tar(lock, new / "base.tar")
+        run(
+            ["tar", "-C", new / "tree", "--numeric-owner", "-xf", new / "base.tar"], error=BuildError, what="unpacking the base"
+        )
+        # Only the newest base is kept: each is a gigabyte.
         for old in home.iterdir():
             if old.is_dir() and not old.name.startswith("."):
                 shutil.rmtree(old, ignore_errors=True)
-        tree.chmod(0o755)
-        tree.replace(target)
+        new.replace(target)
 
 
 def _write_repository(lock: BaseLock, target: Path) -> None:

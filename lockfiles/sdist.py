@@ -47,39 +47,39 @@ def build(lock: BaseLock, sdist: Artifact, backend: Artifact, target: Path) -> P
         BuildError: the build fails; with the end of its output.
         LockError: sdist or backend are not what the lock says.
     """
-    with rootfs.directory(lock) as tree:
-        work = Path(tempfile.mkdtemp(dir=tree / "tmp", prefix="sdist-"))
-        try:
-            for name in ("source", "backend", "wheel"):
-                (work / name).mkdir()
-            with tarfile.open(store.verified(sdist)) as archive:
-                # The "data" filter refuses absolute paths, "..", and links that leave the tree (PEP 706).
-                archive.extractall(work / "unpacked", filter="data")
-            top = list((work / "unpacked").iterdir())
-            if len(top) != 1:
-                raise BuildError(f"{sdist.file}: more than one folder at the top", fix="it is no sdist (PEP 517)")
-            top[0].rename(work / "source" / "tree")
-            with zipfile.ZipFile(store.verified(backend)) as archive_zip:
-                archive_zip.extractall(work / "backend")  # noqa: S202
-            inside = f"/tmp/{work.name}"  # noqa: S108
-            script = _BUILD.format(work=inside).replace('source")', 'source/tree")')
-            # Absolute times of the tree do not count: the wheel's are set by the epoch.
-            argv: list[str | Path] = ["unshare", "--net", f"--root={tree}"]
-            argv += [] if os.geteuid() == 0 else ["--map-root-user"]
-            argv += [
-                "/usr/bin/env",
-                "-i",
-                f"SOURCE_DATE_EPOCH={rootfs.EPOCH}",
-                "PATH=/usr/bin:/bin",
-                "LC_ALL=C.UTF-8",
-                "HOME=/tmp",
-            ]
-            argv += ["/usr/bin/python3.11", "-S", "-c", script]
-            said = run(argv, error=BuildError, what=f"building {sdist.file} to a wheel", fix="the package's own build failed")
-            name = said.stdout.rpartition("WHEEL=")[2].strip()
-            return Path(shutil.copy(work / "wheel" / name, target / name))
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+    tree = rootfs.made(lock).tree
+    work = Path(tempfile.mkdtemp(dir=tree / "tmp", prefix="sdist-"))
+    try:
+        for name in ("source", "backend", "wheel"):
+            (work / name).mkdir()
+        with tarfile.open(store.verified(sdist)) as archive:
+            # The "data" filter refuses absolute paths, "..", and links that leave the tree (PEP 706).
+            archive.extractall(work / "unpacked", filter="data")
+        top = list((work / "unpacked").iterdir())
+        if len(top) != 1:
+            raise BuildError(f"{sdist.file}: more than one folder at the top", fix="it is no sdist (PEP 517)")
+        top[0].rename(work / "source" / "tree")
+        with zipfile.ZipFile(store.verified(backend)) as archive_zip:
+            archive_zip.extractall(work / "backend")  # noqa: S202
+        inside = f"/tmp/{work.name}"  # noqa: S108
+        script = _BUILD.format(work=inside).replace('source")', 'source/tree")')
+        # Absolute times of the tree do not count: the wheel's are set by the epoch.
+        argv: list[str | Path] = ["unshare", "--net", f"--root={tree}"]
+        argv += [] if os.geteuid() == 0 else ["--map-root-user"]
+        argv += [
+            "/usr/bin/env",
+            "-i",
+            f"SOURCE_DATE_EPOCH={rootfs.EPOCH}",
+            "PATH=/usr/bin:/bin",
+            "LC_ALL=C.UTF-8",
+            "HOME=/tmp",
+        ]
+        argv += ["/usr/bin/python3.11", "-S", "-c", script]
+        said = run(argv, error=BuildError, what=f"building {sdist.file} to a wheel", fix="the package's own build failed")
+        name = said.stdout.rpartition("WHEEL=")[2].strip()
+        return Path(shutil.copy(work / "wheel" / name, target / name))
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def lock_built(base: BaseLock, wanted: SdistInput, sdist: Artifact, backend: Artifact) -> Wheel:

@@ -1,0 +1,128 @@
+"""The image specs: `images/<role>/image.toml` over `images/shared.toml`.
+
+Unknown keys are refused: a misspelt one would otherwise be ignored, silently.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common import paths
+from common.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """The stated outcome for a path that two wheels claim with different bytes.
+
+    Attributes:
+        path: in the image, relative to the root.
+        keep: the package whose file stays.
+        reason: why that is right.
+    """
+
+    path: str
+    keep: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSpec:
+    """One image.
+
+    Attributes:
+        role: short name, the folder's.
+        name: repository name.
+        set: the Python set it holds.
+        about: the package whose version is the image's.
+        title, description, licenses, source, vendor: OCI annotations.
+        user, uid: who runs; the group has the same name and number.
+        workdir: writable by the user.
+        cmd: what runs by default; there is no entrypoint, so that a command given replaces it.
+        ports: TCP ports it may listen on.
+        env: environment, sorted by name.
+        conflicts: see `Conflict`.
+    """
+
+    role: str
+    name: str
+    set: str
+    about: str
+    title: str
+    description: str
+    licenses: str
+    source: str
+    vendor: str
+    user: str
+    uid: int
+    workdir: str
+    cmd: tuple[str, ...]
+    ports: tuple[int, ...]
+    env: tuple[tuple[str, str], ...]
+    conflicts: tuple[Conflict, ...]
+
+
+_SHARED: dict[str, type] = {"user": str, "uid": int, "workdir": str, "source": str, "vendor": str, "env": dict}
+_OWN: dict[str, type] = {
+    "name": str,
+    "set": str,
+    "about": str,
+    "title": str,
+    "description": str,
+    "licenses": str,
+    "cmd": list,
+    "ports": list,
+}
+_OPTIONAL: dict[str, type] = {"env": dict, "conflicts": list}
+
+
+def roles() -> tuple[str, ...]:
+    """The images there are, sorted."""
+    return tuple(sorted(file.parent.name for file in paths.IMAGES.glob("*/image.toml")))
+
+
+def read(role: str) -> ImageSpec:
+    """Read the spec of one image.
+
+    Raises:
+        UsageError: there is no such image, or its spec says something unknown.
+    """
+    if role not in roles():
+        raise UsageError(f"no such image: {role}", where="images/", fix=f"there are: {', '.join(roles())}")
+    shared = _load(paths.IMAGES / "shared.toml", _SHARED, {})
+    file = paths.IMAGES / role / "image.toml"
+    own = _load(file, _OWN, _OPTIONAL)
+    conflicts = []
+    for entry in own.pop("conflicts", []):
+        if not isinstance(entry, dict) or set(entry) != {"path", "keep", "reason"}:
+            raise UsageError("a conflict needs exactly path, keep and reason", where=paths.shown(file), fix="mend it")
+        conflicts.append(Conflict(**entry))
+    env = {**shared.pop("env"), **own.pop("env", {})}
+    return ImageSpec(
+        role=role,
+        cmd=tuple(own.pop("cmd")),
+        ports=tuple(own.pop("ports")),
+        env=tuple(sorted(env.items())),
+        conflicts=tuple(conflicts),
+        **shared,
+        **own,
+    )
+
+
+def _load(file: Path, needed: dict[str, type], optional: dict[str, type]) -> dict[str, Any]:
+    where = paths.shown(file)
+    try:
+        body = tomllib.loads(file.read_text())
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise UsageError(f"not a readable TOML file: {problem}", where=where, fix="mend it") from None
+    wrong = (set(needed) - set(body)) | (set(body) - set(needed) - set(optional))
+    if wrong:
+        raise UsageError(f"missing or unknown key: {', '.join(sorted(wrong))}", where=where, fix="see images/spec.py")
+    for key, value in body.items():
+        kind = {**needed, **optional}[key]
+        if not isinstance(value, kind):
+            raise UsageError(f"{key} must be a {kind.__name__}", where=where, fix="mend it")
+    return body

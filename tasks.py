@@ -13,6 +13,7 @@ from invoke.tasks import task
 from common import console, host, paths
 from common.errors import ExitCode, PinwheelError
 from images import build as builder
+from images import push as pusher
 from lockfiles import inputs
 from lockfiles import lock as locks
 
@@ -74,3 +75,10 @@ def build(_: Context, cpu: bool = False, image: str = "", twice: bool = False, p
         return
     console.title("build")
     builder.build(roles, twice=twice)
+
+
+@stage
+def push(_: Context, registry: str = "") -> None:
+    """Push what was built, read each digest back, record it in lockfiles/images.lock; default: the embedded registry."""
+    console.title("push")
+    pusher.push(registry, proven=frozenset())

@@ -44,17 +44,17 @@ def title(text: str) -> None:
 
 def info(text: str) -> None:
     """One line of result."""
-    out.print(f"  {escape(text)}")
+    out.print(f"  {escape(text)}", soft_wrap=True)
 
 
 def done(text: str) -> None:
     """One line that says something came out well."""
-    out.print(f"  [green]✓[/] {escape(text)}")
+    out.print(f"  [green]✓[/] {escape(text)}", soft_wrap=True)
 
 
 def warn(text: str) -> None:
     """One line that needs attention but stops nothing."""
-    err.print(f"  [yellow]![/] {escape(text)}")
+    err.print(f"  [yellow]![/] {escape(text)}", soft_wrap=True)
 
 
 def error(text: str) -> None:

@@ -77,7 +77,7 @@ def run(
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             timeout=timeout,
             check=False,
@@ -86,7 +86,9 @@ def run(
     except subprocess.TimeoutExpired:
         result = Result(124, "", f"no answer within {timeout} s")
     if result.code and error is not None:
-        said = " | ".join((result.stderr.strip() or result.stdout.strip()).splitlines()[-3:])
+        # The last line is the verdict of every tool we call; all of it is shown with PINWHEEL_VERBOSE=1.
+        console.debug(result.stdout + result.stderr)
+        said = ((result.stderr.strip() or result.stdout.strip()).splitlines() or [""])[-1][:400]
         name = Path(args[0]).name
         raise error(f"{what or name} failed with code {result.code}", where=said or name, fix=fix)
     return result

@@ -8,12 +8,12 @@ from images.layer import Layer
 from images.layout import CONFIG, LAYER, MANIFEST, Descriptor, Layout, canonical
 from images.spec import ImageSpec
 from images.tarball import LayerWriter
-from images.wheel import PREFIX
+from images.wheel import PREFIX, Files
 
 _ANNOTATION = "org.opencontainers.image."
 
 
-def fill(spec: ImageSpec, passwd: str, group: str, python: str, writer: LayerWriter) -> dict[str, str]:
+def fill(spec: ImageSpec, passwd: str, group: str, python: str, writer: LayerWriter) -> Files:
     """Write what makes the image run: its user, its folders, the virtual environment's frame.
 
     Args:

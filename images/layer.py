@@ -12,13 +12,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from common.errors import BuildError, MissingEnvironmentError
-from common.files import CHUNK, sha256_file, write_whole
+from common.errors import MissingEnvironmentError
+from common.files import CHUNK, write_whole
 from images import wheel
 from images.bytecode import Compiler
 from images.layout import Layout
 from images.plan import LayerPlan
 from images.tarball import LayerWriter
+from images.wheel import Files
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Layer:
         diff_id: of the tar.
         size: of the blob.
         unpacked: of the tar.
-        files: path in the image → sha256, of what wheels brought; empty for base and config.
+        files: path in the image → (sha256, package), of what wheels brought; empty for base and config.
     """
 
     what: str
@@ -41,7 +42,7 @@ class Layer:
     diff_id: str
     size: int
     unpacked: int
-    files: dict[str, str]
+    files: Files
 
 
 def noted(layout: Layout, plan: LayerPlan) -> Layer | None:
@@ -54,7 +55,7 @@ def noted(layout: Layout, plan: LayerPlan) -> Layer | None:
     return layer if layer.key == plan.key and layout.has(layer.digest, layer.size) else None
 
 
-def make(layout: Layout, plan: LayerPlan, fill: Callable[[LayerWriter], dict[str, str]]) -> Layer:
+def make(layout: Layout, plan: LayerPlan, fill: Callable[[LayerWriter], Files]) -> Layer:
     """Write one layer and its note; nothing is kept if `fill` fails.
 
     Raises:
@@ -90,11 +91,11 @@ def make_wheels(root: Path, plan: LayerPlan, tree: Path) -> Layer:
         tree: the base's root file system, whose interpreter compiles.
     """
 
-    def fill(writer: LayerWriter) -> dict[str, str]:
-        files: dict[str, str] = {}
+    def fill(writer: LayerWriter) -> Files:
+        files: Files = {}
         for one in plan.wheels:
             with Compiler(tree) as compiler:
-                wheel.add(one, writer, compiler, files, plan.dropped)
+                wheel.add(one, writer, compiler, files, dropped=plan.dropped, excused=plan.excused)
         writer.end()
         return files
 
@@ -104,7 +105,7 @@ def make_wheels(root: Path, plan: LayerPlan, tree: Path) -> Layer:
 def make_from_tar(layout: Layout, plan: LayerPlan, tar: Path) -> Layer:
     """Make a layer of a tar made elsewhere, byte for byte."""
 
-    def fill(writer: LayerWriter) -> dict[str, str]:
+    def fill(writer: LayerWriter) -> Files:
         with tar.open("rb") as file:
             while chunk := file.read(CHUNK):
                 writer.raw(chunk)
@@ -117,27 +118,14 @@ def check_conflicts(layers: list[Layer]) -> None:
     """Refuse an image in which one path has different bytes in two layers.
 
     Raises:
-        BuildError: naming the path and both layers.
+        BuildError: naming the path and both packages.
     """
-    seen: dict[str, tuple[str, str]] = {}
+    seen: Files = {}
     for layer in layers:
-        for path, digest in layer.files.items():
-            other = seen.setdefault(path, (digest, layer.what))
+        for path, (digest, package) in layer.files.items():
+            other = seen.setdefault(path, (digest, package))
             if other[0] != digest:
-                raise wheel.conflict(path, sorted([other[1], layer.what]))
-
-
-def check_blob(layout: Layout, layer: Layer) -> None:
-    """Hash a layer's blob.
-
-    Raises:
-        BuildError: it is not what it was when it was made.
-    """
-    if sha256_file(layout.blob(layer.digest)) != layer.digest:
-        where = str(layout.blob(layer.digest))
-        raise BuildError(
-            f"the layer {layer.what} was altered on disk", where=where, fix="remove it and run `invoke build` again"
-        )
+                raise wheel.conflict(path, other[1], package)
 
 
 def sweep(layout: Layout) -> int:

@@ -32,12 +32,14 @@ class LayerPlan:
         key: digest over all that decides its bytes.
         wheels: sorted by name; none for base and config.
         dropped: paths in the image that these wheels lose to another package.
+        excused: (package, path in its wheel) of files that RECORD describes wrongly, known and accepted.
     """
 
     what: str
     key: str
     wheels: tuple[Wheel, ...] = ()
     dropped: frozenset[str] = frozenset()
+    excused: frozenset[tuple[str, str]] = frozenset()
 
     @property
     def weight(self) -> int:
@@ -64,7 +66,11 @@ def wheel_layers(base: BaseLock, lock: SetLock, spec: ImageSpec) -> tuple[LayerP
     for what, wheels in groups:
         dropped = frozenset(path for wheel in wheels for path in _dropped(wheel, spec.conflicts))
         inputs = [[w.name, w.artifact.file, w.artifact.sha256] for w in wheels]
-        plans.append(LayerPlan(what, _key("wheels", interpreter, inputs, sorted(dropped)), tuple(wheels), dropped))
+        # No part of the key: it decides whether the layer is made, not its bytes.
+        excused = frozenset(
+            (e.package, e.path) for e in spec.record_errors for w in wheels if (w.name, w.version) == (e.package, e.version)
+        )
+        plans.append(LayerPlan(what, _key("wheels", interpreter, inputs, sorted(dropped)), tuple(wheels), dropped, excused))
     return tuple(plans)
 
 
@@ -74,7 +80,7 @@ def inputs_digest(plans: Iterable[LayerPlan], config: object) -> str:
 
 
 def _dropped(wheel: Wheel, conflicts: Iterable[Conflict]) -> list[str]:
-    return [c.path for c in conflicts if c.keep != wheel.name]
+    return [c.path for c in conflicts if c.drop == wheel.name]
 
 
 def _bucket(name: str) -> int:

@@ -21,11 +21,30 @@ class Conflict:
     Attributes:
         path: in the image, relative to the root.
         keep: the package whose file stays.
+        drop: the package whose file goes.
         reason: why that is right.
     """
 
     path: str
     keep: str
+    drop: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecordError:
+    """A file that a wheel's own RECORD describes wrongly, accepted by name; the lock's sha256 of the wheel still pins it.
+
+    Attributes:
+        package: the wheel's.
+        version: for which this was looked at; another version is checked anew.
+        path: in the wheel.
+        reason: what was found.
+    """
+
+    package: str
+    version: str
+    path: str
     reason: str
 
 
@@ -45,6 +64,7 @@ class ImageSpec:
         ports: TCP ports it may listen on.
         env: environment, sorted by name.
         conflicts: see `Conflict`.
+        record_errors: see `RecordError`.
     """
 
     role: str
@@ -63,6 +83,7 @@ class ImageSpec:
     ports: tuple[int, ...]
     env: tuple[tuple[str, str], ...]
     conflicts: tuple[Conflict, ...]
+    record_errors: tuple[RecordError, ...]
 
 
 _SHARED: dict[str, type] = {"user": str, "uid": int, "workdir": str, "source": str, "vendor": str, "env": dict}
@@ -76,7 +97,7 @@ _OWN: dict[str, type] = {
     "cmd": list,
     "ports": list,
 }
-_OPTIONAL: dict[str, type] = {"env": dict, "conflicts": list}
+_OPTIONAL: dict[str, type] = {"env": dict, "conflicts": list, "record_errors": list}
 
 
 def roles() -> tuple[str, ...]:
@@ -95,11 +116,8 @@ def read(role: str) -> ImageSpec:
     shared = _load(paths.IMAGES / "shared.toml", _SHARED, {})
     file = paths.IMAGES / role / "image.toml"
     own = _load(file, _OWN, _OPTIONAL)
-    conflicts = []
-    for entry in own.pop("conflicts", []):
-        if not isinstance(entry, dict) or set(entry) != {"path", "keep", "reason"}:
-            raise UsageError("a conflict needs exactly path, keep and reason", where=paths.shown(file), fix="mend it")
-        conflicts.append(Conflict(**entry))
+    conflicts = [Conflict(**e) for e in _tables(file, own.pop("conflicts", []), ("path", "keep", "drop", "reason"))]
+    errors = [RecordError(**e) for e in _tables(file, own.pop("record_errors", []), ("package", "version", "path", "reason"))]
     env = {**shared.pop("env"), **own.pop("env", {})}
     return ImageSpec(
         role=role,
@@ -107,9 +125,17 @@ def read(role: str) -> ImageSpec:
         ports=tuple(own.pop("ports")),
         env=tuple(sorted(env.items())),
         conflicts=tuple(conflicts),
+        record_errors=tuple(errors),
         **shared,
         **own,
     )
+
+
+def _tables(file: Path, entries: list[Any], keys: tuple[str, ...]) -> list[dict[str, str]]:
+    for entry in entries:
+        if not isinstance(entry, dict) or set(entry) != set(keys) or not all(isinstance(v, str) for v in entry.values()):
+            raise UsageError(f"an entry needs exactly {', '.join(keys)}", where=paths.shown(file), fix=f"mend {entry}")
+    return entries
 
 
 def _load(file: Path, needed: dict[str, type], optional: dict[str, type]) -> dict[str, Any]:

@@ -37,18 +37,18 @@ SITE = f"{PREFIX}/lib/python3.11/site-packages"
 _INTERPRETER = f"/{PREFIX}/bin/python"
 
 
-# Path in the image → sha256 of its bytes, for what a layer holds.
-Files = dict[str, str]
+# Path in the image → (sha256 of its bytes, the package that brought it), for what a layer holds.
+Files = dict[str, tuple[str, str]]
 
 
 class _Source(WheelFile):
     """A wheel of the store; its entries in sorted order, each checked against RECORD while it is read."""
 
-    def __init__(self, archive: zipfile.ZipFile, wheel: Wheel) -> None:
+    def __init__(self, archive: zipfile.ZipFile, wheel: Wheel, excused: frozenset[tuple[str, str]]) -> None:
         distribution, version = wheel.artifact.file.split("-")[:2]
         WheelSource.__init__(self, distribution, version)
         self._zipfile = archive
-        self._wheel = wheel
+        self._wheel, self._excused = wheel, excused
 
     def get_contents(self) -> Iterator[WheelContentElement]:
         """See WheelSource."""
@@ -75,6 +75,8 @@ class _Source(WheelFile):
             if not record[1] and path not in unlisted:
                 raise refused(self._wheel, path, "has no hash in RECORD")
             with self._zipfile.open(info) as stream:
+                if (self._wheel.name, path) in self._excused:
+                    record = (path, "", "")
                 yield record, cast(BinaryIO, _Entry(stream, info.file_size, record, self._wheel)), bool(mode & 0o111)
 
 
@@ -177,8 +179,9 @@ class _Destination(WheelDestination):
             self._writer.file(target, size, through(), executable=executable)
         hashed = digest.digest()
         if target not in self._dropped:
-            if self._files.setdefault(target, hashed.hex()) != hashed.hex():
-                raise conflict(target, [self._wheel.name, "another wheel of its layer"])
+            other = self._files.setdefault(target, (hashed.hex(), self._wheel.name))
+            if other[0] != hashed.hex():
+                raise conflict(target, other[1], self._wheel.name)
             if source is not None and not known:
                 self._compile(scheme, path, target, b"".join(source))
         encoded = base64.urlsafe_b64encode(hashed).rstrip(b"=").decode()
@@ -202,15 +205,24 @@ class _Destination(WheelDestination):
         return None if folder == SITE else posixpath.relpath(folder, SITE) + "/"
 
 
-def add(wheel: Wheel, writer: LayerWriter, tree_compiler: Compiler, files: Files, dropped: frozenset[str]) -> None:
+def add(
+    wheel: Wheel,
+    writer: LayerWriter,
+    compiler: Compiler,
+    files: Files,
+    *,
+    dropped: frozenset[str] = frozenset(),
+    excused: frozenset[tuple[str, str]] = frozenset(),
+) -> None:
     """Install a wheel into a layer.
 
     Args:
         wheel: in the store.
         writer: the layer.
-        tree_compiler: a fresh interpreter of the image.
+        compiler: a fresh interpreter of the image.
         files: what the layer holds so far; added to.
         dropped: paths that another package's file wins.
+        excused: (package, path in its wheel) whose RECORD entry is known to be wrong.
 
     Raises:
         LockError: the wheel's bytes are not the lock's.
@@ -221,8 +233,8 @@ def add(wheel: Wheel, writer: LayerWriter, tree_compiler: Compiler, files: Files
         with zipfile.ZipFile(path) as archive, warnings.catch_warnings():
             # installer warns of bytecode inside wheels and leaves it out; ours replaces it.
             warnings.simplefilter("ignore", RuntimeWarning)
-            destination = _Destination(wheel, writer, tree_compiler, files, dropped)
-            install(_Source(archive, wheel), destination, {"INSTALLER": b"pinwheel\n"})
+            destination = _Destination(wheel, writer, compiler, files, dropped)
+            install(_Source(archive, wheel, excused), destination, {"INSTALLER": b"pinwheel\n"})
     except (
         InstallerError,
         zipfile.BadZipFile,
@@ -248,10 +260,10 @@ def refused(wheel: Wheel, path: str, why: str) -> BuildError:
     return BuildError(f"{wheel.artifact.file}: {path} {why}", fix="the wheel is broken or hostile; pin another version")
 
 
-def conflict(path: str, packages: list[str]) -> BuildError:
+def conflict(path: str, *packages: str) -> BuildError:
     """The error for a path that two packages claim with different bytes."""
     return BuildError(
-        f"{' and '.join(packages)} install different bytes at one path",
+        f"{' and '.join(sorted(packages))} install different bytes at one path",
         where=path,
-        fix="say in image.toml which stays: [[conflicts]] path, keep, reason",
+        fix="say in image.toml which stays: [[conflicts]] path, keep, drop, reason",
     )

@@ -46,7 +46,8 @@ class Locator:
     """Finds the address of a locked file on the user's index. Safe for several threads."""
 
     def __init__(self, http: requests.Session) -> None:
-        self._client = pypi_simple.PyPISimple(url(), session=http)
+        self._http = http
+        self._client: pypi_simple.PyPISimple | None = None
         self._pages: dict[str, dict[str, str]] = {}
         self._guard = threading.Lock()
 
@@ -60,9 +61,11 @@ class Locator:
         parse = parse_wheel_filename if artifact.file.endswith(".whl") else parse_sdist_filename
         project = canonicalize_name(str(parse(artifact.file)[0]))
         with self._guard:
-            known = self._pages.get(project)
+            # Asking for the user's index starts pip: only when something is really missing.
+            self._client = self._client or pypi_simple.PyPISimple(url(), session=self._http)
+            client, known = self._client, self._pages.get(project)
         if known is None:
-            known = self._page(project)
+            known = _page(client, project)
             with self._guard:
                 self._pages[project] = known
         if artifact.file not in known:
@@ -71,16 +74,15 @@ class Locator:
             )
         return known[artifact.file]
 
-    def _page(self, project: str) -> dict[str, str]:
-        try:
-            page = self._client.get_project_page(project)
-        except pypi_simple.NoSuchProjectError:
-            raise LockError(
-                f"your index has no project {project}", fix="check the index in your uv or pip configuration"
-            ) from None
-        except (requests.RequestException, pypi_simple.UnsupportedContentTypeError) as problem:
-            raise MissingEnvironmentError(
-                f"your package index does not answer for {project}: {type(problem).__name__}",
-                fix="check the network and your uv or pip configuration",
-            ) from None
-        return {package.filename: package.url for package in page.packages}
+
+def _page(client: pypi_simple.PyPISimple, project: str) -> dict[str, str]:
+    try:
+        page = client.get_project_page(project)
+    except pypi_simple.NoSuchProjectError:
+        raise LockError(f"your index has no project {project}", fix="check the index in your uv or pip configuration") from None
+    except (requests.RequestException, pypi_simple.UnsupportedContentTypeError) as problem:
+        raise MissingEnvironmentError(
+            f"your package index does not answer for {project}: {type(problem).__name__}",
+            fix="check the network and your uv or pip configuration",
+        ) from None
+    return {package.filename: package.url for package in page.packages}

@@ -12,6 +12,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import docker
 import docker.errors
@@ -75,6 +76,15 @@ def engine() -> docker.DockerClient:
     except (docker.errors.DockerException, requests.RequestException, OSError) as problem:
         where = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
         raise MissingEnvironmentError("no Docker Engine answers", where=where, fix=INSTALL) from problem
+    try:
+        _check_engine(version, info)
+    except MissingEnvironmentError:
+        client.close()
+        raise
+    return client
+
+
+def _check_engine(version: str, info: dict[str, Any]) -> None:
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_ENGINE:
         oldest = ".".join(map(str, OLDEST_ENGINE))
         raise MissingEnvironmentError(
@@ -88,7 +98,6 @@ def engine() -> docker.DockerClient:
             where=str(_DAEMON_JSON),
             fix='add {"features": {"containerd-snapshotter": true}} and restart it',
         )
-    return client
 
 
 def registry_answers(address: str = REGISTRY) -> bool:
@@ -111,6 +120,7 @@ def report() -> None:
     try:
         client = engine()
         rows.append(("engine", f"Docker {client.version()['Version']}", "smoke: runs the images"))
+        client.close()
     except MissingEnvironmentError as missing:
         problem = missing
         rows.append(("engine", missing.what, "smoke: runs the images"))
@@ -142,7 +152,7 @@ def install() -> None:
     if not running:
         with console.step("starting the Docker Engine"):
             _start_engine()
-    engine()
+    engine().close()
     start_registry()
 
 
@@ -177,7 +187,9 @@ def start_registry() -> None:
 
 def _running_engine() -> bool:
     try:
-        docker.from_env(timeout=20).ping()
+        client = docker.from_env(timeout=20)
+        client.ping()
+        client.close()
     except (docker.errors.DockerException, requests.RequestException, OSError):
         return False
     return True

@@ -13,19 +13,17 @@ import posixpath
 import stat
 import warnings
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, cast
 
 from installer import install
 from installer.destinations import WheelDestination
-from installer.exceptions import InstallerError
 from installer.records import Hash, RecordEntry, parse_record_file
 from installer.scripts import Script
 from installer.sources import WheelContentElement, WheelFile, WheelSource
 from installer.utils import Scheme, construct_record_file, fix_shebang
 
-from common.errors import BuildError
+from common.errors import BuildError, PinwheelError
 from common.files import CHUNK
 from images.bytecode import Compiler
 from images.tarball import LayerWriter
@@ -235,16 +233,9 @@ def add(
             warnings.simplefilter("ignore", RuntimeWarning)
             destination = _Destination(wheel, writer, compiler, files, dropped)
             install(_Source(archive, wheel, excused), destination, {"INSTALLER": b"pinwheel\n"})
-    except (
-        InstallerError,
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        UnicodeDecodeError,
-        ValueError,
-        KeyError,
-        NotImplementedError,
-    ) as problem:
+    except (PinwheelError, OSError):
+        raise
+    except Exception as problem:  # noqa: BLE001 - a hostile archive makes zipfile, csv and installer raise anything
         raise BuildError(
             f"{wheel.artifact.file} is a broken wheel: {problem}", where=str(path), fix="report it to its authors"
         ) from None

@@ -16,6 +16,7 @@ from typing import Any
 
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import canonicalize_name, parse_wheel_filename
+from uv import find_uv_bin
 
 from common.errors import LockError, MissingEnvironmentError
 from common.run import run
@@ -61,7 +62,7 @@ def resolve(wanted: SetInput, python: str, glibc: str) -> dict[str, dict[str, An
             for s in wanted.sdists
         ]
         (here / "uv.toml").write_text(f"dependency-metadata = [{', '.join(metadata)}]\n")
-        argv: list[str | Path] = ["uv", "pip", "compile", "--quiet", "--config-file", here / "uv.toml"]
+        argv: list[str | Path] = [find_uv_bin(), "pip", "compile", "--quiet", "--config-file", here / "uv.toml"]
         argv += ["--python-version", python, "--python-platform", f"x86_64-manylinux_{glibc.replace('.', '_')}"]
         argv += ["--override", here / "overrides.in", "--format", "pylock.toml", "--output-file", here / "pylock.toml"]
         # No code of a package runs while resolving; sources are built later, without network, in the base image.
@@ -81,7 +82,16 @@ def resolve_toolkit(pyproject: Path) -> str:
     """
     with tempfile.TemporaryDirectory(prefix="pinwheel-resolve-") as scratch:
         target = Path(scratch) / "toolkit.txt"
-        argv: list[str | Path] = ["uv", "pip", "compile", "--quiet", "--no-config", "--universal", "--python-version", "3.11"]
+        argv: list[str | Path] = [
+            find_uv_bin(),
+            "pip",
+            "compile",
+            "--quiet",
+            "--no-config",
+            "--universal",
+            "--python-version",
+            "3.11",
+        ]
         argv += ["--extra", "test", "--generate-hashes", "--no-header", "--output-file", target, pyproject]
         _uv(argv, "pyproject.toml does not resolve")
         # uv's "via" comments name the project by its path when it has one; only the package names are kept.

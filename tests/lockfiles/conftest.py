@@ -1,0 +1,51 @@
+"""A small set of locks of their own, in a folder of the test's own."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from common import paths
+from lockfiles import inputs, lock, model, store
+from lockfiles.model import Artifact, BaseLock, Deb, SetLock, Wheel
+
+
+def artifact(file: str, data: bytes = b"") -> Artifact:
+    """An artifact whose bytes are `data`, or the name itself."""
+    data = data or file.encode()
+    return Artifact(file, len(data), hashlib.sha256(data).hexdigest())
+
+
+@pytest.fixture
+def locks(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Valid locks `base` and `small` with their inputs; returns their folder."""
+    folder = own_folders / "lockfiles"
+    folder.mkdir()
+    monkeypatch.setattr(paths, "LOCKFILES", folder)
+    monkeypatch.setattr(paths, "ROOT", own_folders)
+    (own_folders / "pyproject.toml").write_text(
+        '[project]\nname = "x"\nrequires-python = ">=3.11"\ndependencies = []\n[project.optional-dependencies]\ntest = []\n'
+    )
+    (folder / "base.in").write_text('packages = ["python3.11"]\nwithout = []\n')
+    (folder / "small.in").write_text('requires = ["one==1.0"]\n')
+    debs = [
+        Deb("libc6", "2.36-9+deb12u14", "amd64", artifact("libc6_2.36-9+deb12u14_amd64.deb")),
+        Deb("python3.11", "3.11.2-6+deb12u9", "amd64", artifact("python3.11_3.11.2-6+deb12u9_amd64.deb")),
+    ]
+    model.write_base(BaseLock(inputs.read_base().digest, "2026-01-02", tuple(debs)))
+    wheels = [
+        Wheel("one", "1.0", artifact("one-1.0-py3-none-any.whl")),
+        Wheel("two", "2.0", artifact("two-2.0-py3-none-any.whl"), sdist=artifact("two-2.0.tar.gz")),
+    ]
+    model.write_set(SetLock("small", inputs.read_set("small").digest, "2026-01-02", "3.11.2", "2.36", tuple(wheels)))
+    body = "one==1.0 \\\n    --hash=sha256:00\n"
+    (folder / "toolkit.txt").write_text(lock._toolkit_head(body) + body)
+    return folder
+
+
+def fill(one: Artifact, data: bytes) -> None:
+    """Put bytes where the store would keep the artifact, whatever they are."""
+    store.path(one).parent.mkdir(parents=True, exist_ok=True)
+    store.path(one).write_bytes(data)

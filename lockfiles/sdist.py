@@ -52,9 +52,14 @@ def build(lock: BaseLock, sdist: Artifact, backend: Artifact, target: Path) -> P
     try:
         for name in ("source", "backend", "wheel"):
             (work / name).mkdir()
-        with tarfile.open(store.verified(sdist)) as archive:
-            # The "data" filter refuses absolute paths, "..", and links that leave the tree (PEP 706).
-            archive.extractall(work / "unpacked", filter="data")
+        try:
+            with tarfile.open(store.verified(sdist)) as archive:
+                # The "data" filter refuses absolute paths, "..", and links that leave the tree (PEP 706).
+                archive.extractall(work / "unpacked", filter="data")
+        except tarfile.TarError as problem:
+            raise BuildError(
+                f"{sdist.file} is a broken or hostile archive: {problem}", fix="report it to its authors"
+            ) from None
         top = list((work / "unpacked").iterdir())
         if len(top) != 1:
             raise BuildError(f"{sdist.file}: more than one folder at the top", fix="it is no sdist (PEP 517)")

@@ -14,40 +14,47 @@ from common import console, host, paths
 from common.errors import ExitCode, PinwheelError
 from images import build as builder
 from images import push as pusher
+from k8s import check as checker
+from k8s import deploy as deployer
 from lockfiles import inputs
 from lockfiles import lock as locks
+from smoke import ladder
+from smoke import receipt as proof
+from tests import suite
 
 
-def stage(body: Callable[..., None]) -> Any:
-    """Make a task of `body` whose errors become one line and an exit code: the one place where that happens."""
+def stage(**options: Any) -> Callable[[Callable[..., None]], Any]:
+    """Make a task of a function whose errors become one line and an exit code: the one place where that happens."""
 
-    @functools.wraps(body)
-    def guarded(*args: Any, **kwargs: Any) -> None:
-        try:
-            body(*args, **kwargs)
-        except PinwheelError as problem:
-            console.error(problem.line())
-            raise Exit(code=problem.exit_code) from None
-        except KeyboardInterrupt:
-            console.error("interrupted")
-            raise Exit(code=ExitCode.INTERRUPTED) from None
+    def decorate(body: Callable[..., None]) -> Any:
+        @functools.wraps(body)
+        def guarded(*args: Any, **kwargs: Any) -> None:
+            console.title(body.__name__)
+            try:
+                body(*args, **kwargs)
+            except PinwheelError as problem:
+                console.error(problem.line())
+                raise Exit(code=problem.exit_code) from None
+            except KeyboardInterrupt:
+                console.error("interrupted")
+                raise Exit(code=ExitCode.INTERRUPTED) from None
 
-    return task(guarded)
+        return task(guarded, **options)
+
+    return decorate
 
 
-@stage
+@stage(help={"install": "install and start what is missing, from Debian's own packages (needs root)"})
 def engine(_: Context, install: bool = False) -> None:  # noqa: FBT001
-    """Report the tools, the Docker Engine and the registry of this machine; --install gets what is missing."""
-    console.title("engine")
+    """Report the tools, the Docker Engine and the registry of this machine."""
     if install:
         host.install()
     host.report()
 
 
-@stage
+@stage(help={"check": "change nothing, ask no network; fail when a lock is stale or was edited"})
 def lock(_: Context, check: bool = False) -> None:  # noqa: FBT001
-    """Resolve the inputs (*.in) and write the locks; --check only compares, offline."""
-    console.title("lock")
+    """Resolve the inputs lockfiles/*.in and write the locks."""
     if check:
         locks.check()
         console.done("every lock fits its input")
@@ -55,30 +62,59 @@ def lock(_: Context, check: bool = False) -> None:  # noqa: FBT001
         locks.write_all()
 
 
-@stage
+@stage()
 def fetch(_: Context) -> None:
     """Bring every locked byte into the local store, verified."""
-    console.title("fetch")
     locks.fetch(inputs.set_names())
     console.done(f"the store holds everything: {paths.cache() / 'store'}")
 
 
-@stage
+@stage(
+    help={
+        "cpu": "build train and api-cpu, which need no GPU, instead of train and api",
+        "image": "build this one alone: train, api or api-cpu",
+        "twice": "build again from nothing and compare every digest",
+        "plan": "only say what would be made and what reused",
+    }
+)
 def build(_: Context, cpu: bool = False, image: str = "", twice: bool = False, plan: bool = False) -> None:  # noqa: FBT001
-    """Build the images into dist/: train and api, or with --cpu train and api-cpu.
-
-    --image builds one alone, --twice builds again from nothing and compares, --plan only predicts.
-    """
+    """Build the images from the locks into dist/."""
     roles = (image,) if image else ("train", "api-cpu" if cpu else "api")
     if plan:
         builder.show_plan(roles)
-        return
-    console.title("build")
-    builder.build(roles, twice=twice)
+    else:
+        builder.build(roles, twice=twice)
 
 
-@stage
+@stage(help={"gpu": "run on the GPU, with the api image instead of api-cpu"})
+def smoke(_: Context, gpu: bool = False) -> None:  # noqa: FBT001
+    """Prove what was built: train a tiny model in one image, serve it from the other, write the receipt."""
+    ladder.run_smoke(gpu=gpu)
+
+
+@stage(help={"registry": "host[:port][/path]; default: the embedded registry on loopback"})
 def push(_: Context, registry: str = "") -> None:
-    """Push what was built, read each digest back, record it in lockfiles/images.lock; default: the embedded registry."""
-    console.title("push")
-    pusher.push(registry, proven=frozenset())
+    """Push what was built, read each digest back, record it in lockfiles/images.lock."""
+    pusher.push(registry, proof.proven_digests())
+
+
+@stage(help={"env": "one of k8s/envs/", "dry-run": "say what would happen and change nothing"})
+def deploy(_: Context, env: str, dry_run: bool = False) -> None:  # noqa: FBT001
+    """Check the manifests, pin every image by digest, then render or apply them as the environment says."""
+    deployer.deploy(env, dry_run=dry_run)
+
+
+@stage(
+    positional=["path"],
+    iterable=["path"],
+    help={"path": "a file or folder of manifests; may be repeated", "env": "one of k8s/envs/"},
+)
+def check(_: Context, path: list[str], env: str = "local") -> None:
+    """Check and pin any plain manifests; sends nothing."""
+    checker.run_check(path, env)
+
+
+@stage(help={"fast": "only what needs no engine and no tools of the machine: under a minute"})
+def test(_: Context, fast: bool = False) -> None:  # noqa: FBT001, PT028 - a task, not a test
+    """Run the project's whole test suite."""
+    suite.run(fast=fast)

@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from common import console, paths
-from common.errors import BuildError, LockError, MissingEnvironmentError
+from common import console, git, paths
+from common.errors import BuildError, LockError
 from common.refs import short
-from common.run import run
 from images import config, layer, plan, receipt, spec
 from images.layer import Layer
 from images.layout import Layout
@@ -78,7 +77,7 @@ def build(roles: Iterable[str], *, twice: bool = False) -> BuildReceipt:
         freed = layer.sweep(layout)
         if freed:
             console.info(f"removed {console.size(freed)} of layers that no image holds any more")
-        result = BuildReceipt(_source(), images)
+        result = BuildReceipt(git.revision(), images)
         receipt.write(result)
     _print(result)
     return result
@@ -231,18 +230,6 @@ def _alone(folder: Path) -> Iterator[None]:
     with (folder / ".lock").open("w") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
         yield
-
-
-def _source() -> str:
-    """Git's revision of the checkout, with `-dirty` when tracked files differ."""
-    try:
-        revision = run(["git", "-C", paths.ROOT, "rev-parse", "HEAD"])
-        changed = run(["git", "-C", paths.ROOT, "status", "--porcelain", "--untracked-files=no"])
-    except MissingEnvironmentError:
-        return "unknown"
-    if revision.code or changed.code:
-        return "unknown"
-    return revision.stdout.strip() + ("-dirty" if changed.stdout.strip() else "")
 
 
 def _print(result: BuildReceipt) -> None:

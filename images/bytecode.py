@@ -7,6 +7,7 @@ Files are "unchecked hash-based" (PEP 552): no time in them, nothing to compare 
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import subprocess
 from pathlib import Path
@@ -54,8 +55,10 @@ class Compiler:
 
     def __exit__(self, *_: object) -> None:
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
-            if pipe:
-                pipe.close()
+            # A dead interpreter's pipe still holds what could not be written.
+            with contextlib.suppress(BrokenPipeError):
+                if pipe:
+                    pipe.close()
         self._process.wait()
 
     def compile(self, name: str, source: bytes) -> bytes:

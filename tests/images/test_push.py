@@ -17,7 +17,7 @@ from common import host, paths
 from common.errors import BuildError, RegistryError, UsageError
 from common.run import which
 from images import config, layer, push, receipt
-from images.layout import Descriptor, Layout
+from images.layout import MANIFEST, Descriptor, Layout
 from images.plan import LayerPlan
 from images.push import Registry
 from images.receipt import BuildReceipt, BuiltImage, BuiltLayer
@@ -185,7 +185,7 @@ def test_a_pushed_image_is_read_back_and_recorded(registry: type[Proxy]) -> None
     (pinned,) = images_lock.read()
     assert (pinned.name, pinned.digest) == ("small", image.digest)
     connection = http.client.HTTPConnection("127.0.0.1", registry.upstream)
-    connection.request("GET", f"/v2/team/small/manifests/{image.digest}", headers={"Accept": "*/*"})
+    connection.request("GET", f"/v2/team/small/manifests/{image.digest}", headers={"Accept": MANIFEST})
     answer = connection.getresponse()
     assert answer.status == 200
     assert answer.headers["Docker-Content-Digest"] == image.digest

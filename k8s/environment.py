@@ -1,0 +1,177 @@
+"""The environments, `k8s/envs/<name>.yaml`: where manifests go and what differs there. Unknown keys are refused.
+
+Keys:
+    target: `directory: {path: …}` (below `dist/` unless absolute) or `cluster: {context: …}`.
+    registry: where the target pulls images from, host and optional path.
+    kubernetes: minor version of the target, as a string; manifests are checked against its schema.
+    secrets: optional; `namespace/name: [key, …]` for each Secret that is made outside of this repository.
+    substitute: optional, `directory` targets only; an image that stands in for another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from common import paths
+from common.errors import UsageError
+from common.refs import ImageRef
+from k8s import manifests, schema
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryTarget:
+    """Manifests are rendered into a directory, for people and for GitOps."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterTarget:
+    """Manifests are applied to the cluster of a kubeconfig context."""
+
+    context: str
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """One environment.
+
+    Attributes:
+        name: its file's name.
+        file: for messages.
+        target: where manifests go.
+        registry: where the target pulls images from.
+        kubernetes: the target's minor version.
+        secrets: keys of each Secret made elsewhere, by (namespace, name).
+        substitute: the image that stands in for another, by name.
+    """
+
+    name: str
+    file: str
+    target: DirectoryTarget | ClusterTarget
+    registry: str
+    kubernetes: str
+    secrets: Mapping[tuple[str, str], frozenset[str]] = field(default_factory=dict)
+    substitute: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def where(self) -> str:
+        """The target for people."""
+        match self.target:
+            case DirectoryTarget(path):
+                return f"directory {paths.shown(path)}"
+            case ClusterTarget(context):
+                return f"cluster of context {context}"
+
+
+class _Keys:
+    """Typed access to one mapping; what is left over at the end is unknown."""
+
+    def __init__(self, file: str, where: str, body: Any, fix: str = "see the keys in k8s/environment.py") -> None:
+        self.file, self.where, self.fix = file, where, fix
+        if not isinstance(body, dict):
+            raise self.refused("", f"expected a mapping, got {body!r}")
+        self.body = dict(body)
+
+    def refused(self, key: str, what: str) -> UsageError:
+        place = ".".join(part for part in (self.where, key) if part)
+        return UsageError(f"{place + ': ' if place else ''}{what}", where=self.file, fix=self.fix)
+
+    def text(self, key: str) -> str:
+        value = self.body.pop(key, None)
+        if not isinstance(value, str) or not value:
+            raise self.refused(key, "missing" if value is None else f"expected a string, got {value!r}")
+        return value
+
+    def below(self, key: str, *, optional: bool = False) -> _Keys:
+        value = self.body.pop(key, {} if optional else None)
+        if value is None:
+            raise self.refused(key, "missing")
+        return _Keys(self.file, ".".join(part for part in (self.where, key) if part), value)
+
+    def end(self) -> None:
+        for key in self.body:
+            raise self.refused(key, "unknown key")
+
+
+def folder() -> Path:
+    """Where the environments lie."""
+    return paths.K8S / "envs"
+
+
+def names() -> tuple[str, ...]:
+    """The names of all environments, sorted."""
+    return tuple(sorted(file.stem for file in folder().glob("*.yaml")))
+
+
+def load(name: str) -> Environment:
+    """Read an environment.
+
+    Raises:
+        UsageError: there is none of this name, or its file holds something else than the keys above.
+    """
+    if name not in names():
+        raise UsageError(f"no environment {name!r}", where=paths.shown(folder()), fix=f"there are: {', '.join(names())}")
+    file = folder() / f"{name}.yaml"
+    return parse(file.read_text(errors="replace"), name, paths.shown(file))
+
+
+def parse(text: str, name: str, file: str) -> Environment:
+    """Read an environment from its file's text.
+
+    Raises:
+        UsageError: it holds something else than the keys above.
+    """
+    body, refused = manifests.document(text, file)
+    if refused:
+        raise UsageError(refused.what, where=f"{file}:{refused.line}", fix=refused.fix)
+    top = _Keys(file, "", body)
+    target = _target(top.below("target"))
+    registry = top.text("registry").rstrip("/")
+    try:
+        if not ImageRef.parse(f"{registry}/x").registry:
+            raise ValueError("no host")
+    except ValueError:
+        raise top.refused("registry", f"{registry!r} is not a registry host with an optional path") from None
+    kubernetes = top.text("kubernetes")
+    if kubernetes not in schema.versions():
+        raise top.refused("kubernetes", f"no schema for version {kubernetes!r}, there are {', '.join(schema.versions())}")
+    secrets = _secrets(top.below("secrets", optional=True))
+    stand_in = top.below("substitute", optional=True)
+    substitute = {key: stand_in.text(key) for key in tuple(stand_in.body)}
+    top.end()
+    if substitute and not isinstance(target, DirectoryTarget):
+        raise top.refused("substitute", "a cluster runs the image that was meant, not one that stands in for it")
+    return Environment(name, file, target, registry, kubernetes, secrets, substitute)
+
+
+def _target(keys: _Keys) -> DirectoryTarget | ClusterTarget:
+    if len(keys.body) != 1:
+        raise keys.refused("", "name exactly one of directory, cluster")
+    if "directory" in keys.body:
+        directory = keys.below("directory")
+        path = Path(directory.text("path"))
+        directory.end()
+        return DirectoryTarget(paths.dist() / path)
+    if "cluster" in keys.body:
+        cluster = keys.below("cluster")
+        context = cluster.text("context")
+        cluster.end()
+        return ClusterTarget(context)
+    keys.end()
+    raise AssertionError
+
+
+def _secrets(keys: _Keys) -> dict[tuple[str, str], frozenset[str]]:
+    found = {}
+    for place, held in keys.body.items():
+        namespace, slash, name = place.partition("/")
+        if not (namespace and slash and name) or "/" in name:
+            raise keys.refused(place, "write namespace/name")
+        if not isinstance(held, list) or not held or not all(isinstance(key, str) for key in held):
+            raise keys.refused(place, "write the list of the keys it holds")
+        found[(namespace, name)] = frozenset(held)
+    return found

@@ -1,0 +1,204 @@
+"""Kubernetes' published schemas (shipped in kubernetes-validate) and the one walk of a manifest beside its schema.
+
+The walk gives everything that later steps need, so that "where is an image?" and "what refers to a Secret?" are answered by
+the type of a place, never by guessing from key names. It reports every mistake at once; kubernetes-validate itself stops at the
+first and reports one that is none (below). `tests/k8s/test_schema.py` holds the two verdicts against each other.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+from k8s.findings import Finding, Path
+from k8s.manifests import Manifest
+
+_ROOT = "kubernetes-json-schema"
+_FOLDER = re.compile(r"v(\d+\.\d+)\.\d+-local-strict")
+_JSON_TYPES: dict[str, tuple[type, ...]] = {
+    "object": (dict,),
+    "array": (list,),
+    "string": (str,),
+    "boolean": (bool,),
+    "integer": (int,),
+    "number": (int, float),
+}
+# Required by the schema, filled in by the server: the one known false alarm of strict validation.
+_DEFAULTED = {("RoleRef", "apiGroup")}
+QUANTITY = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+|[KMGTPE]i|[numkMGTPE])?")
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A string in a manifest and what the schema says about its place.
+
+    Attributes:
+        path: where it stands.
+        value: the string.
+        owner: definition of the object that holds the field, `Container`; empty where the schema does not look inside.
+        field: the field of the owner it belongs to, `image`, `args`.
+    """
+
+    path: Path
+    value: str
+    owner: str
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """An object inside a manifest and its definition, `Container` or `SecretKeySelector`."""
+
+    path: Path
+    definition: str
+    body: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Walk:
+    """Everything one walk found.
+
+    Attributes:
+        manifest: what was walked.
+        texts: every string value, and every key of free mappings.
+        parts: every object with a definition, outermost first.
+        findings: where the manifest does not fit its schema.
+    """
+
+    manifest: Manifest
+    texts: list[Text] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+
+@functools.cache
+def _folders() -> dict[str, str]:
+    found = {}
+    for entry in resources.files("kubernetes_validate").joinpath(_ROOT).iterdir():
+        if match := _FOLDER.fullmatch(entry.name):
+            found[match[1]] = entry.name
+    return dict(sorted(found.items(), key=lambda item: tuple(map(int, item[0].split(".")))))
+
+
+def versions() -> tuple[str, ...]:
+    """Kubernetes minor versions there is a schema for, oldest first."""
+    return tuple(_folders())
+
+
+class Schema:
+    """The schema of one Kubernetes version.
+
+    Args:
+        version: minor version, one of `versions()`.
+    """
+
+    def __init__(self, version: str) -> None:
+        self.version = version
+        file = resources.files("kubernetes_validate").joinpath(_ROOT, _folders()[version], "_definitions.json")
+        self.definitions: dict[str, dict[str, Any]] = json.loads(file.read_bytes())["$defs"]
+        self.kinds: dict[tuple[str, str], str] = {}
+        for name, definition in self.definitions.items():
+            for known in definition.get("x-kubernetes-group-version-kind", ()):
+                group = f"{known['group']}/" if known["group"] else ""
+                # DeleteOptions and WatchEvent belong to every group; they are nothing one applies.
+                if not name.startswith("io.k8s.apimachinery."):
+                    self.kinds[(f"{group}{known['version']}", known["kind"])] = name
+
+    def walk(self, manifest: Manifest) -> Walk:
+        """Walk a manifest beside its schema. A kind without schema is a finding and is not looked into."""
+        walk = Walk(manifest)
+        definition = self.kinds.get((manifest.api_version, manifest.kind))
+        if definition is None:
+            walk.findings.append(self._unknown_kind(manifest))
+            return walk
+        self._visit(walk, manifest.body, {"$ref": f"#/$defs/{definition}"}, (), "", "")
+        return walk
+
+    def _unknown_kind(self, manifest: Manifest) -> Finding:
+        others = sorted(version for version, kind in self.kinds if kind == manifest.kind)
+        what = f"no schema for {manifest.api_version} {manifest.kind} in Kubernetes {self.version}"
+        if others:
+            return manifest.finding(("apiVersion",), what, f"write apiVersion {' or '.join(others)}")
+        return manifest.finding(("kind",), what, "its images could not be found for certain, so it is refused; leave it out")
+
+    def _visit(self, walk: Walk, value: Any, node: Mapping[str, Any], path: Path, owner: str, name: str) -> None:
+        """Check one value against one schema node and go on below it."""
+        definition = ""
+        if "$ref" in node:
+            full = node["$ref"].rsplit("/", 1)[1]
+            definition, node = full.rsplit(".", 1)[1], self.definitions[full]
+        if value is None:  # The server takes null as absent; what is required is looked at by the object around it.
+            return
+        types = _types(node)
+        if types and (not isinstance(value, types) or (isinstance(value, bool) and bool not in types)):
+            wanted = " or ".join(sorted({"map" if t is dict else "list" if t is list else t.__name__ for t in types}))
+            hint = "put it in quotes" if str in types and not isinstance(value, (dict, list)) else f"write a {wanted}"
+            walk.findings.append(walk.manifest.finding(path, f"expected {wanted}, got {_brief(value)}", hint))
+            return
+        if definition == "Quantity" and not QUANTITY.fullmatch(str(value)):
+            walk.findings.append(walk.manifest.finding(path, f"{value!r} is not a quantity", "write it like 500m, 2 or 16Gi"))
+        if isinstance(value, dict):
+            self._object(walk, value, node, path, definition or owner, name if not definition else "")
+        elif isinstance(value, list):
+            for number, item in enumerate(value):
+                if item is None:
+                    walk.findings.append(
+                        walk.manifest.finding((*path, number), "an empty list item", "fill it in or remove it")
+                    )
+                self._visit(walk, item, node.get("items", {}), (*path, number), owner, name)
+        elif isinstance(value, str):
+            walk.texts.append(Text(path, value, owner, name))
+
+    def _object(
+        self, walk: Walk, value: dict[str, Any], node: Mapping[str, Any], path: Path, definition: str, name: str
+    ) -> None:
+        known, extra = node.get("properties", {}), node.get("additionalProperties", {})
+        if known:
+            walk.parts.append(Part(path, definition, value))
+        for required in node.get("required", ()):
+            if value.get(required) is None and (definition, required) not in _DEFAULTED:
+                walk.findings.append(walk.manifest.finding((*path, required), "required and missing", "write it"))
+        for key, item in value.items():
+            below = (*path, key)
+            if key in known:
+                self._visit(walk, item, known[key], below, definition, key)
+            elif extra is False:
+                close = difflib.get_close_matches(key, known, 1)
+                fix = f"did you mean {close[0]}?" if close else "remove it; the server would drop it in silence"
+                walk.findings.append(walk.manifest.finding(below, f"unknown field of {definition}", fix))
+            elif known or not extra:  # Free-form: the schema does not look inside.
+                walk.texts.append(Text(below, key, "", ""))
+                self._visit(walk, item, {}, below, "", key)
+            else:  # A map: labels, data, limits.
+                walk.texts.append(Text(below, key, definition, name))
+                self._visit(walk, item, extra, below, definition, name)
+
+
+def _types(node: Mapping[str, Any]) -> tuple[type, ...]:
+    named: list[Any] = []
+    for part in (node, *node.get("oneOf", ())):
+        said = part.get("type", [])
+        named += [said] if isinstance(said, str) else said
+    return tuple(kind for name in named if name != "null" for kind in _JSON_TYPES[name])
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, dict):
+        return "a map"
+    return "a list" if isinstance(value, list) else f"{type(value).__name__} {value!r}"
+
+
+@functools.cache
+def schema(version: str) -> Schema:
+    """The schema of a Kubernetes version, read once.
+
+    Args:
+        version: minor version, one of `versions()`.
+    """
+    return Schema(version)

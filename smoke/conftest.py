@@ -1,0 +1,23 @@
+"""Fixtures of the smoke suite. It is run by `invoke smoke`, which brings the bench."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import pytest
+
+from smoke.bench import Bench
+from smoke.rungs import bench_of, note
+
+
+@pytest.fixture(scope="session")
+def bench(pytestconfig: pytest.Config) -> Bench:
+    """What all rungs share."""
+    return bench_of(pytestconfig)
+
+
+@pytest.fixture
+def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Put what was measured on the rung's line."""
+    return functools.partial(note, request.node)

@@ -1,0 +1,157 @@
+"""The Docker Engine as smoke needs it: fit for our images, with a GPU where one is asked for, with exactly what was built."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+import docker.errors
+import requests
+from docker.types import DeviceRequest
+
+from common import console, host
+from common.errors import MissingEnvironmentError, SmokeError
+from images.receipt import BuiltImage
+from smoke import archive
+
+_CDI_KIND = "nvidia.com/gpu="
+_GPU_FIX = "install the NVIDIA driver and nvidia-container-toolkit, or run `invoke smoke` without --gpu"
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """An engine that was found fit.
+
+    Attributes:
+        client: connected.
+        version: of the engine.
+        gpu: what a container asks for to get one GPU; None when the run is on the CPU.
+    """
+
+    client: docker.DockerClient
+    version: str
+    gpu: DeviceRequest | None
+
+
+def connect(*, gpu: bool) -> Engine:
+    """The engine of this machine, found fit; no image is touched.
+
+    Raises:
+        MissingEnvironmentError: no engine, too old, another image store, or `gpu` without a GPU runtime.
+    """
+    client = host.engine()
+    info = client.info()
+    return Engine(client, str(info.get("ServerVersion", "")), gpu_request(info) if gpu else None)
+
+
+def gpu_request(info: Mapping[str, Any]) -> DeviceRequest:
+    """What a container asks of the engine to get one GPU.
+
+    One is enough for the ladder and leaves the others alone; LLaMA-Factory would otherwise spread the tiny model over all.
+
+    Args:
+        info: what the engine says about itself.
+
+    Raises:
+        MissingEnvironmentError: it knows neither NVIDIA's runtime nor a CDI device of NVIDIA's.
+    """
+    if "nvidia" in (info.get("Runtimes") or {}):
+        return DeviceRequest(count=1, capabilities=[["gpu"]])
+    devices = sorted(
+        str(device.get("ID", ""))
+        for device in info.get("DiscoveredDevices") or []
+        if str(device.get("ID", "")).startswith(_CDI_KIND)
+    )
+    if devices:
+        single = [device for device in devices if not device.endswith("=all")]
+        return DeviceRequest(driver="cdi", device_ids=[(single or devices)[0]])
+    raise MissingEnvironmentError(
+        "--gpu was asked for, but the engine has no GPU runtime",
+        where="neither a runtime called nvidia nor a CDI device nvidia.com/gpu in `docker info`",
+        fix=_GPU_FIX,
+    )
+
+
+def holds(client: docker.DockerClient, image: BuiltImage) -> bool:
+    """Whether the engine has exactly this image under the name that Pinwheel gives it."""
+    try:
+        return client.images.get(archive.local_name(image)).id == image.digest
+    except docker.errors.ImageNotFound:
+        return False
+
+
+def load(engine: Engine, image: BuiltImage, layout: Path, *, present: tuple[BuiltImage, ...] = ()) -> None:
+    """Bring the image into the engine, unless it is there, and compare the digest.
+
+    Args:
+        engine: where to.
+        image: what.
+        layout: the OCI layout that holds it.
+        present: images that were loaded before; the layers they share are not sent again.
+
+    Raises:
+        SmokeError: the engine refuses the image or gives it another digest.
+        MissingEnvironmentError: the disk is full, or the engine goes away.
+    """
+    if holds(engine.client, image):
+        console.done(f"{image.name}: the engine has {image.digest}")
+        return
+    known = frozenset(layer.digest for other in present for layer in other.layers)
+    _check_disk(engine.client, image, known)
+    try:
+        _send(engine.client, image, archive.entries(image, layout, without=known))
+    except docker.errors.ImageLoadError as problem:
+        if not known or "no space left" in str(problem):
+            raise _refused(image, problem) from None
+        # The engine let go of a layer it was thought to hold.
+        try:
+            _send(engine.client, image, archive.entries(image, layout))
+        except docker.errors.ImageLoadError as again:
+            raise _refused(image, again) from None
+    if not holds(engine.client, image):
+        raise SmokeError(
+            f"{image.name}: after loading, the engine's digest is not that of the build receipt",
+            where=image.digest,
+            fix="run `invoke build` again",
+        )
+    console.done(f"{image.name}: loaded as {image.digest}")
+
+
+def _send(client: docker.DockerClient, image: BuiltImage, members: tuple[archive.Entry, ...]) -> None:
+    with console.Bar(f"loading {image.name}", sum(entry.size for entry in members)) as bar:
+        try:
+            # docker-py hands any iterable of bytes on to requests; its annotation knows bytes alone.
+            client.images.load(archive.stream(members, bar.advance))  # type: ignore[arg-type]
+        except (requests.RequestException, docker.errors.APIError, OSError) as problem:
+            raise MissingEnvironmentError(
+                f"{image.name}: the engine broke off while loading: {problem}", fix="look at the engine's log"
+            ) from problem
+
+
+def _refused(image: BuiltImage, problem: Exception) -> SmokeError | MissingEnvironmentError:
+    if "no space left" in str(problem):
+        return MissingEnvironmentError(
+            f"{image.name}: the engine's disk is full", where=str(problem), fix="`docker system df` shows what takes the room"
+        )
+    return SmokeError(f"{image.name}: the engine refuses the image", where=str(problem), fix="run `invoke build` again")
+
+
+def _check_disk(client: docker.DockerClient, image: BuiltImage, known: frozenset[str]) -> None:
+    """Refuse before gigabytes are sent; an engine on another machine is left to say so itself."""
+    root = Path(str(client.info().get("DockerRootDir", "")))
+    # The store keeps the blob and its unpacked files.
+    need = sum(layer.size + layer.unpacked for layer in image.layers if layer.digest not in known)
+    try:
+        free = shutil.disk_usage(root).free
+    except OSError:
+        return
+    if free < need:
+        raise MissingEnvironmentError(
+            f"{image.name} needs {console.size(need)} of disk in the engine, {console.size(free)} are free",
+            where=str(root),
+            fix="`docker system df` shows what takes the room",
+        )

@@ -1,0 +1,1 @@
+"""Programs that run inside the images; they import nothing of Pinwheel."""

@@ -1,0 +1,227 @@
+"""What a smoke run hands to the stages after it: `dist/smoke/receipt.json`.
+
+JSON form: one object with `format` (1) and the fields of `SmokeReceipt`, the dataclasses below field by field; tuples are
+arrays, an absent `training` is null. Times are seconds, sizes bytes. Only `ladder.run_smoke` writes one, at the end of a
+run, passed or not; the one of an earlier run is removed when a run starts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from common import paths
+from common.errors import SmokeError
+from common.files import write_whole
+
+FORMAT = 1
+Outcome = Literal["passed", "failed", "not run"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenImage:
+    """An image that this run was about; `digest` is that of its manifest, in the engine as in the build receipt."""
+
+    name: str
+    role: str
+    version: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A GPU of the host, as its driver names it."""
+
+    name: str
+    driver: str
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The class of machine that figures can be compared within."""
+
+    cpu: str
+    cores: int
+    memory: int
+    gpus: tuple[Gpu, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One test of the ladder.
+
+    Attributes:
+        name: `train`, `vllm serve: answers`.
+        outcome: `not run` when a rung it stands on did not pass, or the run was interrupted before it.
+        seconds: how long it took.
+        message: what was measured when it passed, why not otherwise; one line.
+    """
+
+    name: str
+    outcome: Outcome
+    seconds: float
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """Figures of the training.
+
+    Attributes:
+        losses: of every step.
+        seconds: from the container's start to its end.
+        memory: the highest that was seen of the container.
+    """
+
+    losses: tuple[float, ...]
+    seconds: float
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Figures of one server.
+
+    Attributes:
+        server: its name in the rungs.
+        ready: seconds from the container's start to the first good answer of its health endpoint.
+        stop: seconds from SIGTERM to the container's end.
+        exit_code: of the container.
+        memory: the highest that was seen of the container.
+    """
+
+    server: str
+    ready: float
+    stop: float
+    exit_code: int
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One question put to one model of one server.
+
+    Attributes:
+        server: its name in the rungs.
+        model: the name that was asked: the tuned model, or the base as negative control.
+        question: as trained.
+        expected: the trained answer.
+        got: the whole reply.
+        streamed: the reply of the same request as a stream.
+    """
+
+    server: str
+    model: str
+    question: str
+    expected: str
+    got: str
+    streamed: str
+
+
+@dataclass(frozen=True, slots=True)
+class SmokeReceipt:
+    """Everything one run proved, or failed to prove.
+
+    Attributes:
+        passed: every rung passed.
+        gpu: the run was with `--gpu`.
+        started: UTC, ISO 8601.
+        seconds: of the whole run.
+        source: git revision of the build receipt.
+        engine: version of the engine.
+        host: the machine.
+        images: that were run.
+        rungs: in the order they stand on each other.
+        training: None when the training did not end.
+        servings: of every server that was stopped.
+        answers: every one that was given.
+    """
+
+    passed: bool
+    gpu: bool
+    started: str
+    seconds: float
+    source: str
+    engine: str
+    host: Host
+    images: tuple[ProvenImage, ...]
+    rungs: tuple[Rung, ...]
+    training: Training | None
+    servings: tuple[Serving, ...]
+    answers: tuple[Answer, ...]
+
+
+def directory() -> Path:
+    """Where a run writes."""
+    return paths.dist() / "smoke"
+
+
+def path() -> Path:
+    """Where the receipt lies."""
+    return directory() / "receipt.json"
+
+
+def write(receipt: SmokeReceipt) -> Path:
+    """Write the receipt, whole or not at all."""
+    body = {"format": FORMAT, **dataclasses.asdict(receipt)}
+    write_whole(path(), json.dumps(body, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    return path()
+
+
+def read() -> SmokeReceipt:
+    """The receipt of the last run, passed or not.
+
+    Raises:
+        SmokeError: there is none, or it is not one of ours.
+    """
+    try:
+        body = json.loads(path().read_text(encoding="utf-8"))
+        if body.pop("format") != FORMAT:
+            raise ValueError("another format")
+        return _typed(SmokeReceipt, body)
+    except FileNotFoundError:
+        raise SmokeError("nothing was proven yet", where=paths.shown(path()), fix="run `invoke smoke` first") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as problem:
+        raise SmokeError(f"not a smoke receipt: {problem}", where=paths.shown(path()), fix="run `invoke smoke` again") from None
+
+
+def proven_digests() -> frozenset[str]:
+    """Digests of the images that the last run proved; none when it failed, or when there was no run."""
+    try:
+        last = read()
+    except SmokeError:
+        return frozenset()
+    return frozenset(image.digest for image in last.images) if last.passed else frozenset()
+
+
+def _typed(kind: type[T], value: Any) -> T:
+    """`value`, from JSON, as the dataclass `kind`; strict, because deploy trusts what it reads here."""
+    hints = typing.get_type_hints(kind)
+    if not isinstance(value, dict) or value.keys() != hints.keys():
+        raise ValueError(f"{kind.__name__} needs exactly the fields {', '.join(sorted(hints))}")
+    return kind(**{name: _field(f"{kind.__name__}.{name}", hint, value[name]) for name, hint in hints.items()})
+
+
+def _field(where: str, hint: Any, value: Any) -> Any:
+    origin = typing.get_origin(hint)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_field(where, typing.get_args(hint)[0], item) for item in value)
+    if origin is types.UnionType:
+        return None if value is None else _field(where, typing.get_args(hint)[0], value)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return _typed(hint, value)
+    if origin is Literal and value in typing.get_args(hint):
+        return value
+    # bool is an int to Python, and JSON writes 1.0 as 1 in some hands.
+    if hint is float and type(value) in {int, float}:
+        return float(value)
+    if type(value) is hint:
+        return value
+    raise ValueError(f"{where} is {value!r}")

@@ -1,0 +1,178 @@
+"""One run's belongings in the engine: everything carries the run's label, and goes away by that label whatever happens.
+
+Testcontainers' own reaper is another container from a public registry, which a machine of ours need not reach; and a start
+that fails leaves a container that no handle points to. A label finds them all. What a killed run left is removed by the
+next run on the same machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import socket
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+
+import docker
+import docker.errors
+from docker.models.containers import Container
+
+from common import console
+from common.errors import SmokeError
+
+LABEL = "io.pinwheel.smoke"
+# Where the volume is mounted; the image's working directory.
+WORKSPACE = "/workspace"
+PAYLOAD = f"{WORKSPACE}/payload"
+# Where the containers run, and what they write.
+RUN = f"{WORKSPACE}/run"
+_PAYLOAD = Path(__file__).resolve().parent / "payload"
+
+
+class Session:
+    """A run's label, and the volume its containers share. A context manager: leaving it removes everything."""
+
+    def __init__(self, client: docker.DockerClient) -> None:
+        self.client = client
+        self.id = run_id(os.getpid())
+        self.volume = f"pinwheel-smoke-{self.id}"
+        self._hands: Container | None = None
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What everything of this run carries."""
+        return {LABEL: self.id}
+
+    def __enter__(self) -> Session:
+        sweep(self.client)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        remove(self.client, self.id)
+
+    def prepare(self, image: str) -> None:
+        """Make the volume and put the payload into it.
+
+        The files go through the engine's archive calls on a container that never starts: no directory of the host is
+        mounted, so this works for any user, any umask and any engine.
+
+        Args:
+            image: digest of any image that the engine holds; its user becomes the owner of what containers write.
+        """
+        user = str(self.client.images.get(image).attrs["Config"].get("User") or "0")
+        self.client.volumes.create(self.volume, labels=self.labels)
+        self._hands = self.client.containers.create(
+            image,
+            command=["true"],
+            labels=self.labels,
+            network_mode="none",
+            volumes={self.volume: {"bind": WORKSPACE, "mode": "rw"}},
+        )
+        self._hands.put_archive(WORKSPACE, payload(owner=user))
+
+    def fetch(self, name: str) -> bytes:
+        """A file that the containers wrote.
+
+        Args:
+            name: path below the directory they run in.
+
+        Raises:
+            SmokeError: it is not there.
+        """
+        if self._hands is None:
+            raise SmokeError("the smoke volume was not prepared")
+        try:
+            stream, _ = self._hands.get_archive(f"{RUN}/{name}")
+        except docker.errors.NotFound:
+            raise SmokeError(f"the program wrote no {name}") from None
+        with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as tar:
+            member = tar.extractfile(tar.getmembers()[0])
+            if member is None:
+                raise SmokeError(f"{name} is no file")
+            return member.read()
+
+
+def payload(*, owner: str) -> bytes:
+    """A tar of the payload, which is root's, and of an empty directory that is the image's user's.
+
+    Args:
+        owner: `uid` or `uid:gid`, as the image configuration has it.
+    """
+    uid, _, gid = owner.partition(":")
+    if not uid.isdigit() or (gid and not gid.isdigit()):
+        raise SmokeError(f"the image's user is {owner!r}", fix="name it by number: Kubernetes cannot check a name")
+    files = sorted(file for file in _PAYLOAD.iterdir() if file.is_file())
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(_directory("payload", 0, 0))
+        for file in files:
+            data = file.read_bytes()
+            member = tarfile.TarInfo(f"payload/{file.name}")
+            member.size, member.mode = len(data), 0o644
+            tar.addfile(member, io.BytesIO(data))
+        tar.addfile(_directory("run", int(uid), int(gid or uid)))
+    return out.getvalue()
+
+
+def run_id(pid: int) -> str:
+    """A name for the run of this process, from which another process can tell whether it still lives."""
+    return f"{_machine()}-{pid}-{_started(pid)}"
+
+
+def alive(run: str) -> bool:
+    """Whether the run's process lives; of another machine's runs nothing is known, so they count as alive."""
+    parts = run.split("-")
+    if len(parts) != 3 or parts[0] != _machine() or not parts[1].isdigit():
+        return True
+    return parts[2] == _started(int(parts[1]))
+
+
+def sweep(client: docker.DockerClient) -> None:
+    """Remove what runs of this machine left that were killed."""
+    found = client.containers.list(all=True, filters={"label": LABEL}, ignore_removed=True)
+    runs = {str(container.labels.get(LABEL, "")) for container in found}
+    runs |= {_label_of(volume.attrs) for volume in client.volumes.list(filters={"label": LABEL})}
+    for run in sorted(run for run in runs if run and not alive(run)):
+        console.info(f"removing what run {run} left behind")
+        remove(client, run)
+
+
+def remove(client: docker.DockerClient, run: str) -> None:
+    """Remove every container and volume of a run, started or not."""
+    only: dict[str, str | list[str] | bool] = {"label": f"{LABEL}={run}"}
+    _each(client.containers.list(all=True, filters=only, ignore_removed=True))
+    _each(client.volumes.list(filters=only))
+
+
+def _each(things: Iterable[object]) -> None:
+    for thing in things:
+        # Something already on its way out is what is wanted; one refusal must not keep the others.
+        with contextlib.suppress(docker.errors.APIError):
+            thing.remove(force=True)  # type: ignore[attr-defined]
+
+
+def _label_of(attrs: dict[str, object]) -> str:
+    labels = attrs.get("Labels")
+    return str(labels.get(LABEL, "")) if isinstance(labels, dict) else ""
+
+
+def _machine() -> str:
+    return socket.gethostname().replace("-", "_")
+
+
+def _started(pid: int) -> str:
+    """When the process started, in the kernel's ticks; empty when there is none. A pid alone is used again."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    return text.rpartition(")")[2].split()[19]
+
+
+def _directory(name: str, uid: int, gid: int) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.mode, member.uid, member.gid = tarfile.DIRTYPE, 0o755, uid, gid
+    return member

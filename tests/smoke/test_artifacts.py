@@ -1,0 +1,58 @@
+"""What a training leaves behind, the curve drawn of it, and the machine it ran on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from common.errors import SmokeError
+from smoke import curve, host
+from smoke.artifacts import losses_of, tensors
+from smoke.receipt import Gpu
+
+
+def test_losses_are_read_and_the_summary_line_is_not_one() -> None:
+    log = '{"current_steps": 1, "loss": 8.5}\n{"current_steps": 2, "loss": 0.25}\n{"current_steps": 2, "epoch": 2.0}\n'
+    assert losses_of(log) == (8.5, 0.25)
+
+
+@pytest.mark.parametrize("log", ["", '{"epoch": 1}', '{"loss": NaN}', '{"loss": "8"}', '{"loss": 8.0}\n{"loss": Infinity}'])
+def test_log_without_usable_losses(log: str) -> None:
+    with pytest.raises(SmokeError, match="no usable losses"):
+        losses_of(log)
+
+
+def test_tensors_by_name() -> None:
+    header = json.dumps(
+        {"__metadata__": {}, "a": {"data_offsets": [0, 2]}, "b": {"data_offsets": [2, 5]}}, separators=(",", ":")
+    ).encode()
+    assert tensors(len(header).to_bytes(8, "little") + header + b"12345") == {"a": b"12", "b": b"345"}
+
+
+def test_curve_is_a_picture_and_always_the_same(tmp_path: Path) -> None:
+    curve.draw([8.0, 1.0, 0.01], tmp_path / "one.png")
+    curve.draw([8.0, 1.0, 0.01], tmp_path / "two.png")
+    curve.draw([8.0, 2.0, 0.01], tmp_path / "other.png")
+    one = (tmp_path / "one.png").read_bytes()
+    assert one.startswith(b"\x89PNG\r\n\x1a\n")
+    assert (int.from_bytes(one[16:20]), int.from_bytes(one[20:24])) == (840, 480)
+    assert one == (tmp_path / "two.png").read_bytes() != (tmp_path / "other.png").read_bytes()
+
+
+def test_gpus_as_nvidia_smi_prints_them() -> None:
+    csv = "NVIDIA H100 80GB HBM3, 580.65.06, 81559\nNVIDIA L4, 580.65.06, 23034\n"
+    assert host.parse_gpus(csv) == (
+        Gpu("NVIDIA H100 80GB HBM3", "580.65.06", 81559 << 20),
+        Gpu("NVIDIA L4", "580.65.06", 23034 << 20),
+    )
+    assert host.parse_gpus("No devices were found\n") == ()
+
+
+def test_this_machine() -> None:
+    here = host.describe()
+    assert here.cores >= 1
+    assert here.memory > 1 << 28
+    assert host.cpu_model("processor\t: 0\nmodel name\t: AMD  EPYC 7B13\n") == "AMD EPYC 7B13"
+    assert host.cpu_model("processor : 0\n") == ""

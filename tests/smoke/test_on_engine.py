@@ -1,0 +1,176 @@
+"""The same promises, kept by a real engine. The images are a few kilobytes: one program that waits and ignores SIGTERM."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import docker
+import docker.errors
+import pytest
+
+from common import paths
+from common.errors import MissingEnvironmentError, SmokeError
+from images.receipt import BuiltImage
+from smoke import archive, engine
+from smoke.bench import Bench
+from smoke.engine import Engine
+from smoke.session import LABEL, Session
+from tests.smoke import layouts
+
+pytestmark = pytest.mark.engine
+
+WAITS = layouts.layer({"waits": layouts.WAITS})
+
+
+@pytest.fixture(scope="module")
+def fit() -> Iterator[Engine]:
+    found = engine.connect(gpu=False)
+    yield found
+    found.client.close()
+
+
+@pytest.fixture
+def image(fit: Engine, tmp_path: Path) -> Iterator[BuiltImage]:
+    """An image of random bytes: two runs of this test side by side do not meet."""
+    made = layouts.add(tmp_path / "oci", "train", [WAITS, layouts.layer({"noise": os.urandom(16)})])
+    engine.load(fit, made, tmp_path / "oci")
+    yield made
+    forget(fit.client, made)
+
+
+def forget(client: docker.DockerClient, *images: BuiltImage) -> None:
+    for image in images:
+        client.images.remove(image.digest, force=True)
+
+
+def left(client: docker.DockerClient, run: str) -> list[object]:
+    only: dict[str, str | list[str] | bool] = {"label": f"{LABEL}={run}"}
+    return [*client.containers.list(all=True, filters=only), *client.volumes.list(filters=only)]
+
+
+def bench(session: Session, image: BuiltImage, tmp_path: Path) -> Bench:
+    session.prepare(image.digest)
+    return Bench(session, {"train": image}, None, tmp_path / "logs")
+
+
+def test_container_that_never_gets_ready(fit: Engine, image: BuiltImage, tmp_path: Path) -> None:
+    with (
+        pytest.raises(SmokeError, match=r"server was not ready within 1 s \(it said nothing; log: .*server\.log\)"),
+        Session(fit.client) as session,
+        bench(session, image, tmp_path).container("server", "train", ["/waits"]) as box,
+    ):
+        box.await_http("http://127.0.0.1:8000/health", 1)
+    assert (tmp_path / "logs/server.log").exists()
+    assert not left(fit.client, session.id)
+
+
+def test_held_tightly_and_processes_are_seen_until_they_are_gone(fit: Engine, image: BuiltImage, tmp_path: Path) -> None:
+    with Session(fit.client) as session, bench(session, image, tmp_path).container("server", "train", ["/waits"]) as box:
+        attrs = box.get_wrapped_container().attrs
+        container = fit.client.containers.get(str(attrs["Id"])).attrs
+        held = container["HostConfig"]
+        assert held["ReadonlyRootfs"] is True
+        assert held["NetworkMode"] == "none"
+        assert held["CapDrop"] == ["ALL"]
+        assert held["SecurityOpt"] == ["no-new-privileges"]
+        assert (held["Memory"], held["PidsLimit"]) == (8 << 30, 4096)
+        assert (container["Config"]["User"], container["Image"]) == ("10001:10001", image.digest)
+        assert len(box.processes()) == 1
+        # It ignores SIGTERM: the engine kills it after the grace, and the code says so.
+        ended = box.terminate(1)
+        assert ended.code == 137
+        assert ended.seconds > 0.9
+        assert not box.processes()
+
+
+def test_start_that_fails_leaves_nothing(fit: Engine, image: BuiltImage, tmp_path: Path) -> None:
+    with Session(fit.client) as session:
+        box = bench(session, image, tmp_path).container("server", "train", ["/no-such-program"])
+        with pytest.raises(SmokeError, match="server does not start .*no-such-program"):
+            box.start()
+        assert "created" in {container.status for container in fit.client.containers.list(all=True)}
+    assert not left(fit.client, session.id)
+
+
+def test_payload_arrives_and_files_come_back(fit: Engine, image: BuiltImage, tmp_path: Path) -> None:
+    with Session(fit.client) as session:
+        session.prepare(image.digest)
+        assert session.fetch("../payload/tiny.py") == (paths.ROOT / "smoke/payload/tiny.py").read_bytes()
+        with pytest.raises(SmokeError, match="wrote no adapter"):
+            session.fetch("adapter")
+
+
+ABORTED = """
+    import sys, time
+    from pathlib import Path
+    from smoke import engine, ladder
+    from smoke.container import Sandbox, Spec
+    from smoke.session import Session
+
+    fit = engine.connect(gpu=False)
+    with ladder._terminable(), Session(fit.client) as session:
+        session.prepare(sys.argv[1])
+        spec = Spec("server", sys.argv[1], ("/waits",), session.labels, session.volume)
+        with Sandbox(spec, Path(sys.argv[2])) as box:
+            print(session.id, flush=True)
+            time.sleep(60)
+"""
+
+
+def aborted(image: BuiltImage, logs: Path, how: signal.Signals) -> str:
+    """Start a run in a process of its own and abort it while its container runs; its id."""
+    argv = [sys.executable, "-c", textwrap.dedent(ABORTED), image.digest, str(logs)]
+    with subprocess.Popen(argv, cwd=paths.ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        run = process.stdout.readline().strip()
+        process.send_signal(how)
+        process.wait(60)
+    assert run
+    return run
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_aborted_run_leaves_nothing(fit: Engine, image: BuiltImage, tmp_path: Path, how: signal.Signals) -> None:
+    assert not left(fit.client, aborted(image, tmp_path / "logs", how))
+
+
+def test_killed_run_is_swept_by_the_next(fit: Engine, image: BuiltImage, tmp_path: Path) -> None:
+    run = aborted(image, tmp_path / "logs", signal.SIGKILL)
+    assert len(left(fit.client, run)) == 3
+    with Session(fit.client):
+        assert not left(fit.client, run)
+
+
+def test_shared_layers_stay_in_the_engine(fit: Engine, tmp_path: Path) -> None:
+    shared, own = layouts.layer({"shared": os.urandom(16)}), layouts.layer({"own": os.urandom(16)})
+    first = layouts.add(tmp_path, "train", [shared])
+    second = layouts.add(tmp_path, "api", [shared, own], name="test-second")
+    try:
+        engine.load(fit, first, tmp_path)
+        # The layer is taken out of the layout: if it were sent, this would fail.
+        (tmp_path / "blobs" / first.layers[0].digest.replace(":", "/")).unlink()
+        engine.load(fit, second, tmp_path, present=(first,))
+        assert engine.holds(fit.client, second)
+    finally:
+        forget(fit.client, first, second)
+
+
+def test_engine_refuses_an_image_without_its_layer(fit: Engine, tmp_path: Path) -> None:
+    image = layouts.add(tmp_path, "train", [layouts.layer({"lost": os.urandom(16)})])
+    members = archive.entries(image, tmp_path, without=frozenset({image.layers[0].digest}))
+    with pytest.raises(docker.errors.ImageLoadError, match="not found"):
+        fit.client.images.load(archive.stream(members, lambda _: None))  # type: ignore[arg-type]
+    forget(fit.client, image)
+
+
+def test_gpu_asked_for_where_there_is_none(fit: Engine) -> None:
+    if "nvidia" in fit.client.info()["Runtimes"] or fit.client.info().get("DiscoveredDevices"):
+        pytest.skip("this engine has a GPU runtime")
+    with pytest.raises(MissingEnvironmentError, match="no GPU runtime"):
+        engine.connect(gpu=True)

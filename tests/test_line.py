@@ -1,0 +1,142 @@
+"""The README's first command, end to end on real parts, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import requests
+import yaml
+
+from common import host, paths
+from common.errors import BuildError
+from common.files import sha256_bytes
+from common.run import run
+from images import receipt as built
+from lockfiles import images_lock
+from smoke import receipt as proven
+
+pytestmark = pytest.mark.line
+
+
+@dataclass(frozen=True)
+class Line:
+    """What a run of the line said and when."""
+
+    output: str
+    images_lock_before: str
+
+
+def readme_command() -> list[str]:
+    """The first of the README's two commands, as it stands there."""
+    readme = (paths.ROOT / "README.md").read_text()
+    line = re.search(r"^    \./invokew (engine .*)$", readme, re.MULTILINE)
+    assert line is not None
+    return line[1].split()
+
+
+@pytest.fixture(scope="module")
+def line() -> Line:
+    """Run the README's first command in this checkout, with its output shown as it comes."""
+    before = images_lock.path().read_text() if images_lock.path().exists() else ""
+    argv = [sys.executable, "-m", "invoke", *readme_command()]
+    env = {**os.environ, "CI": "true"}
+    started = time.monotonic()
+    with subprocess.Popen(
+        argv, cwd=paths.ROOT, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        said = []
+        for text in process.stdout:
+            print(f"  [{time.monotonic() - started:5.0f} s] {text}", end="", flush=True)
+            said.append(text)
+    assert process.returncode == 0, "".join(said[-20:])
+    return Line("".join(said), before)
+
+
+def test_it_builds_both_images_and_says_their_digests(line: Line) -> None:
+    receipt = built.read()
+    assert [image.role for image in receipt.images] == ["train", "api-cpu"]
+    for image in receipt.images:
+        assert image.digest in line.output
+        assert len(image.layers) < 100
+
+
+def test_an_independent_reader_accepts_the_layout(line: Line) -> None:
+    for image in built.read().images:
+        said = run(["skopeo", "inspect", "--raw", f"oci:{built.layout()}:{image.name}:{image.version}"], error=BuildError)
+        assert sha256_bytes(said.stdout.encode()) == image.digest
+
+
+def test_the_smoke_receipt_proves_these_very_digests(line: Line) -> None:
+    receipt = proven.read()
+    assert receipt.passed
+    assert not receipt.gpu
+    assert {image.digest for image in receipt.images} == {image.digest for image in built.read().images}
+    assert all(rung.outcome == "passed" for rung in receipt.rungs)
+    assert receipt.training is not None
+    assert receipt.training.losses[0] > 3
+    assert receipt.training.losses[-1] < 0.1
+    assert (proven.directory() / "junit.xml").read_text().count("<failure") == 0
+    assert (proven.directory() / "loss.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_registry_holds_what_was_built(line: Line) -> None:
+    for image in built.read().images:
+        for reference in (image.version, image.digest):
+            address = f"http://{host.REGISTRY}/v2/{image.name}/manifests/{reference}"
+            answer = requests.get(address, headers={"Accept": "application/vnd.oci.image.manifest.v1+json"}, timeout=30)
+            assert sha256_bytes(answer.content) == image.digest
+
+
+def test_the_lock_in_git_names_the_digests_that_this_machine_built(line: Line) -> None:
+    """The claim that a reader can reproduce our digests. Failing: the bytes changed; if that is meant, commit."""
+    committed = {entry["name"]: entry["digest"] for entry in tomllib.loads(line.images_lock_before).get("image", [])}
+    assert committed.items() >= {image.name: image.digest for image in built.read().images}.items()
+
+
+def test_every_rendered_image_is_pinned_to_a_proven_digest(line: Line) -> None:
+    folder = paths.dist() / "rendered" / "local"
+    documents = [d for f in sorted(folder.rglob("*.yaml")) for d in yaml.safe_load_all(f.read_text())]
+    images = [
+        container["image"]
+        for document in documents
+        if document["kind"] == "Deployment"
+        for container in document["spec"]["template"]["spec"]["containers"]
+    ]
+    assert images
+    assert {image.partition("@")[2] for image in images} <= proven.proven_digests()
+
+
+def test_a_second_run_reuses_every_layer_and_pushes_nothing_new(line: Line) -> None:
+    before = built.read().images
+    said = run([sys.executable, "-m", "invoke", "build", "--cpu", "push"], cwd=paths.ROOT, error=BuildError)
+    after = built.read().images
+    assert [image.digest for image in after] == [image.digest for image in before]
+    assert all(layer.reused for image in after for layer in image.layers)
+    assert "is not proven" not in said.stdout + said.stderr
+
+
+def test_nothing_of_the_run_is_left_in_the_engine(line: Line) -> None:
+    client = host.engine()
+    assert not client.containers.list(all=True, filters={"label": "io.pinwheel.smoke"})
+    client.close()
+
+
+def test_what_a_run_writes_git_does_not_see(line: Line) -> None:
+    status = run(["git", "-C", paths.ROOT, "status", "--porcelain"]).stdout
+    assert not [text for text in status.splitlines() if text.startswith("??")], status
+
+
+def test_the_receipts_are_json_that_others_can_read(line: Line) -> None:
+    for name in ("build.json", "smoke/receipt.json", "deploy/local.json"):
+        body = json.loads(Path(paths.dist() / name).read_text())
+        assert body["format"] == 1

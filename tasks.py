@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
+import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +14,7 @@ from invoke.tasks import task
 
 from common import console, host, paths
 from common.errors import ExitCode, PinwheelError
+from common.summary import Summary
 from images import build as builder
 from images import push as pusher
 from k8s import check as checker
@@ -22,16 +25,19 @@ from smoke import ladder
 from smoke import receipt as proof
 from tests import suite
 
+summary = Summary()
+atexit.register(summary.show)
 
-def stage(**options: Any) -> Callable[[Callable[..., None]], Any]:
-    """Make a task of a function whose errors become one line and an exit code: the one place where that happens."""
 
-    def decorate(body: Callable[..., None]) -> Any:
+def stage(**options: Any) -> Callable[[Callable[..., str]], Any]:
+    """Make a task of a function that returns its outcome; errors become one line and an exit code, here and nowhere else."""
+
+    def decorate(body: Callable[..., str]) -> Any:
         @functools.wraps(body)
         def guarded(*args: Any, **kwargs: Any) -> None:
-            console.title(body.__name__)
             try:
-                body(*args, **kwargs)
+                with summary.stage(body.__name__) as outcome:
+                    outcome.append(body(*args, **kwargs))
             except PinwheelError as problem:
                 console.error(problem.line())
                 raise Exit(code=problem.exit_code) from None
@@ -45,28 +51,24 @@ def stage(**options: Any) -> Callable[[Callable[..., None]], Any]:
 
 
 @stage(help={"install": "install and start what is missing, from Debian's own packages (needs root)"})
-def engine(_: Context, install: bool = False) -> None:  # noqa: FBT001
+def engine(_: Context, install: bool = False) -> str:  # noqa: FBT001
     """Report the tools, the Docker Engine and the registry of this machine."""
     if install:
         host.install()
-    host.report()
+    return host.report()
 
 
 @stage(help={"check": "change nothing, ask no network; fail when a lock is stale or was edited"})
-def lock(_: Context, check: bool = False) -> None:  # noqa: FBT001
+def lock(_: Context, check: bool = False) -> str:  # noqa: FBT001
     """Resolve the inputs lockfiles/*.in and write the locks."""
-    if check:
-        locks.check()
-        console.done("every lock fits its input")
-    else:
-        locks.write_all()
+    return locks.check() if check else locks.write_all()
 
 
 @stage()
-def fetch(_: Context) -> None:
+def fetch(_: Context) -> str:
     """Bring every locked byte into the local store, verified."""
     locks.fetch(inputs.set_names())
-    console.done(f"the store holds everything: {paths.cache() / 'store'}")
+    return f"the store holds everything: {paths.cache() / 'store'}"
 
 
 @stage(
@@ -77,44 +79,39 @@ def fetch(_: Context) -> None:
         "plan": "only say what would be made and what reused",
     }
 )
-def build(_: Context, cpu: bool = False, image: str = "", twice: bool = False, plan: bool = False) -> None:  # noqa: FBT001
+def build(_: Context, cpu: bool = False, image: str = "", twice: bool = False, plan: bool = False) -> str:  # noqa: FBT001
     """Build the images from the locks into dist/."""
     roles = (image,) if image else ("train", "api-cpu" if cpu else "api")
     if plan:
-        builder.show_plan(roles)
-    else:
-        builder.build(roles, twice=twice)
+        return builder.show_plan(roles)
+    return builder.build(roles, twice=twice).outcome()
 
 
 @stage(help={"gpu": "run on the GPU, with the api image instead of api-cpu"})
-def smoke(_: Context, gpu: bool = False) -> None:  # noqa: FBT001
+def smoke(_: Context, gpu: bool = False) -> str:  # noqa: FBT001
     """Prove what was built: train a tiny model in one image, serve it from the other, write the receipt."""
-    ladder.run_smoke(gpu=gpu)
+    return ladder.run_smoke(gpu=gpu).outcome()
 
 
 @stage(help={"registry": "host[:port][/path]; default: the embedded registry on loopback"})
-def push(_: Context, registry: str = "") -> None:
+def push(_: Context, registry: str = "") -> str:
     """Push what was built, read each digest back, record it in lockfiles/images.lock."""
-    pusher.push(registry, proof.proven_digests())
+    return pusher.push(registry, proof.proven_digests())
 
 
 @stage(help={"env": "one of k8s/envs/", "dry-run": "say what would happen and change nothing"})
-def deploy(_: Context, env: str, dry_run: bool = False) -> None:  # noqa: FBT001
+def deploy(_: Context, env: str, dry_run: bool = False) -> str:  # noqa: FBT001
     """Check the manifests, pin every image by digest, then render or apply them as the environment says."""
-    deployer.deploy(env, dry_run=dry_run)
+    return deployer.deploy(env, dry_run=dry_run).outcome()
 
 
-@stage(
-    positional=["path"],
-    iterable=["path"],
-    help={"path": "a file or folder of manifests; may be repeated", "env": "one of k8s/envs/"},
-)
-def check(_: Context, path: list[str], env: str = "local") -> None:
+@stage(help={"path": "a file or folder of manifests; more of them after --", "env": "one of k8s/envs/"})
+def check(context: Context, path: str, env: str = "local") -> str:
     """Check and pin any plain manifests; sends nothing."""
-    checker.run_check(path, env)
+    return checker.run_check([path, *shlex.split(context.remainder)], env)
 
 
 @stage(help={"fast": "only what needs no engine and no tools of the machine: under a minute"})
-def test(_: Context, fast: bool = False) -> None:  # noqa: FBT001, PT028 - a task, not a test
+def test(_: Context, fast: bool = False) -> str:  # noqa: FBT001, PT028 - a task, not a test
     """Run the project's whole test suite."""
-    suite.run(fast=fast)
+    return suite.run(fast=fast)

@@ -1,7 +1,6 @@
 """Every error a user can cause, and the exit-code table.
 
-The README prints the same table; `tests/common/test_errors.py` compares the two. Code 1 is left to a bug in Pinwheel itself,
-2 is Invoke's own code for a command line it cannot parse.
+The README prints the same table; `tests/common/test_errors.py` compares the two.
 """
 
 from __future__ import annotations
@@ -14,6 +13,8 @@ class ExitCode(enum.IntEnum):
     """What the process returns; one code for each class of failure."""
 
     OK = 0
+    # Invoke's own, for what it cannot parse; and Python's, for an exception that nobody caught.
+    INVOKE = 1
     USAGE = 2
     ENVIRONMENT = 10
     LOCK = 11
@@ -28,7 +29,8 @@ class ExitCode(enum.IntEnum):
 
 MEANING: dict[ExitCode, str] = {
     ExitCode.OK: "done",
-    ExitCode.USAGE: "wrong command, flag, name or configuration file",
+    ExitCode.INVOKE: "no such command or flag (Invoke's own code); with a traceback: a bug in Pinwheel, please report it",
+    ExitCode.USAGE: "wrong name, value or configuration file",
     ExitCode.ENVIRONMENT: "something is missing on this machine: engine, tool, GPU, driver, disk",
     ExitCode.LOCK: "a lock is stale or was edited, or bytes do not match the lock",
     ExitCode.BUILD: "the image could not be built",

@@ -54,7 +54,7 @@ TOOLS = (
     Tool("containerd", "containerd", newer=True, need="smoke: the engine's image store"),
     Tool("docker-registry", "docker-registry", newer=True, need="push: the embedded registry"),
     Tool("skopeo", "skopeo", newer=False, need="push"),
-    Tool("kubectl", "kubernetes-client", newer=True, need="deploy to a cluster"),
+    Tool("kubectl", "kubectl", newer=True, need="deploy to a cluster"),
 )
 
 
@@ -109,8 +109,8 @@ def registry_answers(address: str = REGISTRY) -> bool:
     return answer.status_code == 200 and "docker-distribution-api-version" in answer.headers
 
 
-def report() -> None:
-    """Print what is there and what is not.
+def report() -> str:
+    """Print what is there and what is not; returns the outcome in a few words.
 
     Raises:
         MissingEnvironmentError: something is missing; the first such thing.
@@ -134,6 +134,7 @@ def report() -> None:
         raise problem
     if not answers:
         raise MissingEnvironmentError("the embedded registry does not run", where=REGISTRY, fix=INSTALL)
+    return f"everything needed is here; registry on {REGISTRY}"
 
 
 def install() -> None:

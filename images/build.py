@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -83,25 +83,30 @@ def build(roles: Iterable[str], *, twice: bool = False) -> BuildReceipt:
     return result
 
 
-def show_plan(roles: Iterable[str]) -> None:
+def show_plan(roles: Iterable[str]) -> str:
     """Print what a build would make and what it would reuse; asks no network, writes nothing.
+
+    Returns the outcome in a few words.
 
     Raises:
         UsageError, LockError: as `build`.
     """
     locks.check()
     base, layout = model.read_base(), Layout(receipt.layout())
+    new = 0
     for role in roles:
         recipe = _recipe(spec.read(role), base)
         console.title(f"{recipe.spec.name}:{recipe.version}")
         rows = []
         for one in recipe.plans:
             found = layer.noted(layout, one)
+            new += found is None
             state = f"reused {short(found.digest)}" if found else "new"
             rows.append(
                 (one.what, console.size(one.weight) if one.wheels else "", console.size(found.size) if found else "", state)
             )
         console.table(("layer", "wheels", "compressed", "state"), rows, right=(1, 2))
+    return f"{new} layers to make"
 
 
 def _recipe(image: ImageSpec, base: BaseLock) -> _Recipe:
@@ -116,8 +121,13 @@ def _recipe(image: ImageSpec, base: BaseLock) -> _Recipe:
     frame = [image.user, image.uid, image.workdir, base.version("python3.11")]
     config_plan = LayerPlan("config", plan.inputs_digest([base_plan], frame).removeprefix("sha256:"))
     date = max(base.date, lock.date)
-    inputs = plan.inputs_digest((base_plan, *wheels, config_plan), [date, about, repr(image)])
+    inputs = plan.inputs_digest((base_plan, *wheels, config_plan), [date, about, _meaning(image)])
     return _Recipe(image, lock, base_plan, wheels, config_plan, inputs, f"{about}-{short(inputs)}", date)
+
+
+def _meaning(image: ImageSpec) -> dict[str, object]:
+    """What of a spec goes into configuration and manifest; the rest acts through the layers."""
+    return {key: value for key, value in asdict(image).items() if key not in ("role", "set", "conflicts", "record_errors")}
 
 
 def _build(layout: Layout, recipes: list[_Recipe], base: BaseLock, root: Rootfs) -> tuple[BuiltImage, ...]:

@@ -64,12 +64,15 @@ class Registry:
         return ImageRef(self.host, self.prefix + image.name, image.version)
 
 
-def push(registry: str, proven: frozenset[str]) -> None:
+def push(registry: str, proven: frozenset[str]) -> str:
     """Push every built image, read its digest back, and record it in `lockfiles/images.lock`.
 
     Args:
         registry: `host[:port][/path]`; empty: the embedded one, started when it does not run.
         proven: digests that passed the smoke ladder; others are pushed with a warning.
+
+    Returns:
+        the outcome in a few words.
 
     Raises:
         BuildError: nothing was built.
@@ -88,6 +91,9 @@ def push(registry: str, proven: frozenset[str]) -> None:
         _push(target, image)
     images_lock.write(PinnedImage(image.name, image.digest, image.version) for image in built.images)
     console.done(f"recorded {len(built.images)} digests in lockfiles/images.lock")
+    return (
+        f"{len(built.images)} digests at {target.host}/{target.prefix}, {sum(i.digest in proven for i in built.images)} proven"
+    )
 
 
 def _push(target: Registry, image: BuiltImage) -> None:

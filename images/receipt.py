@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import paths
+from common import console, paths
 from common.errors import BuildError
 from common.files import write_whole
+from common.refs import short
 
 FORMAT = 1
 
@@ -77,6 +78,10 @@ class BuildReceipt:
 
     source: str
     images: tuple[BuiltImage, ...]
+
+    def outcome(self) -> str:
+        """The result in a few words."""
+        return "; ".join(f"{image.name} {short(image.digest)}, {console.size(image.size)}" for image in self.images)
 
 
 def path() -> Path:

@@ -24,8 +24,10 @@ _RELOCK = "run `invoke lock`"
 _Lock = TypeVar("_Lock", BaseLock, SetLock)
 
 
-def write_all() -> None:
-    """Resolve every input anew and write every lock; each is replaced only when its content changed.
+def write_all() -> str:
+    """Resolve every input anew and write every lock; returns the outcome in a few words.
+
+    A lock whose content did not change keeps its date, and with it every byte.
 
     Raises:
         LockError: an input does not resolve.
@@ -45,10 +47,13 @@ def write_all() -> None:
         body = wheels.resolve_toolkit(paths.ROOT / "pyproject.toml")
         notes.append(f"{sum(1 for line in body.splitlines() if line[:1].isalnum())} packages")
     write_whole(_toolkit(), _toolkit_head(body) + body)
+    return f"locked {', '.join(('base', *inputs.set_names(), 'toolkit'))}"
 
 
-def check() -> None:
+def check() -> str:
     """Check every lock against its input, its own checksum and the base it was chosen for; asks no network.
+
+    Returns the outcome in a few words.
 
     Raises:
         LockError: the first lock that does not hold.
@@ -72,6 +77,7 @@ def check() -> None:
     body = text.removeprefix(head)
     if head != _toolkit_head(body):
         raise LockError("toolkit.txt is stale or was edited by hand", where=paths.shown(_toolkit()), fix=_RELOCK)
+    return "every lock fits its input"
 
 
 def fetch(names: Iterable[str]) -> None:

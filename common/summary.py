@@ -1,0 +1,35 @@
+"""What a chain of stages came to, said once at its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from common import console
+
+
+class Summary:
+    """Collects each stage's time and outcome while they run."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[str, str, float]] = []
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[list[str]]:
+        """Time a stage; what the block appends is its outcome, and without that it counts as failed."""
+        console.title(name)
+        started, outcome = time.monotonic(), list[str]()
+        try:
+            yield outcome
+        finally:
+            self._rows.append((name, "; ".join(outcome) or "failed", time.monotonic() - started))
+
+    def show(self) -> None:
+        """Print the summary, if there was a chain to sum up."""
+        if len(self._rows) < 2:
+            return
+        console.title("summary")
+        total = sum(seconds for _, _, seconds in self._rows)
+        rows = [(name, outcome, console.seconds(seconds)) for name, outcome, seconds in self._rows]
+        console.table(("stage", "outcome", "time"), [*rows, ("", "", console.seconds(total))], right=(2,))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import functools
 import shlex
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from invoke.exceptions import Exit
 from invoke.tasks import task
 
 from common import console, host, paths
-from common.errors import ExitCode, PinwheelError
+from common.errors import ExitCode, MissingEnvironmentError, PinwheelError
 from common.summary import Summary
 from images import build as builder
 from images import push as pusher
@@ -41,6 +42,14 @@ def stage(**options: Any) -> Callable[[Callable[..., str]], Any]:
             except PinwheelError as problem:
                 console.error(problem.line())
                 raise Exit(code=problem.exit_code) from None
+            except OSError as problem:
+                # Disk full, no permission, a file where a folder should be: the machine's, not a bug to show a traceback of.
+                console.debug(traceback.format_exc())
+                refused = MissingEnvironmentError(
+                    problem.strerror or str(problem), where=str(problem.filename or body.__name__)
+                )
+                console.error(refused.line())
+                raise Exit(code=refused.exit_code) from None
             except KeyboardInterrupt:
                 console.error("interrupted")
                 raise Exit(code=ExitCode.INTERRUPTED) from None

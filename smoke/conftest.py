@@ -11,6 +11,12 @@ from smoke.bench import Bench
 from smoke.rungs import bench_of, note
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Stop here when pytest was started by hand; last, so that the ladder had its turn."""
+    bench_of(config)
+
+
 @pytest.fixture(scope="session")
 def bench(pytestconfig: pytest.Config) -> Bench:
     """What all rungs share."""

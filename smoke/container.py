@@ -248,5 +248,5 @@ def complaint(log: bytes) -> str:
     lines = [" ".join(line.split()) for line in log.decode(errors="replace").splitlines()]
     for line in lines:
         if found := _EXCEPTION.search(line):
-            return found[1][:400]
+            return found[1][:400].rstrip(".")
     return " | ".join(line[:200] for line in [line for line in lines if line][-_TAIL:]) or "it said nothing"

@@ -157,6 +157,13 @@ class SmokeReceipt:
     servings: tuple[Serving, ...]
     answers: tuple[Answer, ...]
 
+    def outcome(self) -> str:
+        """The result in a few words."""
+        text = f"{sum(rung.outcome == 'passed' for rung in self.rungs)} of {len(self.rungs)} rungs passed"
+        if self.training and self.training.losses:
+            text += f"; loss {self.training.losses[0]:.2f} → {self.training.losses[-1]:.4f}"
+        return text
+
 
 def directory() -> Path:
     """Where a run writes."""

@@ -228,9 +228,8 @@ def test_golden_digests(layout: Layout) -> None:
     image = config.base_image(layout, made, "3.11.2", "2026-01-02")
     assert made.diff_id == GOLDEN_LAYER
     assert image.digest == GOLDEN_MANIFEST
-    with tarfile.open(
-        fileobj=zstandard.ZstdDecompressor().stream_reader(layout.blob(made.digest).open("rb")), mode="r|"
-    ) as tar:
+    blob = io.BytesIO(layout.blob(made.digest).read_bytes())
+    with tarfile.open(fileobj=zstandard.ZstdDecompressor().stream_reader(blob), mode="r|") as tar:
         owners = {m.name: m.uid for m in tar}
     assert owners["workspace"] == 10001
     assert owners["etc/passwd"] == 0

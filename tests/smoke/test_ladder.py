@@ -5,17 +5,23 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from common import host
+from common import host, paths
 from common.errors import BuildError, ExitCode, SmokeError
 from images import receipt as built
 from images.receipt import BuildReceipt
 from smoke import ladder, receipt
+from smoke.bench import Bench
+from smoke.rungs import Ladder
+from smoke.servers import FACTORY, VLLM
 from smoke.session import LABEL, Session
 from tests.smoke import layouts
 from tests.smoke.simulator import SimulatedEngine
@@ -194,6 +200,36 @@ def test_nothing_built(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> No
         ladder.run_smoke(gpu=False)
 
 
-def test_the_real_suite_names_every_rung_once() -> None:
-    files = {file.name for file in Path(ladder.__file__).parent.glob("test_*.py")}
-    assert set(ladder.SUITES) == files
+def test_the_real_suite() -> None:
+    folder = Path(ladder.__file__).parent
+    assert set(ladder.SUITES) == {file.name for file in folder.glob("test_*.py")}
+    collected = Ladder(cast("Bench", None))
+    arguments = ["--collect-only", "-p", "no:terminal", "-p", "no:cacheprovider", "-o", "addopts=", "--strict-markers"]
+    config = ["-c", str(paths.ROOT / "pyproject.toml"), *(str(folder / suite) for suite in ladder.SUITES)]
+    assert pytest.main([*arguments, *config], plugins=[ladder._Registered(collected)]) == 0
+    assert not collected.trouble
+    servers = [f"{server}: {rung}" for server in (VLLM, FACTORY) for rung in ("ready", "answers", "streaming", "stop")]
+    first = ["contract of train", "contract of api", "tiny model", "train", "export"]
+    assert list(collected.rungs) == [*first, *servers, "the base model does not know"]
+    # Nothing ran, so nothing passed.
+    assert not collected.passed
+
+
+def test_the_suite_run_by_hand_says_how_to_run_it() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "smoke/test_contract.py", "-o", "addopts="],
+        cwd=paths.ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "the smoke suite is run by `invoke smoke`" in done.stderr
+
+
+def test_a_rung_that_skips_itself_has_not_passed(run: Run) -> None:
+    with pytest.raises(SmokeError, match="no rung failed"):
+        run(rung("one", "pass") + rung("two", "pytest.skip('not today')"))
+    assert outcomes() == {"one": "passed", "two": "not run"}
+    assert not receipt.read().passed

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from common.errors import SmokeError
 from smoke import receipt
-from smoke.receipt import Host, Rung, SmokeReceipt
+from smoke.receipt import Host, ProvenImage, Rung, SmokeReceipt
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
 SIMPLE = SmokeReceipt(
@@ -39,7 +39,7 @@ st.register_type_strategy(str, TEXT)
 
 
 @given(st.builds(SmokeReceipt))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, database=None)
 def test_round_trip(original: SmokeReceipt) -> None:
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict("os.environ", PINWHEEL_DIST=folder):
         assert receipt.write(original) == Path(folder) / "smoke/receipt.json"
@@ -90,3 +90,16 @@ def test_not_a_number_is_not_written(own_folders: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         receipt.write(dataclasses.replace(SIMPLE, seconds=float("nan")))
     assert not receipt.path().exists()
+
+
+def test_only_a_passed_run_proves_its_digests(own_folders: Path) -> None:
+    assert receipt.proven_digests() == frozenset()
+    run = dataclasses.replace(
+        SIMPLE, images=(ProvenImage("n", "train", "1", "sha256:a"), ProvenImage("m", "api", "1", "sha256:b"))
+    )
+    receipt.write(run)
+    assert receipt.proven_digests() == {"sha256:a", "sha256:b"}
+    receipt.write(dataclasses.replace(run, passed=False))
+    assert receipt.proven_digests() == frozenset()
+    receipt.path().write_text("{")
+    assert receipt.proven_digests() == frozenset()

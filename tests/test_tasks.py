@@ -1,0 +1,86 @@
+"""The face: errors become one line and an exit code, chains are summed up. Each test runs the real program."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from invoke.tasks import Task
+
+import tasks
+from common import paths
+from common.errors import ExitCode
+
+
+def invoke(*argv: str, **env: str) -> subprocess.CompletedProcess[str]:
+    full = {**os.environ, "CI": "true", **env}
+    return subprocess.run(
+        [sys.executable, "-m", "invoke", *argv], cwd=paths.ROOT, env=full, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "message"),
+    [
+        (["build", "--image", "tarin"], ExitCode.USAGE, "no such image: tarin (images/): there are: api, api-cpu, train"),
+        (["deploy", "--env", "nowhere"], ExitCode.USAGE, "no environment 'nowhere'"),
+        (["check", "no/such/folder"], ExitCode.USAGE, "no/such/folder"),
+        (["push"], ExitCode.BUILD, "nothing was built yet"),
+        (["smoke"], ExitCode.ENVIRONMENT, "no Docker Engine answers (unix:///nonexistent.sock)"),
+        (["smoke", "--gpu"], ExitCode.ENVIRONMENT, "no Docker Engine answers (unix:///nonexistent.sock)"),
+        (["engine"], ExitCode.ENVIRONMENT, "engine --install"),
+        (["push", "--registry", "http://x"], ExitCode.BUILD, "nothing was built yet"),
+        (["build", "--no-such-flag"], ExitCode.INVOKE, "No idea what '--no-such-flag' is"),
+        (["no-such-command"], ExitCode.INVOKE, "No idea what 'no-such-command' is"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_line_and_its_own_exit_code(own_folders: Path, argv: list[str], code: ExitCode, message: str) -> None:
+    done = invoke(*argv, DOCKER_HOST="unix:///nonexistent.sock")
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == (0 if code is ExitCode.INVOKE else 1)
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = invoke(
+        "build",
+        "--image",
+        "train",
+        PINWHEEL_DIST=str(tmp_path / "file" / "dist"),
+        PINWHEEL_CACHE=str(tmp_path / "file" / "cache"),
+    )
+    assert done.returncode == ExitCode.ENVIRONMENT, done.stderr
+    assert "Not a directory" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_chain_is_summed_up_and_stops_at_the_first_failure(own_folders: Path) -> None:
+    done = invoke("lock", "--check", "push", "deploy", "--env", "local")
+    assert done.returncode == ExitCode.BUILD
+    summary = done.stdout.partition("summary\n")[2]
+    assert "lock     every lock fits its input" in summary
+    assert "push     failed" in summary
+    assert "deploy" not in summary
+
+
+def test_the_plan_of_a_build_needs_neither_network_nor_engine(own_folders: Path) -> None:
+    done = invoke(
+        "build", "--cpu", "--plan", DOCKER_HOST="unix:///nonexistent.sock", UV_DEFAULT_INDEX="http://127.0.0.1:1/simple"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "llama-factory-train:0.9.5-" in done.stdout
+    assert not (own_folders / "dist").exists()
+
+
+def test_every_command_has_its_help() -> None:
+    for name, one in vars(tasks).items():
+        if isinstance(one, Task):
+            assert (one.__doc__ or "").endswith("."), name
+            assert all(argument.help for argument in one.get_arguments()), name

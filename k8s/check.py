@@ -55,12 +55,15 @@ def refuse(found: Sequence[Finding]) -> None:
     )
 
 
-def run_check(places: Sequence[str], env_name: str) -> None:
+def run_check(places: Sequence[str], env_name: str) -> str:
     """Check manifests as `invoke deploy` would before it sends them, and print the result.
 
     Args:
         places: files and directories.
         env_name: the environment they are for.
+
+    Returns:
+        The outcome in a few words.
 
     Raises:
         UsageError: no such environment, or a place does not exist or holds no manifest.
@@ -72,7 +75,9 @@ def run_check(places: Sequence[str], env_name: str) -> None:
     refuse(found)
     for pin_ in rendered.pins:
         console.info(f"{pin_.title}: {pin_.written} → {pin_.pinned}")
-    console.done(f"{len(rendered.objects)} objects are clean for {env.name} (Kubernetes {env.kubernetes})")
+    outcome = f"{len(rendered.objects)} objects are clean for {env.name} (Kubernetes {env.kubernetes})"
+    console.done(outcome)
+    return outcome
 
 
 def locked_digests(*, required: bool) -> dict[str, str]:

@@ -4,7 +4,7 @@ The last good set is kept on this machine (`dist/deploy/<environment>/last-good.
 know it and, failing, can only say what is where.
 
 Success means: apply returned 0, every workload finished its rollout, and every image of every live object was read back and is
-the pinned one. An apply is not atomic and a rollout status may speak of the version before: none of the three stands for another.
+the pinned one. An apply is not atomic and a rollout status may speak of the version before: none of the three says the others.
 """
 
 from __future__ import annotations
@@ -188,8 +188,7 @@ def _put(kubectl: Kubectl, text: str, objects: Sequence[Manifest], version: str,
     with console.step(doing):
         said = kubectl.apply(text)
     if said.code:
-        found = "; ".join(f"{one.field} belongs to {one.owner}" for one in conflicts(said.stderr))
-        raise _FailedError(f"apply failed: {found or brief(said)}")
+        raise _FailedError(f"apply failed: {brief(said)}")
     deadline = time.monotonic() + kubectl.patience.rollout
     for one in objects:
         if one.kind in _WORKLOADS and one.api_version == "apps/v1":

@@ -23,7 +23,8 @@ _PASSING = re.compile(
     r"|http2: |transport is closing|broken pipe",
     re.IGNORECASE,
 )
-_CONFLICT = re.compile(r'conflicts? with "(?P<owner>[^"]+)"(?: [^:\n]*)?:(?P<fields>(?: \.[^\n]*|(?:\n- [^\n]*)+))')
+_ADVICE = re.compile(r"Please review the fields above.*?#conflicts", re.DOTALL)
+_CONFLICT = re.compile(r'conflicts? with "(?P<owner>[^"]+)"[^\n]*?:(?P<fields>(?: \.[^\n]*|(?:\n- [^\n]*)+))')
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +71,11 @@ def conflicts(said: str) -> tuple[Conflict, ...]:
 
 def brief(result: Result) -> str:
     """Kubectl's own words, as one line without its advice."""
-    said = (result.stderr.strip() or result.stdout.strip()).split("Please review the fields above", 1)[0]
+    said = _ADVICE.sub("", result.stderr).strip() or result.stdout.strip()
     lines = [
         line.strip().removeprefix("error: ").removeprefix("Error from server ") for line in said.splitlines() if line.strip()
     ]
-    return " | ".join(lines[:4]) or f"code {result.code}"
+    return " | ".join(lines[:6]) or f"code {result.code}"
 
 
 class Kubectl:

@@ -102,7 +102,7 @@ class Manifest:
 
 
 class _RefusedError(Exception):
-    def __init__(self, mark: yaml.Mark, what: str, fix: str) -> None:
+    def __init__(self, mark: Any, what: str, fix: str) -> None:
         self.line, self.what, self.fix = mark.line + 1, what, fix
 
 
@@ -197,8 +197,9 @@ def parse(text: str, file: str) -> Iterator[Manifest | Finding]:
 
     Empty documents are passed over, as kubectl does.
     """
-    loader = _Loader(text)
+    loader = None
     try:
+        loader = _Loader(text)
         while loader.check_node():
             node = loader.get_node()
             lines: dict[findings.Path, int] = {}
@@ -208,19 +209,22 @@ def parse(text: str, file: str) -> Iterator[Manifest | Finding]:
     except _UNREADABLE as problem:
         yield _unreadable(problem, file)
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 def document(text: str, file: str) -> tuple[Any, Finding | None]:
     """The one YAML document of a settings file, read as strictly as a manifest; or what is wrong with it."""
-    loader = _Loader(text)
+    loader = None
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         return _value(node, (), {}), None
     except _UNREADABLE as problem:
         return None, _unreadable(problem, file)
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 def files(places: Iterable[Path]) -> tuple[Path, ...]:

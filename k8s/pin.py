@@ -101,8 +101,8 @@ def looks_like_image(value: str, rules_names: frozenset[str], registry: str) -> 
     """The first part of a string that looks like an image reference; empty when there is none."""
     if match := _EMBEDDED.search(value):
         return match[0].strip() + "…"
-    for token in _TOKEN.findall(value):
-        token = token.rstrip(".:")
+    for match in _TOKEN.finditer(value):
+        token = match[0].rstrip(".:")
         if token in rules_names or f"{registry}/" in token or _DIGEST.search(token):
             return token
         try:

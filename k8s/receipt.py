@@ -58,6 +58,10 @@ class DeployReceipt:
     objects: tuple[str, ...]
     changed: tuple[tuple[str, str], ...]
 
+    def outcome(self) -> str:
+        """The result in a few words."""
+        return f"{len(self.objects)} objects, {len(self.images)} images pinned by digest, {self.result}: {self.target}"
+
 
 def folder() -> Path:
     """Where deploys leave their receipts and the last good sets."""

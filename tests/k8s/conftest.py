@@ -1,0 +1,64 @@
+"""A checkout of the stage in a temporary folder: its own environments, manifests, lock and dist."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from common import paths
+from k8s import check, environment
+from k8s.environment import Environment
+from k8s.findings import Finding
+from k8s.render import RenderedSet
+from lockfiles import images_lock
+
+REPO = paths.K8S
+OLD, NEW, CPU = ("sha256:" + letter * 64 for letter in "abc")
+API = "llama-factory-api"
+
+
+@dataclass
+class Checkout:
+    root: Path
+
+    @property
+    def manifests(self) -> Path:
+        return self.root / "k8s" / "manifests"
+
+    def lock(self, digests: Mapping[str, str]) -> None:
+        images_lock.path().unlink(missing_ok=True)
+        images_lock.write(images_lock.PinnedImage(name, digest, "0.9.5") for name, digest in digests.items())
+
+    def edit(self, file: str, old: str, new: str, *, count: int = 1) -> None:
+        """Change one place of a manifest of the good set; that the place exists is part of the test."""
+        place = next(self.manifests.rglob(file))
+        text = place.read_text()
+        assert old in text, f"{file} holds no {old!r}"
+        place.write_text(text.replace(old, new, count))
+
+    def add(self, text: str) -> None:
+        (self.manifests / "added.yaml").write_text(text)
+
+    def check(self, env: str | Environment = "staging") -> tuple[RenderedSet, tuple[Finding, ...]]:
+        one = environment.load(env) if isinstance(env, str) else env
+        return check.check([self.manifests], one, check.locked_digests(required=False))
+
+    def findings(self, env: str | Environment = "staging") -> list[str]:
+        return [finding.text() for finding in self.check(env)[1]]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkout:
+    shutil.copytree(REPO / "manifests", tmp_path / "k8s" / "manifests")
+    shutil.copytree(REPO / "envs", tmp_path / "k8s" / "envs")
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    monkeypatch.setattr(paths, "K8S", tmp_path / "k8s")
+    monkeypatch.setattr(paths, "LOCKFILES", tmp_path / "lockfiles")
+    monkeypatch.setenv("PINWHEEL_DIST", str(tmp_path / "dist"))
+    made = Checkout(tmp_path)
+    made.lock({API: OLD, f"{API}-cpu": CPU, "llama-factory-train": NEW})
+    return made

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from common.errors import UsageError
+from k8s import environment
+from k8s.environment import ClusterTarget, DirectoryTarget
+from tests.k8s.conftest import Checkout
+
+GOOD = "target: {cluster: {context: c}}\nregistry: r.example/llm\nkubernetes: '1.32'\n"
+RENDER = GOOD.replace("cluster: {context: c}", "directory: {path: x}")
+
+
+def test_the_environments_of_the_project_are_read(checkout: Checkout) -> None:
+    local, production, staging = (environment.load(name) for name in environment.names())
+    assert local.target == DirectoryTarget(checkout.root / "dist/rendered/local")
+    assert (staging.target, production.target) == (ClusterTarget("staging"), ClusterTarget("production"))
+    assert not staging.substitute
+    assert not production.substitute
+
+
+def test_an_unknown_environment_names_those_there_are(checkout: Checkout) -> None:
+    with pytest.raises(UsageError, match=re.escape("no environment 'qa' (k8s/envs): there are: local, production, staging")):
+        environment.load("qa")
+    with pytest.raises(UsageError, match="no environment"):
+        environment.load("../envs/local")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (GOOD + "replicas: 4\n", "replicas: unknown key (e.yaml)"),
+        (GOOD.replace("context: c", "context: c, user: u"), "target.cluster.user: unknown key"),
+        (RENDER.replace("path: x", "path: x, mode: 1"), "target.directory.mode: unknown key"),
+        (GOOD.replace("cluster: {context: c}", "docker: {}"), "target.docker: unknown key"),
+        (GOOD.replace("{cluster: {context: c}}", "{cluster: {context: c}, directory: {path: x}}"), "exactly one of"),
+        (GOOD.replace("{cluster: {context: c}}", "staging"), "target: expected a mapping, got 'staging'"),
+        (GOOD.replace("context: c", ""), "target.cluster.context: missing"),
+        (GOOD.replace("context: c", "context: 5"), "target.cluster.context: expected a string, got 5"),
+        (GOOD.replace("registry: r.example/llm\n", ""), "registry: missing"),
+        (GOOD.replace("r.example/llm", "https://r.example"), "registry: 'https://r.example' is not a registry host"),
+        (GOOD.replace("r.example/llm", "llm"), "registry: 'llm' is not a registry host"),
+        (GOOD.replace("'1.32'", "1.32"), "kubernetes: expected a string, got 1.32"),
+        (GOOD.replace("1.32", "1.12"), "kubernetes: no schema for version '1.12', there are 1.25, 1.26"),
+        (GOOD + "secrets: {key: [A]}\n", "secrets.key: write namespace/name"),
+        (GOOD + "secrets: {n/key: A}\n", "secrets.n/key: write the list of the keys"),
+        (GOOD + "secrets: {n/key: []}\n", "secrets.n/key: write the list of the keys"),
+        (GOOD + "substitute: {a: b}\n", "substitute: a cluster runs the image that was meant"),
+        (RENDER + "substitute: {a: 1}\n", "substitute.a: expected a string, got 1"),
+        (GOOD + "registry: x.example\n", "the key registry stands twice (e.yaml:4)"),
+        (GOOD + "x: yes\n", "yes means different things"),
+        ("", "expected a mapping, got None"),
+        ("a: [\n", "not YAML"),
+        (GOOD + "---\n" + GOOD, "not YAML"),
+    ],
+)
+def test_a_wrong_environment_is_refused_with_file_and_key(text: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        environment.parse(text, "e", "e.yaml")
+    assert message in caught.value.line()
+    assert "e.yaml" in caught.value.line()
+
+
+def test_an_absolute_directory_is_taken_as_it_is(tmp_path: Path) -> None:
+    one = environment.parse(RENDER.replace("path: x", f"path: {tmp_path}"), "e", "e.yaml")
+    assert one.target == DirectoryTarget(tmp_path)

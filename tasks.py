@@ -67,10 +67,15 @@ def engine(_: Context, install: bool = False) -> str:  # noqa: FBT001
     return host.report()
 
 
-@stage(help={"check": "change nothing, ask no network; fail when a lock is stale or was edited"})
-def lock(_: Context, check: bool = False) -> str:  # noqa: FBT001
+@stage(
+    help={
+        "check": "change nothing, ask no network; fail when a lock is stale or was edited",
+        "upgrade": "a package that may move to its newest version, or `all`; without it locked versions stay",
+    }
+)
+def lock(_: Context, check: bool = False, upgrade: str = "") -> str:  # noqa: FBT001
     """Resolve the inputs lockfiles/*.in and write the locks."""
-    return locks.check() if check else locks.write_all()
+    return locks.check() if check else locks.write_all(upgrade)
 
 
 @stage()

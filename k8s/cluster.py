@@ -20,7 +20,7 @@ from common import console, paths
 from common.errors import DeployNotRolledBackError, DeployRolledBackError, PinwheelError, PolicyError
 from common.files import write_whole
 from common.run import Result
-from k8s import findings, manifests, receipt
+from k8s import findings, manifests, receipt, strict_yaml
 from k8s.environment import ClusterTarget, Environment
 from k8s.kubectl import Kubectl, Patience, brief, conflicts, refusal
 from k8s.manifests import Manifest
@@ -112,10 +112,10 @@ def _plan(
         names = {one.name for one in missing}
         answerable = [one for one in answerable if one.namespace not in names]
     elif missing:
-        said = kubectl.apply(manifests.dump(one.body for one in missing))
+        said = kubectl.apply(strict_yaml.dump(one.body for one in missing))
         if said.code:
             raise refusal(said, "the cluster refuses a namespace", "see its words; nothing was sent")
-    said = kubectl.diff(manifests.dump(one.body for one in answerable))
+    said = kubectl.diff(strict_yaml.dump(one.body for one in answerable))
     if said.code > 1:
         made = f"; made before: {', '.join(one.title for one in missing)}" if missing and not dry_run else ""
         raise _refused(kubectl, said, answerable, made)
@@ -156,7 +156,7 @@ def _refused(kubectl: Kubectl, said: Result, objects: Sequence[Manifest], made: 
     """Why the server would not take the set, by object: kubectl does not say which object a conflict is about."""
     lines = []
     for one in objects:
-        answer = kubectl.apply(manifests.dump([one.body]), dry_run=True)
+        answer = kubectl.apply(strict_yaml.dump([one.body]), dry_run=True)
         for found in conflicts(answer.stderr):
             lines.append(f"{one.title}: {found.field} belongs to {found.owner}")
         if answer.code and not conflicts(answer.stderr):

@@ -18,7 +18,8 @@ from typing import Any
 from common import paths
 from common.errors import UsageError
 from common.refs import ImageRef
-from k8s import manifests, schema
+from k8s import schema, strict_yaml
+from k8s.findings import Finding
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +126,14 @@ def parse(text: str, name: str, file: str) -> Environment:
     Raises:
         UsageError: it holds something else than the keys above.
     """
-    body, refused = manifests.document(text, file)
-    if refused:
-        raise UsageError(refused.what, where=f"{file}:{refused.line}", fix=refused.fix)
-    top = _Keys(file, "", body)
+    bodies = []
+    for one in strict_yaml.documents(text, file):
+        if isinstance(one, Finding):
+            raise UsageError(one.what, where=f"{file}:{one.line}", fix=one.fix)
+        bodies.append(one[0])
+    if len(bodies) != 1:
+        raise UsageError(f"{len(bodies)} YAML documents, not one", where=file, fix="see the keys in k8s/environment.py")
+    top = _Keys(file, "", bodies[0])
     target = _target(top.below("target"))
     registry = top.text("registry").rstrip("/")
     try:

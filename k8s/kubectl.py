@@ -24,6 +24,8 @@ _PASSING = re.compile(
     re.IGNORECASE,
 )
 _ADVICE = re.compile(r"Please review the fields above.*?#conflicts", re.DOTALL)
+# Its output is read here: no pager, no colours, no other program.
+_PLAIN_DIFF = {"KUBECTL_EXTERNAL_DIFF": None}
 _CONFLICT = re.compile(r'conflicts? with "(?P<owner>[^"]+)"[^\n]*?:(?P<fields>(?: \.[^\n]*|(?:\n- [^\n]*)+))')
 
 
@@ -103,8 +105,9 @@ class Kubectl:
         """
         argv = ["kubectl", "--context", self.context, *args]
         for left in range(self.patience.tries - 1, -1, -1):
-            result = run(argv, stdin=stdin, timeout=timeout or 4 * self.patience.request, missing=_INSTALL)
-            if result.code in good or not left or not _PASSING.search(result.stderr):
+            result = run(argv, stdin=stdin, env=_PLAIN_DIFF, timeout=timeout or 4 * self.patience.request, missing=_INSTALL)
+            # 124: it used up its time; a second try would double the wait.
+            if result.code in {*good, 124} or not left or not _PASSING.search(result.stderr):
                 break
             console.debug(f"kubectl: {brief(result)}; trying again in {self.patience.pause} s")
             time.sleep(self.patience.pause)

@@ -1,39 +1,19 @@
-"""Reading and writing manifests: strict YAML with positions in, unambiguous YAML out.
-
-Strict means: what PyYAML and kubectl's parser read differently (`yes`, `0o17`, `1_000`), what hides data (a key given twice)
-and what hides structure (anchors, tags) is refused. A manifest that passes means the same to everybody who reads it.
-"""
+"""Manifests: the Kubernetes objects in YAML files, each with the place it was written at."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from common import paths
 from common.errors import UsageError
 from k8s import findings
 from k8s.findings import Finding
+from k8s.strict_yaml import documents
 
 _SUFFIXES = {".yaml", ".yml", ".json"}
-_NULL = {"", "~", "null", "Null", "NULL"}
-_BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
-_INT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
-_OCTAL = re.compile(r"[-+]?0[0-7]+")
-_HEX = re.compile(r"[-+]?0x[0-9a-fA-F]+")
-_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
-# One parser's string is the other's number or boolean.
-_AMBIGUOUS = re.compile(
-    r"(?i:y|n|yes|no|on|off|[-+]?\.inf|\.nan|[-+]?0b[01_]+|[-+]?0o[0-7_]+|[-+]?0x[0-9a-f]*_[0-9a-f_]*)|[-+]?[0-9][0-9_]*_[0-9_.]*"
-)
-_PLAIN = re.compile(r"[A-Za-z0-9/._-][A-Za-z0-9/._@:+=-]*(?<!:)")
-_TAGS = {
-    f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "timestamp", "value", "merge", "map", "seq")
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,57 +81,6 @@ class Manifest:
         return Finding(self.file, self.line(path), self.title, findings.shown(self.prefix + path), what, fix)
 
 
-class _RefusedError(Exception):
-    def __init__(self, mark: Any, what: str, fix: str) -> None:
-        self.line, self.what, self.fix = mark.line + 1, what, fix
-
-
-class _Loader(yaml.SafeLoader):
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            event: yaml.AliasEvent = self.peek_event()  # type: ignore[no-untyped-call]  # the stubs leave it out
-            raise _RefusedError(event.start_mark, f"an alias (*{event.anchor}) is used", "write the value out")
-        return super().compose_node(parent, index)
-
-
-def _scalar(node: yaml.ScalarNode) -> Any:
-    text: str = node.value
-    if node.style is not None:
-        return text
-    if _AMBIGUOUS.fullmatch(text):
-        raise _RefusedError(node.start_mark, f"{text} means different things to different YAML parsers", "put it in quotes")
-    if text in _NULL:
-        return None
-    if text in _BOOL:
-        return _BOOL[text]
-    for pattern, base in ((_INT, 10), (_OCTAL, 8), (_HEX, 16)):
-        if pattern.fullmatch(text):
-            return int(text, base)
-    return float(text) if _FLOAT.fullmatch(text) else text
-
-
-def _value(node: yaml.Node | None, path: findings.Path, lines: dict[findings.Path, int]) -> Any:
-    if node is None:  # An empty file.
-        return None
-    lines[path] = node.start_mark.line + 1
-    if node.tag not in _TAGS:
-        raise _RefusedError(node.start_mark, f"the YAML tag {node.tag} is used", "write a plain value")
-    if isinstance(node, yaml.ScalarNode):
-        return _scalar(node)
-    if isinstance(node, yaml.SequenceNode):
-        return [_value(item, (*path, number), lines) for number, item in enumerate(node.value)]
-    body: dict[str, Any] = {}
-    for key_node, item in node.value:
-        key = _scalar(key_node) if isinstance(key_node, yaml.ScalarNode) else None
-        if not isinstance(key, str):
-            raise _RefusedError(key_node.start_mark, "a key is not a string", "put it in quotes")
-        if key in body:
-            raise _RefusedError(key_node.start_mark, f"the key {key} stands twice", "keep one of the two")
-        body[key] = _value(item, (*path, key), lines)
-        lines[(*path, key)] = key_node.start_mark.line + 1
-    return body
-
-
 def _objects(file: str, body: Any, lines: Mapping[findings.Path, int]) -> Iterator[Manifest | Finding]:
     """The objects of one document: itself, or the items of a List."""
     top = lines.get((), 1)
@@ -179,52 +108,16 @@ def _objects(file: str, body: Any, lines: Mapping[findings.Path, int]) -> Iterat
             yield whole.finding(("items", number), "an item without apiVersion and kind", "write both")
 
 
-_UNREADABLE = (_RefusedError, yaml.YAMLError, RecursionError, ValueError)
-
-
-def _unreadable(problem: Exception, file: str) -> Finding:
-    if isinstance(problem, _RefusedError):
-        return Finding(file, problem.line, "", "", problem.what, problem.fix)
-    if isinstance(problem, yaml.YAMLError):
-        mark = getattr(problem, "problem_mark", None)
-        what = getattr(problem, "problem", None) or str(problem)
-        return Finding(file, mark.line + 1 if mark else 1, "", "", f"not YAML: {what}", "mend the syntax")
-    return Finding(file, 1, "", "", f"not readable: {type(problem).__name__}", "a manifest is small, shallow text")
-
-
 def parse(text: str, file: str) -> Iterator[Manifest | Finding]:
     """The objects of one file's text, in order; what cannot be read comes as a finding.
 
     Empty documents are passed over, as kubectl does.
     """
-    loader = None
-    try:
-        loader = _Loader(text)
-        while loader.check_node():
-            node = loader.get_node()
-            lines: dict[findings.Path, int] = {}
-            body = _value(node, (), lines)
-            if body is not None:
-                yield from _objects(file, body, lines)
-    except _UNREADABLE as problem:
-        yield _unreadable(problem, file)
-    finally:
-        if loader is not None:
-            loader.dispose()
-
-
-def document(text: str, file: str) -> tuple[Any, Finding | None]:
-    """The one YAML document of a settings file, read as strictly as a manifest; or what is wrong with it."""
-    loader = None
-    try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
-        return _value(node, (), {}), None
-    except _UNREADABLE as problem:
-        return None, _unreadable(problem, file)
-    finally:
-        if loader is not None:
-            loader.dispose()
+    for one in documents(text, file):
+        if isinstance(one, Finding):
+            yield one
+        elif one[0] is not None:
+            yield from _objects(file, *one)
 
 
 def files(places: Iterable[Path]) -> tuple[Path, ...]:
@@ -288,28 +181,3 @@ def with_value(manifest: Manifest, path: findings.Path, value: Any) -> Manifest:
         return {**old, rest[0]: put(old.get(rest[0]), rest[1:])}
 
     return replace(manifest, body=put(manifest.body, path))
-
-
-class _Dumper(yaml.SafeDumper):
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: FBT001 — PyYAML's signature
-        super().increase_indent(flow, False)
-
-
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style: str | None = "|"
-    if "\n" not in text:
-        node = yaml.ScalarNode("tag:yaml.org,2002:str", text, yaml.Mark("", 0, 0, 0, None, 0))
-        plain = _PLAIN.fullmatch(text) and not _AMBIGUOUS.fullmatch(text) and isinstance(_scalar(node), str)
-        style = None if plain else '"'
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-_Dumper.add_representer(str, _text)
-
-
-def dump(bodies: Iterable[Mapping[str, Any]]) -> str:
-    """Objects as YAML that every parser reads alike; the same objects always give the same text."""
-    return yaml.dump_all(bodies, Dumper=_Dumper, sort_keys=False, width=1 << 20, allow_unicode=True)

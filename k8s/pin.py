@@ -24,6 +24,7 @@ IMAGE_FIELDS = {("Container", "image"), ("EphemeralContainer", "image"), ("Image
 FALSE_FRIENDS = {("RBDVolumeSource", "image"), ("RBDPersistentVolumeSource", "image")}
 # Built for smoke tests on hosts without a GPU, on a third party's build of vLLM.
 _NOT_FOR_CLUSTERS = "-cpu"
+_SELECTING = {"labels", "matchLabels", "selector"}
 _TOKEN = re.compile(r"[^\s\"'`,;=()\[\]{}<>|]+")
 _EMBEDDED = re.compile(r"(?:^|[\s{,\"'])image[\"']?\s*:\s*[\"']?[A-Za-z0-9]", re.MULTILINE)
 # What stands where: a reference by the object's identity and the path in it.
@@ -117,8 +118,9 @@ def looks_like_image(value: str, rules_names: frozenset[str], registry: str) -> 
 def _suspicious(text: Text, rules: _Rules) -> str:
     if not text.owner and text.field == "image":  # In a free-form object: a pod template in a ControllerRevision, say.
         return text.value
-    # A name alone is no image where the object's own names and labels stand.
-    names = frozenset() if text.path[:1] == ("metadata",) and text.field in {"name", "labels"} else rules.names
+    # A name alone is no image where things are named and selected: a container, a ServiceAccount, a label may be called so.
+    naming = text.owner and (text.field in _SELECTING or text.field.lower().endswith("name"))
+    names = frozenset() if naming else rules.names
     return looks_like_image(text.value, names, rules.env.registry)
 
 

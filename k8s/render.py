@@ -14,7 +14,7 @@ from typing import Any
 
 from common import paths
 from common.errors import UsageError
-from k8s import findings, manifests, pods
+from k8s import findings, manifests, pods, strict_yaml
 from k8s.environment import Environment
 from k8s.manifests import Manifest
 from k8s.pin import Pin
@@ -38,7 +38,7 @@ class RenderedSet:
     def text(self) -> str:
         """All objects as one YAML stream, namespaces first: what needs a namespace comes after it."""
         ordered = sorted(self.objects, key=lambda one: one.kind != "Namespace")
-        return manifests.dump(one.body for one in ordered)
+        return strict_yaml.dump(one.body for one in ordered)
 
 
 def with_config_hashes(objects: Sequence[Manifest]) -> tuple[Manifest, ...]:
@@ -88,7 +88,7 @@ def files(rendered: RenderedSet, root: Path, env: Environment) -> dict[str, byte
                     f"{pin.written} is replaced by {pin.pinned.repository.rsplit('/', 1)[-1]}: to look at, not to apply."
                 )
         head = HEAD + notes[0].removeprefix(HEAD) + "\n" + "".join(f"# {note}\n" for note in notes[1:])
-        result[name] = (head + manifests.dump(one.body for one in group)).encode()
+        result[name] = (head + strict_yaml.dump(one.body for one in group)).encode()
     return result
 
 

@@ -133,7 +133,9 @@ class Schema:
         if "$ref" in node:
             full = node["$ref"].rsplit("/", 1)[1]
             definition, node = full.rsplit(".", 1)[1], self.definitions[full]
-        if value is None:  # The server takes null as absent; what is required is looked at by the object around it.
+        if value is None:  # The server takes null as absent, but an empty quantity or port as zero.
+            if "oneOf" in node:
+                walk.findings.append(walk.manifest.finding(path, "no value", "write one, or remove the key"))
             return
         types = _types(node)
         if types and (not isinstance(value, types) or (isinstance(value, bool) and bool not in types)):

@@ -12,10 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from packaging.utils import parse_wheel_filename
+from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from common import console, paths
-from common.errors import LockError
+from common.errors import LockError, UsageError
 from common.files import write_whole
 from lockfiles import debian, index, inputs, model, sdist, store, wheels
 from lockfiles.model import Artifact, BaseLock, SetLock, Wheel
@@ -24,16 +24,22 @@ _RELOCK = "run `invoke lock`"
 _Lock = TypeVar("_Lock", BaseLock, SetLock)
 
 
-def write_all() -> str:
-    """Resolve every input anew and write every lock; returns the outcome in a few words.
+def write_all(upgrade: str = "") -> str:
+    """Resolve every input and write every lock; returns the outcome in a few words.
 
-    A lock whose content did not change keeps its date, and with it every byte.
+    Python packages keep their locked version where the inputs allow it, and sets agree on a version where they can; Debian's
+    follow the mirror, which drops what is superseded. A lock whose content did not change keeps every byte.
+
+    Args:
+        upgrade: a package that may move to its newest version, or `all`.
 
     Raises:
         LockError: an input does not resolve.
-        UsageError: an input makes no sense.
+        UsageError: an input makes no sense, or no set holds `upgrade`.
         MissingEnvironmentError: no network, no apt.
     """
+    before = _locked_versions()
+    kept = _kept(before, upgrade)
     with console.step("resolving base.in") as notes:
         wanted = inputs.read_base()
         debs = debian.resolve(wanted)
@@ -41,10 +47,13 @@ def write_all() -> str:
     base = BaseLock(wanted.digest, _today(), debs)
     model.write_base(_keep_date(base, model.read_base))
     for name in inputs.set_names():
-        lock = _resolve_set(name, base)
+        lock = _resolve_set(name, base, {**kept[""], **kept.get(name, {})})
         model.write_set(_keep_date(lock, partial(model.read_set, name)))
+        kept[""] |= {wheel.name: wheel.version for wheel in lock.wheels}
+    _show_moves(before, _locked_versions())
     with console.step("resolving the toolkit") as notes:
-        body = wheels.resolve_toolkit(paths.ROOT / "pyproject.toml")
+        preferred = "" if upgrade == "all" or not _toolkit().exists() else _toolkit().read_text()
+        body = wheels.resolve_toolkit(paths.ROOT / "pyproject.toml", preferred)
         notes.append(f"{sum(1 for line in body.splitlines() if line[:1].isalnum())} packages")
     write_whole(_toolkit(), _toolkit_head(body) + body)
     return f"locked {', '.join(('base', *inputs.set_names(), 'toolkit'))}"
@@ -104,13 +113,49 @@ def fetch(names: Iterable[str]) -> None:
         sdist.make_missing(base, lock)
 
 
-def _resolve_set(name: str, base: BaseLock) -> SetLock:
+def _locked_versions() -> dict[str, dict[str, str]]:
+    """What each set has locked, version by package; a set without a good lock has nothing."""
+    found: dict[str, dict[str, str]] = {}
+    for name in inputs.set_names():
+        try:
+            found[name] = {wheel.name: wheel.version for wheel in model.read_set(name).wheels}
+        except LockError:
+            found[name] = {}
+    return found
+
+
+def _kept(before: dict[str, dict[str, str]], upgrade: str) -> dict[str, dict[str, str]]:
+    """The versions to keep, by set; under the empty name those of all sets together."""
+    if upgrade == "all":
+        return {"": {}}
+    package = canonicalize_name(upgrade)
+    if upgrade and not any(package in versions for versions in before.values()):
+        raise UsageError(f"no set holds {upgrade}", where="lockfiles/", fix="name a locked package, or `all`")
+    kept = {name: {n: v for n, v in versions.items() if n != package} for name, versions in before.items()}
+    return {**kept, "": {n: v for versions in kept.values() for n, v in versions.items()}}
+
+
+def _show_moves(before: dict[str, dict[str, str]], after: dict[str, dict[str, str]]) -> None:
+    moves: dict[tuple[str, str, str], list[str]] = {}
+    for name in after:
+        old, new = before.get(name, {}), after[name]
+        for package in sorted(set(old) | set(new)):
+            move = (package, old.get(package, "absent"), new.get(package, "gone"))
+            if move[1] != move[2]:
+                moves.setdefault(move, []).append(name)
+    for (package, old_version, new_version), sets in sorted(moves.items()):
+        console.info(f"{package}  {old_version} → {new_version}  ({', '.join(sets)})")
+    if not moves:
+        console.info("no Python package moved")
+
+
+def _resolve_set(name: str, base: BaseLock, preferred: dict[str, str]) -> SetLock:
     wanted = inputs.read_set(name)
     python, glibc = base.version("python3.11"), base.version("libc6")
     tags, where = wheels.platform_tags(python, glibc), f"lockfiles/{name}.in"
     built = {entry.name: entry for entry in wanted.sdists}
     with console.step(f"resolving {name}.in") as notes:
-        packages = wheels.resolve(wanted, python, glibc)
+        packages = wheels.resolve(wanted, python, glibc, preferred)
         chosen = [Wheel(n, str(p["version"]), wheels.choose(p, tags, where)) for n, p in packages.items() if n not in built]
         notes.append(f"{len(packages)} packages, {console.size(sum(w.artifact.size for w in chosen))}")
     for package, version in wanted.shims:

@@ -10,7 +10,7 @@ import os
 import re
 import tempfile
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,14 @@ def platform_tags(python: str, glibc: str) -> tuple[Tag, ...]:
     return (*cpython_tags(version, [abi], platforms), *compatible_tags(version, abi, platforms))
 
 
-def resolve(wanted: SetInput, python: str, glibc: str) -> dict[str, dict[str, Any]]:
+def resolve(wanted: SetInput, python: str, glibc: str, preferred: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Resolve a set to exact packages; the result is uv's PEP 751 tables by normalised name.
+
+    Args:
+        wanted: the set.
+        python: the base's version.
+        glibc: the base's version.
+        preferred: versions by name that are kept where the requirements allow it.
 
     Raises:
         LockError: the requirements cannot all hold; with the resolver's explanation.
@@ -64,6 +70,11 @@ def resolve(wanted: SetInput, python: str, glibc: str) -> dict[str, dict[str, An
         (here / "uv.toml").write_text(f"dependency-metadata = [{', '.join(metadata)}]\n")
         argv: list[str | Path] = [find_uv_bin(), "pip", "compile", "--quiet", "--config-file", here / "uv.toml"]
         argv += ["--python-version", python, "--python-platform", f"x86_64-manylinux_{glibc.replace('.', '_')}"]
+        # What stands in the output file already, uv prefers.
+        packages = [
+            f"\n[[packages]]\nname = {json.dumps(n)}\nversion = {json.dumps(v)}\n" for n, v in sorted(preferred.items())
+        ]
+        (here / "pylock.toml").write_text('lock-version = "1.0"\ncreated-by = "pinwheel"\n' + "".join(packages))
         argv += ["--override", here / "overrides.in", "--format", "pylock.toml", "--output-file", here / "pylock.toml"]
         # No code of a package runs while resolving; sources are built later, without network, in the base image.
         for sdist in wanted.sdists:
@@ -74,14 +85,19 @@ def resolve(wanted: SetInput, python: str, glibc: str) -> dict[str, dict[str, An
     return {canonicalize_name(package["name"]): package for package in body["packages"]}
 
 
-def resolve_toolkit(pyproject: Path) -> str:
+def resolve_toolkit(pyproject: Path, preferred: str) -> str:
     """Resolve Pinwheel's own dependencies, for every platform, as requirements with hashes.
+
+    Args:
+        pyproject: names the dependencies.
+        preferred: requirements whose versions are kept where possible; may be empty.
 
     Raises:
         LockError, MissingEnvironmentError: as `resolve`.
     """
     with tempfile.TemporaryDirectory(prefix="pinwheel-resolve-") as scratch:
         target = Path(scratch) / "toolkit.txt"
+        target.write_text(preferred)
         argv: list[str | Path] = [
             find_uv_bin(),
             "pip",

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from textwrap import shorten
 from types import FrameType
 
 import docker.errors
@@ -153,19 +152,8 @@ def _terminable() -> Iterator[None]:
 
 
 def _summary(result: SmokeReceipt) -> None:
-    console.out.print()
-    console.table(
-        ("rung", "outcome", "time", "measured"),
-        # The line of the rung itself, above, has the message in full.
-        [
-            (rung.name, rung.outcome, console.seconds(rung.seconds), shorten(rung.message, 90, placeholder=" …"))
-            for rung in result.rungs
-        ],
-        right=(2,),
-    )
-    console.out.print()
     for image in result.images:
-        console.info(f"{image.name}  {image.digest}")
+        console.info(f"{image.name}@{image.digest}")
     exact = sum(answer.got == answer.expected for answer in result.answers if answer.model == TUNED)
     asked = sum(answer.model == TUNED for answer in result.answers)
     console.info(f"{exact} of {asked} trained answers exact, on {_where(result)}, in {console.seconds(result.seconds)}")

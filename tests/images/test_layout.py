@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import BuildError, MissingEnvironmentError, UsageError
+from common.run import run
 from images import config, layer, plan, spec
 from images.layout import Layout
 from images.plan import LayerPlan
@@ -116,6 +117,27 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(layout: Layout) -> None:
     with pytest.raises(MissingEnvironmentError, match="a layer cannot be written: No space left on device"):
         layer.make(layout, PLAN, full)
     assert not list(layout.blobs.iterdir())
+
+
+@pytest.mark.host
+def test_a_disk_that_fills_up_is_one_line_and_leaves_nothing(own_folders: Path) -> None:
+    small = own_folders / "dist"
+    small.mkdir()
+    run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", small], error=BuildError)
+    try:
+        layout = Layout(small / "oci")
+        layout.create()
+
+        def big(writer: LayerWriter) -> dict[str, tuple[str, str]]:
+            writer.file("a", 8_000_000, [os.urandom(8_000_000)])
+            return {}
+
+        with pytest.raises(MissingEnvironmentError, match=r"a layer cannot be written: No space left on device .*free some"):
+            layer.make(layout, PLAN, big)
+        assert not list(layout.blobs.iterdir())
+        assert layer.make(layout, PLAN, _fill).size < 1000
+    finally:
+        run(["umount", small], error=BuildError)
 
 
 def test_a_failure_in_the_middle_leaves_nothing(layout: Layout) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from k8s.environment import Environment
 from k8s.findings import Finding
 from k8s.render import RenderedSet
 from lockfiles import images_lock
+from tests.k8s.apiserver import ApiServer
 
 REPO = paths.K8S
 OLD, NEW, CPU = ("sha256:" + letter * 64 for letter in "abc")
@@ -62,3 +63,12 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkout:
     made = Checkout(tmp_path)
     made.lock({API: OLD, f"{API}-cpu": CPU, "llama-factory-train": NEW})
     return made
+
+
+@pytest.fixture
+def server(checkout: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
+    with ApiServer() as api:
+        monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path / "kubeconfig", "staging")))
+        # kubectl keeps what it discovered; another test's server may get the same port.
+        monkeypatch.setenv("KUBECACHEDIR", str(tmp_path / "kube-cache"))
+        yield api

@@ -52,9 +52,10 @@ def test_an_unknown_environment_names_those_there_are(checkout: Checkout) -> Non
         (RENDER + "substitute: {a: 1}\n", "substitute.a: expected a string, got 1"),
         (GOOD + "registry: x.example\n", "the key registry stands twice (e.yaml:4)"),
         (GOOD + "x: yes\n", "yes means different things"),
-        ("", "expected a mapping, got None"),
+        ("", "0 YAML documents, not one"),
+        ("- a\n", "expected a mapping, got ['a']"),
         ("a: [\n", "not YAML"),
-        (GOOD + "---\n" + GOOD, "not YAML"),
+        (GOOD + "---\n" + GOOD, "2 YAML documents, not one"),
     ],
 )
 def test_a_wrong_environment_is_refused_with_file_and_key(text: str, message: str) -> None:

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from k8s import manifests, pin, schema
+from k8s import manifests, pin, schema, strict_yaml
 from k8s.manifests import Manifest
 from tests.k8s.conftest import API, OLD, Checkout
 
 POD = {"containers": [{"name": "c", "image": API}]}
-SPOTS = {
+SPOTS: dict[str, dict[str, Any]] = {
     "container": {"containers": [{"name": "c", "image": API}]},
     "init container": {"containers": [], "initContainers": [{"name": "c", "image": API}]},
     "sidecar": {"containers": [], "initContainers": [{"name": "c", "image": API, "restartPolicy": "Always"}]},
@@ -52,15 +52,15 @@ def kinds(pod: dict[str, Any]) -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("spot", SPOTS)
 @pytest.mark.parametrize("kind", kinds(POD))
 def test_pins_every_image_of_every_kind(checkout: Checkout, kind: str, spot: str) -> None:
-    checkout.add(manifests.dump([kinds(SPOTS[spot])[kind]]))
+    checkout.add(strict_yaml.dump([kinds(SPOTS[spot])[kind]]))
     rendered, _ = checkout.check()
     (added,) = [one for one in rendered.objects if one.name == "x"]
-    text = manifests.dump([added.body])
+    text = strict_yaml.dump([added.body])
     assert f"registry.example.com/llm/{API}@{OLD}" in text
     assert not re.search(rf"{API}(?!@)", text)
 
 
-PLACES = {
+PLACES: dict[str, dict[str, Any]] = {
     "environment value": {"containers": [{"name": "c", "image": API, "env": [{"name": "I", "value": API}]}]},
     "argument": {"containers": [{"name": "c", "image": API, "args": [f"--image={API}"]}]},
     "tag of ours in a command": {"containers": [{"name": "c", "image": API, "command": ["run", f"x/{API}:1"]}]},
@@ -74,7 +74,7 @@ PLACES = {
 
 @pytest.mark.parametrize("place", PLACES)
 def test_refuses_what_looks_like_an_image_elsewhere(checkout: Checkout, place: str) -> None:
-    checkout.add(manifests.dump([kinds(PLACES[place])["Deployment"]]))
+    checkout.add(strict_yaml.dump([kinds(PLACES[place])["Deployment"]]))
     found = [text for text in checkout.findings() if "looks like an image" in text]
     assert len(found) == 1
     assert "spec.template.spec.containers[0]." in found[0]
@@ -105,20 +105,20 @@ def test_refuses_what_looks_like_an_image_elsewhere(checkout: Checkout, place: s
     ids=["text in a ConfigMap", "annotation", "free-form object"],
 )
 def test_refuses_images_that_no_schema_accounts_for(checkout: Checkout, body: dict[str, Any]) -> None:
-    checkout.add(manifests.dump([body]))
+    checkout.add(strict_yaml.dump([body]))
     assert any("looks like an image" in text for text in checkout.findings())
 
 
 def test_a_ceph_image_is_a_false_friend(checkout: Checkout) -> None:
     volume = {"name": "v", "rbd": {"image": "disk-1", "monitors": ["m"]}}
-    checkout.add(manifests.dump([kinds({**POD, "volumes": [volume]})["Pod"]]))
+    checkout.add(strict_yaml.dump([kinds({**POD, "volumes": [volume]})["Pod"]]))
     rendered, found = checkout.check()
     assert not any("disk-1" in finding.text() for finding in found)
     assert [one.body["spec"]["volumes"][0] for one in rendered.objects if one.name == "x"] == [volume]
 
 
 def test_a_written_status_is_refused(checkout: Checkout) -> None:
-    checkout.add(manifests.dump([{**kinds(POD)["Pod"], "status": {"phase": "Running"}}]))
+    checkout.add(strict_yaml.dump([{**kinds(POD)["Pod"], "status": {"phase": "Running"}}]))
     assert any("a status is written" in text for text in checkout.findings())
 
 

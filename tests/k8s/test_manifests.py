@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.errors import UsageError
-from k8s import manifests
+from common.errors import MissingEnvironmentError, UsageError
+from common.run import run
+from k8s import manifests, strict_yaml
 from k8s.findings import Finding
 from k8s.manifests import Manifest
 
@@ -141,16 +142,28 @@ VALUES = st.recursive(
 
 
 @given(st.dictionaries(KEYS, VALUES, max_size=4))
+@settings(deadline=None)
 def test_what_is_written_is_read_back_by_us_and_by_any_yaml_parser(body: dict[str, Any]) -> None:
     whole = {"apiVersion": "v1", "kind": "Pod", "x": body}
-    text = manifests.dump([whole])
+    text = strict_yaml.dump([whole])
     (one,) = objects(text)
     assert one.body == whole
     assert yaml.safe_load(text) == whole
-    assert manifests.dump([one.body]) == text
+    assert strict_yaml.dump([one.body]) == text
+
+
+@pytest.mark.host
+def test_kubectls_own_parser_reads_what_we_write(tmp_path: Path) -> None:
+    data = {f"k{number}": value for number, value in enumerate([*NASTY, "a\nb\n", "a\n\n", " x\n y", "\u2028", "a\tb", "ż: ó"])}
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": data}
+    (tmp_path / "c.yaml").write_text(strict_yaml.dump([body]))
+    (tmp_path / "kustomization.yaml").write_text("resources: [c.yaml]\n")
+    said = run(["kubectl", "kustomize", tmp_path], error=MissingEnvironmentError)
+    assert yaml.safe_load(said.stdout) == body
 
 
 @given(st.text() | st.binary().map(lambda data: data.decode("latin-1")))
+@settings(deadline=None)
 def test_any_text_gives_manifests_or_findings_never_a_crash(text: str) -> None:
     for one in manifests.parse(text, "f.yaml"):
         assert isinstance(one, Manifest) or one.text()

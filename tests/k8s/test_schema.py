@@ -7,7 +7,7 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k8s import manifests, schema
@@ -41,6 +41,7 @@ def spoiled(body: Any, path: Path, value: Any) -> Any:
 
 
 @given(st.data())
+@settings(deadline=None)
 def test_never_milder_than_kubernetes_validate_strict(data: st.DataObject) -> None:
     """Every value anywhere in the good set is replaced; where the published validator refuses, so do we."""
     one = data.draw(st.sampled_from(good()))

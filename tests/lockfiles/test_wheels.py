@@ -73,13 +73,13 @@ def test_the_resolvers_refusal_is_passed_on_in_one_line(monkeypatch: pytest.Monk
     with pytest.raises(
         LockError, match=r"train.in does not resolve: No solution found .* Because a==1 needs b<2 and you need b==2"
     ):
-        wheels.resolve(inputs.read_set("train"), "3.11.2", "2.36")
+        wheels.resolve(inputs.read_set("train"), "3.11.2", "2.36", {})
 
 
 def test_an_index_that_does_not_answer_is_no_conflict(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wheels, "run", lambda *_, **__: Result(2, "", "error: Request failed after 3 retries"))
     with pytest.raises(MissingEnvironmentError, match="uv failed: error: Request failed"):
-        wheels.resolve(inputs.read_set("train"), "3.11.2", "2.36")
+        wheels.resolve(inputs.read_set("train"), "3.11.2", "2.36", {})
 
 
 def test_the_hosts_pip_and_uv_settings_do_not_reach_the_resolver(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +94,7 @@ def test_the_hosts_pip_and_uv_settings_do_not_reach_the_resolver(monkeypatch: py
     monkeypatch.setenv("UV_DEFAULT_INDEX", "https://user:secret@proxy.example.com/simple")
     monkeypatch.setattr(wheels, "run", fake)
     with pytest.raises(LockError):
-        wheels.resolve(inputs.read_set("train"), "3.11.2", "2.36")
+        wheels.resolve(inputs.read_set("train"), "3.11.2", "2.36", {})
     assert seen["env"]["PIP_FIND_LINKS"] is None
     assert seen["env"]["UV_EXTRA_INDEX_URL"] is None
     assert seen["env"]["UV_DEFAULT_INDEX"] == "https://user:secret@proxy.example.com/simple"

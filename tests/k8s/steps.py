@@ -1,0 +1,29 @@
+"""The steps of the tests that deploy to the simulator."""
+
+from __future__ import annotations
+
+from k8s import deploy
+from k8s.kubectl import Patience
+from k8s.receipt import DeployReceipt
+from tests.k8s.apiserver import ApiServer
+from tests.k8s.conftest import API
+
+BRIEF = Patience(rollout=2, settle=3, request=5, pause=0.05, tries=3)
+NAME = "llama-factory-inference"
+
+
+def go(*, dry_run: bool = False) -> DeployReceipt:
+    return deploy.deploy("staging", dry_run=dry_run, patience=BRIEF)
+
+
+def image(digest: str) -> str:
+    return f"registry.example.com/llm/{API}@{digest}"
+
+
+def running(api: ApiServer) -> str:
+    """The image of a Deployment whose newest generation is rolled out; fails when it is not."""
+    body = api.body("Deployment", NAME)
+    status = body["status"]
+    assert status.get("observedGeneration") == body["metadata"]["generation"]
+    assert status.get("availableReplicas") == status.get("updatedReplicas") == 1
+    return api.image()

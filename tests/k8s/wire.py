@@ -1,0 +1,173 @@
+"""The simulator's HTTP side: requests in, answers out, and the faults between them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+import yaml
+
+from tests.k8s.apply import ConflictError
+from tests.k8s.discovery import RESOURCES, Key, discovery, locate
+
+if TYPE_CHECKING:
+    from tests.k8s.apiserver import ApiServer
+
+
+@dataclass
+class Fault:
+    """An answer instead of the true one.
+
+    Attributes:
+        code: HTTP status; 0 cuts the connection without an answer.
+        method: which requests.
+        kind: of which objects; empty for all.
+        dry_run: whether dry runs, real requests or (None) both.
+        times: how often; then the server is well again.
+        after: how many fitting requests go well before.
+    """
+
+    code: int
+    method: str = "PATCH"
+    kind: str = ""
+    dry_run: bool | None = False
+    times: int = 1_000
+    after: int = 0
+
+    def hits(self, method: str, kind: str, *, dry_run: bool) -> bool:
+        if self.method != method or self.kind not in {"", kind} or self.dry_run not in {None, dry_run}:
+            return False
+        if self.after:
+            self.after -= 1
+            return False
+        self.times -= 1
+        return self.times >= 0
+
+
+def status(code: int, message: str, reason: str, causes: list[dict[str, str]] | None = None) -> dict[str, Any]:
+    body: dict[str, Any] = {"apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure", "code": code}
+    return {**body, "message": message, "reason": reason, "details": {"causes": causes or []}}
+
+
+def conflicting(key: Key, conflict: ConflictError) -> dict[str, Any]:
+    """The words of a real server, which kubectl prints."""
+    parts, causes = [], []
+    count = sum(map(len, conflict.fields.values()))
+    for who, fields in sorted(conflict.fields.items()):
+        owner = f'conflict{"s" if count > 1 else ""} with "{who}" using {key[0]}'
+        listed = f" {fields[0]}" if count == 1 else "".join(f"\n- {one}" for one in fields)
+        parts.append(f"{owner}:{listed}")
+        causes += [{"reason": "FieldManagerConflict", "message": owner, "field": one} for one in fields]
+    head = f"Apply failed with {count} conflict{'s' if count > 1 else ''}: "
+    return status(409, head + "\n".join(parts), "Conflict", causes)
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """Quiet: kubectl ends a watch by closing the connection."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    api: ApiServer
+    protocol_version = "HTTP/1.1"
+    # An answer in one packet: header and body in two would wait 40 ms for each other.
+    wbufsize = -1
+    disable_nagle_algorithm = True
+
+    def log_message(self, *_: object) -> None:
+        """Quiet: tests look at `ApiServer.requests`."""
+
+    def _answer(self, code: int, body: dict[str, Any]) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        if code == 429:
+            self.send_header("Retry-After", "0")
+        self.end_headers()
+        self.wfile.write(data)
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        self.api.requests.append(("GET", self.path))
+        if (body := discovery(url.path, self.api.minor)) is not None:
+            self._answer(200, body)
+            return
+        place = locate(url.path)
+        if place is None:
+            self._answer(404, status(404, "the server could not find the requested resource", "NotFound"))
+        elif not self._faulty("GET", place[1], dry_run=False):
+            self._objects(place, parse_qs(url.query))
+
+    def _objects(self, place: Key, query: dict[str, list[str]]) -> None:
+        api, kind, namespace, name = place
+        if name:
+            with self.api.changed:
+                found = self.api.full(place) if place in self.api.objects else None
+            if found is None:
+                plural = RESOURCES[(api, kind)]
+                self._answer(404, status(404, f'{plural} "{name}" not found', "NotFound"))
+            else:
+                self._answer(200, found)
+            return
+        selector = query.get("fieldSelector", [""])[0]
+        only = selector.partition("metadata.name=")[2]
+        if query.get("watch", [""])[0] not in {"1", "true"}:
+            self._answer(200, self.api.listing(api, kind, namespace, only))
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.wfile.flush()
+        since = int(query.get("resourceVersion", ["0"])[0] or 0)
+        with contextlib.suppress(OSError):
+            for event in self.api.watch(api, kind, namespace, only, since):
+                line = json.dumps(event).encode() + b"\n"
+                self.wfile.write(f"{len(line):x}\r\n".encode() + line + b"\r\n")
+                self.wfile.flush()
+            self.wfile.write(b"0\r\n\r\n")
+
+    def do_PATCH(self) -> None:
+        url = urlsplit(self.path)
+        self.api.requests.append(("PATCH", self.path))
+        query = parse_qs(url.query)
+        body = yaml.safe_load(self.rfile.read(int(self.headers["Content-Length"])))
+        place = locate(url.path)
+        assert place, self.path
+        assert self.headers["Content-Type"].startswith("application/apply-patch+yaml"), self.headers["Content-Type"]
+        dry_run = "dryRun" in query
+        if self._faulty("PATCH", place[1], dry_run=dry_run):
+            return
+        force = query.get("force", ["false"])[0] == "true"
+        self._answer(*self.api.apply(place, body, query["fieldManager"][0], force=force, dry_run=dry_run))
+
+    def _faulty(self, method: str, kind: str, *, dry_run: bool) -> bool:
+        for fault in self.api.faults:
+            if fault.hits(method, kind, dry_run=dry_run):
+                if not fault.code:
+                    self.close_connection = True
+                    self.connection.close()
+                elif fault.code == 409:
+                    self._answer(
+                        409, conflicting(("apps/v1", kind, "", ""), ConflictError({"kubectl-edit": [".spec.replicas"]}))
+                    )
+                else:
+                    reason, message = _REASONS[fault.code]
+                    self._answer(fault.code, status(fault.code, message, reason))
+                return True
+        return False
+
+
+_REASONS = {
+    403: ("Forbidden", "User may not do this: a policy forbids it"),
+    429: ("TooManyRequests", "the server has received too many requests and has asked us to try again later"),
+    500: ("InternalError", "Internal error occurred: etcdserver: leader changed"),
+    503: ("ServiceUnavailable", "the server is currently unable to handle the request"),
+}

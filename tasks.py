@@ -14,7 +14,7 @@ from invoke.exceptions import Exit
 from invoke.tasks import task
 
 from common import console, host, paths
-from common.errors import ExitCode, MissingEnvironmentError, PinwheelError
+from common.errors import ExitCode, MissingEnvironmentError, PinwheelError, UsageError
 from common.summary import Summary
 from images import build as builder
 from images import push as pusher
@@ -75,6 +75,8 @@ def engine(_: Context, install: bool = False) -> str:  # noqa: FBT001
 )
 def lock(_: Context, check: bool = False, upgrade: str = "") -> str:  # noqa: FBT001
     """Resolve the inputs lockfiles/*.in and write the locks."""
+    if check and upgrade:
+        raise UsageError("--check changes nothing and --upgrade does", fix="give one of them")
     return locks.check() if check else locks.write_all(upgrade)
 
 
@@ -95,6 +97,8 @@ def fetch(_: Context) -> str:
 )
 def build(_: Context, cpu: bool = False, image: str = "", twice: bool = False, plan: bool = False) -> str:  # noqa: FBT001
     """Build the images from the locks into dist/."""
+    if cpu and image:
+        raise UsageError("--cpu names a pair of images and --image one", fix="give one of them")
     roles = (image,) if image else ("train", "api-cpu" if cpu else "api")
     if plan:
         return builder.show_plan(roles)

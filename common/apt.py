@@ -18,6 +18,9 @@ RELEASE = "bookworm"
 # The release after ours: source of the tools that Debian 12 has only in versions too old.
 NEXT_RELEASE = "trixie"
 _APT_D = Path("/etc/apt")
+_APT = ("apt-get", "-q", "-o", "Dpkg::Use-Pty=0", "-o", "DPkg::Lock::Timeout=120")
+_FIX = "see apt's message; `apt-get update` by hand shows more"
+_DEBIAN_12 = "Pinwheel reads Debian's mirror from apt's configuration: run it on Debian 12"
 _NONINTERACTIVE = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
 
 
@@ -40,20 +43,43 @@ def debian_mirrors() -> tuple[Mirror, ...]:
     Raises:
         MissingEnvironmentError: no apt here, or it is not configured for Debian 12.
     """
-    missing = "Pinwheel reads Debian's mirror from apt's configuration: run it on Debian 12"
+    found = _listed()
+    if not found and os.geteuid() == 0:
+        # apt names only suites whose lists it has; images of machines come without.
+        _update()
+        found = _listed()
+    if not any(mirror.suite == RELEASE for mirror in found):
+        raise MissingEnvironmentError(
+            "apt has no package lists of Debian 12 (bookworm main)",
+            where="/etc/apt",
+            fix=f"run `apt-get update` as root; {_DEBIAN_12}",
+        )
+    return tuple(sorted(found))
+
+
+def _listed() -> set[Mirror]:
     said = run(
         ["apt-get", "indextargets", "--format", "$(CREATED_BY) $(RELEASE) $(COMPONENT) $(REPO_URI)"],
         error=MissingEnvironmentError,
-        missing=missing,
+        missing=_DEBIAN_12,
     )
     found = set()
     for line in said.stdout.splitlines():
         created_by, suite, component, uri = line.split(" ", 3)
         if created_by == "Packages" and component == "main" and suite in {RELEASE, f"{RELEASE}-updates", f"{RELEASE}-security"}:
             found.add(Mirror(suite, uri))
-    if not any(mirror.suite == RELEASE for mirror in found):
-        raise MissingEnvironmentError("apt knows no mirror of Debian 12 (bookworm main)", where="/etc/apt", fix=missing)
-    return tuple(sorted(found))
+    return found
+
+
+def _update() -> None:
+    run(
+        [*_APT, "update"],
+        env=_NONINTERACTIVE,
+        error=MissingEnvironmentError,
+        what="apt-get update",
+        fix=_FIX,
+        missing=_DEBIAN_12,
+    )
 
 
 def install(packages: list[str], *, newer: list[str]) -> None:
@@ -84,9 +110,7 @@ def install(packages: list[str], *, newer: list[str]) -> None:
             f"Package: *\nPin: release n={NEXT_RELEASE}\nPin-Priority: -1\n\n"
             f"Package: {' '.join(newer)}\nPin: release n={NEXT_RELEASE}\nPin-Priority: 990\n",
         )
-    apt = ["apt-get", "-q", "-o", "Dpkg::Use-Pty=0", "-o", "DPkg::Lock::Timeout=120"]
-    fix = "see apt's message; `apt-get update` by hand shows more"
-    run([*apt, "update"], env=_NONINTERACTIVE, error=MissingEnvironmentError, what="apt-get update", fix=fix)
+    _update()
     # Daemons are started by Pinwheel, with Pinwheel's settings, and only where none works yet.
     policy = Path("/usr/sbin/policy-rc.d")
     placed = not policy.exists()
@@ -94,11 +118,11 @@ def install(packages: list[str], *, newer: list[str]) -> None:
         write_whole(policy, "#!/bin/sh\nexit 101\n", 0o755)
     try:
         run(
-            [*apt, "install", "-y", "--no-install-recommends", *packages, *newer],
+            [*_APT, "install", "-y", "--no-install-recommends", *packages, *newer],
             env=_NONINTERACTIVE,
             error=MissingEnvironmentError,
             what="apt-get install",
-            fix=fix,
+            fix=_FIX,
         )
     finally:
         if placed:

@@ -29,7 +29,7 @@ class ExitCode(enum.IntEnum):
 
 MEANING: dict[ExitCode, str] = {
     ExitCode.OK: "done",
-    ExitCode.INVOKE: "no such command or flag (Invoke's own code); with a traceback: a bug in Pinwheel, please report it",
+    ExitCode.INVOKE: "no such command or flag (Invoke's own code), or a failed test; a traceback is a bug: please report it",
     ExitCode.USAGE: "wrong name, value or configuration file",
     ExitCode.ENVIRONMENT: "something is missing on this machine: engine, tool, GPU, driver, disk",
     ExitCode.LOCK: "a lock is stale or was edited, or bytes do not match the lock",

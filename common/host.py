@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -85,7 +86,8 @@ def engine() -> docker.DockerClient:
 
 
 def _check_engine(version: str, info: dict[str, Any]) -> None:
-    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_ENGINE:
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    if numbers is None or (int(numbers[1]), int(numbers[2])) < OLDEST_ENGINE:
         oldest = ".".join(map(str, OLDEST_ENGINE))
         raise MissingEnvironmentError(
             f"Docker Engine {version} is too old",
@@ -102,10 +104,13 @@ def _check_engine(version: str, info: dict[str, Any]) -> None:
 
 def registry_answers(address: str = REGISTRY) -> bool:
     """Whether a registry speaks the distribution API at `address` (plain HTTP, loopback)."""
-    try:
-        answer = requests.get(f"http://{address}/v2/", timeout=5)
-    except requests.RequestException:
-        return False
+    with requests.Session() as session:
+        # A proxy of the user's does not lead to this machine's loopback.
+        session.trust_env = False
+        try:
+            answer = session.get(f"http://{address}/v2/", timeout=5)
+        except requests.RequestException:
+            return False
     return answer.status_code == 200 and "docker-distribution-api-version" in answer.headers
 
 
@@ -127,7 +132,8 @@ def report() -> str:
     answers = registry_answers()
     rows.append(("registry", f"http://{REGISTRY}" if answers else "not running", "push: the embedded registry"))
     console.table(("what", "state", "needed for"), rows)
-    absent = [tool.program for tool in TOOLS if not installed(tool)]
+    # An engine that answers may run elsewhere, with its tools.
+    absent = [tool.program for tool in _needed(engine_answers=problem is None) if not installed(tool)]
     if absent:
         raise MissingEnvironmentError(f"missing: {', '.join(absent)}", fix=INSTALL)
     if problem:
@@ -143,10 +149,8 @@ def install() -> None:
     Raises:
         MissingEnvironmentError: not root, apt fails, or a service does not come up; with the end of its log.
     """
-    absent = [tool for tool in TOOLS if not installed(tool)]
     running = _running_engine()
-    if running:
-        absent = [tool for tool in absent if not tool.need.startswith("smoke:")]
+    absent = [tool for tool in _needed(engine_answers=running) if not installed(tool)]
     if absent:
         with console.step(f"installing {', '.join(tool.package for tool in absent)}"):
             apt.install([t.package for t in absent if not t.newer], newer=[t.package for t in absent if t.newer])
@@ -155,6 +159,10 @@ def install() -> None:
             _start_engine()
     engine().close()
     start_registry()
+
+
+def _needed(*, engine_answers: bool) -> list[Tool]:
+    return [tool for tool in TOOLS if not (engine_answers and tool.program in ("dockerd", "containerd"))]
 
 
 def start_registry() -> None:

@@ -13,18 +13,21 @@ K8S = ROOT / "k8s"
 
 def dist() -> Path:
     """Everything a run writes: the OCI layout, receipts, reports, rendered manifests. Safe to delete."""
-    return Path(os.environ.get("PINWHEEL_DIST", ROOT / "dist"))
+    return _setting("PINWHEEL_DIST", ROOT / "dist")
 
 
 def cache() -> Path:
     """What can be fetched or built again, shared by all checkouts of a user. Safe to delete."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("PINWHEEL_CACHE") or base / "pinwheel")
+    return _setting("PINWHEEL_CACHE", _setting("XDG_CACHE_HOME", Path.home() / ".cache") / "pinwheel")
 
 
 def state() -> Path:
-    """What the embedded services of this machine keep (engine, registry). Not safe to delete while they run."""
-    return Path(os.environ.get("PINWHEEL_STATE", "/var/lib/pinwheel"))
+    """What the embedded registry keeps, and the log of an engine that Pinwheel started. Not safe to delete while they run."""
+    return _setting("PINWHEEL_STATE", Path("/var/lib/pinwheel"))
+
+
+def _setting(variable: str, default: Path) -> Path:
+    return Path(os.environ.get(variable) or default).absolute()
 
 
 def shown(path: Path) -> str:

@@ -45,6 +45,7 @@ def run(
     fix: str = "",
     cwd: Path | None = None,
     env: Mapping[str, str | None] | None = None,
+    inherit: bool = True,
     stdin: str | None = None,
     timeout: float | None = None,
     missing: str = "run `invoke engine --install`",
@@ -58,6 +59,7 @@ def run(
         fix: says in the error what to do.
         cwd: where it runs.
         env: added to the environment; None takes a variable out of it.
+        inherit: whether the environment of this process is the start; otherwise `env` is all there is.
         stdin: its standard input; default none.
         timeout: seconds.
         missing: what to do if the program is not installed.
@@ -73,7 +75,7 @@ def run(
         done = subprocess.run(
             args,
             cwd=cwd,
-            env={k: v for k, v in {**os.environ, **(env or {})}.items() if v is not None},
+            env={k: v for k, v in {**(os.environ if inherit else {}), **(env or {})}.items() if v is not None},
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,

@@ -9,16 +9,18 @@ from __future__ import annotations
 import fcntl
 import multiprocessing
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 from common import console, git, paths
-from common.errors import BuildError, LockError
+from common.errors import BuildError, LockError, MissingEnvironmentError
 from common.refs import short
 from images import config, layer, plan, receipt, spec
 from images.layer import Layer
@@ -141,20 +143,20 @@ def _build(layout: Layout, recipes: list[_Recipe], base: BaseLock, root: Rootfs)
     missing = [one for key, one in wanted.items() if key not in done]
     if missing:
         console.info(f"{len(reused)} layers reused, {len(missing)} to make")
-    passwd, group = ((root.tree / "etc" / name).read_text() for name in ("passwd", "group"))
     for recipe in recipes:
         if recipe.base in missing and recipe.base.key not in done:
             with console.step("base layer") as notes:
-                done[recipe.base.key] = layer.make_from_tar(layout, recipe.base, root.tar)
+                done[recipe.base.key] = layer.make_from_tar(layout, recipe.base, root.tar, root.digest)
                 notes.append(console.size(done[recipe.base.key].size))
         if recipe.config.key not in done:
-            fill = partial(config.fill, recipe.spec, passwd, group, base.version("python3.11"))
+            accounts = config.accounts(root.tar)
+            fill = partial(config.fill, recipe.spec, accounts, base.version("python3.11"))
             done[recipe.config.key] = layer.make(layout, recipe.config, fill)
     done |= _make_wheels(layout, [one for one in missing if one.wheels], root.tree)
     images = []
     for recipe in recipes:
         layers = [done[one.key] for one in recipe.plans]
-        layer.check_conflicts(layers)
+        layer.check_conflicts(layers, recipe.spec.conflicts)
         base_image = config.base_image(layout, layers[0], base.version("python3.11"), base.date)
         manifest, described = config.image(
             layout, recipe.spec, layers, base=base_image, version=recipe.version, inputs=recipe.inputs, date=recipe.date
@@ -190,7 +192,7 @@ def _make_wheels(layout: Layout, missing: list[LayerPlan], tree: Path) -> dict[s
     context = multiprocessing.get_context("spawn")
     with (
         console.Bar(text, sum(one.weight for one in missing)) as bar,
-        ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool,
+        ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=context) as pool,
     ):
         tasks = {
             pool.submit(layer.make_wheels, layout.root, one, tree): one
@@ -201,6 +203,11 @@ def _make_wheels(layout: Layout, missing: list[LayerPlan], tree: Path) -> dict[s
                 one = tasks[task]
                 made[one.key] = task.result()
                 bar.advance(one.weight)
+        except BrokenProcessPool:
+            fix = "free some memory, or stop what else runs"
+            raise MissingEnvironmentError(
+                "a process that makes layers was killed, likely for want of memory", fix=fix
+            ) from None
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -239,6 +246,8 @@ def _alone(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
+        for killed in folder.glob(".again-*"):
+            shutil.rmtree(killed, ignore_errors=True)
         yield
 
 

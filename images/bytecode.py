@@ -14,6 +14,7 @@ from pathlib import Path
 
 from common.errors import BuildError
 
+# Out of memory is no verdict on a source: the worker dies of it, and the build with it.
 _WORKER = r"""
 import importlib.util, struct, sys, warnings
 from importlib._bootstrap_external import _code_to_hash_pyc
@@ -27,7 +28,7 @@ while head := source.read(8):
         code = compile(text, name, "exec", dont_inherit=True)
         data = bytes(_code_to_hash_pyc(code, importlib.util.source_hash(text), False))
         del code
-    except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
+    except (SyntaxError, ValueError, RecursionError, OverflowError):
         data = b""
     target.write(struct.pack(">I", len(data)) + data)
     target.flush()

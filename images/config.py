@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from common.errors import BuildError
 from images.layer import Layer
 from images.layout import CONFIG, LAYER, MANIFEST, Descriptor, Layout, canonical
 from images.spec import ImageSpec
@@ -13,13 +17,33 @@ from images.wheel import PREFIX, Files
 _ANNOTATION = "org.opencontainers.image."
 
 
-def fill(spec: ImageSpec, passwd: str, group: str, python: str, writer: LayerWriter) -> Files:
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """The base's account files."""
+
+    passwd: str
+    group: str
+
+
+def accounts(tar: Path) -> Accounts:
+    """Read the account files out of the base's tar."""
+    found: dict[str, str] = {}
+    with tarfile.open(tar) as archive:
+        for member in archive:
+            name = member.name.removeprefix("./")
+            if name in ("etc/passwd", "etc/group") and (file := archive.extractfile(member)):
+                found[name] = file.read().decode()
+            if len(found) == 2:
+                return Accounts(found["etc/passwd"], found["etc/group"])
+    raise BuildError("the base has no account files", where=str(tar), fix="base.in must hold Debian's essential packages")
+
+
+def fill(spec: ImageSpec, base: Accounts, python: str, writer: LayerWriter) -> Files:
     """Write what makes the image run: its user, its folders, the virtual environment's frame.
 
     Args:
         spec: the image.
-        passwd: the base's account file.
-        group: the base's group file.
+        base: the base's account files.
         python: the base's version of Python, `3.11.2`.
         writer: the layer.
     """
@@ -27,7 +51,7 @@ def fill(spec: ImageSpec, passwd: str, group: str, python: str, writer: LayerWri
     # The frame as `python3.11 -m venv` lays it out (PEP 405), without pip.
     pyvenv = f"home = /usr/bin\ninclude-system-site-packages = false\nversion = {python}\nexecutable = /usr/bin/python3.11\n"
     writer.folder("app")
-    for path, text in (("etc/group", group + f"{spec.user}:x:{spec.uid}:\n"), ("etc/passwd", passwd + account)):
+    for path, text in (("etc/group", base.group + f"{spec.user}:x:{spec.uid}:\n"), ("etc/passwd", base.passwd + account)):
         writer.file(path, len(text.encode()), [text.encode()])
     writer.link(f"{PREFIX}/bin/python", "/usr/bin/python3.11")
     for name in ("python3", "python3.11"):

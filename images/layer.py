@@ -8,16 +8,17 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from common.errors import MissingEnvironmentError
+from common.errors import BuildError, MissingEnvironmentError
 from common.files import CHUNK, write_whole
 from images import wheel
 from images.bytecode import Compiler
 from images.layout import Layout
 from images.plan import LayerPlan
+from images.spec import Conflict
 from images.tarball import LayerWriter
 from images.wheel import Files
 
@@ -102,39 +103,66 @@ def make_wheels(root: Path, plan: LayerPlan, tree: Path) -> Layer:
     return make(Layout(root), plan, fill)
 
 
-def make_from_tar(layout: Layout, plan: LayerPlan, tar: Path) -> Layer:
-    """Make a layer of a tar made elsewhere, byte for byte."""
+def make_from_tar(layout: Layout, plan: LayerPlan, tar: Path, digest: str) -> Layer:
+    """Make a layer of a tar made elsewhere, byte for byte.
+
+    Raises:
+        BuildError: the tar's bytes are not those of `digest`; nothing is kept.
+    """
 
     def fill(writer: LayerWriter) -> Files:
         with tar.open("rb") as file:
             while chunk := file.read(CHUNK):
                 writer.raw(chunk)
+        if writer.diff_id() != digest:
+            raise BuildError(
+                "the base was altered on disk", where=str(tar), fix="remove its folder and run `invoke build` again"
+            )
         return {}
 
     return make(layout, plan, fill)
 
 
-def check_conflicts(layers: list[Layer]) -> None:
-    """Refuse an image in which one path has different bytes in two layers.
+def check_conflicts(layers: list[Layer], conflicts: Iterable[Conflict] = ()) -> None:
+    """Refuse an image in which two layers disagree about a path, or a stated conflict was not settled as stated.
 
     Raises:
-        BuildError: naming the path and both packages.
+        BuildError: naming the path and the packages.
     """
     seen: Files = {}
     for layer in layers:
-        for path, (digest, package) in layer.files.items():
-            other = seen.setdefault(path, (digest, package))
-            if other[0] != digest:
+        for path, (state, package) in layer.files.items():
+            other = seen.setdefault(path, (state, package))
+            if other[0] != state:
                 raise wheel.conflict(path, other[1], package)
+    for path, (_, package) in seen.items():
+        above = path.rpartition("/")[0]
+        while above:
+            if above in seen:
+                raise wheel.conflict(above, seen[above][1], package)
+            above = above.rpartition("/")[0]
+    for stated in conflicts:
+        if seen.get(stated.path, ("", ""))[1] != stated.keep:
+            raise BuildError(f"{stated.keep} does not bring the file it is to keep", where=stated.path, fix="mend image.toml")
 
 
 def sweep(layout: Layout) -> int:
-    """Remove layers that no listed image holds, notes first; returns the bytes freed."""
+    """Remove layers that no listed image holds, notes first; returns the bytes freed. Only under the build's lock."""
     needed = layout.referenced()
     for note in _notes(layout).glob("*.json"):
-        if json.loads(note.read_text())["digest"] not in needed:
+        if _digest(note) not in needed:
             note.unlink()
+    # What builds left that were killed; the caller holds the lock, so none is running.
+    for unfinished in [*layout.blobs.glob(".*"), *_notes(layout).glob(".*")]:
+        unfinished.unlink()
     return layout.sweep(needed)
+
+
+def _digest(note: Path) -> str:
+    try:
+        return str(json.loads(note.read_text())["digest"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _notes(layout: Layout) -> Path:

@@ -78,9 +78,12 @@ def push(registry: str, proven: frozenset[str]) -> str:
         BuildError: nothing was built.
         RegistryError: the registry refuses, fails, or holds another digest than was pushed; nothing is recorded.
         UsageError: `registry` is no registry.
+        LockError: `lockfiles/images.lock` was edited into something else; nothing is sent.
     """
-    built = receipt.read()
     target = Registry.parse(registry or host.REGISTRY)
+    built = receipt.read()
+    if images_lock.path().exists():
+        images_lock.read()  # a lock that cannot be written to is found out before anything is sent
     if not registry:
         host.start_registry()
     for image in built.images:

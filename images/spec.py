@@ -118,6 +118,13 @@ def read(role: str) -> ImageSpec:
     own = _load(file, _OWN, _OPTIONAL)
     conflicts = [Conflict(**e) for e in _tables(file, own.pop("conflicts", []), ("path", "keep", "drop", "reason"))]
     errors = [RecordError(**e) for e in _tables(file, own.pop("record_errors", []), ("package", "version", "path", "reason"))]
+    if own["ports"] and not all(type(port) is int and 0 < port < 65536 for port in own["ports"]):
+        raise UsageError("ports must be numbers from 1 to 65535", where=paths.shown(file), fix="mend it")
+    if shared["uid"] < 1000:
+        where = paths.shown(paths.IMAGES / "shared.toml")
+        raise UsageError(
+            f"uid {shared['uid']} is root's or a system account's", where=where, fix="images run as an ordinary user"
+        )
     env = {**shared.pop("env"), **own.pop("env", {})}
     return ImageSpec(
         role=role,

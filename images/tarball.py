@@ -21,6 +21,10 @@ ZSTD_VERSION = ".".join(map(str, zstandard.ZSTD_VERSION))
 _PIECE = 1 << 20
 
 
+class LayerWriteError(OSError):
+    """The layer's own file cannot be written; every other OSError comes from what goes into it."""
+
+
 class LayerWriter:
     """Writes one layer into an open file."""
 
@@ -80,12 +84,17 @@ class LayerWriter:
         """Append tar's end mark, two zero blocks (POSIX.1-2017 pax, "ustar Interchange Format")."""
         self.raw(bytes(2 * tarfile.BLOCKSIZE))
 
-    def close(self) -> tuple[str, str]:
-        """Finish; returns the digests of the compressed and of the uncompressed bytes."""
+    def diff_id(self) -> str:
+        """The digest of the uncompressed bytes so far."""
         self._flush(bytes(self._pending))
         self._pending.clear()
+        return f"sha256:{self._inner.hexdigest()}"
+
+    def close(self) -> tuple[str, str]:
+        """Finish; returns the digests of the compressed and of the uncompressed bytes."""
+        diff_id = self.diff_id()
         self._emit(self._compressor.flush())
-        return f"sha256:{self._outer.hexdigest()}", f"sha256:{self._inner.hexdigest()}"
+        return f"sha256:{self._outer.hexdigest()}", diff_id
 
     def _flush(self, piece: bytes) -> None:
         self._inner.update(piece)
@@ -95,7 +104,10 @@ class LayerWriter:
     def _emit(self, data: bytes) -> None:
         self._outer.update(data)
         self.size += len(data)
-        self._out.write(data)
+        try:
+            self._out.write(data)
+        except OSError as problem:
+            raise LayerWriteError(problem.errno, problem.strerror) from None
 
 
 def _header(path: str, kind: bytes, size: int, mode: int, *, target: str = "", owner: int = 0) -> bytes:

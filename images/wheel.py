@@ -26,16 +26,18 @@ from installer.utils import Scheme, construct_record_file, fix_shebang
 from common.errors import BuildError, PinwheelError
 from common.files import CHUNK
 from images.bytecode import Compiler
-from images.tarball import LayerWriter
+from images.tarball import LayerWriteError, LayerWriter
 from lockfiles import store
 from lockfiles.model import Wheel
 
 PREFIX = "opt/venv"
 SITE = f"{PREFIX}/lib/python3.11/site-packages"
+# "sha256 or better" (binary distribution format, "The .dist-info directory").
+_ALGORITHMS = ("sha256", "sha384", "sha512")
 _INTERPRETER = f"/{PREFIX}/bin/python"
 
 
-# Path in the image → (sha256 of its bytes, the package that brought it), for what a layer holds.
+# Path in the image → (sha256 of its bytes, `+x` when executable; the package that brought it), for what a layer holds.
 Files = dict[str, tuple[str, str]]
 
 
@@ -47,6 +49,7 @@ class _Source(WheelFile):
         WheelSource.__init__(self, distribution, version)
         self._zipfile = archive
         self._wheel, self._excused = wheel, excused
+        self.met: set[str] = set()
 
     def get_contents(self) -> Iterator[WheelContentElement]:
         """See WheelSource."""
@@ -74,6 +77,7 @@ class _Source(WheelFile):
                 raise refused(self._wheel, path, "has no hash in RECORD")
             with self._zipfile.open(info) as stream:
                 if (self._wheel.name, path) in self._excused:
+                    self.met.add(path)
                     record = (path, "", "")
                 yield record, cast(BinaryIO, _Entry(stream, info.file_size, record, self._wheel)), bool(mode & 0o111)
 
@@ -94,6 +98,8 @@ class _Entry:
         """
         path, expected, size = self._record
         algorithm = expected.partition("=")[0] or "sha256"
+        if algorithm not in _ALGORITHMS:
+            raise refused(self._wheel, path, f"has a {algorithm} hash in RECORD, which proves nothing")
         digest = hashlib.new(algorithm)
         done = 0
         while chunk := self._stream.read(CHUNK):
@@ -122,6 +128,7 @@ class _Destination(WheelDestination):
             "headers": f"{PREFIX}/include/site/python3.11/{name}",
         }
         self._bytecode: dict[str, bytes] = {}
+        self.met: set[str] = set()
 
     def write_script(self, name: str, module: str, attr: str, section: str) -> RecordEntry:
         """See WheelDestination."""
@@ -169,6 +176,8 @@ class _Destination(WheelDestination):
                     source.append(chunk)
                 yield chunk
 
+        if target in self._dropped:
+            self.met.add(target)
         known = target in self._dropped or target in self._files
         if known:
             for _ in through():
@@ -176,9 +185,10 @@ class _Destination(WheelDestination):
         else:
             self._writer.file(target, size, through(), executable=executable)
         hashed = digest.digest()
+        state = hashed.hex() + ("+x" if executable else "")
         if target not in self._dropped:
-            other = self._files.setdefault(target, (hashed.hex(), self._wheel.name))
-            if other[0] != hashed.hex():
+            other = self._files.setdefault(target, (state, self._wheel.name))
+            if other[0] != state:
                 raise conflict(target, other[1], self._wheel.name)
             if source is not None and not known:
                 self._compile(scheme, path, target, b"".join(source))
@@ -209,7 +219,7 @@ def add(
     compiler: Compiler,
     files: Files,
     *,
-    dropped: frozenset[str] = frozenset(),
+    dropped: frozenset[tuple[str, str]] = frozenset(),
     excused: frozenset[tuple[str, str]] = frozenset(),
 ) -> None:
     """Install a wheel into a layer.
@@ -219,7 +229,7 @@ def add(
         writer: the layer.
         compiler: a fresh interpreter of the image.
         files: what the layer holds so far; added to.
-        dropped: paths that another package's file wins.
+        dropped: (package, path in the image) whose file loses to another package's.
         excused: (package, path in its wheel) whose RECORD entry is known to be wrong.
 
     Raises:
@@ -227,13 +237,20 @@ def add(
         BuildError: the wheel is broken, lies about itself, or reaches outside its folder.
     """
     path = store.verified(wheel.artifact)
+    mine = frozenset(place for package, place in dropped if package == wheel.name)
     try:
         with zipfile.ZipFile(path) as archive, warnings.catch_warnings():
             # installer warns of bytecode inside wheels and leaves it out; ours replaces it.
             warnings.simplefilter("ignore", RuntimeWarning)
-            destination = _Destination(wheel, writer, compiler, files, dropped)
-            install(_Source(archive, wheel, excused), destination, {"INSTALLER": b"pinwheel\n"})
-    except (PinwheelError, OSError):
+            destination = _Destination(wheel, writer, compiler, files, mine)
+            source = _Source(archive, wheel, excused)
+            install(source, destination, {"INSTALLER": b"pinwheel\n"})
+            unmet = sorted((mine - destination.met) | ({p for n, p in excused if n == wheel.name} - source.met))
+            if unmet:
+                raise BuildError(
+                    f"{wheel.name} has no such conflict or wrong RECORD", where=unmet[0], fix="take it out of image.toml"
+                )
+    except (PinwheelError, LayerWriteError):
         raise
     except Exception as problem:  # noqa: BLE001 - a hostile archive makes zipfile, csv and installer raise anything
         raise BuildError(

@@ -125,8 +125,8 @@ def fetch(debs: tuple[Deb, ...]) -> None:
     while after the list has moved on.
 
     Raises:
-        LockError: a deb is gone from the mirror (named, with its successor), or has other bytes.
-        MissingEnvironmentError: no apt, no network.
+        LockError: a deb is gone from the mirror; named, with its successor.
+        MissingEnvironmentError: no apt, no network, no disk, or a mirror that serves other bytes than it lists.
     """
     missing = [deb for deb in debs if not store.has(deb.artifact)]
     if not missing:
@@ -136,7 +136,14 @@ def fetch(debs: tuple[Deb, ...]) -> None:
         by_name = {available.deb.name: available for available in known.values()}
         with tempfile.TemporaryDirectory(prefix="pinwheel-debs-") as scratch:
             listed = {deb: [known[deb.artifact.sha256].address] for deb in missing if deb.artifact.sha256 in known}
-            _download(apt, listed, Path(scratch))
+            said = _download(apt, listed, Path(scratch))
+            failed = [deb for deb in listed if not store.has(deb.artifact)]
+            if failed:
+                raise MissingEnvironmentError(
+                    f"{failed[0].name} {failed[0].version} cannot be fetched, or the mirror's bytes are not those of the lock",
+                    where=f"sha256 {failed[0].artifact.sha256}; {said}",
+                    fix="check the network, the disk and the mirror",
+                )
             gone = {deb: _guesses(deb, by_name, apt.bases()) for deb in missing if deb not in listed}
             _download(apt, gone, Path(scratch))
     still = [deb for deb in missing if not store.has(deb.artifact)]
@@ -151,19 +158,23 @@ def fetch(debs: tuple[Deb, ...]) -> None:
         )
 
 
-def _download(apt: _Apt, wanted: dict[Deb, list[str]], scratch: Path) -> None:
+def _download(apt: _Apt, wanted: dict[Deb, list[str]], scratch: Path) -> str:
+    """Put into the store what arrives whole; returns the last that apt said."""
     triples: list[str] = []
+    said = ""
     for deb, addresses in wanted.items():
         for number, address in enumerate(addresses):
             triples += [address, str(scratch / f"{number}-{deb.artifact.sha256}"), f"SHA256:{deb.artifact.sha256}"]
     if triples:
         # Its exit code is not asked: what arrived whole is kept, what did not is named by the caller.
-        run([_HELPER, *apt.options, "-qq", "download-file", *triples], missing=_DEBIAN_ONLY)
+        result = run([_HELPER, *apt.options, "-qq", "download-file", *triples], missing=_DEBIAN_ONLY)
+        said = (result.stderr.strip().splitlines() or [""])[-1]
     for deb, addresses in wanted.items():
         for number in range(len(addresses)):
             arrived = scratch / f"{number}-{deb.artifact.sha256}"
             if arrived.is_file() and not store.has(deb.artifact):
                 store.add_file(deb.artifact, arrived)
+    return said
 
 
 def _guesses(deb: Deb, by_name: dict[str, _Available], bases: tuple[str, ...]) -> list[str]:

@@ -43,7 +43,11 @@ def path() -> Path:
 
 
 def write(images: Iterable[PinnedImage]) -> None:
-    """Write the lock, whole or not at all; images that are not named keep their line."""
+    """Write the lock, whole or not at all; images that are not named keep their line.
+
+    Raises:
+        LockError: the lock that is there was edited into something else.
+    """
     merged = {image.name: image for image in read()} if path().exists() else {}
     merged |= {image.name: image for image in images}
     tables = [
@@ -72,4 +76,6 @@ def read() -> tuple[PinnedImage, ...]:
     except FileNotFoundError:
         raise LockError("no image was pushed yet", where=paths.shown(path()), fix="run `invoke push` first") from None
     except (ValueError, KeyError, TypeError) as problem:
-        raise LockError(f"not an images lock: {problem}", where=paths.shown(path()), fix="run `invoke push` again") from None
+        raise LockError(
+            f"not an images lock: {problem}", where=paths.shown(path()), fix="restore it from git, or remove it and push again"
+        ) from None

@@ -23,11 +23,19 @@ def url() -> str:
     """The simple index the user has configured, else the one pip itself would ask.
 
     Read from UV_DEFAULT_INDEX, UV_INDEX_URL, then pip's configuration (PIP_INDEX_URL and its files).
+
+    Raises:
+        MissingEnvironmentError: pip cannot read its configuration; another index than the user's is never asked instead.
     """
     for variable in ("UV_DEFAULT_INDEX", "UV_INDEX_URL"):
         if value := os.environ.get(variable):
             return value
-    said = run([sys.executable, "-m", "pip", "config", "list"])
+    said = run(
+        [sys.executable, "-m", "pip", "config", "list"],
+        error=MissingEnvironmentError,
+        what="reading your pip configuration",
+        fix="mend it; `pip config debug` shows its files",
+    )
     for line in said.stdout.splitlines():
         key, _, value = line.partition("=")
         if key in {":env:.index-url", "global.index-url", "user.index-url", "site.index-url"}:
@@ -48,7 +56,7 @@ class Locator:
     def __init__(self, http: requests.Session) -> None:
         self._http = http
         self._client: pypi_simple.PyPISimple | None = None
-        self._pages: dict[str, dict[str, str]] = {}
+        self._pages: dict[str, dict[str, tuple[str, str]]] = {}
         self._guard = threading.Lock()
 
     def __call__(self, artifact: Artifact) -> str:
@@ -68,14 +76,20 @@ class Locator:
             known = _page(client, project)
             with self._guard:
                 self._pages[project] = known
-        if artifact.file not in known:
+        address, digest = known.get(artifact.file, ("", ""))
+        if digest not in ("", artifact.sha256):
+            raise LockError(
+                f"{artifact.file}: your index says sha256 {digest}, the lock says {artifact.sha256}",
+                fix="the index serves an altered file; if it is meant, run `invoke lock`",
+            )
+        if not address:
             raise LockError(
                 f"{artifact.file} is not on your index any more", fix=f"`invoke lock --upgrade {project}` takes another version"
             )
-        return known[artifact.file]
+        return address
 
 
-def _page(client: pypi_simple.PyPISimple, project: str) -> dict[str, str]:
+def _page(client: pypi_simple.PyPISimple, project: str) -> dict[str, tuple[str, str]]:
     try:
         page = client.get_project_page(project)
     except pypi_simple.NoSuchProjectError:
@@ -85,4 +99,4 @@ def _page(client: pypi_simple.PyPISimple, project: str) -> dict[str, str]:
             f"your package index does not answer for {project}: {type(problem).__name__}",
             fix="check the network and your uv or pip configuration",
         ) from None
-    return {package.filename: package.url for package in page.packages}
+    return {package.filename: (package.url, package.digests.get("sha256", "")) for package in page.packages}

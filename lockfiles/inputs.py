@@ -137,5 +137,5 @@ def _mapping(file: Path, body: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def _digest(body: dict[str, Any]) -> str:
-    text = json.dumps({"format": FORMAT, **body}, sort_keys=True, separators=(",", ":"))
+    text = json.dumps({"format": FORMAT, **body}, sort_keys=True, separators=(",", ":"), default=repr)
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()

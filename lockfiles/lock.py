@@ -20,6 +20,8 @@ from common.files import write_whole
 from lockfiles import debian, index, inputs, model, sdist, store, wheels
 from lockfiles.model import Artifact, BaseLock, SetLock, Wheel
 
+# What every image promises, and its users' configurations rely on.
+PYTHON = "3.11.2"
 _RELOCK = "run `invoke lock`"
 _Lock = TypeVar("_Lock", BaseLock, SetLock)
 
@@ -45,17 +47,22 @@ def write_all(upgrade: str = "") -> str:
         debs = debian.resolve(wanted)
         notes.append(f"{len(debs)} debs, {console.size(sum(d.artifact.size for d in debs))}")
     base = BaseLock(wanted.digest, _today(), debs)
-    model.write_base(_keep_date(base, model.read_base))
+    _check_python(base)
+    locks = []
     for name in inputs.set_names():
         lock = _resolve_set(name, base, {**kept[""], **kept.get(name, {})})
-        model.write_set(_keep_date(lock, partial(model.read_set, name)))
+        locks.append(lock)
         kept[""] |= {wheel.name: wheel.version for wheel in lock.wheels}
-    _show_moves(before, _locked_versions())
     with console.step("resolving the toolkit") as notes:
-        preferred = "" if upgrade == "all" or not _toolkit().exists() else _toolkit().read_text()
-        body = wheels.resolve_toolkit(paths.ROOT / "pyproject.toml", preferred)
+        preferred = _toolkit().read_text() if _toolkit().exists() else ""
+        body = wheels.resolve_toolkit(paths.ROOT / "pyproject.toml", preferred, upgrade)
         notes.append(f"{sum(1 for line in body.splitlines() if line[:1].isalnum())} packages")
+    # Only now, when everything resolved: a failure above leaves every lock as it was.
+    model.write_base(_keep_date(base, model.read_base))
+    for lock in locks:
+        model.write_set(_keep_date(lock, partial(model.read_set, lock.name)))
     write_whole(_toolkit(), _toolkit_head(body) + body)
+    _show_moves(before, _locked_versions())
     return f"locked {', '.join(('base', *inputs.set_names(), 'toolkit'))}"
 
 
@@ -70,6 +77,7 @@ def check() -> str:
     """
     base = model.read_base()
     _fresh("base", base.inputs, inputs.read_base().digest)
+    _check_python(base)
     python, glibc = base.version("python3.11"), base.version("libc6")
     runnable = set(wheels.platform_tags(python, glibc))
     for name in inputs.set_names():
@@ -129,8 +137,9 @@ def _kept(before: dict[str, dict[str, str]], upgrade: str) -> dict[str, dict[str
     if upgrade == "all":
         return {"": {}}
     package = canonicalize_name(upgrade)
-    if upgrade and not any(package in versions for versions in before.values()):
-        raise UsageError(f"no set holds {upgrade}", where="lockfiles/", fix="name a locked package, or `all`")
+    toolkit = _toolkit().read_text() if _toolkit().exists() else ""
+    if upgrade and not any(package in versions for versions in before.values()) and f"\n{package}==" not in toolkit:
+        raise UsageError(f"no lock holds {upgrade}", where="lockfiles/", fix="name a locked package, or `all`")
     kept = {name: {n: v for n, v in versions.items() if n != package} for name, versions in before.items()}
     return {**kept, "": {n: v for versions in kept.values() for n, v in versions.items()}}
 
@@ -187,6 +196,15 @@ def _keep_date(new: _Lock, read: Callable[[], _Lock]) -> _Lock:
     except LockError:
         return new
     return replace(new, date=old.date) if replace(new, date=old.date) == old else new
+
+
+def _check_python(base: BaseLock) -> None:
+    if base.version("python3.11") != PYTHON:
+        raise LockError(
+            f"the base has Python {base.version('python3.11')}, the images promise {PYTHON}",
+            where="lockfiles/base.lock",
+            fix="Debian 12 has no other; check apt's sources",
+        )
 
 
 def _fresh(name: str, locked: str, current: str) -> None:

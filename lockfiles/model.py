@@ -199,7 +199,9 @@ def _keys(entry: dict[str, Any], needed: set[str], known: set[str], name: str, w
 
 def _checksum(body: dict[str, Any]) -> str:
     rest = {key: value for key, value in body.items() if key != "checksum"}
-    return "sha256:" + hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return (
+        "sha256:" + hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":"), default=repr).encode()).hexdigest()
+    )
 
 
 def _write(name: str, head: dict[str, Any], table: str, entries: dict[str, dict[str, Any]]) -> None:

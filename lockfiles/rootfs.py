@@ -12,11 +12,13 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from common import console, paths
 from common.apt import RELEASE
 from common.errors import BuildError
 from common.files import sha256_bytes, sha256_file
+from common.refs import check_digest
 from common.run import run
 from lockfiles import store
 from lockfiles.model import BaseLock, Deb
@@ -25,6 +27,18 @@ from lockfiles.model import BaseLock, Deb
 EPOCH = 1686355200
 # Bumped when the rules below change: a new base layer for the same debs.
 _FORMAT = 1
+
+# All that the tools get of an environment: TAR_OPTIONS and its like would change the bytes.
+_ENVIRONMENT = {
+    "SOURCE_DATE_EPOCH": str(EPOCH),
+    "LC_ALL": "C.UTF-8",
+    "TZ": "UTC",
+    "DEBIAN_FRONTEND": "noninteractive",
+    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/nonexistent",
+    # Where, not what.
+    "TMPDIR": tempfile.gettempdir(),
+}
 
 # What a running container never reads. Copyright files stay: licences ask for it.
 _EXCLUDED = (
@@ -82,7 +96,8 @@ def _write_tar(lock: BaseLock, target: Path) -> None:
         argv += [RELEASE, target, f"deb [trusted=yes] copy:{repository} ./"]
         run(
             argv,
-            env={"SOURCE_DATE_EPOCH": str(EPOCH), "LC_ALL": "C.UTF-8", "TZ": "UTC", "DEBIAN_FRONTEND": "noninteractive"},
+            env=_ENVIRONMENT,
+            inherit=False,
             error=BuildError,
             what="laying out the base (mmdebstrap)",
             fix="PINWHEEL_VERBOSE=1 shows the command",
@@ -96,10 +111,12 @@ class Rootfs:
     Attributes:
         tar: what the base layer is made from.
         tree: the same unpacked, for running the image's own interpreter on this machine; no layer comes from it.
+        digest: of the tar, when it was made.
     """
 
     tar: Path
     tree: Path
+    digest: str
 
 
 def made(lock: BaseLock, home: Path | None = None) -> Rootfs:
@@ -119,11 +136,30 @@ def made(lock: BaseLock, home: Path | None = None) -> Rootfs:
     # Two builds at once: the second waits and finds it done.
     with (home / ".lock").open("w") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
-        if not ((target / "base.tar").is_file() and (target / "tree/etc/passwd").is_file()):
+        _hold(target)
+        if not (target / "tree/etc/passwd").is_file() or _recorded(target) is None:
             with console.step(f"laying out the base from {len(lock.debs)} debs") as notes:
                 _lay_out(lock, home, target)
                 notes.append(console.size((target / "base.tar").stat().st_size))
-    return Rootfs(target / "base.tar", target / "tree")
+    return Rootfs(target / "base.tar", target / "tree", _recorded(target) or "")
+
+
+# Open for as long as this process lives: what is held here, another process does not remove.
+_held: list[IO[str]] = []
+
+
+def _hold(target: Path) -> None:
+    file = target.with_suffix(".used").open("a")
+    fcntl.flock(file, fcntl.LOCK_SH)
+    _held.append(file)
+
+
+def _recorded(target: Path) -> str | None:
+    """The digest that base.tar had when it was made."""
+    try:
+        return check_digest((target / "base.tar.digest").read_text()) if (target / "base.tar").is_file() else None
+    except (OSError, ValueError):
+        return None
 
 
 def _lay_out(lock: BaseLock, home: Path, target: Path) -> None:
@@ -131,14 +167,23 @@ def _lay_out(lock: BaseLock, home: Path, target: Path) -> None:
         new = Path(scratch) / "new"
         (new / "tree").mkdir(parents=True)
         _write_tar(lock, new / "base.tar")
-        run(
-            ["tar", "-C", new / "tree", "--numeric-owner", "-xf", new / "base.tar"], error=BuildError, what="unpacking the base"
-        )
-        # Only the newest base is kept: each is a gigabyte.
+        argv: list[str | Path] = ["tar", "-C", new / "tree", "--numeric-owner", "-xf", new / "base.tar"]
+        run(argv, env=_ENVIRONMENT, inherit=False, error=BuildError, what="unpacking the base")
+        (new / "base.tar.digest").write_text(sha256_file(new / "base.tar"))
+        # Only the newest base is kept, each is a gigabyte; and those that a running build still uses.
         for old in home.iterdir():
-            if old.is_dir() and not old.name.startswith("."):
+            if old.is_dir() and not old.name.startswith(".") and (old == target or not _used(old)):
                 shutil.rmtree(old, ignore_errors=True)
         new.replace(target)
+
+
+def _used(old: Path) -> bool:
+    with old.with_suffix(".used").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _write_repository(lock: BaseLock, target: Path) -> None:

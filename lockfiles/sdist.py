@@ -20,14 +20,15 @@ from lockfiles import rootfs, store
 from lockfiles.inputs import SdistInput
 from lockfiles.model import Artifact, BaseLock, SetLock, Wheel
 
+_OURS = "it is made on this machine, and came out otherwise than when it was locked; run `invoke lock`, or report it"
 # Runs inside the base: unpacks nothing, asks no network, sees only the source tree and the build backend.
 _BUILD = """
 import os, sys
 os.umask(0o022)
-os.chdir("{work}/source")
-sys.path[:0] = ["{work}/backend"]
+os.chdir("/tmp/sdist/source")
+sys.path[:0] = ["/tmp/sdist/backend"]
 import setuptools.build_meta as backend
-print("WHEEL=" + backend.build_wheel("{work}/wheel"))
+print("WHEEL=" + backend.build_wheel("/tmp/sdist/wheel"))
 """
 
 
@@ -47,44 +48,39 @@ def build(lock: BaseLock, sdist: Artifact, backend: Artifact, target: Path) -> P
         BuildError: the build fails; with the end of its output.
         LockError: sdist or backend are not what the lock says.
     """
-    tree = rootfs.made(lock).tree
-    work = Path(tempfile.mkdtemp(dir=tree / "tmp", prefix="sdist-"))
-    try:
-        for name in ("source", "backend", "wheel"):
-            (work / name).mkdir()
+    with tempfile.TemporaryDirectory(prefix="pinwheel-sdist-") as scratch:
+        # A copy: the package's own code runs in it as root, and the base is used for other things.
+        tree = Path(scratch) / "tree"
+        run(["cp", "-a", "--reflink=auto", rootfs.made(lock).tree, tree], error=BuildError, what="copying the base")
+        work = tree / "tmp" / "sdist"
+        for name in ("backend", "wheel"):
+            (work / name).mkdir(parents=True)
         try:
             with tarfile.open(store.verified(sdist)) as archive:
                 # The "data" filter refuses absolute paths, "..", and links that leave the tree (PEP 706).
                 archive.extractall(work / "unpacked", filter="data")
         except tarfile.TarError as problem:
-            raise BuildError(
-                f"{sdist.file} is a broken or hostile archive: {problem}", fix="report it to its authors"
-            ) from None
+            fix = "report it to its authors"
+            raise BuildError(f"{sdist.file} is a broken or hostile archive: {problem}", fix=fix) from None
         top = list((work / "unpacked").iterdir())
         if len(top) != 1:
             raise BuildError(f"{sdist.file}: more than one folder at the top", fix="it is no sdist (PEP 517)")
-        top[0].rename(work / "source" / "tree")
+        top[0].rename(work / "source")
         with zipfile.ZipFile(store.verified(backend)) as archive_zip:
             archive_zip.extractall(work / "backend")  # noqa: S202
-        inside = f"/tmp/{work.name}"  # noqa: S108
-        script = _BUILD.format(work=inside).replace('source")', 'source/tree")')
-        # Absolute times of the tree do not count: the wheel's are set by the epoch.
         argv: list[str | Path] = ["unshare", "--net", f"--root={tree}"]
         argv += [] if os.geteuid() == 0 else ["--map-root-user"]
-        argv += [
-            "/usr/bin/env",
-            "-i",
-            f"SOURCE_DATE_EPOCH={rootfs.EPOCH}",
-            "PATH=/usr/bin:/bin",
-            "LC_ALL=C.UTF-8",
-            "HOME=/tmp",
-        ]
-        argv += ["/usr/bin/python3.11", "-S", "-c", script]
-        said = run(argv, error=BuildError, what=f"building {sdist.file} to a wheel", fix="the package's own build failed")
+        argv += ["/usr/bin/python3.11", "-S", "-c", _BUILD]
+        env = {
+            "SOURCE_DATE_EPOCH": str(rootfs.EPOCH),
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "LC_ALL": "C.UTF-8",
+            "HOME": "/tmp",  # noqa: S108 - inside
+        }
+        what, fix = f"building {sdist.file} to a wheel", "the package's own build failed"
+        said = run(argv, env=env, inherit=False, error=BuildError, what=what, fix=fix)
         name = said.stdout.rpartition("WHEEL=")[2].strip()
         return Path(shutil.copy(work / "wheel" / name, target / name))
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def lock_built(base: BaseLock, wanted: SdistInput, sdist: Artifact, backend: Artifact) -> Wheel:
@@ -158,11 +154,12 @@ def make_missing(base: BaseLock, lock: SetLock) -> None:
         if store.has(wheel.artifact):
             continue
         if wheel.shim:
-            with store.adding(wheel.artifact) as out:
+            with store.adding(wheel.artifact, fix=_OURS) as out:
                 out.write(shim_bytes(wheel.name, wheel.version)[1])
         elif wheel.sdist:
             with tempfile.TemporaryDirectory(prefix="pinwheel-sdist-") as scratch, console.step(f"building {wheel.sdist.file}"):
-                store.add_file(wheel.artifact, build(base, wheel.sdist, backend_of(lock), Path(scratch)))
+                made = build(base, wheel.sdist, backend_of(lock), Path(scratch))
+                store.add_file(wheel.artifact, made, fix=_OURS)
 
 
 def backend_of(lock: SetLock) -> Artifact:

@@ -66,8 +66,12 @@ def verified(artifact: Artifact) -> Path:
 
 
 @contextmanager
-def adding(artifact: Artifact) -> Iterator[IO[bytes]]:
+def adding(artifact: Artifact, *, fix: str = "") -> Iterator[IO[bytes]]:
     """Open a file that becomes the artifact when the block ends, if its bytes are the artifact's.
+
+    Args:
+        artifact: what it must become.
+        fix: what the user can do about other bytes; default: what fits a download.
 
     Raises:
         LockError: they are not; nothing is kept.
@@ -81,25 +85,25 @@ def adding(artifact: Artifact) -> Iterator[IO[bytes]]:
             yield out
             out.flush()
             out.seek(0)
-            _check(artifact, out)
+            _check(artifact, out, fix or _ALTERED)
         Path(name).chmod(0o444)
         Path(name).replace(target)
     except OSError as problem:
         if problem.errno == errno.ENOSPC:
-            fix = "free some, or set PINWHEEL_CACHE to another disk"
-            raise MissingEnvironmentError("no space left for the store", where=str(target.parent), fix=fix) from None
+            free = "free some, or set PINWHEEL_CACHE to another disk"
+            raise MissingEnvironmentError("no space left for the store", where=str(target.parent), fix=free) from None
         raise
     finally:
         Path(name).unlink(missing_ok=True)
 
 
-def add_file(artifact: Artifact, source: Path) -> None:
+def add_file(artifact: Artifact, source: Path, *, fix: str = "") -> None:
     """Copy a file into the store.
 
     Raises:
         LockError: its bytes are not the artifact's.
     """
-    with adding(artifact) as out, source.open("rb") as file:
+    with adding(artifact, fix=fix) as out, source.open("rb") as file:
         while chunk := file.read(CHUNK):
             out.write(chunk)
 
@@ -160,13 +164,13 @@ def _download(artifact: Artifact, locate: Callable[[Artifact], str], session: re
 _ALTERED = "the index or a proxy serves an altered file; if it is meant, run `invoke lock`"
 
 
-def _check(artifact: Artifact, file: IO[bytes]) -> None:
+def _check(artifact: Artifact, file: IO[bytes], fix: str) -> None:
     digest = hashlib.sha256()
     while chunk := file.read(CHUNK):
         digest.update(chunk)
     actual = digest.hexdigest()
     if actual != artifact.sha256:
-        raise LockError(f"{artifact.file}: fetched bytes are sha256 {actual}, the lock says {artifact.sha256}", fix=_ALTERED)
+        raise LockError(f"{artifact.file}: the bytes are sha256 {actual}, the lock says {artifact.sha256}", fix=fix)
 
 
 def _reason(problem: requests.RequestException) -> str:

@@ -85,12 +85,13 @@ def resolve(wanted: SetInput, python: str, glibc: str, preferred: Mapping[str, s
     return {canonicalize_name(package["name"]): package for package in body["packages"]}
 
 
-def resolve_toolkit(pyproject: Path, preferred: str) -> str:
+def resolve_toolkit(pyproject: Path, preferred: str, upgrade: str) -> str:
     """Resolve Pinwheel's own dependencies, for every platform, as requirements with hashes.
 
     Args:
         pyproject: names the dependencies.
         preferred: requirements whose versions are kept where possible; may be empty.
+        upgrade: a package that may move, `all`, or nothing.
 
     Raises:
         LockError, MissingEnvironmentError: as `resolve`.
@@ -108,6 +109,8 @@ def resolve_toolkit(pyproject: Path, preferred: str) -> str:
             "--python-version",
             "3.11",
         ]
+        if upgrade:
+            argv += ["--upgrade"] if upgrade == "all" else ["--upgrade-package", upgrade]
         argv += ["--extra", "test", "--generate-hashes", "--no-header", "--output-file", target, pyproject]
         _uv(argv, "pyproject.toml does not resolve")
         # uv's "via" comments name the project by its path when it has one; only the package names are kept.
@@ -127,14 +130,16 @@ def choose(package: dict[str, Any], tags: Iterable[Tag], where: str) -> Artifact
         _, _, build, wheel_tags = parse_wheel_filename(file)
         best = min((rank[tag] for tag in wheel_tags if tag in rank), default=None)
         if best is not None:
-            fitting.append((best, tuple(-part if isinstance(part, int) else 0 for part in build), file, wheel))
+            fitting.append((best, build, file, wheel))
     if not fitting:
         raise LockError(
             f"{package['name']} {package['version']} has no wheel that the base can run",
             where=where,
             fix=f"name it under [sdists.{package['name']}] to build it from source, or pin another version",
         )
-    _, _, file, wheel = min(fitting, key=lambda item: item[:3])
+    # Of equal tags the highest build wins; none is lower than any (binary distribution format, "File name convention").
+    fitting.sort(key=lambda item: (-item[0], item[1]))
+    _, _, file, wheel = fitting[-1]
     return Artifact(file, int(wheel["size"]), str(wheel["hashes"]["sha256"]))
 
 

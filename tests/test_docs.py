@@ -73,7 +73,7 @@ def test_no_package_registry_is_named_in_what_git_tracks() -> None:
             assert not [host for host in names if host.encode() in data], name
 
 
-def test_the_module_rule_of_three_hundred_lines_holds() -> None:
+def test_modules_stay_around_three_hundred_lines() -> None:
     for folder in ("common", "lockfiles", "images", "smoke", "k8s"):
         for file in (paths.ROOT / folder).rglob("*.py"):
             assert len(file.read_text().splitlines()) <= 320, file

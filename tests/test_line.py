@@ -21,7 +21,6 @@ from common.errors import BuildError
 from common.files import sha256_bytes
 from common.run import run
 from images import receipt as built
-from lockfiles import images_lock
 from smoke import receipt as proven
 
 pytestmark = pytest.mark.line
@@ -46,7 +45,7 @@ def readme_command() -> list[str]:
 @pytest.fixture(scope="module")
 def line() -> Line:
     """Run the README's first command in this checkout, with its output shown as it comes."""
-    before = images_lock.path().read_text() if images_lock.path().exists() else ""
+    before = run(["git", "-C", paths.ROOT, "show", "HEAD:lockfiles/images.lock"], error=BuildError).stdout
     argv = [sys.executable, "-m", "invoke", *readme_command()]
     env = {**os.environ, "CI": "true"}
     started = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import io
 import os
@@ -197,6 +198,70 @@ def test_a_package_that_comes_goes_or_is_bumped_touches_one_layer(names: list[st
         assert sum(before.get(what) != other.get(what) for what in set(before) | set(other)) == 1
 
 
+def _image(**changes: object) -> spec.ImageSpec:
+    return dataclasses.replace(spec.read("train"), **changes)  # type: ignore[arg-type]
+
+
+def test_a_stated_conflict_of_packages_that_are_not_there_is_refused() -> None:
+    lock = SetLock("x", "", "", "3.11.2", "2.36", (wheel("one", 1), wheel("two", 1)))
+    stale = _image(conflicts=(spec.Conflict("a", "one", "gone", "why"),))
+    with pytest.raises(UsageError, match=r"a conflict of one and gone is stated, but train.lock does not hold that"):
+        plan.wheel_layers(model.read_base(), lock, stale)
+    bumped = _image(record_errors=(spec.RecordError("one", "0.9", "a", "why"),))
+    with pytest.raises(UsageError, match=r"a wrong RECORD of one 0.9 is stated"):
+        plan.wheel_layers(model.read_base(), lock, bumped)
+
+
+def test_a_conflict_touches_the_layer_that_loses_and_no_other() -> None:
+    lock = SetLock("x", "", "", "3.11.2", "2.36", (wheel("one", plan.BIG), wheel("two", plan.BIG), wheel("three", 1)))
+    before = {p.what: p for p in plan.wheel_layers(model.read_base(), lock, _image())}
+    stated = _image(conflicts=(spec.Conflict("a", "one", "two", "why"),))
+    after = {p.what: p for p in plan.wheel_layers(model.read_base(), lock, stated)}
+    assert [what for what in before if before[what].key != after[what].key] == ["two 1.0"]
+    assert after["two 1.0"].dropped == {("two", "a")}
+
+
+def _holding(what: str, **files: tuple[str, str]) -> layer.Layer:
+    paths = {name.replace("_", "/"): value for name, value in files.items()}
+    return layer.Layer(what, what, "", "", 0, 0, paths)
+
+
+def test_layers_that_disagree_about_a_path_are_refused() -> None:
+    layer.check_conflicts([_holding("1", a=("00", "one")), _holding("2", a=("00", "two"))])
+    with pytest.raises(BuildError, match=r"one and two install different bytes at one path \(a\)"):
+        layer.check_conflicts([_holding("1", a=("00", "one")), _holding("2", a=("01", "two"))])
+    with pytest.raises(BuildError, match="one and two install different bytes"):
+        layer.check_conflicts([_holding("1", a=("00", "one")), _holding("2", a=("00+x", "two"))])
+    with pytest.raises(BuildError, match=r"one and two install different bytes at one path \(a\)"):
+        layer.check_conflicts([_holding("1", a=("00", "one")), _holding("2", a_b_c=("00", "two"))])
+
+
+def test_a_conflict_whose_winner_brings_no_such_file_is_refused() -> None:
+    layers = [_holding("1", a=("00", "one"))]
+    layer.check_conflicts(layers, [spec.Conflict("a", "one", "two", "why")])
+    with pytest.raises(BuildError, match=r"two does not bring the file it is to keep \(a\)"):
+        layer.check_conflicts(layers, [spec.Conflict("a", "two", "three", "why")])
+
+
+def test_what_a_killed_build_left_is_swept_and_a_damaged_note_is_no_obstacle(layout: Layout) -> None:
+    kept = layer.make(layout, PLAN, _fill)
+    layout.publish(config.base_image(layout, kept, "3.11.2", "2026-01-02"), "pinwheel-base", "3.11.2")
+    (layout.blobs / ".layer-abc").write_bytes(b"half")
+    (layout.root.parent / "layers" / "bad.json").write_text("{")
+    layer.sweep(layout)
+    assert not (layout.blobs / ".layer-abc").exists()
+    assert not (layout.root.parent / "layers" / "bad.json").exists()
+    assert layer.noted(layout, PLAN) is not None
+
+
+def test_a_base_altered_on_disk_is_refused(layout: Layout, tmp_path: Path) -> None:
+    tar = tmp_path / "base.tar"
+    tar.write_bytes(b"other")
+    with pytest.raises(BuildError, match="the base was altered on disk"):
+        layer.make_from_tar(layout, PLAN, tar, "sha256:" + "0" * 64)
+    assert layer.noted(layout, PLAN) is None
+
+
 @pytest.mark.parametrize("role", spec.roles())
 def test_every_image_stays_below_a_hundred_layers(role: str) -> None:
     image = spec.read(role)
@@ -225,6 +290,8 @@ def test_an_unknown_image_names_those_there_are() -> None:
         ('set = "train"', 'sett = "train"', "missing or unknown key: set, sett"),
         ("ports = [7860]", "ports = 7860", "ports must be a list"),
         ("name =", "name", "not a readable TOML file"),
+        ("ports = [7860]", 'ports = ["7860"]', "ports must be numbers"),
+        ("ports = [7860]", "ports = [70000]", "ports must be numbers"),
         ('title = "LLaMA-Factory training"\n', "", "missing or unknown key: title"),
         ("ports = [7860]", 'ports = [7860]\n[[conflicts]]\npath = "x"', "an entry needs exactly path, keep, drop, reason"),
     ],
@@ -244,9 +311,8 @@ def test_a_misspelt_spec_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_golden_digests(layout: Layout) -> None:
     """A change here is a change of every image's bytes: it must be meant, and plan.FORMAT raised with it."""
-    made = layer.make(
-        layout, PLAN, lambda w: config.fill(spec.read("train"), "root:x:0:0::/root:/bin/sh\n", "root:x:0:\n", "3.11.2", w)
-    )
+    accounts = config.Accounts("root:x:0:0::/root:/bin/sh\n", "root:x:0:\n")
+    made = layer.make(layout, PLAN, lambda w: config.fill(spec.read("train"), accounts, "3.11.2", w))
     image = config.base_image(layout, made, "3.11.2", "2026-01-02")
     assert made.diff_id == GOLDEN_LAYER
     assert image.digest == GOLDEN_MANIFEST

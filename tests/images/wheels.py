@@ -78,7 +78,9 @@ def stored(path: Path) -> Wheel:
     return Wheel(name.replace("_", "-").lower(), version, artifact)
 
 
-def layer_of(*paths: Path, compiler: Compiler | None = None, dropped: frozenset[str] = frozenset()) -> tuple[bytes, Files]:
+def layer_of(
+    *paths: Path, compiler: Compiler | None = None, dropped: frozenset[tuple[str, str]] = frozenset()
+) -> tuple[bytes, Files]:
     """The tar of the layer that these wheels become, and what it says it holds."""
     out, files = io.BytesIO(), Files()
     writer = LayerWriter(out)

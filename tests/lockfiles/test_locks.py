@@ -42,6 +42,8 @@ EDITS = {
     "hash_edited": ("small.lock", r'sha256 = "..', 'sha256 = "ff', "edited by hand"),
     "version_edited": ("small.lock", '"1.0"', '"1.1"', "edited by hand"),
     "line_removed": ("small.lock", '"one" = .*\n', "", "edited by hand"),
+    "date_unquoted": ("small.lock", '"2026-01-02"', "2026-01-02", "edited by hand"),
+    "input_with_a_date": ("small.in", r"requires", "shims = 2026-01-02\nrequires", "shims must be a table"),
     "date_edited": ("small.lock", "2026-01-02", "2026-01-03", "edited by hand"),
     "base_hash_edited": ("base.lock", r'sha256 = "..', 'sha256 = "ff', "edited by hand"),
     "format_of_tomorrow": ("small.lock", "format = 1", "format = 2", "lock format 2"),
@@ -94,6 +96,7 @@ FORGERIES = {
     "unsorted": ("small.lock", r'("one" = .*\n)("two" = .*\n)', r"\2\1", "[wheels] is not sorted"),
     "chosen_for_another_base": ("small.lock", 'python = "3.11.2"', 'python = "3.11.1"', "was chosen for Python 3.11.1"),
     "base_without_python": ("base.lock", '"python3.11" = .*\n', "", "python3.11 is not in the base"),
+    "base_with_another_python": ("base.lock", "3.11.2-6", "3.11.4-1", "the base has Python 3.11.4, the images promise 3.11.2"),
 }
 
 

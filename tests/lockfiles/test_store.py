@@ -90,7 +90,7 @@ def test_a_fetched_file_is_verified_and_fetched_once(server: type[Index]) -> Non
 @pytest.mark.parametrize(
     ("serve", "message"),
     [
-        (answer(DATA[:-1] + bytes([DATA[-1] ^ 1])), "fetched bytes are sha256 .*, the lock says"),
+        (answer(DATA[:-1] + bytes([DATA[-1] ^ 1])), "the bytes are sha256 .*, the lock says"),
         (answer(DATA + b"x"), "more bytes than the lock's 300000"),
     ],
     ids=["altered", "longer"],

@@ -41,6 +41,8 @@ def test_the_tags_are_those_packaging_finds_on_such_a_machine(monkeypatch: pytes
         (["one-1.0-cp311-cp311-manylinux_2_28_aarch64.whl", "one-1.0-py2.py3-none-any.whl"], 1),
         (["one-1.0-cp312-cp312-manylinux_2_28_x86_64.whl", "one-1.0-cp311-none-any.whl"], 1),
         (["one-1.0-1-py3-none-any.whl", "one-1.0-2-py3-none-any.whl"], 1),
+        (["one-1.0-py3-none-any.whl", "one-1.0-1-py3-none-any.whl"], 1),
+        (["one-1.0-2a-py3-none-any.whl", "one-1.0-2b-py3-none-any.whl"], 1),
     ],
 )
 def test_the_best_wheel_the_base_runs_is_chosen(files: list[str], chosen: int) -> None:

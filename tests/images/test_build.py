@@ -1,0 +1,140 @@
+"""A whole build of a small set on the real base's interpreter: repeatable, on any number of cores, and found out when not."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from common.errors import BuildError, MissingEnvironmentError
+from common.files import sha256_file
+from images import build, config, layer, receipt, spec
+from images.layout import Layout
+from images.plan import LayerPlan
+from images.receipt import BuiltImage
+from images.tarball import LayerWriter
+from lockfiles import debian, model, rootfs
+from lockfiles.model import SetLock
+from lockfiles.rootfs import Rootfs
+from tests.images.wheels import make, stored
+
+BASE = model.read_base()
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Rootfs:
+    """The real base's tree with a small tar, so that a build takes a second."""
+    debian.fetch(BASE.debs)
+    real = rootfs.made(BASE)
+    tar = tmp_path_factory.mktemp("base") / "base.tar"
+    with tar.open("wb") as out:
+        writer = LayerWriter(out)
+        for name in ("passwd", "group"):
+            data = (real.tree / "etc" / name).read_bytes()
+            writer.file(f"etc/{name}", len(data), [data])
+        writer.end()
+        writer.close()
+    plain = zstandard.ZstdDecompressor().decompress(tar.read_bytes(), max_output_size=1 << 20)
+    tar.write_bytes(plain)
+    return Rootfs(tar, real.tree, sha256_file(tar))
+
+
+@pytest.fixture
+def recipes(own_folders: Path, monkeypatch: pytest.MonkeyPatch, root: Rootfs) -> list[build._Recipe]:
+    own_folders.mkdir(exist_ok=True)
+    names = ["llamafactory", *(f"small{number}" for number in range(12))]
+    wheels = [
+        stored(
+            make(
+                own_folders,
+                {f"{n}/__init__.py": b"x = {'a', 'b'}\n" * 200},
+                name=n,
+                entry_points=f"[console_scripts]\n{n} = {n}:x\n",
+            )
+        )
+        for n in names
+    ]
+    lock = SetLock("small", "sha256:0", "2026-01-02", "3.11.2", "2.36", tuple(sorted(wheels, key=lambda w: w.name)))
+    monkeypatch.setattr(model, "read_set", lambda _: lock)
+    monkeypatch.setattr(rootfs, "made", lambda *_: root)
+    return [build._recipe(spec.read("train"), BASE)]
+
+
+def _digests(images: tuple[BuiltImage, ...]) -> list[str]:
+    return [one.digest for image in images for one in image.layers] + [image.digest for image in images]
+
+
+@pytest.mark.host
+def test_one_core_and_two_give_the_same_digests(
+    recipes: list[build._Recipe], root: Rootfs, own_folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = []
+    for cores in ({0}, {0, 1}):
+        monkeypatch.setattr("os.sched_getaffinity", lambda _, cores=cores: cores)
+        results.append(_digests(build._build(Layout(own_folders / str(len(cores)) / "oci"), recipes, BASE, root)))
+    assert results[0] == results[1]
+
+
+@pytest.mark.host
+def test_a_second_build_reuses_all_and_twice_finds_no_difference(recipes: list[build._Recipe], root: Rootfs) -> None:
+    layout = Layout(receipt.layout())
+    first = build._build(layout, recipes, BASE, root)
+    second = build._build(layout, recipes, BASE, root)
+    assert _digests(first) == _digests(second)
+    assert not any(one.reused for one in first[0].layers)
+    assert all(one.reused for one in second[0].layers)
+    build._again(recipes, BASE, first)
+
+
+@pytest.mark.host
+def test_twice_names_the_layer_that_differs(
+    recipes: list[build._Recipe], root: Rootfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = build._build(Layout(receipt.layout()), recipes, BASE, root)
+    real = config.fill
+
+    def other(*arguments: object) -> object:
+        writer = arguments[-1]
+        assert isinstance(writer, LayerWriter)
+        writer.file("differs", 1, [b"x"])
+        return real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(config, "fill", other)
+    with pytest.raises(
+        BuildError, match=r"llama-factory-train: the layer 'config' differs between two builds \(sha256:\w+ and sha256:"
+    ):
+        build._again(recipes, BASE, first)
+
+
+@pytest.mark.host
+def test_a_killed_worker_is_named_and_the_next_build_just_continues(
+    recipes: list[build._Recipe], root: Rootfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(receipt.layout())
+    with monkeypatch.context() as during:
+        during.setattr(layer, "make_wheels", _die)
+        with pytest.raises(MissingEnvironmentError, match="a process that makes layers was killed"):
+            build._build(layout, recipes, BASE, root)
+    assert build._build(layout, recipes, BASE, root)[0].layers
+
+
+def _die(root: Path, plan: LayerPlan, tree: Path) -> None:
+    import os
+    import signal
+
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.host
+def test_the_base_digest_and_the_users_identity_are_in_the_image(recipes: list[build._Recipe], root: Rootfs) -> None:
+    layout = Layout(receipt.layout())
+    (image,) = build._build(layout, recipes, BASE, root)
+    manifest = layout.read(image.digest)
+    body = layout.read(manifest["config"]["digest"])
+    assert body["config"]["User"] == "10001:10001"
+    assert body["rootfs"]["diff_ids"] == [one.diff_id for one in image.layers]
+    base = layout.read(manifest["annotations"]["org.opencontainers.image.base.digest"])
+    assert base["layers"] == manifest["layers"][:1]
+    assert dataclasses.asdict(image.layers[-1])["what"] == "config"

@@ -12,7 +12,6 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from common import console, paths
 from common.apt import RELEASE
@@ -144,14 +143,14 @@ def made(lock: BaseLock, home: Path | None = None) -> Rootfs:
     return Rootfs(target / "base.tar", target / "tree", _recorded(target) or "")
 
 
-# Open for as long as this process lives: what is held here, another process does not remove.
-_held: list[IO[str]] = []
+# File descriptors, open for as long as this process lives: what is held here, another process does not remove.
+_held: dict[Path, int] = {}
 
 
 def _hold(target: Path) -> None:
-    file = target.with_suffix(".used").open("a")
-    fcntl.flock(file, fcntl.LOCK_SH)
-    _held.append(file)
+    if target not in _held:
+        _held[target] = os.open(target.with_suffix(".used"), os.O_RDWR | os.O_CREAT, 0o644)
+        fcntl.flock(_held[target], fcntl.LOCK_SH)
 
 
 def _recorded(target: Path) -> str | None:

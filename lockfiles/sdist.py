@@ -49,23 +49,14 @@ def build(lock: BaseLock, sdist: Artifact, backend: Artifact, target: Path) -> P
         LockError: sdist or backend are not what the lock says.
     """
     with tempfile.TemporaryDirectory(prefix="pinwheel-sdist-") as scratch:
+        source = _unpack(sdist, Path(scratch) / "unpacked")
         # A copy: the package's own code runs in it as root, and the base is used for other things.
         tree = Path(scratch) / "tree"
         run(["cp", "-a", "--reflink=auto", rootfs.made(lock).tree, tree], error=BuildError, what="copying the base")
         work = tree / "tmp" / "sdist"
         for name in ("backend", "wheel"):
             (work / name).mkdir(parents=True)
-        try:
-            with tarfile.open(store.verified(sdist)) as archive:
-                # The "data" filter refuses absolute paths, "..", and links that leave the tree (PEP 706).
-                archive.extractall(work / "unpacked", filter="data")
-        except tarfile.TarError as problem:
-            fix = "report it to its authors"
-            raise BuildError(f"{sdist.file} is a broken or hostile archive: {problem}", fix=fix) from None
-        top = list((work / "unpacked").iterdir())
-        if len(top) != 1:
-            raise BuildError(f"{sdist.file}: more than one folder at the top", fix="it is no sdist (PEP 517)")
-        top[0].rename(work / "source")
+        shutil.move(source, work / "source")
         with zipfile.ZipFile(store.verified(backend)) as archive_zip:
             archive_zip.extractall(work / "backend")  # noqa: S202
         argv: list[str | Path] = ["unshare", "--net", f"--root={tree}"]
@@ -81,6 +72,21 @@ def build(lock: BaseLock, sdist: Artifact, backend: Artifact, target: Path) -> P
         said = run(argv, env=env, inherit=False, error=BuildError, what=what, fix=fix)
         name = said.stdout.rpartition("WHEEL=")[2].strip()
         return Path(shutil.copy(work / "wheel" / name, target / name))
+
+
+def _unpack(sdist: Artifact, target: Path) -> Path:
+    """Unpack an sdist; returns its one top folder."""
+    try:
+        with tarfile.open(store.verified(sdist)) as archive:
+            # The "data" filter refuses absolute paths, "..", and links that leave the tree (PEP 706).
+            archive.extractall(target, filter="data")
+    except tarfile.TarError as problem:
+        fix = "report it to its authors"
+        raise BuildError(f"{sdist.file} is a broken or hostile archive: {problem}", fix=fix) from None
+    top = list(target.iterdir())
+    if len(top) != 1:
+        raise BuildError(f"{sdist.file}: more than one folder at the top", fix="it is no sdist (PEP 517)")
+    return top[0]
 
 
 def lock_built(base: BaseLock, wanted: SdistInput, sdist: Artifact, backend: Artifact) -> Wheel:

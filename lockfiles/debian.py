@@ -6,16 +6,19 @@ lists name each deb's sha256, which goes into the lock and is checked at every u
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from common import console
 from common.apt import KEYRING, Mirror, debian_mirrors
 from common.errors import LockError, MissingEnvironmentError
+from common.files import write_whole
 from common.run import run
 from lockfiles import store
 from lockfiles.inputs import BaseInput
@@ -38,18 +41,19 @@ class _Apt:
     """apt over Debian's suites alone, in a directory of its own: the machine's packages and other sources do not count."""
 
     def __init__(self, root: Path) -> None:
-        self._mirrors = debian_mirrors()
+        self._mirrors, logins = _split_logins(debian_mirrors())
         for name in ("etc/apt/sources.list.d", "etc/apt/preferences.d", "state/lists/partial", "cache/archives/partial"):
             (root / name).mkdir(parents=True)
         (root / "status").touch()
+        write_whole(root / "auth.conf", logins, 0o600)
         (root / "etc/apt/sources.list.d/debian.sources").write_text("\n".join(_source(m) for m in self._mirrors))
         settings = {
             "Dir": root,
             "Dir::State": "state",
             "Dir::Cache": "cache",
             "Dir::State::status": root / "status",
-            # The user's credentials for a proxy of Debian stay where apt keeps them.
-            "Dir::Etc::netrc": "/etc/apt/auth.conf",
+            # The user's credentials: those of mirrors' addresses in a file, never in an argument; others where apt keeps them.
+            "Dir::Etc::netrc": root / "auth.conf",
             "Dir::Etc::netrcparts": "/etc/apt/auth.conf.d",
             "APT::Architecture": ARCH,
             "APT::Architectures": ARCH,
@@ -189,6 +193,23 @@ def _guesses(deb: Deb, by_name: dict[str, _Available], bases: tuple[str, ...]) -
     pool = folder.removeprefix(base).removeprefix("pool/").removeprefix("updates/")
     file = deb.artifact.file.replace("+", "%2b").replace("~", "%7e")
     return [f"{base}{area}{pool}/{file}" for base in bases for area in ("pool/", "pool/updates/")]
+
+
+def _split_logins(mirrors: tuple[Mirror, ...]) -> tuple[tuple[Mirror, ...], str]:
+    """Take credentials out of addresses; returns the rest, and what goes into apt_auth.conf(5)."""
+    own = Path("/etc/apt/auth.conf")
+    lines = [own.read_text()] if own.is_file() and os.access(own, os.R_OK) else []
+    plain = []
+    for mirror in mirrors:
+        parts = urlsplit(mirror.uri)
+        if parts.username is None:
+            plain.append(mirror)
+            continue
+        host = parts.netloc.rpartition("@")[2]
+        login, password = unquote(parts.username), unquote(parts.password or "")
+        lines.append(f"machine {parts.scheme}://{host}{parts.path} login {login} password {password}\n")
+        plain.append(Mirror(mirror.suite, urlunsplit(parts._replace(netloc=host))))
+    return tuple(plain), "".join(lines)
 
 
 def _source(mirror: Mirror) -> str:

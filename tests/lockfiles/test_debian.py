@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from common.apt import Mirror
 from common.errors import BuildError, LockError, MissingEnvironmentError
 from common.files import sha256_file
-from common.run import run
+from common.run import Result, run
 from lockfiles import debian, store
 from lockfiles.inputs import BaseInput
 from lockfiles.model import Deb
 
 
 class Quiet(SimpleHTTPRequestHandler):
+    login = ""
+
+    def do_GET(self) -> None:
+        wanted = "Basic " + base64.b64encode(self.login.encode()).decode()
+        if self.login and self.headers.get("Authorization") != wanted:
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="mirror"')
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        super().do_GET()
+
     def log_message(self, *_: object) -> None:
         pass
 
@@ -30,6 +44,7 @@ class SmallMirror:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.stanzas: dict[str, str] = {}
+        self.address = ""
 
     def deb(self, name: str, version: str, *fields: str) -> Path:
         """Build a real .deb and list it in place of the package's older one."""
@@ -70,6 +85,7 @@ def mirror(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Small
     address = f"http://127.0.0.1:{server.server_port}/"
     monkeypatch.setattr(debian, "debian_mirrors", lambda: (Mirror("bookworm", address),))
     made = SmallMirror(root)
+    made.address = address
     made.deb("base", "1.0", "Essential: yes")
     made.deb("library", "2:2.0+b1~x")
     made.deb("tool", "1.5", "Depends: library, merged | merger")
@@ -152,3 +168,25 @@ def test_a_deb_with_other_bytes_on_the_mirror_never_reaches_the_store(mirror: Sm
     ):
         debian.fetch(debs)
     assert [d.name for d in debs if not store.has(d.artifact)] == ["library"]
+
+
+@pytest.mark.host
+@pytest.mark.usefixtures("trusted")
+def test_a_mirrors_password_reaches_the_mirror_and_no_argument(mirror: SmallMirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Quiet, "login", "user:s3cret")
+    secret = Mirror("bookworm", mirror.address.replace("http://", "http://user:s3cret@"))
+    seen: list[str] = []
+
+    def spy(argv: list[str | Path], **rest: Any) -> Result:
+        seen.extend(str(argument) for argument in argv)
+        return run(argv, **rest)
+
+    monkeypatch.setattr(debian, "run", spy)
+    with pytest.raises(MissingEnvironmentError, match="reading Debian's package lists"):
+        debian.resolve(WANTED)
+    monkeypatch.setattr(debian, "debian_mirrors", lambda: (secret,))
+    debs = debian.resolve(WANTED)
+    debian.fetch(debs)
+    assert all(store.has(deb.artifact) for deb in debs)
+    assert len(seen) > 10
+    assert not [argument for argument in seen if "s3cret" in argument]

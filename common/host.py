@@ -216,8 +216,21 @@ def _start_engine() -> None:
         run(["systemctl", "enable", "--now", "docker"], error=MissingEnvironmentError, what="systemctl enable --now docker")
         log = Path("/dev/null")
     else:
+        # A daemon that was killed leaves its number behind; where another process has it now, a new daemon refuses to start.
+        for file, program in (("/var/run/docker.pid", "dockerd"), ("/var/run/docker/containerd/containerd.pid", "containerd")):
+            _drop_stale(Path(file), program)
         log = _start([which("dockerd", fix=INSTALL)], paths.state() / "dockerd.log")
     _await("the Docker Engine", _running_engine, log, seconds=60)
+
+
+def _drop_stale(pid_file: Path, program: str) -> None:
+    """Remove a pid file that names no running process of that program."""
+    try:
+        running = Path("/proc", pid_file.read_text().strip() or "none", "comm").read_text().strip()
+    except OSError:
+        running = ""
+    if running != program:
+        pid_file.unlink(missing_ok=True)
 
 
 def _start(argv: list[str], log: Path) -> Path:

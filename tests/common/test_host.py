@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -72,8 +73,6 @@ def test_an_engine_without_the_containerd_store_is_refused(fake: type[FakeEngine
 
 
 def test_a_registry_is_recognised_by_its_protocol(fake: type[FakeEngine], monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
     address = os.environ["DOCKER_HOST"].removeprefix("tcp://")
     assert not host.registry_answers(address)  # answers 200, but is no registry
     assert not host.registry_answers("127.0.0.1:1")
@@ -112,3 +111,15 @@ def test_apt_configured_for_another_release_is_refused(monkeypatch: pytest.Monke
     monkeypatch.setattr(apt, "run", lambda *_, **__: Result(0, "Packages noble main http://mirror.example.com/ubuntu/\n", ""))
     with pytest.raises(MissingEnvironmentError, match="apt has no package lists of Debian 12"):
         apt.debian_mirrors()
+
+
+@pytest.mark.parametrize(
+    ("content", "kept"), [("{pid}", False), ("4194304999", False), ("", False), ("x/y", False), ("{own}", True)]
+)
+def test_a_pid_file_that_names_another_process_is_dropped(tmp_path: Path, content: str, *, kept: bool) -> None:
+    file = tmp_path / "docker.pid"
+    file.write_text(content.format(pid=1, own=os.getpid()))
+    program = Path(f"/proc/{os.getpid()}/comm").read_text().strip() if kept else "dockerd"
+    host._drop_stale(file, program)
+    assert file.exists() is kept
+    host._drop_stale(tmp_path / "absent.pid", "dockerd")

@@ -33,7 +33,6 @@ class Ladder:
         self.bench = bench
         self.rungs: dict[str, Rung] = {}
         self.trouble = ""
-        self._current = ""
 
     @property
     def passed(self) -> bool:
@@ -62,7 +61,7 @@ class Ladder:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """Time the rung and say how it went; fixtures made for it count as its time."""
-        name = self._current = _name(item)
+        name = _name(item)
         self.rungs[name] = Rung(name, "failed", 0.0, "interrupted")
         item.stash[_NOTE] = ""
         started = time.monotonic()

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import atexit
 import functools
+import inspect
 import shlex
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
-from common import console, host, paths
+from common import console, host, offline, paths
 from common.errors import ExitCode, MissingEnvironmentError, PinwheelError, UsageError
 from common.summary import Summary
 from images import build as builder
+from images import impact, spec
 from images import push as pusher
 from k8s import check as checker
 from k8s import deploy as deployer
-from lockfiles import inputs
+from lockfiles import advisories, changes, fetching, inputs, models, policy, upkeep
+from lockfiles import bench as benchmark
+from lockfiles import check as checked
+from lockfiles import explain as explainer
 from lockfiles import lock as locks
+from lockfiles.licences import table as licence_table
 from smoke import ladder
 from smoke import receipt as proof
 from tests import suite
@@ -34,10 +41,12 @@ def stage(**options: Any) -> Callable[[Callable[..., str]], Any]:
     """Make a task of a function that returns its outcome; errors become one line and an exit code, here and nowhere else."""
 
     def decorate(body: Callable[..., str]) -> Any:
+        called = str(options.get("name", body.__name__))
+
         @functools.wraps(body)
         def guarded(*args: Any, **kwargs: Any) -> None:
             try:
-                with summary.stage(body.__name__) as outcome:
+                with summary.stage(called) as outcome, offline.forced(wanted=kwargs.pop("offline", False)):
                     outcome.append(body(*args, **kwargs))
             except PinwheelError as problem:
                 console.error(problem.line())
@@ -45,15 +54,18 @@ def stage(**options: Any) -> Callable[[Callable[..., str]], Any]:
             except OSError as problem:
                 # Disk full, no permission, a file where a folder should be: the machine's, not a bug to show a traceback of.
                 console.debug(traceback.format_exc())
-                refused = MissingEnvironmentError(
-                    problem.strerror or str(problem), where=str(problem.filename or body.__name__)
-                )
+                refused = MissingEnvironmentError(problem.strerror or str(problem), where=str(problem.filename or called))
                 console.error(refused.line())
                 raise Exit(code=refused.exit_code) from None
             except KeyboardInterrupt:
                 console.error("interrupted")
                 raise Exit(code=ExitCode.INTERRUPTED) from None
 
+        # Every task has --offline: the flag is added to what Invoke sees of the signature.
+        own = inspect.signature(body)
+        flag = inspect.Parameter("offline", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=False)
+        guarded.__signature__ = own.replace(parameters=[*own.parameters.values(), flag])  # type: ignore[attr-defined]
+        options["help"] = {**options.get("help", {}), "offline": "fetch nothing: only the store and PINWHEEL_MIRROR"}
         return task(guarded, **options)
 
     return decorate
@@ -68,38 +80,88 @@ def engine(_: Context, install: bool = False) -> str:  # noqa: FBT001
 
 
 @stage(
+    optional=["explain"],
     help={
         "check": "change nothing, ask no network; fail when a lock is stale or was edited",
-        "upgrade": "a package that may move to its newest version, or `all`; without it locked versions stay",
+        "explain": "a locked package: who needs it, why that version, what it costs; alone or with a .in file: why that "
+        "does not resolve, and what would",
+        "upgrade": "a package or model that may move to its newest version, or `all`; without it locked versions stay",
+    },
+)
+def lock(_: Context, check: bool = False, explain: str = "", upgrade: str = "") -> str:  # noqa: FBT001
+    """Resolve the inputs lockfiles/*.in and write the locks; say what changed and what it costs."""
+    if sum(map(bool, (check, explain, upgrade))) > 1:
+        raise UsageError("--check, --explain and --upgrade exclude each other", fix="give one of them")
+    if check:
+        return checked.check()
+    if explain:
+        # Invoke gives True for the flag alone.
+        return explainer.explain(explain if isinstance(explain, str) else "", policy.read().cooldown_days)
+    before, after = locks.write_all(upgrade)
+    outcome = changes.show(before, after)
+    impact.show(before, after)
+    advisories.show(changes.between(before, after))
+    return outcome
+
+
+@stage(
+    help={
+        "to": "a folder: write an air-gap mirror of everything there",
+        "set": "only this one of the sets",
     }
 )
-def lock(_: Context, check: bool = False, upgrade: str = "") -> str:  # noqa: FBT001
-    """Resolve the inputs lockfiles/*.in and write the locks."""
-    if check and upgrade:
-        raise UsageError("--check changes nothing and --upgrade does", fix="give one of them")
-    return locks.check() if check else locks.write_all(upgrade)
-
-
-@stage()
-def fetch(_: Context) -> str:
-    """Bring every locked byte into the local store, verified."""
-    locks.fetch(inputs.set_names())
+def fetch(_: Context, to: str = "", set: str = "") -> str:  # noqa: A002
+    """Bring every locked byte into the local store, verified; with --to into a mirror for machines without a network."""
+    names = (set,) if set else inputs.set_names()
+    if not set:
+        models.fetch()
+    if to:
+        added, size = fetching.write_mirror(names, Path(to), () if set else models.artifacts())
+        return f"{to} holds everything; {added} files added, {console.size(size)}"
+    fetching.fetch(names)
     return f"the store holds everything: {paths.cache() / 'store'}"
+
+
+@stage(name="store", help={"verify": "hash every file again", "prune": "remove what no lock names"})
+def store_(_: Context, verify: bool = False, prune: bool = False) -> str:  # noqa: FBT001
+    """Say what the store holds; hash it again, or remove what no lock names."""
+    return upkeep.tend(verify=verify, prune=prune)
+
+
+@stage(help={"set": "only this one of the sets"})
+def licences(_: Context, set: str = "") -> str:  # noqa: A002
+    """Print the licences of the base and of every set, those that are not free first."""
+    return licence_table.show((set,) if set else inputs.set_names())
+
+
+@stage(help={"name": "one of lockfiles/models.in", "to": "the folder to lay it out in"})
+def model(_: Context, name: str, to: str) -> str:
+    """Fetch a pinned model and lay it out as a folder that from_pretrained() reads, every file verified."""
+    models.fetch([name])
+    return models.lay_out(name, Path(to))
 
 
 @stage(
     help={
         "cpu": "build train and api-cpu, which need no GPU, instead of train and api",
-        "image": "build this one alone: train, api or api-cpu",
+        "family": "build this pair instead: cu128, for drivers 525 to 579",
+        "image": "build this one alone: a folder of images/",
         "twice": "build again from nothing and compare every digest",
         "plan": "only say what would be made and what reused",
     }
 )
-def build(_: Context, cpu: bool = False, image: str = "", twice: bool = False, plan: bool = False) -> str:  # noqa: FBT001
+def build(
+    _: Context,
+    cpu: bool = False,  # noqa: FBT001
+    family: str = "",
+    image: str = "",
+    twice: bool = False,  # noqa: FBT001
+    plan: bool = False,  # noqa: FBT001
+) -> str:
     """Build the images from the locks into dist/."""
-    if cpu and image:
-        raise UsageError("--cpu names a pair of images and --image one", fix="give one of them")
-    roles = (image,) if image else ("train", "api-cpu" if cpu else "api")
+    if sum(map(bool, (cpu, family, image))) > 1:
+        raise UsageError("--cpu and --family name a pair of images and --image one", fix="give one of them")
+    roles = (image,) if image else spec.pair(spec.CPU if cpu else family)
     if plan:
         return builder.show_plan(roles)
     return builder.build(roles, twice=twice).outcome()
@@ -127,6 +189,14 @@ def deploy(_: Context, env: str, dry_run: bool = False) -> str:  # noqa: FBT001
 def check(context: Context, path: str, env: str = "local") -> str:
     """Check and pin any plain manifests; sends nothing."""
     return checker.run_check([path, *shlex.split(context.remainder)], env)
+
+
+@stage(help={"what": "locks"})
+def bench(_: Context, what: str) -> str:
+    """Measure Pinwheel beside the plain tools, in one run, and write the table into docs/performance.md."""
+    if what != "locks":
+        raise UsageError(f"no such benchmark: {what}", fix="there is: locks")
+    return benchmark.run_bench()
 
 
 @stage(help={"fast": "only what needs no engine and no tools of the machine: under a minute"})

@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from common import offline
 from common.errors import MissingEnvironmentError
 from common.files import write_whole
 from common.run import run
@@ -72,6 +73,7 @@ def _listed() -> set[Mirror]:
 
 
 def _update() -> None:
+    offline.demand_network("`apt-get update`", fix="run it without --offline")
     run(
         [*_APT, "update"],
         env=_NONINTERACTIVE,
@@ -90,8 +92,9 @@ def install(packages: list[str], *, newer: list[str]) -> None:
         newer: names to take from the next release, which Debian 12's libc can run.
 
     Raises:
-        MissingEnvironmentError: not root, or apt fails; the message carries apt's own words.
+        MissingEnvironmentError: not root, offline, or apt fails; the message carries apt's own words.
     """
+    offline.demand_network(f"installing {' '.join(packages + newer)}", fix="run it without --offline, or install them yourself")
     if os.geteuid() != 0:
         raise MissingEnvironmentError(
             f"installing {' '.join(packages + newer)} needs root",

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 from common import console
 
+_FAILED = "failed"
+
 
 class Summary:
     """Collects each stage's time and outcome while they run."""
@@ -23,11 +25,14 @@ class Summary:
         try:
             yield outcome
         finally:
-            self._rows.append((name, "; ".join(outcome) or "failed", time.monotonic() - started))
+            self._rows.append((name, "; ".join(outcome) or _FAILED, time.monotonic() - started))
 
     def show(self) -> None:
-        """Print the summary, if there was a chain to sum up."""
+        """Print the summary of a chain; of a single stage its outcome."""
         if len(self._rows) < 2:
+            for _, outcome, took in self._rows:
+                if outcome != _FAILED:
+                    console.done(f"{outcome}  ({console.seconds(took)})")
             return
         console.title("summary")
         total = sum(seconds for _, _, seconds in self._rows)

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from common import console, git, paths
 from common.errors import BuildError, LockError, MissingEnvironmentError
+from common.files import write_whole
 from common.refs import short
 from images import config, layer, plan, receipt, spec
 from images.layer import Layer
@@ -28,8 +29,7 @@ from images.layout import Layout
 from images.plan import LayerPlan
 from images.receipt import BuildReceipt, BuiltImage, BuiltLayer
 from images.spec import ImageSpec
-from lockfiles import lock as locks
-from lockfiles import model, rootfs
+from lockfiles import check, fetching, lockfile, rootfs, sbom
 from lockfiles.model import BaseLock, SetLock
 from lockfiles.rootfs import Rootfs
 
@@ -66,10 +66,10 @@ def build(roles: Iterable[str], *, twice: bool = False) -> BuildReceipt:
         BuildError: an image cannot be built, or two builds differ.
         MissingEnvironmentError: network, disk or a tool is missing.
     """
-    locks.check()
+    check.check()
     specs = [spec.read(role) for role in roles]
-    locks.fetch(dict.fromkeys(s.set for s in specs))
-    base = model.read_base()
+    fetching.fetch(dict.fromkeys(s.set for s in specs))
+    base = lockfile.read_base()
     recipes = [_recipe(s, base) for s in specs]
     with _alone(paths.dist()):
         layout = Layout(receipt.layout())
@@ -79,6 +79,9 @@ def build(roles: Iterable[str], *, twice: bool = False) -> BuildReceipt:
         freed = layer.sweep(layout)
         if freed:
             console.info(f"removed {console.size(freed)} of layers that no image holds any more")
+        for recipe in recipes:
+            bom = sbom.make(name=recipe.spec.name, version=recipe.version, base=base, lock=recipe.lock)
+            write_whole(receipt.sbom(recipe.spec.name), bom)
         result = BuildReceipt(git.revision(), images)
         receipt.write(result)
     _print(result)
@@ -93,8 +96,8 @@ def show_plan(roles: Iterable[str]) -> str:
     Raises:
         UsageError, LockError: as `build`.
     """
-    locks.check()
-    base, layout = model.read_base(), Layout(receipt.layout())
+    check.check()
+    base, layout = lockfile.read_base(), Layout(receipt.layout())
     new = 0
     for role in roles:
         recipe = _recipe(spec.read(role), base)
@@ -112,7 +115,7 @@ def show_plan(roles: Iterable[str]) -> str:
 
 
 def _recipe(image: ImageSpec, base: BaseLock) -> _Recipe:
-    lock = model.read_set(image.set)
+    lock = lockfile.read_set(image.set)
     about = next((wheel.version for wheel in lock.wheels if wheel.name == image.about), None)
     if about is None:
         raise LockError(

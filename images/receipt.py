@@ -94,6 +94,11 @@ def layout() -> Path:
     return paths.dist() / "oci"
 
 
+def sbom(image: str) -> Path:
+    """Where the SBOM of an image lies, by the image's name."""
+    return paths.dist() / "sbom" / f"{image}.cdx.json"
+
+
 def write(receipt: BuildReceipt) -> Path:
     """Write the receipt, whole or not at all."""
     body = {"format": FORMAT, **dataclasses.asdict(receipt)}

@@ -1,6 +1,9 @@
 """The image specs: `images/<role>/image.toml` over `images/shared.toml`.
 
 Unknown keys are refused: a misspelt one would otherwise be ignored, silently.
+
+A role is `train` or `api`, alone or with the family it belongs to: `api-cpu`, `train-cu128`. The two images of a family are
+built and proven together.
 """
 
 from __future__ import annotations
@@ -12,6 +15,10 @@ from typing import Any
 
 from common import paths
 from common.errors import UsageError
+from lockfiles import lockfile
+
+# The family that stands in where there is no GPU; whatever its torch could do, it asks for none.
+CPU = "cpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +93,30 @@ class ImageSpec:
     record_errors: tuple[RecordError, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class GpuNeeds:
+    """What an image asks of the host whose GPU it runs on.
+
+    Attributes:
+        lock: the lock that says so, `api.lock`.
+        driver: the oldest branch of NVIDIA's driver, `580`.
+        compute: major and oldest minor compute capability, ascending. A binary for 8.0 runs on 8.6, one for 8.6 not on 8.0, and
+            neither on 9.0 (CUDA programming guide, "Binary Compatibility"). Just-in-time compiled PTX is not counted on.
+    """
+
+    lock: str
+    driver: int
+    compute: tuple[tuple[int, int], ...]
+
+    def runs_on(self, capability: tuple[int, int]) -> bool:
+        """Whether the image holds code for a GPU of this compute capability."""
+        return any(major == capability[0] and minor <= capability[1] for major, minor in self.compute)
+
+    def capabilities(self) -> str:
+        """The compute capabilities for people: `7.5+, 8.x, 9.x`."""
+        return ", ".join(f"{major}.{minor}+" if minor else f"{major}.x" for major, minor in self.compute)
+
+
 _SHARED: dict[str, type] = {"user": str, "uid": int, "workdir": str, "source": str, "vendor": str, "env": dict}
 _OWN: dict[str, type] = {
     "name": str,
@@ -103,6 +134,46 @@ _OPTIONAL: dict[str, type] = {"env": dict, "conflicts": list, "record_errors": l
 def roles() -> tuple[str, ...]:
     """The images there are, sorted."""
     return tuple(sorted(file.parent.name for file in paths.IMAGES.glob("*/image.toml")))
+
+
+def families() -> tuple[str, ...]:
+    """The families of images there are, sorted; the first is the plain one, which has no name."""
+    return tuple(sorted(role.partition("-")[2] for role in roles() if role.partition("-")[0] == "api"))
+
+
+def pair(family: str = "") -> tuple[str, str]:
+    """The roles of a family: the image that trains and the one that serves.
+
+    A family without a train image of its own takes the plain one, which trains on the CPU as well.
+
+    Raises:
+        UsageError: there is no such family.
+    """
+    if family not in families():
+        known = ", ".join(one for one in families() if one)
+        raise UsageError(f"no such family of images: {family}", where="images/", fix=f"there are: {known}")
+    suffix = f"-{family}" if family else ""
+    return (f"train{suffix}" if f"train{suffix}" in roles() else "train"), f"api{suffix}"
+
+
+def gpu_needs(role: str) -> GpuNeeds | None:
+    """What an image asks of a GPU host, by the lock of its set; None where it asks for no GPU.
+
+    Raises:
+        UsageError: there is no such image.
+        LockError: its set is not locked, or the lock was edited.
+    """
+    if role.partition("-")[2] == CPU:
+        return None
+    name = read(role).set
+    gpu = lockfile.read_set(name).gpu
+    if gpu is None:
+        return None
+    oldest: dict[int, int] = {}
+    for text in gpu.compute:
+        major, _, minor = text.partition(".")
+        oldest[int(major)] = min(int(minor), oldest.get(int(major), int(minor)))
+    return GpuNeeds(f"{name}.lock", gpu.driver, tuple(sorted(oldest.items())))
 
 
 def read(role: str) -> ImageSpec:

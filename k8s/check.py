@@ -7,7 +7,7 @@ from pathlib import Path
 
 from common import console
 from common.errors import LockError, PolicyError
-from k8s import environment, manifests, pin, rules_object, rules_pod, rules_refs, schema
+from k8s import environment, manifests, nodes, pin, rules_object, rules_pod, rules_refs, schema
 from k8s.environment import Environment
 from k8s.findings import Finding
 from k8s.render import RenderedSet, with_config_hashes
@@ -27,14 +27,17 @@ def check(places: Sequence[Path], env: Environment, digests: Mapping[str, str]) 
 
     Raises:
         UsageError: a place does not exist or holds no manifest.
+        LockError: what an image asks of a GPU cannot be read from the lock of its set.
     """
     objects, found = manifests.load(places)
     kinds = schema.schema(env.kubernetes)
     walks = [kinds.walk(one) for one in objects]
     pinned, pins, unpinned = pin.pin(walks, env, digests)
+    placed, placements, nowhere = nodes.place(pinned, pins, env)
     misfits = [finding for walk in walks for finding in walk.findings]
     crossed = [*rules_object.check(walks), *rules_pod.check(objects), *rules_refs.check(walks, env)]
-    return RenderedSet(with_config_hashes(pinned), pins), tuple(sorted({*found, *unpinned, *misfits, *crossed}))
+    rendered = RenderedSet(with_config_hashes(placed), pins, placements)
+    return rendered, tuple(sorted({*found, *unpinned, *nowhere, *misfits, *crossed}))
 
 
 def refuse(found: Sequence[Finding]) -> None:
@@ -67,7 +70,7 @@ def run_check(places: Sequence[str], env_name: str) -> str:
 
     Raises:
         UsageError: no such environment, or a place does not exist or holds no manifest.
-        LockError: `lockfiles/images.lock` was edited into something else.
+        LockError: `lockfiles/images.lock` was edited into something else, or the lock of an image's set is missing or was.
         PolicyError: something is wrong with the manifests.
     """
     env = environment.load(env_name)
@@ -75,6 +78,8 @@ def run_check(places: Sequence[str], env_name: str) -> str:
     refuse(found)
     for pin_ in rendered.pins:
         console.info(f"{pin_.title}: {pin_.written} → {pin_.pinned}")
+    for placement in rendered.placements:
+        console.info(placement.text())
     outcome = f"{len(rendered.objects)} objects are clean for {env.name} (Kubernetes {env.kubernetes})"
     console.done(outcome)
     return outcome

@@ -20,7 +20,7 @@ from common import console, paths
 from common.errors import DeployNotRolledBackError, DeployRolledBackError, PinwheelError, PolicyError
 from common.files import write_whole
 from common.run import Result
-from k8s import findings, manifests, receipt, strict_yaml
+from k8s import findings, manifests, nodes, receipt, strict_yaml
 from k8s.environment import ClusterTarget, Environment
 from k8s.kubectl import Kubectl, Patience, brief, conflicts, refusal
 from k8s.manifests import Manifest
@@ -80,6 +80,12 @@ def deploy(rendered: RenderedSet, env: Environment, target: ClusterTarget, patie
     changed = _plan(kubectl, rendered, there, env, dry_run=dry_run)
     for pin in rendered.pins:
         console.info(image_line(pin, before.get((pin.identity, pin.path), "")))
+    if rendered.placements and kubectl.labelled(nodes.DRIVER) is False:
+        # No refusal: an autoscaler may make such a node as soon as a pod waits for it.
+        console.warn(
+            f"no node of the cluster carries the label {nodes.DRIVER}: pods with a GPU wait until one does; "
+            f"install NVIDIA's GPU feature discovery, or write `gpu-labels: none` ({env.file})"
+        )
     if dry_run:
         console.done("dry run: nothing was sent")
         return Outcome(before, changed)

@@ -40,6 +40,8 @@ def deploy(env_name: str, *, dry_run: bool = False, patience: Patience | None = 
     check.refuse(found)
     console.info(f"environment  {env.name}: {env.where}")
     console.info(f"checked      {len(rendered.objects)} objects against Kubernetes {env.kubernetes}")
+    for placement in rendered.placements:
+        console.info(placement.text())
     for name, other in env.substitute.items():
         console.warn(f"{name} is replaced by {other} ({env.file}): this set is to look at, not to apply")
     match env.target:

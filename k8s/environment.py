@@ -6,6 +6,8 @@ Keys:
     kubernetes: minor version of the target, as a string; manifests are checked against its schema.
     secrets: optional; `namespace/name: [key, …]` for each Secret that is made outside of this repository.
     substitute: optional, `directory` targets only; an image that stands in for another.
+    gpu-labels: optional; `nvidia` (default): GPU nodes carry the labels of NVIDIA's GPU feature discovery, and pods with a GPU
+        are bound to nodes that can run their images. `none`: they do not, and pods go wherever the manifests say.
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ class Environment:
         kubernetes: the target's minor version.
         secrets: keys of each Secret made elsewhere, by (namespace, name).
         substitute: the image that stands in for another, by name.
+        gpu_labels: whether GPU nodes say by labels what they have.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Environment:
     kubernetes: str
     secrets: Mapping[tuple[str, str], frozenset[str]] = field(default_factory=dict)
     substitute: Mapping[str, str] = field(default_factory=dict)
+    gpu_labels: bool = True
 
     @property
     def where(self) -> str:
@@ -86,6 +90,13 @@ class _Keys:
         if not isinstance(value, str) or not value:
             raise self.refused(key, "missing" if value is None else f"expected a string, got {value!r}")
         return value
+
+    def choice(self, key: str, known: tuple[str, ...]) -> str:
+        """One of `known`; the first where the key is absent."""
+        value = self.body.pop(key, known[0])
+        if value not in known:
+            raise self.refused(key, f"expected {' or '.join(known)}, got {value!r}")
+        return str(value)
 
     def below(self, key: str, *, optional: bool = False) -> _Keys:
         value = self.body.pop(key, {} if optional else None)
@@ -147,10 +158,11 @@ def parse(text: str, name: str, file: str) -> Environment:
     secrets = _secrets(top.below("secrets", optional=True))
     stand_in = top.below("substitute", optional=True)
     substitute = {key: stand_in.text(key) for key in tuple(stand_in.body)}
+    labels = top.choice("gpu-labels", ("nvidia", "none"))
     top.end()
     if substitute and not isinstance(target, DirectoryTarget):
         raise top.refused("substitute", "a cluster runs the image that was meant, not one that stands in for it")
-    return Environment(name, file, target, registry, kubernetes, secrets, substitute)
+    return Environment(name, file, target, registry, kubernetes, secrets, substitute, labels == "nvidia")
 
 
 def _target(keys: _Keys) -> DirectoryTarget | ClusterTarget:

@@ -163,6 +163,11 @@ class Kubectl:
         found: dict[str, Any] = json.loads(said.stdout)
         return found["items"] if found.get("kind") == "List" else [found]
 
+    def labelled(self, label: str) -> bool | None:
+        """Whether any node carries a label; None where we are not told, as nodes are not everybody's to list."""
+        said = self.request(["get", "nodes", "-l", label, "-o", "name"])
+        return None if said.code else bool(said.stdout.strip())
+
     def apply(self, text: str, *, dry_run: bool = False) -> Result:
         """Server-side apply with our field manager. Never forced: a field that another manager owns is theirs."""
         extra = ["--dry-run=server"] if dry_run else []

@@ -17,6 +17,7 @@ from common.errors import UsageError
 from k8s import findings, manifests, pods, strict_yaml
 from k8s.environment import Environment
 from k8s.manifests import Manifest
+from k8s.nodes import Placement
 from k8s.pin import Pin
 
 HEAD = "# Rendered by Pinwheel"
@@ -30,10 +31,12 @@ class RenderedSet:
     Attributes:
         objects: in the order of their files.
         pins: every image in them.
+        placements: pod templates that were bound to nodes which can run them.
     """
 
     objects: tuple[Manifest, ...]
     pins: tuple[Pin, ...]
+    placements: tuple[Placement, ...]
 
     def text(self) -> str:
         """All objects as one YAML stream, namespaces first: what needs a namespace comes after it."""

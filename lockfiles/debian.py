@@ -9,20 +9,24 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from common import console
+import requests
+
+from common import console, offline
 from common.apt import KEYRING, Mirror, debian_mirrors
-from common.errors import LockError, MissingEnvironmentError
+from common.errors import LockError, MissingEnvironmentError, PinwheelError
 from common.files import write_whole
 from common.run import run
-from lockfiles import store
+from lockfiles import index, relations, store
 from lockfiles.inputs import BaseInput
 from lockfiles.model import Artifact, Deb
+from lockfiles.store import archive, mirror
+from lockfiles.store.transfer import UnreachableError
 
 ARCH = "amd64"
 _HELPER = "/usr/lib/apt/apt-helper"
@@ -35,12 +39,14 @@ class _Available:
 
     deb: Deb
     address: str
+    fields: Mapping[str, str]
 
 
 class _Apt:
     """apt over Debian's suites alone, in a directory of its own: the machine's packages and other sources do not count."""
 
     def __init__(self, root: Path) -> None:
+        offline.demand_network("reading Debian's package lists", fix="run it without --offline")
         self._mirrors, logins = _split_logins(debian_mirrors())
         for name in ("etc/apt/sources.list.d", "etc/apt/preferences.d", "state/lists/partial", "cache/archives/partial"):
             (root / name).mkdir(parents=True)
@@ -112,54 +118,92 @@ def resolve(wanted: BaseInput) -> tuple[Deb, ...]:
             fix="check the package names",
         )
         known = apt.available()
-    debs = []
+    chosen: dict[str, _Available] = {}
     for line in said.stdout.splitlines():
         match = re.fullmatch(r"'[^']+' \S+ \d+ SHA256:([0-9a-f]{64})", line)
         if match:
-            debs.append(known[match[1]].deb)
-    if not debs:
+            chosen[known[match[1]].deb.name] = known[match[1]]
+    if not chosen:
         raise LockError("apt resolved base.in to nothing", where="lockfiles/base.in", fix="check the package names")
-    return tuple(sorted(debs, key=lambda deb: deb.name))
+    said_of = {name: relations.read(one.fields) for name, one in sorted(chosen.items())}
+    needs = relations.needs(said_of)
+    return tuple(replace(chosen[name].deb, needs=needs[name], essential=one.essential) for name, one in said_of.items())
 
 
 def fetch(debs: tuple[Deb, ...]) -> None:
     """Bring the locked debs into the store.
 
-    A deb that its suite no longer lists is asked for once more where its successor lies: mirrors keep a superseded file for a
-    while after the list has moved on.
+    They are asked for at the user's mirror, at Debian's, and at the archives the user has set. A deb that its suite no longer
+    lists is asked for at Debian's once more where its successor lies: mirrors keep a superseded file for a while after the
+    list has moved on.
 
     Raises:
-        LockError: a deb is gone from the mirror; named, with its successor.
+        LockError: a deb is gone everywhere, named, with its successor; or a mirror or an archive has other bytes.
         MissingEnvironmentError: no apt, no network, no disk, or a mirror that serves other bytes than it lists.
     """
-    missing = [deb for deb in debs if not store.has(deb.artifact)]
-    if not missing:
-        return
-    with _apt() as apt, console.step(f"fetching {len(missing)} debs, {console.size(sum(d.artifact.size for d in missing))}"):
-        known = apt.available()
-        by_name = {available.deb.name: available for available in known.values()}
-        with tempfile.TemporaryDirectory(prefix="pinwheel-debs-") as scratch:
-            listed = {deb: [known[deb.artifact.sha256].address] for deb in missing if deb.artifact.sha256 in known}
-            said = _download(apt, listed, Path(scratch))
-            failed = [deb for deb in listed if not store.has(deb.artifact)]
-            if failed:
-                raise MissingEnvironmentError(
-                    f"{failed[0].name} {failed[0].version} cannot be fetched, or the mirror's bytes are not those of the lock",
-                    where=f"sha256 {failed[0].artifact.sha256}; {said}",
-                    fix="check the network, the disk and the mirror",
-                )
-            gone = {deb: _guesses(deb, by_name, apt.bases()) for deb in missing if deb not in listed}
-            _download(apt, gone, Path(scratch))
-    still = [deb for deb in missing if not store.has(deb.artifact)]
-    if still:
-        first = still[0]
-        newer = by_name[first.name].deb.version if first.name in by_name else "none"
-        more = f" and {len(still) - 1} more" if len(still) > 1 else ""
-        raise LockError(
-            f"{first.name} {first.version}{more} left Debian's mirror (superseded)",
-            where=f"lockfiles/base.lock, sha256 {first.artifact.sha256}",
-            fix=f"`invoke lock` would take {first.name} {newer}",
-        )
+    with index.session() as http:
+        left = _left(debs, store.take((deb.artifact for deb in debs), mirror.places(), http))
+        if not left:
+            return
+        if offline.offline():
+            more = f" (and {len(left) - 1} more debs)" if len(left) > 1 else ""
+            raise MissingEnvironmentError(
+                f"{left[0].name} {left[0].version}{more} is not in the store, and this run is offline",
+                where=f"{left[0].artifact.file}, sha256 {left[0].artifact.sha256}",
+                fix=offline.FIX,
+            )
+        with _apt() as apt, console.step(f"fetching {len(left)} debs, {console.size(sum(d.artifact.size for d in left))}"):
+            known = apt.available()
+            by_name = {available.deb.name: available for available in known.values()}
+            with tempfile.TemporaryDirectory(prefix="pinwheel-debs-") as scratch:
+                listed = {deb: [known[deb.artifact.sha256].address] for deb in left if deb.artifact.sha256 in known}
+                said = _download(apt, listed, Path(scratch))
+                gone = {deb: _guesses(deb, by_name, apt.bases()) for deb in left if deb not in listed}
+                _download(apt, gone, Path(scratch))
+        pools = {name: pool for name, one in by_name.items() if (pool := _pool(one, apt.bases()))}
+        left, refusals = _from_archives(_left(left, store.missing(deb.artifact for deb in left)), pools, http)
+    if left:
+        raise _nowhere(left, dict.fromkeys(listed, said), by_name, refusals)
+
+
+def _left(debs: Iterable[Deb], artifacts: Iterable[Artifact]) -> tuple[Deb, ...]:
+    digests = {artifact.sha256 for artifact in artifacts}
+    return tuple(deb for deb in debs if deb.artifact.sha256 in digests)
+
+
+def _from_archives(
+    debs: tuple[Deb, ...], pools: dict[str, str], http: requests.Session
+) -> tuple[tuple[Deb, ...], tuple[str, ...]]:
+    """Ask the archives in their order; returns what none has, and what those said that did not answer."""
+    refusals = []
+    for place in archive.places(debs, pools):
+        try:
+            debs = _left(debs, store.take((deb.artifact for deb in debs), (place,), http))
+        except UnreachableError as problem:
+            # The next one may have it all.
+            debs = _left(debs, store.missing(deb.artifact for deb in debs))
+            refusals.append(f"{problem.where}: {problem.what}")
+    return debs, tuple(refusals)
+
+
+def _nowhere(
+    debs: tuple[Deb, ...], listed: dict[Deb, str], by_name: dict[str, _Available], refusals: tuple[str, ...]
+) -> PinwheelError:
+    for deb in debs:
+        if deb in listed:
+            return MissingEnvironmentError(
+                f"{deb.name} {deb.version} cannot be fetched, or the mirror's bytes are not those of the lock",
+                where="; ".join((f"sha256 {deb.artifact.sha256}", listed[deb], *refusals)),
+                fix="check the network, the disk and the mirror",
+            )
+    first = debs[0]
+    newer = by_name[first.name].deb.version if first.name in by_name else "none"
+    more = f" and {len(debs) - 1} more" if len(debs) > 1 else ""
+    return LockError(
+        f"{first.name} {first.version}{more} left Debian's mirror (superseded)",
+        where="; ".join((f"lockfiles/base.lock, sha256 {first.artifact.sha256}", *refusals)),
+        fix=f"`invoke lock` would take {first.name} {newer}, or name an archive that has it in {archive.VARIABLE}",
+    )
 
 
 def _download(apt: _Apt, wanted: dict[Deb, list[str]], scratch: Path) -> str:
@@ -183,16 +227,18 @@ def _download(apt: _Apt, wanted: dict[Deb, list[str]], scratch: Path) -> str:
 
 def _guesses(deb: Deb, by_name: dict[str, _Available], bases: tuple[str, ...]) -> list[str]:
     """Where a deb that is listed no more may still lie: in its successor's directory, on each mirror."""
-    successor = by_name.get(deb.name)
-    if successor is None:
+    pool = _pool(by_name[deb.name], bases) if deb.name in by_name else ""
+    if not pool:
         return []
-    folder = successor.address.rpartition("/")[0]
-    base = next((base for base in bases if folder.startswith(base)), None)
-    if base is None:
-        return []
-    pool = folder.removeprefix(base).removeprefix("pool/").removeprefix("updates/")
     file = deb.artifact.file.replace("+", "%2b").replace("~", "%7e")
     return [f"{base}{area}{pool}/{file}" for base in bases for area in ("pool/", "pool/updates/")]
+
+
+def _pool(available: _Available, bases: tuple[str, ...]) -> str:
+    """The folder of a package within its mirror's pool, `main/c/curl`; empty where it lies elsewhere."""
+    folder = available.address.rpartition("/")[0]
+    base = next((base for base in bases if folder.startswith(base)), None)
+    return "" if base is None else folder.removeprefix(base).removeprefix("pool/").removeprefix("updates/")
 
 
 def _split_logins(mirrors: tuple[Mirror, ...]) -> tuple[tuple[Mirror, ...], str]:
@@ -200,15 +246,15 @@ def _split_logins(mirrors: tuple[Mirror, ...]) -> tuple[tuple[Mirror, ...], str]
     own = Path("/etc/apt/auth.conf")
     lines = [own.read_text()] if own.is_file() and os.access(own, os.R_OK) else []
     plain = []
-    for mirror in mirrors:
-        parts = urlsplit(mirror.uri)
+    for one in mirrors:
+        parts = urlsplit(one.uri)
         if parts.username is None:
-            plain.append(mirror)
+            plain.append(one)
             continue
         host = parts.netloc.rpartition("@")[2]
         login, password = unquote(parts.username), unquote(parts.password or "")
         lines.append(f"machine {parts.scheme}://{host}{parts.path} login {login} password {password}\n")
-        plain.append(Mirror(mirror.suite, urlunsplit(parts._replace(netloc=host))))
+        plain.append(Mirror(one.suite, urlunsplit(parts._replace(netloc=host))))
     return tuple(plain), "".join(lines)
 
 
@@ -225,4 +271,5 @@ def _read_packages(file: Path, base: str) -> Iterator[_Available]:
         name = fields["Filename"].rpartition("/")[2]
         artifact = Artifact(name, int(fields["Size"]), fields["SHA256"])
         deb = Deb(fields["Package"], fields["Version"], fields["Architecture"], artifact)
-        yield _Available(deb, f"{base.rstrip('/')}/{fields['Filename']}".replace("+", "%2b").replace("~", "%7e"))
+        address = f"{base.rstrip('/')}/{fields['Filename']}".replace("+", "%2b").replace("~", "%7e")
+        yield _Available(deb, address, fields)

@@ -9,14 +9,19 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from typing import Any
+from urllib.parse import urlsplit
 
 import pypi_simple
 import requests
 from packaging.utils import canonicalize_name, parse_sdist_filename, parse_wheel_filename
+from requests.adapters import HTTPAdapter
 
+from common import offline
 from common.errors import LockError, MissingEnvironmentError
 from common.run import run
 from lockfiles.model import Artifact
+from lockfiles.store import mirror
 
 
 def url() -> str:
@@ -25,8 +30,10 @@ def url() -> str:
     Read from UV_DEFAULT_INDEX, UV_INDEX_URL, then pip's configuration (PIP_INDEX_URL and its files).
 
     Raises:
-        MissingEnvironmentError: pip cannot read its configuration; another index than the user's is never asked instead.
+        MissingEnvironmentError: pip cannot read its configuration; another index than the user's is never asked instead. Or
+            this run is offline.
     """
+    offline.demand_network("asking your package index", fix="run it without --offline")
     for variable in ("UV_DEFAULT_INDEX", "UV_INDEX_URL"):
         if value := os.environ.get(variable):
             return value
@@ -43,10 +50,28 @@ def url() -> str:
     return pypi_simple.PYPI_SIMPLE_ENDPOINT
 
 
+class _OfflineAdapter(HTTPAdapter):
+    """Lets nothing out but to the mirror that the user has set."""
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        """Send a request to the mirror.
+
+        Raises:
+            MissingEnvironmentError: it goes elsewhere.
+        """
+        parts = urlsplit(request.url or "")
+        if (parts.hostname, parts.port) != mirror.http_host():
+            offline.demand_network("a download", fix=offline.FIX)
+        return super().send(request, *args, **kwargs)
+
+
 def session() -> requests.Session:
-    """An HTTP session with the user's proxies, certificates and netrc, as requests reads them."""
+    """An HTTP session with the user's proxies, certificates and netrc, as requests reads them; offline for the mirror alone."""
     own = requests.Session()
     own.headers["User-Agent"] = "pinwheel"
+    if offline.offline():
+        own.mount("https://", _OfflineAdapter())
+        own.mount("http://", _OfflineAdapter())
     return own
 
 
@@ -64,10 +89,17 @@ class Locator:
 
         Raises:
             LockError: the index has no file of that name and hash.
-            MissingEnvironmentError: the index does not answer.
+            MissingEnvironmentError: the index does not answer, or must not be asked.
         """
         parse = parse_wheel_filename if artifact.file.endswith(".whl") else parse_sdist_filename
-        project = canonicalize_name(str(parse(artifact.file)[0]))
+        name, version, *_ = parse(artifact.file)
+        project = canonicalize_name(name)
+        if offline.offline():
+            raise MissingEnvironmentError(
+                f"{project} {version} is not in the store, and this run is offline",
+                where=f"{artifact.file}, sha256 {artifact.sha256}",
+                fix=offline.FIX,
+            )
         with self._guard:
             # Asking for the user's index starts pip: only when something is really missing.
             self._client = self._client or pypi_simple.PyPISimple(url(), session=self._http)

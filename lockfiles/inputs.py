@@ -18,7 +18,7 @@ from common import paths
 from common.errors import UsageError
 
 # Part of every inputs digest: a change of what a lock means makes all locks stale.
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,8 @@ class SetInput:
         overrides: requirements that replace what packages ask for.
         sdists: packages to build from source.
         shims: (name, version) of metadata-only wheels to make.
+        agrees: the set whose versions this one shares, wherever both hold a package; empty for none.
+        differs: (package, reason) of those that it does not share.
         digest: over the meaning of the file.
     """
 
@@ -63,12 +65,14 @@ class SetInput:
     overrides: tuple[str, ...]
     sdists: tuple[SdistInput, ...]
     shims: tuple[tuple[str, str], ...]
+    agrees: str
+    differs: tuple[tuple[str, str], ...]
     digest: str
 
 
 def set_names() -> tuple[str, ...]:
     """The Python sets there are, sorted."""
-    return tuple(sorted(file.stem for file in paths.LOCKFILES.glob("*.in") if file.stem != "base"))
+    return tuple(sorted(file.stem for file in paths.LOCKFILES.glob("*.in") if file.stem not in ("base", "models")))
 
 
 def read_base() -> BaseInput:
@@ -90,8 +94,20 @@ def read_set(name: str) -> SetInput:
     Raises:
         UsageError: there is no such set, or the file is no TOML or says something unknown.
     """
-    file = paths.LOCKFILES / f"{name}.in"
-    body = _load(file, {"requires", "overrides", "sdists", "shims"})
+    wanted = read_set_file(paths.LOCKFILES / f"{name}.in")
+    if wanted.agrees and (wanted.agrees not in set_names() or wanted.agrees == name):
+        raise UsageError(f"agrees with {wanted.agrees!r}, which is no other set", where=f"lockfiles/{name}.in", fix="mend it")
+    return wanted
+
+
+def read_set_file(file: Path) -> SetInput:
+    """Read an input that may lie anywhere; the set is named after it.
+
+    Raises:
+        UsageError: as `read_set`.
+    """
+    name = file.stem
+    body = _load(file, {"requires", "overrides", "sdists", "shims", "agrees"})
     sdists = []
     for package, entry in sorted(_mapping(file, body, "sdists").items()):
         if not isinstance(entry, dict) or set(entry) != {"version", "requires"}:
@@ -103,9 +119,22 @@ def read_set(name: str) -> SetInput:
             Requirement(text)
         except InvalidRequirement as problem:
             reason = str(problem).splitlines()[0]
-            raise UsageError(f"not a requirement: {text!r}: {reason}", where=paths.shown(file), fix="see PEP 508") from None
+            raise UsageError(f"not a requirement: {text!r}: {reason}", where=_line(file, text), fix="see PEP 508") from None
     shims = tuple(sorted((package, str(version)) for package, version in _mapping(file, body, "shims").items()))
-    return SetInput(name, requires, overrides, tuple(sdists), shims, _digest({"kind": "set", "name": name, **body}))
+    agrees = _mapping(file, body, "agrees")
+    differs = agrees.get("except", {})
+    if set(agrees) - {"with", "except"} or not isinstance(agrees.get("with", ""), str) or not isinstance(differs, dict):
+        raise UsageError("[agrees] holds `with`, a set, and `except`, a table", where=paths.shown(file), fix="mend it")
+    return SetInput(
+        name,
+        requires,
+        overrides,
+        tuple(sdists),
+        shims,
+        agrees.get("with", ""),
+        tuple(sorted((package, str(reason)) for package, reason in differs.items())),
+        _digest({"kind": "set", "name": name, **body}),
+    )
 
 
 def _load(file: Path, known: set[str]) -> dict[str, Any]:
@@ -120,6 +149,14 @@ def _load(file: Path, known: set[str]) -> dict[str, Any]:
     if unknown:
         raise UsageError(f"unknown key {unknown[0]!r}", where=paths.shown(file), fix=f"known are {', '.join(sorted(known))}")
     return body
+
+
+def _line(file: Path, text: str) -> str:
+    """Where a string of the input stands."""
+    for number, line in enumerate(file.read_text().splitlines(), 1):
+        if json.dumps(text) in line:
+            return f"{paths.shown(file)}:{number}"
+    return paths.shown(file)
 
 
 def _strings(file: Path, body: dict[str, Any], key: str, *, required: bool = False) -> tuple[str, ...]:

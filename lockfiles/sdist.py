@@ -5,16 +5,19 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
 import os
 import shutil
 import tarfile
 import tempfile
 import zipfile
+from dataclasses import asdict
 from email.parser import HeaderParser
 from pathlib import Path
 
-from common import console
+from common import console, paths
 from common.errors import BuildError, LockError
+from common.files import write_whole
 from common.run import run
 from lockfiles import rootfs, store
 from lockfiles.inputs import SdistInput
@@ -92,10 +95,20 @@ def _unpack(sdist: Artifact, target: Path) -> Path:
 def lock_built(base: BaseLock, wanted: SdistInput, sdist: Artifact, backend: Artifact) -> Wheel:
     """Build a wheel twice, demand the same bytes, put it into the store and describe it for the lock.
 
+    What came out is noted in the cache: the same source, backend and base are not built again while the store has the wheel.
+
     Raises:
         BuildError: the build fails, or two builds differ.
         LockError: the built metadata asks for other packages than the input states.
     """
+    inputs = f"{rootfs.key(base)} {sdist.sha256} {backend.sha256} {wanted.requires}"
+    note = paths.cache() / "built" / f"{hashlib.sha256(inputs.encode()).hexdigest()}.json"
+    try:
+        known = Artifact(**json.loads(note.read_text()))
+        if store.has(known):
+            return Wheel(wanted.name, wanted.version, known, sdist)
+    except (OSError, ValueError, TypeError):
+        pass
     with tempfile.TemporaryDirectory(prefix="pinwheel-sdist-") as scratch, console.step(f"building {sdist.file}, twice"):
         wheels = []
         for number in ("1", "2"):
@@ -115,6 +128,7 @@ def lock_built(base: BaseLock, wanted: SdistInput, sdist: Artifact, backend: Art
             )
         artifact = _describe(wheels[0].name, contents[0])
         store.add_file(artifact, wheels[0])
+    write_whole(note, json.dumps(asdict(artifact)))
     return Wheel(wanted.name, wanted.version, artifact, sdist)
 
 
@@ -130,9 +144,9 @@ def shim(name: str, version: str) -> Wheel:
 def shim_bytes(name: str, version: str) -> tuple[str, bytes]:
     """File name and bytes of a metadata-only wheel (binary distribution format, "File contents"); a pure function."""
     info = f"{name.replace('-', '_')}-{version}.dist-info"
-    about = f"Name: {name}\nVersion: {version}\nSummary: metadata only, made by Pinwheel\n"
+    about = f"Name: {name}\nVersion: {version}\nSummary: metadata only, made by Pinwheel\nLicense-Expression: Apache-2.0\n"
     files = {
-        f"{info}/METADATA": f"Metadata-Version: 2.1\n{about}",
+        f"{info}/METADATA": f"Metadata-Version: 2.4\n{about}",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: pinwheel\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     record = ""

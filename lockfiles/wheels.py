@@ -6,13 +6,14 @@ uv writes PEP 751 ("pylock.toml") with every file's size and sha256; what it say
 from __future__ import annotations
 
 import json
-import os
 import re
+import sys
 import tempfile
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import canonicalize_name, parse_wheel_filename
@@ -20,9 +21,11 @@ from uv import find_uv_bin
 
 from common.errors import LockError, MissingEnvironmentError
 from common.run import run
-from lockfiles import index
+from lockfiles import index, sources
+from lockfiles.cooldown import Window
 from lockfiles.inputs import SetInput
 from lockfiles.model import Artifact
+from lockfiles.remote import RemoteFile
 
 _LEGACY = {(2, 17): "manylinux2014", (2, 12): "manylinux2010", (2, 5): "manylinux1"}
 
@@ -46,7 +49,9 @@ def platform_tags(python: str, glibc: str) -> tuple[Tag, ...]:
     return (*cpython_tags(version, [abi], platforms), *compatible_tags(version, abi, platforms))
 
 
-def resolve(wanted: SetInput, python: str, glibc: str, preferred: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+def resolve(
+    wanted: SetInput, python: str, glibc: str, preferred: Mapping[str, str], window: Window | None = None
+) -> dict[str, dict[str, Any]]:
     """Resolve a set to exact packages; the result is uv's PEP 751 tables by normalised name.
 
     Args:
@@ -54,6 +59,7 @@ def resolve(wanted: SetInput, python: str, glibc: str, preferred: Mapping[str, s
         python: the base's version.
         glibc: the base's version.
         preferred: versions by name that are kept where the requirements allow it.
+        window: which files are old enough; default all.
 
     Raises:
         LockError: the requirements cannot all hold; with the resolver's explanation.
@@ -68,30 +74,40 @@ def resolve(wanted: SetInput, python: str, glibc: str, preferred: Mapping[str, s
             for s in wanted.sdists
         ]
         (here / "uv.toml").write_text(f"dependency-metadata = [{', '.join(metadata)}]\n")
-        argv: list[str | Path] = [find_uv_bin(), "pip", "compile", "--quiet", "--config-file", here / "uv.toml"]
+        # Without --python, uv looks through every interpreter of the machine first.
+        argv: list[str | Path] = [find_uv_bin(), "pip", "compile", "--quiet", "--python", sys.executable]
+        argv += ["--config-file", here / "uv.toml"]
         argv += ["--python-version", python, "--python-platform", f"x86_64-manylinux_{glibc.replace('.', '_')}"]
         # What stands in the output file already, uv prefers.
         packages = [
             f"\n[[packages]]\nname = {json.dumps(n)}\nversion = {json.dumps(v)}\n" for n, v in sorted(preferred.items())
         ]
-        (here / "pylock.toml").write_text('lock-version = "1.0"\ncreated-by = "pinwheel"\n' + "".join(packages))
+        if packages:
+            (here / "pylock.toml").write_text('lock-version = "1.0"\ncreated-by = "pinwheel"\n' + "".join(packages))
         argv += ["--override", here / "overrides.in", "--format", "pylock.toml", "--output-file", here / "pylock.toml"]
         # No code of a package runs while resolving; sources are built later, without network, in the base image.
         for sdist in wanted.sdists:
             argv += ["--no-binary", sdist.name]
+        argv += window.options() if window else []
         argv += ["--only-binary", ":all:", here / "set.in"]
-        _uv(argv, f"{wanted.name}.in does not resolve")
-        body = tomllib.loads((here / "pylock.toml").read_text())
-    return {canonicalize_name(package["name"]): package for package in body["packages"]}
+        with sources.configured() as (options, environment):
+            _uv([*argv, *options], environment, f"{wanted.name}.in does not resolve")
+            body = tomllib.loads((here / "pylock.toml").read_text())
+            for entry in (entry for one in body["packages"] for entry in [*one.get("wheels", []), one.get("sdist", {})]):
+                if "size" not in entry and (file := _local(entry)):
+                    # uv writes none for files of this machine, and offline those are there only now.
+                    entry["size"] = file.stat().st_size
+    return {str(canonicalize_name(package["name"])): package for package in body["packages"]}
 
 
-def resolve_toolkit(pyproject: Path, preferred: str, upgrade: str) -> str:
+def resolve_toolkit(pyproject: Path, preferred: str, upgrade: str, window: Window | None = None) -> str:
     """Resolve Pinwheel's own dependencies, for every platform, as requirements with hashes.
 
     Args:
         pyproject: names the dependencies.
         preferred: requirements whose versions are kept where possible; may be empty.
         upgrade: a package that may move, `all`, or nothing.
+        window: which files are old enough; default all.
 
     Raises:
         LockError, MissingEnvironmentError: as `resolve`.
@@ -111,8 +127,10 @@ def resolve_toolkit(pyproject: Path, preferred: str, upgrade: str) -> str:
         ]
         if upgrade:
             argv += ["--upgrade"] if upgrade == "all" else ["--upgrade-package", upgrade]
+        argv += window.options() if window else []
         argv += ["--extra", "test", "--generate-hashes", "--no-header", "--output-file", target, pyproject]
-        _uv(argv, "pyproject.toml does not resolve")
+        with sources.configured() as (options, environment):
+            _uv([*argv, *options], environment, "pyproject.toml does not resolve")
         # uv's "via" comments name the project by its path when it has one; only the package names are kept.
         return re.sub(r"\(\S*pyproject\.toml\)", "(pyproject.toml)", target.read_text())
 
@@ -140,19 +158,38 @@ def choose(package: dict[str, Any], tags: Iterable[Tag], where: str) -> Artifact
     # Of equal tags the highest build wins; none is lower than any (binary distribution format, "File name convention").
     fitting.sort(key=lambda item: (-item[0], item[1]))
     _, _, file, wheel = fitting[-1]
-    return Artifact(file, int(wheel["size"]), str(wheel["hashes"]["sha256"]))
+    return artifact(wheel)
+
+
+def artifact(entry: dict[str, Any]) -> Artifact:
+    """What a PEP 751 file entry names.
+
+    Raises:
+        LockError: the index gives no sha256 for it.
+        MissingEnvironmentError: the index gives no size, and does not answer for the file.
+    """
+    file, sha256 = file_name(entry), entry.get("hashes", {}).get("sha256")
+    if not sha256:
+        raise LockError(f"your index gives no sha256 for {file}", fix="use an index that does (PEP 503)")
+    if "size" not in entry:
+        # HTML pages hold none (PEP 503).
+        with index.session() as http, RemoteFile(http, str(entry["url"])) as remote:
+            return Artifact(file, remote.size, str(sha256))
+    return Artifact(file, int(entry["size"]), str(sha256))
+
+
+def _local(entry: dict[str, Any]) -> Path | None:
+    address = urlsplit(str(entry.get("url", "")))
+    return Path(unquote(address.path)) if address.scheme == "file" else Path(entry["path"]) if "path" in entry else None
 
 
 def file_name(entry: dict[str, Any]) -> str:
     """A PEP 751 file entry's name: given, or the last part of its address."""
-    return str(entry.get("name") or entry["url"].rpartition("/")[2].partition("#")[0])
+    return str(entry.get("name") or str(entry.get("url") or entry["path"]).rpartition("/")[2].partition("#")[0])
 
 
-def _uv(argv: list[str | Path], what: str) -> None:
-    # Only the one index the user set, whatever else the host's uv or pip configuration holds. The address may carry
-    # credentials, so it goes through the environment, which others cannot read, and never into an argument.
-    cleared = dict.fromkeys(key for key in os.environ if key.startswith(("UV_", "PIP_")))
-    result = run(argv, env={**cleared, "UV_DEFAULT_INDEX": index.url()}, missing="run ./invokew")
+def _uv(argv: list[str | Path], environment: Mapping[str, str | None], what: str) -> None:
+    result = run(argv, env=environment, missing="run ./invokew")
     if result.code:
         lines = list(_meaningful(result.stderr))
         text = " ".join(lines)

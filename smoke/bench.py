@@ -20,8 +20,13 @@ _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 @dataclass(slots=True)
 class Figures:
-    """What the rungs measured so far; the receipt takes it over."""
+    """What the rungs found out so far; the receipt takes it over, but for the versions.
 
+    Attributes:
+        versions: of the packages in an image, by its task.
+    """
+
+    versions: dict[str, dict[str, str]] = field(default_factory=dict)
     training: Training | None = None
     servings: list[Serving] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
@@ -33,7 +38,7 @@ class Bench:
 
     Attributes:
         session: the run's belongings in the engine.
-        images: by role; `train`, and `api` or `api-cpu`.
+        images: by task: `train` and `api`, whatever family they are of.
         gpu: what a container asks for to get a GPU; None on the CPU.
         logs: directory of the containers' logs.
         figures: the book.
@@ -45,18 +50,13 @@ class Bench:
     logs: Path
     figures: Figures = field(default_factory=Figures)
 
-    @property
-    def serving_role(self) -> str:
-        """The role of the image that serves in this run."""
-        return serving_role(gpu=self.gpu is not None)
-
     def container(
-        self, name: str, role: str, command: Sequence[str], *, environment: Mapping[str, str] | None = None, shm: int = 64 << 20
+        self, name: str, task: str, command: Sequence[str], *, environment: Mapping[str, str] | None = None, shm: int = 64 << 20
     ) -> Sandbox:
-        """A container of the image `role`, not started yet."""
+        """A container of the image for `task`, not started yet."""
         spec = Spec(
             name=name,
-            image=self.images[role].digest,
+            image=self.images[task].digest,
             command=tuple(command),
             labels=self.session.labels,
             volume=self.session.volume,
@@ -67,8 +67,3 @@ class Bench:
             gpu=self.gpu,
         )
         return Sandbox(spec, self.logs)
-
-
-def serving_role(*, gpu: bool) -> str:
-    """Which image serves: vLLM's CPU build stands in for the real one where there is no GPU."""
-    return "api" if gpu else "api-cpu"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ from docker.types import DeviceRequest
 from common import console, host
 from common.errors import MissingEnvironmentError, SmokeError
 from images.receipt import BuiltImage
-from smoke import archive
+from smoke import archive, gpus
+from smoke.gpus import Device
 
 _CDI_KIND = "nvidia.com/gpu="
-_GPU_FIX = "install the NVIDIA driver and nvidia-container-toolkit, or run `invoke smoke` without --gpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,31 +48,32 @@ def connect(*, gpu: bool) -> Engine:
     return Engine(client, str(info.get("ServerVersion", "")), gpu_request(info) if gpu else None)
 
 
-def gpu_request(info: Mapping[str, Any]) -> DeviceRequest:
+def gpu_request(info: Mapping[str, Any], device: Device | None = None) -> DeviceRequest:
     """What a container asks of the engine to get one GPU.
-
-    One is enough for the ladder and leaves the others alone; LLaMA-Factory would otherwise spread the tiny model over all.
 
     Args:
         info: what the engine says about itself.
+        device: which one; the first where it is not known yet.
 
     Raises:
         MissingEnvironmentError: it knows neither NVIDIA's runtime nor a CDI device of NVIDIA's.
     """
+    name = device.id if device else "0"
     if "nvidia" in (info.get("Runtimes") or {}):
-        return DeviceRequest(count=1, capabilities=[["gpu"]])
-    devices = sorted(
-        str(device.get("ID", ""))
-        for device in info.get("DiscoveredDevices") or []
-        if str(device.get("ID", "")).startswith(_CDI_KIND)
+        return DeviceRequest(device_ids=[name], capabilities=[["gpu"]])
+    cdi = sorted(
+        str(found.get("ID", ""))
+        for found in info.get("DiscoveredDevices") or []
+        if str(found.get("ID", "")).startswith(_CDI_KIND)
     )
-    if devices:
-        single = [device for device in devices if not device.endswith("=all")]
-        return DeviceRequest(driver="cdi", device_ids=[(single or devices)[0]])
+    if cdi:
+        # A specification names devices by number, by UUID, or all at once.
+        named = [f"{_CDI_KIND}{one}" for one in (name, device.uuid if device else "", "all") if f"{_CDI_KIND}{one}" in cdi]
+        return DeviceRequest(driver="cdi", device_ids=[(named or cdi)[0]])
     raise MissingEnvironmentError(
         "--gpu was asked for, but the engine has no GPU runtime",
         where="neither a runtime called nvidia nor a CDI device nvidia.com/gpu in `docker info`",
-        fix=_GPU_FIX,
+        fix=gpus.how_to_get(),
     )
 
 
@@ -101,7 +102,7 @@ def load(engine: Engine, image: BuiltImage, layout: Path, *, present: tuple[Buil
         console.done(f"{image.name}: the engine has {image.digest}")
         return
     known = frozenset(layer.digest for other in present for layer in other.layers)
-    _check_disk(engine.client, image, known)
+    check_disk(engine.client, [image], known)
     try:
         _send(engine.client, image, archive.entries(image, layout, without=known))
     except docker.errors.ImageLoadError as problem:
@@ -140,18 +141,30 @@ def _refused(image: BuiltImage, problem: Exception) -> SmokeError | MissingEnvir
     return SmokeError(f"{image.name}: the engine refuses the image", where=str(problem), fix="run `invoke build` again")
 
 
-def _check_disk(client: docker.DockerClient, image: BuiltImage, known: frozenset[str]) -> None:
-    """Refuse before gigabytes are sent; an engine on another machine is left to say so itself."""
+def check_disk(client: docker.DockerClient, images: Sequence[BuiltImage], known: frozenset[str]) -> None:
+    """Refuse before gigabytes are sent; an engine on another machine is left to say so itself.
+
+    Args:
+        client: of the engine.
+        images: that are to be loaded.
+        known: digests of layers that the engine holds already.
+
+    Raises:
+        MissingEnvironmentError: the engine's disk has no room for them.
+    """
     root = Path(str(client.info().get("DockerRootDir", "")))
+    layers = {layer.digest: layer for image in images for layer in image.layers if layer.digest not in known}
     # The store keeps the blob and its unpacked files.
-    need = sum(layer.size + layer.unpacked for layer in image.layers if layer.digest not in known)
+    need = sum(layer.size + layer.unpacked for layer in layers.values())
     try:
         free = shutil.disk_usage(root).free
     except OSError:
         return
     if free < need:
+        names = " and ".join(image.name for image in images)
         raise MissingEnvironmentError(
-            f"{image.name} needs {console.size(need)} of disk in the engine, {console.size(free)} are free",
+            f"{names} need{'s' if len(images) == 1 else ''} {console.size(need)} of disk in the engine, "
+            f"{console.size(free)} are free",
             where=str(root),
             fix="`docker system df` shows what takes the room",
         )

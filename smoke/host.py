@@ -6,10 +6,9 @@ import os
 import platform
 from pathlib import Path
 
-from common.run import run
+from common.errors import MissingEnvironmentError
+from smoke import gpus
 from smoke.receipt import Gpu, Host
-
-_MIB = 1 << 20
 
 
 def describe() -> Host:
@@ -31,20 +30,12 @@ def cpu_model(cpuinfo: str) -> str:
     return ""
 
 
-def parse_gpus(csv: str) -> tuple[Gpu, ...]:
-    """What `nvidia-smi` printed, a line for each GPU: name, driver version, MiB of memory."""
-    found = []
-    for line in csv.splitlines():
-        cells = [cell.strip() for cell in line.split(",")]
-        if len(cells) == 3 and cells[2].isdigit():
-            found.append(Gpu(cells[0], cells[1], int(cells[2]) * _MIB))
-    return tuple(found)
-
-
 def _gpus() -> tuple[Gpu, ...]:
-    program = Path("/usr/bin/nvidia-smi")
-    if not program.exists():
+    if not gpus.installed():
         return ()
-    # Part of the driver; a broken driver shows itself in the rungs, with the device's own words.
-    said = run([program, "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader,nounits"], timeout=30)
-    return parse_gpus(said.stdout) if said.code == 0 else ()
+    try:
+        found = gpus.devices()
+    except MissingEnvironmentError:
+        # A broken driver has nothing to describe; where a GPU was asked for, that was refused before.
+        return ()
+    return tuple(Gpu(device.name, device.driver, device.memory) for device in found)

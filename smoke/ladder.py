@@ -19,9 +19,10 @@ import requests
 from common import console, paths
 from common.errors import BuildError, MissingEnvironmentError, SmokeError
 from images import receipt as built
+from images import spec
 from images.receipt import BuildReceipt, BuiltImage
-from smoke import curve, engine, host, receipt
-from smoke.bench import Bench, serving_role
+from smoke import curve, engine, host, preflight, receipt
+from smoke.bench import Bench
 from smoke.engine import Engine
 from smoke.receipt import ProvenImage, Rung, SmokeReceipt
 from smoke.rungs import Ladder
@@ -37,11 +38,12 @@ def run_smoke(*, gpu: bool) -> SmokeReceipt:
     """Run the ladder against what was built, and write the receipt, whether it passes or not.
 
     Args:
-        gpu: on a GPU, with the image that serves there; otherwise on the CPU.
+        gpu: on a GPU, with the pair that was built for one; otherwise on the CPU.
 
     Raises:
         MissingEnvironmentError: this machine cannot run it; nothing was touched.
-        BuildError: nothing was built, or not the image that serves here.
+        BuildError: nothing was built, or not the pair that runs here.
+        LockError: what the pair asks of a GPU cannot be read from its lock.
         SmokeError: a rung did not pass; the receipt says which.
         KeyboardInterrupt: interrupted, by SIGINT or SIGTERM; everything is cleaned up and the receipt says so.
     """
@@ -49,6 +51,8 @@ def run_smoke(*, gpu: bool) -> SmokeReceipt:
     fit = engine.connect(gpu=gpu)
     build = built.read()
     images = choose(build, gpu=gpu)
+    if gpu:
+        fit = preflight.choose(fit, images)
     directory = receipt.directory()
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
@@ -81,20 +85,30 @@ def run_smoke(*, gpu: bool) -> SmokeReceipt:
 
 
 def choose(build: BuildReceipt, *, gpu: bool) -> tuple[BuiltImage, ...]:
-    """The images of a run: the one that trains, the one that serves.
+    """The images of a run: the one that trains, the one that serves, of the family that was built.
 
     Raises:
-        BuildError: one was not built.
+        BuildError: no pair for this run was built, or several were.
     """
     by_role = {image.role: image for image in build.images}
-    roles = ("train", serving_role(gpu=gpu))
-    for role in roles:
-        if role not in by_role:
-            flag = "" if gpu else " --cpu"
-            raise BuildError(
-                f"the image {role!r} was not built", where=paths.shown(built.path()), fix=f"run `invoke build{flag}` first"
-            )
-    return tuple(by_role[role] for role in roles)
+    pairs = [spec.pair(family) for family in spec.families() if (family == spec.CPU) is not gpu]
+    whole = [pair for pair in pairs if by_role.keys() >= set(pair)]
+    if len(whole) > 1:
+        what = "; ".join(" and ".join(pair) for pair in whole)
+        raise BuildError(f"several pairs were built: {what}", where=paths.shown(built.path()), fix="build one pair at a time")
+    if not whole:
+        # The pair that was meant is the one that was begun; the plain one, which stands first, where none was.
+        pair = max(pairs, key=lambda pair: len(by_role.keys() & set(pair)))
+        missing = next(role for role in pair if role not in by_role)
+        raise BuildError(f"the image {missing!r} was not built", where=paths.shown(built.path()), fix=_how_to_build(pair))
+    return tuple(by_role[role] for role in whole[0])
+
+
+def _how_to_build(pair: tuple[str, str]) -> str:
+    if pair == spec.pair():
+        return "run `invoke build` first"
+    family = pair[1].partition("-")[2]
+    return f"run `invoke build {'--cpu' if family == spec.CPU else f'--family {family}'}` first"
 
 
 def _climb(fit: Engine, images: tuple[BuiltImage, ...], directory: Path) -> tuple[Ladder, int]:
@@ -104,7 +118,8 @@ def _climb(fit: Engine, images: tuple[BuiltImage, ...], directory: Path) -> tupl
             for number, image in enumerate(images):
                 engine.load(fit, image, built.layout(), present=images[:number])
             session.prepare(images[0].digest)
-            ladder = Ladder(Bench(session, {image.role: image for image in images}, fit.gpu, directory / "logs"))
+            tasks = dict(zip(("train", "api"), images, strict=True))
+            ladder = Ladder(Bench(session, tasks, fit.gpu, directory / "logs"))
             return ladder, _pytest(ladder, directory)
     except (requests.ConnectionError, docker.errors.APIError) as problem:
         raise MissingEnvironmentError(

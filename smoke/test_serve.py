@@ -36,8 +36,8 @@ class Server:
 def serving(request: pytest.FixtureRequest, bench: Bench, server: str) -> Iterator[Server]:
     """The started server; it may not be ready yet, and may have been stopped by the last rung."""
     gpu = bench.gpu is not None
-    box = bench.container(server, bench.serving_role, command(server, gpu=gpu), environment=environment(gpu=gpu), shm=SHM)
-    with box:
+    argv = command(server, gpu=gpu, vllm=bench.figures.versions["api"]["vllm"])
+    with bench.container(server, "api", argv, environment=environment(gpu=gpu), shm=SHM) as box:
         if server == VLLM:
             yield Server(server, box, (TUNED, BASE), "/health")
         else:

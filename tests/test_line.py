@@ -21,7 +21,9 @@ from common.errors import BuildError
 from common.files import sha256_bytes
 from common.run import run
 from images import receipt as built
+from images.layout import Layout
 from smoke import receipt as proven
+from tests.images.inside import check_complete
 
 pytestmark = pytest.mark.line
 
@@ -122,6 +124,20 @@ def test_a_second_run_reuses_every_layer_and_pushes_nothing_new(line: Line) -> N
     assert [image.digest for image in after] == [image.digest for image in before]
     assert all(layer.reused for image in after for layer in image.layers)
     assert "is not proven" not in said.stdout + said.stderr
+
+
+def test_without_a_network_the_same_images_come_from_the_store(line: Line, tmp_path: Path) -> None:
+    before = built.read().images
+    argv = ["unshare", "--net", sys.executable, "-m", "invoke", "build", "--image", "train", "--offline"]
+    run(argv, cwd=paths.ROOT, env={"PINWHEEL_DIST": str(tmp_path)}, error=BuildError)
+    body = json.loads((tmp_path / "build.json").read_text())
+    assert [image["digest"] for image in body["images"]] == [image.digest for image in before if image.role == "train"]
+
+
+def test_the_sbom_names_all_that_is_inside_and_nothing_else(line: Line, tmp_path: Path) -> None:
+    for image in built.read().images:
+        bom = built.sbom(image.name).read_bytes()
+        check_complete(bom, Layout(built.layout()), image.digest, tmp_path / image.role)
 
 
 def test_nothing_of_the_run_is_left_in_the_engine(line: Line) -> None:

@@ -12,6 +12,8 @@ import pytest
 from common import paths
 from common.errors import ExitCode
 
+pytestmark = pytest.mark.slow
+
 
 def invoke(*argv: str, **env: str) -> subprocess.CompletedProcess[str]:
     full = {**os.environ, "CI": "true", **env}
@@ -23,9 +25,17 @@ def invoke(*argv: str, **env: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("argv", "code", "message"),
     [
-        (["build", "--image", "tarin"], ExitCode.USAGE, "no such image: tarin (images/): there are: api, api-cpu, train"),
+        (["build", "--image", "tarin"], ExitCode.USAGE, "no such image: tarin (images/): there are: api, api-cpu, api-cu128, "),
         (["build", "--cpu", "--image", "train"], ExitCode.USAGE, "give one of them"),
         (["lock", "--check", "--upgrade", "torch"], ExitCode.USAGE, "give one of them"),
+        (["lock", "--check", "--explain"], ExitCode.USAGE, "give one of them"),
+        (["lock", "--explain", "no/such.in"], ExitCode.USAGE, "no such file: no/such.in"),
+        (["lock", "--explain", "no-such-package"], ExitCode.USAGE, "no-such-package"),
+        (["fetch", "--set", "no-such-set", "--offline"], ExitCode.LOCK, "no-such-set is not locked"),
+        (["fetch", "--set", "train", "--offline"], ExitCode.ENVIRONMENT, "offline"),
+        (["store", "--verify", "--prune"], ExitCode.USAGE, "give one of them"),
+        (["model", "--name", "none", "--to", "x"], ExitCode.USAGE, "none"),
+        (["bench", "nothing"], ExitCode.USAGE, "no such benchmark: nothing"),
         (["lock", "--upgrade", "no-such-package"], ExitCode.USAGE, "no lock holds no-such-package"),
         (["deploy", "--env", "nowhere"], ExitCode.USAGE, "no environment 'nowhere'"),
         (["check", "no/such/folder"], ExitCode.USAGE, "no/such/folder"),
@@ -90,5 +100,5 @@ def test_every_command_and_flag_has_its_help() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=paths.ROOT, capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
-    assert len(lines) == 9
+    assert len(lines) == 13
     assert all(line.endswith(" True") for line in lines), lines

@@ -27,6 +27,8 @@ HERE = Path(__file__).resolve().parent
 TEMPLATE = "qwen3_nothink"
 LORA_RANK = 16
 MAX_LENGTH = 512
+# vLLM's share of a GPU's memory: the model needs megabytes, and the GPU may be shared.
+GPU_SHARE = 0.2
 _VOCABULARY = 512
 _SEED = 20
 
@@ -91,8 +93,7 @@ def configs(*, gpu: bool) -> dict[str, Config]:
         "vllm_enforce_eager": True,
     }
     if gpu:
-        # The model needs megabytes; the default would take nine tenths of a GPU that may be shared.
-        api["vllm_gpu_util"] = 0.2
+        api["vllm_gpu_util"] = GPU_SHARE
     return {"train.yaml": train, "export.yaml": export, "api.yaml": api}
 
 

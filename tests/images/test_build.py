@@ -15,12 +15,12 @@ from images.layout import Layout
 from images.plan import LayerPlan
 from images.receipt import BuiltImage
 from images.tarball import LayerWriter
-from lockfiles import debian, model, rootfs
+from lockfiles import debian, lockfile, rootfs
 from lockfiles.model import SetLock
 from lockfiles.rootfs import Rootfs
 from tests.images.wheels import make, stored
 
-BASE = model.read_base()
+BASE = lockfile.read_base()
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def recipes(own_folders: Path, monkeypatch: pytest.MonkeyPatch, root: Rootfs) ->
         for n in names
     ]
     lock = SetLock("small", "sha256:0", "2026-01-02", "3.11.2", "2.36", tuple(sorted(wheels, key=lambda w: w.name)))
-    monkeypatch.setattr(model, "read_set", lambda _: lock)
+    monkeypatch.setattr(lockfile, "read_set", lambda _: lock)
     monkeypatch.setattr(rootfs, "made", lambda *_: root)
     return [build._recipe(spec.read("train"), BASE)]
 

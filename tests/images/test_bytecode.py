@@ -12,7 +12,7 @@ from common.errors import BuildError
 from common.run import run
 from images.bytecode import Compiler
 from images.wheel import SITE
-from lockfiles import debian, model, rootfs
+from lockfiles import debian, lockfile, rootfs
 from tests.images.wheels import content, layer_of, make, members
 
 SOURCE = b'"""Doc."""\nX = {"a", "b", "c"}\n\n\ndef f(x):\n    return x in {"p", "q", "r", "s"}, (1, 2), "p"\n'
@@ -20,8 +20,8 @@ SOURCE = b'"""Doc."""\nX = {"a", "b", "c"}\n\n\ndef f(x):\n    return x in {"p",
 
 @pytest.fixture(scope="module")
 def tree() -> Path:
-    debian.fetch(model.read_base().debs)
-    return rootfs.made(model.read_base()).tree
+    debian.fetch(lockfile.read_base().debs)
+    return rootfs.made(lockfile.read_base()).tree
 
 
 @pytest.mark.host

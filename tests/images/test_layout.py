@@ -20,7 +20,7 @@ from images import config, layer, plan, spec
 from images.layout import Layout
 from images.plan import LayerPlan
 from images.tarball import LayerWriter
-from lockfiles import model
+from lockfiles import lockfile
 from lockfiles.model import Artifact, SetLock, Wheel
 from tests.images.wheels import members
 
@@ -180,7 +180,7 @@ def wheel(name: str, size: int, digest: str = "ab") -> Wheel:
 
 def _keys(wheels: list[Wheel]) -> dict[str, str]:
     lock = SetLock("x", "", "", "3.11.2", "2.36", tuple(sorted(wheels, key=lambda w: w.name)))
-    return {one.what.partition(":")[0]: one.key for one in plan.wheel_layers(model.read_base(), lock, spec.read("train"))}
+    return {one.what.partition(":")[0]: one.key for one in plan.wheel_layers(lockfile.read_base(), lock, spec.read("train"))}
 
 
 @given(
@@ -206,17 +206,17 @@ def test_a_stated_conflict_of_packages_that_are_not_there_is_refused() -> None:
     lock = SetLock("x", "", "", "3.11.2", "2.36", (wheel("one", 1), wheel("two", 1)))
     stale = _image(conflicts=(spec.Conflict("a", "one", "gone", "why"),))
     with pytest.raises(UsageError, match=r"a conflict of one and gone is stated, but train.lock does not hold that"):
-        plan.wheel_layers(model.read_base(), lock, stale)
+        plan.wheel_layers(lockfile.read_base(), lock, stale)
     bumped = _image(record_errors=(spec.RecordError("one", "0.9", "a", "why"),))
     with pytest.raises(UsageError, match=r"a wrong RECORD of one 0.9 is stated"):
-        plan.wheel_layers(model.read_base(), lock, bumped)
+        plan.wheel_layers(lockfile.read_base(), lock, bumped)
 
 
 def test_a_conflict_touches_the_layer_that_loses_and_no_other() -> None:
     lock = SetLock("x", "", "", "3.11.2", "2.36", (wheel("one", plan.BIG), wheel("two", plan.BIG), wheel("three", 1)))
-    before = {p.what: p for p in plan.wheel_layers(model.read_base(), lock, _image())}
+    before = {p.what: p for p in plan.wheel_layers(lockfile.read_base(), lock, _image())}
     stated = _image(conflicts=(spec.Conflict("a", "one", "two", "why"),))
-    after = {p.what: p for p in plan.wheel_layers(model.read_base(), lock, stated)}
+    after = {p.what: p for p in plan.wheel_layers(lockfile.read_base(), lock, stated)}
     assert [what for what in before if before[what].key != after[what].key] == ["two 1.0"]
     assert after["two 1.0"].dropped == {("two", "a")}
 
@@ -265,22 +265,22 @@ def test_a_base_altered_on_disk_is_refused(layout: Layout, tmp_path: Path) -> No
 @pytest.mark.parametrize("role", spec.roles())
 def test_every_image_stays_below_a_hundred_layers(role: str) -> None:
     image = spec.read(role)
-    layers = plan.wheel_layers(model.read_base(), model.read_set(image.set), image)
+    layers = plan.wheel_layers(lockfile.read_base(), lockfile.read_set(image.set), image)
     assert len(layers) + 2 <= 100
-    assert sorted(w.name for one in layers for w in one.wheels) == [w.name for w in model.read_set(image.set).wheels]
+    assert sorted(w.name for one in layers for w in one.wheels) == [w.name for w in lockfile.read_set(image.set).wheels]
 
 
 def test_train_and_api_share_their_big_layers() -> None:
     keys = []
     for role in ("train", "api", "api-cpu"):
         image = spec.read(role)
-        keys.append({p.key: p.weight for p in plan.wheel_layers(model.read_base(), model.read_set(image.set), image)})
+        keys.append({p.key: p.weight for p in plan.wheel_layers(lockfile.read_base(), lockfile.read_set(image.set), image)})
     shared = set(keys[0]) & set(keys[1]) & set(keys[2])
     assert sum(keys[0][key] for key in shared) > 0.9 * sum(keys[0].values())
 
 
 def test_an_unknown_image_names_those_there_are() -> None:
-    with pytest.raises(UsageError, match=r"no such image: tarin .*there are: api, api-cpu, train"):
+    with pytest.raises(UsageError, match=r"no such image: tarin .*there are: api, api-cpu, api-cu128, train"):
         spec.read("tarin")
 
 

@@ -15,6 +15,7 @@ from k8s.environment import Environment
 from k8s.findings import Finding
 from k8s.render import RenderedSet
 from lockfiles import images_lock
+from tests import set_locks
 from tests.k8s.apiserver import ApiServer
 
 REPO = paths.K8S
@@ -60,6 +61,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkout:
     monkeypatch.setattr(paths, "K8S", tmp_path / "k8s")
     monkeypatch.setattr(paths, "LOCKFILES", tmp_path / "lockfiles")
     monkeypatch.setenv("PINWHEEL_DIST", str(tmp_path / "dist"))
+    set_locks.write_all()
     made = Checkout(tmp_path)
     made.lock({API: OLD, f"{API}-cpu": CPU, "llama-factory-train": NEW})
     return made

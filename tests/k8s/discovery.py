@@ -10,6 +10,7 @@ VERSION = "1.32"
 # Kind → plural of what the tests deploy.
 RESOURCES = {
     ("v1", "Namespace"): "namespaces",
+    ("v1", "Node"): "nodes",
     ("v1", "ConfigMap"): "configmaps",
     ("v1", "Secret"): "secrets",
     ("v1", "Service"): "services",

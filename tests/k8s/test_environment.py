@@ -50,6 +50,10 @@ def test_an_unknown_environment_names_those_there_are(checkout: Checkout) -> Non
         (GOOD + "secrets: {n/key: []}\n", "secrets.n/key: write the list of the keys"),
         (GOOD + "substitute: {a: b}\n", "substitute: a cluster runs the image that was meant"),
         (RENDER + "substitute: {a: 1}\n", "substitute.a: expected a string, got 1"),
+        (GOOD + "gpu-labels: amd\n", "gpu-labels: expected nvidia or none, got 'amd'"),
+        (GOOD + "gpu-labels: false\n", "gpu-labels: expected nvidia or none, got False"),
+        (GOOD + "gpu-labels: null\n", "gpu-labels: expected nvidia or none, got None"),
+        (GOOD + "gpu-labels: [none]\n", "gpu-labels: expected nvidia or none, got ['none']"),
         (GOOD + "registry: x.example\n", "the key registry stands twice (e.yaml:4)"),
         (GOOD + "x: yes\n", "yes means different things"),
         ("", "0 YAML documents, not one"),
@@ -68,3 +72,8 @@ def test_a_wrong_environment_is_refused_with_file_and_key(text: str, message: st
 def test_an_absolute_directory_is_taken_as_it_is(tmp_path: Path) -> None:
     one = environment.parse(RENDER.replace("path: x", f"path: {tmp_path}"), "e", "e.yaml")
     assert one.target == DirectoryTarget(tmp_path)
+
+
+@pytest.mark.parametrize(("text", "labels"), [("", True), ("gpu-labels: nvidia\n", True), ("gpu-labels: none\n", False)])
+def test_nodes_carry_nvidias_labels_unless_it_is_said_that_they_do_not(text: str, labels: bool) -> None:
+    assert environment.parse(GOOD + text, "e", "e.yaml").gpu_labels is labels

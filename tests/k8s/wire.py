@@ -119,7 +119,11 @@ class Handler(BaseHTTPRequestHandler):
         selector = query.get("fieldSelector", [""])[0]
         only = selector.partition("metadata.name=")[2]
         if query.get("watch", [""])[0] not in {"1", "true"}:
-            self._answer(200, self.api.listing(api, kind, namespace, only))
+            listed = self.api.listing(api, kind, namespace, only)
+            # Of label selectors, those that ask for a label to be there.
+            wanted = set(query.get("labelSelector", []))
+            listed["items"] = [one for one in listed["items"] if wanted <= set(one["metadata"].get("labels", {}))]
+            self._answer(200, listed)
             return
         self.send_response(200)
         self.send_header("Content-Type", "application/json")

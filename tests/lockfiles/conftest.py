@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common import paths
-from lockfiles import inputs, lock, model, store
+from lockfiles import inputs, lockfile, store, toolkit
 from lockfiles.model import Artifact, BaseLock, Deb, SetLock, Wheel
 
 
@@ -23,25 +23,35 @@ def locks(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Valid locks `base` and `small` with their inputs; returns their folder."""
     folder = own_folders / "lockfiles"
     folder.mkdir()
+    policy = (paths.LOCKFILES / "policy.toml").read_text()
     monkeypatch.setattr(paths, "LOCKFILES", folder)
     monkeypatch.setattr(paths, "ROOT", own_folders)
     (own_folders / "pyproject.toml").write_text(
-        '[project]\nname = "x"\nrequires-python = ">=3.11"\ndependencies = []\n[project.optional-dependencies]\ntest = []\n'
+        '[project]\nname = "x"\nversion = "0"\nrequires-python = ">=3.11"\ndependencies = []\n'
+        "[project.optional-dependencies]\ntest = []\n"
     )
+    (folder / "policy.toml").write_text(policy)
     (folder / "base.in").write_text('packages = ["python3.11"]\nwithout = []\n')
     (folder / "small.in").write_text('requires = ["one==1.0"]\n')
     debs = [
-        Deb("libc6", "2.36-9+deb12u14", "amd64", artifact("libc6_2.36-9+deb12u14_amd64.deb")),
-        Deb("python3.11", "3.11.2-6+deb12u9", "amd64", artifact("python3.11_3.11.2-6+deb12u9_amd64.deb")),
+        Deb("libc6", "2.36-9+deb12u14", "amd64", artifact("libc6_2.36-9+deb12u14_amd64.deb"), licence="LGPL-2.1-or-later"),
+        Deb(
+            "python3.11",
+            "3.11.2-6+deb12u9",
+            "amd64",
+            artifact("python3.11_3.11.2-6+deb12u9_amd64.deb"),
+            ("libc6",),
+            licence="PSF-2.0",
+        ),
     ]
-    model.write_base(BaseLock(inputs.read_base().digest, "2026-01-02", tuple(debs)))
+    lockfile.write_base(BaseLock(inputs.read_base().digest, "2026-01-02", tuple(debs)))
     wheels = [
-        Wheel("one", "1.0", artifact("one-1.0-py3-none-any.whl")),
-        Wheel("two", "2.0", artifact("two-2.0-py3-none-any.whl"), sdist=artifact("two-2.0.tar.gz")),
+        Wheel("one", "1.0", artifact("one-1.0-py3-none-any.whl"), needs=("two>=2",), licence="MIT"),
+        Wheel("two", "2.0", artifact("two-2.0-py3-none-any.whl"), sdist=artifact("two-2.0.tar.gz"), licence="MIT"),
     ]
-    model.write_set(SetLock("small", inputs.read_set("small").digest, "2026-01-02", "3.11.2", "2.36", tuple(wheels)))
+    lockfile.write_set(SetLock("small", inputs.read_set("small").digest, "2026-01-02", "3.11.2", "2.36", tuple(wheels)))
     body = "one==1.0 \\\n    --hash=sha256:00\n"
-    (folder / "toolkit.txt").write_text(lock._toolkit_head(body) + body)
+    (folder / "toolkit.txt").write_text(toolkit._head(body, "2026-01-02") + body)
     return folder
 
 

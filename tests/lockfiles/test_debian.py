@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -13,12 +14,15 @@ from typing import Any
 import pytest
 
 from common.apt import Mirror
-from common.errors import BuildError, LockError, MissingEnvironmentError
+from common.errors import BuildError, LockError, MissingEnvironmentError, UsageError
 from common.files import sha256_file
 from common.run import Result, run
 from lockfiles import debian, store
 from lockfiles.inputs import BaseInput
 from lockfiles.model import Deb
+from lockfiles.store import archive
+from lockfiles.store import mirror as air_gap
+from tests.lockfiles.conftest import artifact
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -150,7 +154,8 @@ def test_a_deb_gone_from_the_mirror_is_named_with_its_successor(mirror: SmallMir
     debs = _superseded(mirror)
     next(mirror.root.rglob("library_2.0*")).unlink()
     expected = (
-        r"library 2:2.0\+b1~x left Debian's mirror \(superseded\) .*sha256 \w{64}\): `invoke lock` would take library 2:2.1"
+        r"library 2:2.0\+b1~x left Debian's mirror \(superseded\) .*sha256 \w{64}\): `invoke lock` would take library 2:2.1, "
+        r"or name an archive that has it in PINWHEEL_DEB_ARCHIVE"
     )
     with pytest.raises(LockError, match=expected):
         debian.fetch(debs)
@@ -190,3 +195,181 @@ def test_a_mirrors_password_reaches_the_mirror_and_no_argument(mirror: SmallMirr
     assert all(store.has(deb.artifact) for deb in debs)
     assert len(seen) > 10
     assert not [argument for argument in seen if "s3cret" in argument]
+
+
+class OldDebs:
+    """A web server of debs that left the mirrors.
+
+    Attributes:
+        root: its folder.
+        base: its address, without a slash at its end.
+        asked: every path asked for.
+        failing: paths with this beginning are answered with 503.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.base, self.failing = root, "", "none"
+        self.asked: list[str] = []
+        root.mkdir()
+
+    def put(self, path: str, data: bytes) -> None:
+        """Serve bytes at a path."""
+        (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.root / path).write_bytes(data)
+
+
+@pytest.fixture
+def old(own_folders: Path) -> Iterator[OldDebs]:
+    made = OldDebs(own_folders / "old")
+
+    class Handler(Quiet):
+        def do_GET(self) -> None:
+            made.asked.append(self.path)
+            if self.path.startswith(made.failing):
+                self.send_error(503)
+            else:
+                super().do_GET()
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(made.root)))
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    made.base = f"http://user:s3cret@127.0.0.1:{server.server_port}"
+    yield made
+    server.shutdown()
+    server.server_close()
+
+
+def _vanished(mirror: SmallMirror) -> tuple[Deb, bytes]:
+    """A locked deb that has left the mirror's list and its pool; and its bytes."""
+    (deb,) = _superseded(mirror)
+    file = next(mirror.root.rglob("library_2.0*"))
+    data = file.read_bytes()
+    file.unlink()
+    return deb, data
+
+
+FILE = "library_2.0%2Bb1~x_amd64.deb"
+
+
+@pytest.mark.host
+@pytest.mark.usefixtures("trusted")
+def test_a_deb_that_vanished_is_found_in_the_archive(
+    mirror: SmallMirror, old: OldDebs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deb, data = _vanished(mirror)
+    old.put(f"debian/pool/main/l/library/{deb.artifact.file}", data)
+    old.failing = "/broken/"
+    # One that has nothing, one that does not answer, and the one that has it.
+    templates = ("/empty/{sha256}", "/broken/{name}/{version}/{file}", "/debian/{pool}/{file}")
+    monkeypatch.setenv("PINWHEEL_DEB_ARCHIVE", " ".join(old.base + template for template in templates))
+    debian.fetch((deb,))
+    assert store.verified(deb.artifact).read_bytes() == data
+    assert old.asked == [
+        f"/empty/{deb.artifact.sha256}",
+        *[f"/broken/library/2%3A2.0%2Bb1~x/{FILE}"] * 3,
+        f"/debian/pool/main/l/library/{FILE}",
+    ]
+
+
+@pytest.mark.host
+@pytest.mark.usefixtures("trusted")
+def test_a_deb_whose_whole_package_vanished_is_sought_where_debian_would_keep_it(
+    mirror: SmallMirror, old: OldDebs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deb, data = _vanished(mirror)
+    del mirror.stanzas["library"]
+    mirror.publish()
+    old.put(f"pool/main/libr/library/{deb.artifact.file}", data)
+    monkeypatch.setenv("PINWHEEL_DEB_ARCHIVE", old.base + "/{pool}/{file}")
+    debian.fetch((deb,))
+    assert store.has(deb.artifact)
+
+
+@pytest.mark.host
+@pytest.mark.usefixtures("trusted")
+def test_a_deb_that_is_listed_and_not_there_is_found_in_the_archive(
+    mirror: SmallMirror, old: OldDebs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    debs = debian.resolve(WANTED)
+    file = next(mirror.root.rglob("library_2.0*"))
+    shutil.move(file, old.root / file.name)
+    monkeypatch.setenv("PINWHEEL_DEB_ARCHIVE", old.base + "/{file}")
+    debian.fetch(debs)
+    assert all(store.has(deb.artifact) for deb in debs)
+    assert old.asked == [f"/{FILE}"]
+
+
+@pytest.mark.host
+@pytest.mark.usefixtures("trusted")
+def test_a_deb_that_vanished_everywhere_is_named_with_its_successor(
+    mirror: SmallMirror, old: OldDebs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deb, _ = _vanished(mirror)
+    old.failing = "/broken/"
+    monkeypatch.setenv("PINWHEEL_DEB_ARCHIVE", f"{old.base}/a/{{file}} {old.base}/broken/{{file}}")
+    with pytest.raises(LockError) as refused:
+        debian.fetch((deb,))
+    assert refused.value.line() == (
+        "library 2:2.0+b1~x left Debian's mirror (superseded) "
+        f"(lockfiles/base.lock, sha256 {deb.artifact.sha256}; address 2 of PINWHEEL_DEB_ARCHIVE: "
+        "library_2.0+b1~x_amd64.deb cannot be fetched: the server answers 503): "
+        "`invoke lock` would take library 2:2.1, or name an archive that has it in PINWHEEL_DEB_ARCHIVE"
+    )
+
+
+@pytest.mark.host
+@pytest.mark.usefixtures("trusted")
+def test_an_archive_that_lies_is_refused(mirror: SmallMirror, old: OldDebs, monkeypatch: pytest.MonkeyPatch) -> None:
+    deb, data = _vanished(mirror)
+    old.put(deb.artifact.file, data[:-1] + b"?")
+    monkeypatch.setenv("PINWHEEL_DEB_ARCHIVE", old.base + "/{file}")
+    expected = r"library_2.0\+b1~x_amd64.deb: the bytes are sha256 \w+, the lock says .*\(address 1 of PINWHEEL_DEB_ARCHIVE\)"
+    with pytest.raises(LockError, match=expected) as refused:
+        debian.fetch((deb,))
+    assert "s3cret" not in refused.value.line()
+    assert "127.0.0.1" not in refused.value.line()
+    assert not store.has(deb.artifact)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("https://a/{file} ftp://user:s3cret@a/{file}", "address 2 of PINWHEEL_DEB_ARCHIVE is no address: it begins with"),
+        ("https://user:s3cret@a/{path}", r"address 1 of PINWHEEL_DEB_ARCHIVE names {path}: there are {file}, {name}, "),
+    ],
+    ids=["scheme", "placeholder"],
+)
+def test_an_archive_that_makes_no_sense_is_refused(monkeypatch: pytest.MonkeyPatch, setting: str, message: str) -> None:
+    monkeypatch.setenv("PINWHEEL_DEB_ARCHIVE", setting)
+    with pytest.raises(UsageError, match=message) as refused:
+        archive.places((), {})
+    assert "s3cret" not in refused.value.line()
+
+
+@pytest.mark.host
+@pytest.mark.usefixtures("trusted")
+def test_the_users_mirror_is_asked_before_debians(mirror: SmallMirror, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    debs = debian.resolve(WANTED)
+    debian.fetch(debs)
+    air_gap.write(tmp_path / "gap", (deb.artifact for deb in debs), store.verified)
+    store.prune(set())
+    monkeypatch.setenv("PINWHEEL_MIRROR", str(tmp_path / "gap"))
+    monkeypatch.setattr(debian, "debian_mirrors", lambda: pytest.fail("Debian's mirror was asked"))
+    debian.fetch(debs)
+    assert all(store.has(deb.artifact) for deb in debs)
+
+
+def test_offline_a_missing_deb_is_named_and_nobody_is_asked(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PINWHEEL_OFFLINE", "1")
+    monkeypatch.setattr(debian, "run", lambda *_, **__: pytest.fail("a program was started"))
+    debs = tuple(Deb(name, "1:1.0", "amd64", artifact(f"{name}_1.0_amd64.deb")) for name in ("one", "two"))
+    with store.adding(debs[0].artifact) as out:
+        out.write(b"one_1.0_amd64.deb")
+    digest = debs[1].artifact.sha256
+    expected = (
+        rf"two 1:1.0 is not in the store, and this run is offline \(two_1.0_amd64.deb, sha256 {digest}\): run `invoke fetch`"
+    )
+    with pytest.raises(MissingEnvironmentError, match=expected):
+        debian.fetch(debs)
+    with pytest.raises(MissingEnvironmentError, match="reading Debian's package lists needs the network"):
+        debian.resolve(WANTED)
+    debian.fetch(debs[:1])

@@ -13,7 +13,7 @@ import pytest
 
 from common import paths
 from common.errors import BuildError, LockError
-from lockfiles import debian, index, model, sdist, store
+from lockfiles import debian, index, lockfile, sdist, store
 from lockfiles.inputs import SdistInput
 from lockfiles.model import Artifact, SetLock
 from tests.lockfiles.conftest import artifact
@@ -24,7 +24,7 @@ SETUP = "from setuptools import setup\nsetup(name='one', version='1.0', py_modul
 def test_a_shim_is_the_same_wheel_everywhere_and_the_lock_holds_its_hash(own_folders: Path) -> None:
     wheel = sdist.shim("vllm", "0.28.0+cpu")
     assert store.has(wheel.artifact)
-    assert wheel == next(w for w in model.read_set("api-cpu").wheels if w.name == "vllm")
+    assert wheel.artifact == next(w.artifact for w in lockfile.read_set("api-cpu").wheels if w.name == "vllm")
 
 
 def test_a_shim_is_a_distribution_that_metadata_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,8 +57,8 @@ def _sdist(files: dict[str, str]) -> Artifact:
 @pytest.fixture(scope="module")
 def backend() -> Artifact:
     """The base and setuptools of the real locks, in the user's own store: 127 MB on a fresh machine."""
-    debian.fetch(model.read_base().debs)
-    wheel = next(w for w in model.read_set("train").wheels if w.name == "setuptools").artifact
+    debian.fetch(lockfile.read_base().debs)
+    wheel = next(w for w in lockfile.read_set("train").wheels if w.name == "setuptools").artifact
     with index.session() as http:
         store.download([wheel], index.Locator(http), http)
     return wheel
@@ -74,7 +74,7 @@ def test_a_source_builds_to_one_wheel_without_network_in_the_bases_own_python(ba
         "else:\n    raise SystemExit('network')\n"
     )
     source = _sdist({"one-1.0/setup.py": spy + SETUP.format(requires="'two'"), "one-1.0/one.py": "x = 1\n"})
-    wheel = sdist.lock_built(model.read_base(), SdistInput("one", "1.0", ("two",)), source, backend)
+    wheel = sdist.lock_built(lockfile.read_base(), SdistInput("one", "1.0", ("two",)), source, backend)
     names = zipfile.ZipFile(store.verified(wheel.artifact)).namelist()
     assert "one.py" in names
     assert wheel.sdist == source
@@ -84,7 +84,7 @@ def test_a_source_builds_to_one_wheel_without_network_in_the_bases_own_python(ba
 def test_a_source_that_asks_for_other_packages_than_stated_is_refused(backend: Artifact) -> None:
     source = _sdist({"one-1.0/setup.py": SETUP.format(requires="'evil'"), "one-1.0/one.py": ""})
     with pytest.raises(LockError, match=r"one-1.0.tar.gz requires \['evil'\], the input states \[\]"):
-        sdist.lock_built(model.read_base(), SdistInput("one", "1.0", ()), source, backend)
+        sdist.lock_built(lockfile.read_base(), SdistInput("one", "1.0", ()), source, backend)
 
 
 @pytest.mark.host
@@ -92,7 +92,7 @@ def test_a_source_whose_wheel_differs_each_time_is_refused(backend: Artifact) ->
     setup = "import os, pathlib\npathlib.Path('one.py').write_text(f'x = {os.urandom(8)!r}')\n" + SETUP.format(requires="")
     source = _sdist({"one-1.0/setup.py": setup, "one-1.0/one.py": ""})
     with pytest.raises(BuildError, match=r"one-1.0.tar.gz gives another wheel at each build"):
-        sdist.lock_built(model.read_base(), SdistInput("one", "1.0", ()), source, backend)
+        sdist.lock_built(lockfile.read_base(), SdistInput("one", "1.0", ()), source, backend)
 
 
 @pytest.mark.host
@@ -107,4 +107,4 @@ def test_a_source_whose_wheel_differs_each_time_is_refused(backend: Artifact) ->
 )
 def test_a_broken_or_hostile_source_is_refused_by_name(backend: Artifact, files: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="one-1.0.tar.gz"):
-        sdist.build(model.read_base(), _sdist(files), backend, tmp_path)
+        sdist.build(lockfile.read_base(), _sdist(files), backend, tmp_path)

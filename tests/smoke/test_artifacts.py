@@ -10,7 +10,6 @@ import pytest
 from common.errors import SmokeError
 from smoke import curve, host
 from smoke.artifacts import losses_of, tensors
-from smoke.receipt import Gpu
 
 
 def test_losses_are_read_and_the_summary_line_is_not_one() -> None:
@@ -39,15 +38,6 @@ def test_curve_is_a_picture_and_always_the_same(tmp_path: Path) -> None:
     assert one.startswith(b"\x89PNG\r\n\x1a\n")
     assert (int.from_bytes(one[16:20]), int.from_bytes(one[20:24])) == (840, 480)
     assert one == (tmp_path / "two.png").read_bytes() != (tmp_path / "other.png").read_bytes()
-
-
-def test_gpus_as_nvidia_smi_prints_them() -> None:
-    csv = "NVIDIA H100 80GB HBM3, 580.65.06, 81559\nNVIDIA L4, 580.65.06, 23034\n"
-    assert host.parse_gpus(csv) == (
-        Gpu("NVIDIA H100 80GB HBM3", "580.65.06", 81559 << 20),
-        Gpu("NVIDIA L4", "580.65.06", 23034 << 20),
-    )
-    assert host.parse_gpus("No devices were found\n") == ()
 
 
 def test_this_machine() -> None:

@@ -12,10 +12,12 @@ from common import host
 from common.errors import ExitCode, MissingEnvironmentError, SmokeError
 from smoke import engine, ladder
 from smoke.engine import Engine
+from smoke.gpus import Device
 from tests.smoke import layouts
 from tests.smoke.simulator import SimulatedEngine
 
 SHARED, OWN = layouts.layer({"shared": b"s"}), layouts.layer({"own": b"o"})
+SECOND = Device("1", "GPU-2", "NVIDIA L4", "580.65.06", (8, 9), 23034 << 20, None)
 
 
 def fit(simulated: SimulatedEngine) -> Engine:
@@ -33,18 +35,22 @@ def test_no_gpu_runtime(info: dict[str, Any]) -> None:
 
 def test_nvidia_runtime_is_asked_for_one_gpu() -> None:
     request = engine.gpu_request({"Runtimes": {"nvidia": {}, "runc": {}}})
-    assert request == {"Driver": "", "Count": 1, "DeviceIDs": [], "Capabilities": [["gpu"]], "Options": {}}
+    # The engine hands out the first for `Count: 1` as well; by name it is the one that was found fit.
+    assert request == {"Driver": "", "Count": 0, "DeviceIDs": ["0"], "Capabilities": [["gpu"]], "Options": {}}
 
 
 @pytest.mark.parametrize(
-    ("ids", "chosen"),
+    ("ids", "device", "chosen"),
     [
-        (["nvidia.com/gpu=all", "nvidia.com/gpu=1", "nvidia.com/gpu=0"], "nvidia.com/gpu=0"),
-        (["nvidia.com/gpu=all"], "nvidia.com/gpu=all"),
+        (["nvidia.com/gpu=all", "nvidia.com/gpu=1", "nvidia.com/gpu=0"], None, "nvidia.com/gpu=0"),
+        (["nvidia.com/gpu=all", "nvidia.com/gpu=1", "nvidia.com/gpu=0"], SECOND, "nvidia.com/gpu=1"),
+        (["nvidia.com/gpu=all", "nvidia.com/gpu=GPU-1", "nvidia.com/gpu=GPU-2"], SECOND, "nvidia.com/gpu=GPU-2"),
+        (["nvidia.com/gpu=all"], SECOND, "nvidia.com/gpu=all"),
+        (["nvidia.com/gpu=GPU-1", "nvidia.com/gpu=GPU-2"], None, "nvidia.com/gpu=GPU-1"),
     ],
 )
-def test_cdi_device_is_named(ids: list[str], chosen: str) -> None:
-    request = engine.gpu_request({"DiscoveredDevices": [{"Source": "cdi", "ID": name} for name in ids]})
+def test_cdi_device_is_named(ids: list[str], device: Device | None, chosen: str) -> None:
+    request = engine.gpu_request({"DiscoveredDevices": [{"Source": "cdi", "ID": name} for name in ids]}, device)
     assert (request["Driver"], request["DeviceIDs"]) == ("cdi", [chosen])
 
 

@@ -26,6 +26,8 @@ from smoke.session import LABEL, Session
 from tests.smoke import layouts
 from tests.smoke.simulator import SimulatedEngine
 
+pytestmark = pytest.mark.slow
+
 CONFTEST = "from smoke.conftest import bench, say\n"
 HEAD = "import pytest\nfrom common.errors import SmokeError\nfrom smoke.receipt import Answer, Training\n"
 Run = Callable[[str], SimulatedEngine]

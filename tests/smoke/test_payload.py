@@ -59,16 +59,20 @@ def test_all_steps_name_the_same_model_template_and_adapter() -> None:
     train, export, api = tiny.configs(gpu=False).values()
     assert train["template"] == export["template"] == api["template"] == "qwen3_nothink"
     assert train["output_dir"] == export["adapter_name_or_path"] == api["adapter_name_or_path"] == "adapter"
-    assert f"{servers.TUNED}=adapter" in servers.command(servers.VLLM, gpu=False)
+    assert f"{servers.TUNED}=adapter" in servers.command(servers.VLLM, gpu=False, vllm="0.28.0+cpu")
 
 
 def test_server_commands() -> None:
-    assert servers.command(servers.FACTORY, gpu=True) == ["llamafactory-cli", "api", "api.yaml"]
-    cpu, gpu = servers.command(servers.VLLM, gpu=False), servers.command(servers.VLLM, gpu=True)
+    assert servers.command(servers.FACTORY, gpu=True, vllm="0.28.0") == ["llamafactory-cli", "api", "api.yaml"]
+    cpu = servers.command(servers.VLLM, gpu=False, vllm="0.28.0+cpu")
+    gpu = servers.command(servers.VLLM, gpu=True, vllm="0.28.0")
     assert cpu[cpu.index("--dtype") + 1] == "float32"
     assert gpu[gpu.index("--dtype") + 1] == "bfloat16"
     assert int(cpu[cpu.index("--shutdown-timeout") + 1]) < servers.GRACE_S < 30
+    # vLLM knows it from 0.18.0 on, and refuses to start over what it does not know.
+    assert "--shutdown-timeout" not in servers.command(servers.VLLM, gpu=True, vllm="0.11.0")
     assert "VLLM_CPU_KVCACHE_SPACE" in servers.environment(gpu=False)
+    assert servers.environment(gpu=False)["API_PORT"] == str(servers.PORT)
     assert "VLLM_CPU_KVCACHE_SPACE" not in servers.environment(gpu=True)
     assert tiny.configs(gpu=True)["api.yaml"]["infer_dtype"] == "bfloat16"
 

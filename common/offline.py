@@ -1,0 +1,50 @@
+"""Whether the network may be asked. `--offline` of every command sets PINWHEEL_OFFLINE; whatever asks the network looks here.
+
+Two things stay allowed: this machine's own addresses (engine, embedded registry), and a mirror that the user names in
+PINWHEEL_MIRROR.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from common.errors import MissingEnvironmentError
+
+VARIABLE = "PINWHEEL_OFFLINE"
+FIX = "run `invoke fetch` while online, or set PINWHEEL_MIRROR to what `invoke fetch --to` wrote"
+
+
+def offline() -> bool:
+    """Whether the network must not be asked."""
+    return os.environ.get(VARIABLE, "") not in {"", "0"}
+
+
+@contextmanager
+def forced(*, wanted: bool) -> Iterator[None]:
+    """Ask no network while the block runs, if that is wanted; what it starts inherits it."""
+    before = os.environ.get(VARIABLE)
+    if wanted:
+        os.environ[VARIABLE] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(VARIABLE, None)
+        else:
+            os.environ[VARIABLE] = before
+
+
+def demand_network(what: str, *, fix: str) -> None:
+    """Refuse when offline.
+
+    Args:
+        what: what needs the network, as the beginning of a sentence.
+        fix: what the user can do.
+
+    Raises:
+        MissingEnvironmentError: the network must not be asked.
+    """
+    if offline():
+        raise MissingEnvironmentError(f"{what} needs the network, and this run is offline", fix=fix)

@@ -1,0 +1,126 @@
+"""What a relock changed: versions, megabytes, licences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from common import console
+from common.errors import LockError
+from lockfiles import inputs, lockfile
+from lockfiles.model import BaseLock, Deb, SetLock, Wheel
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """All that is locked: the base, and the sets by name. What has no good lock is absent."""
+
+    base: BaseLock | None
+    sets: Mapping[str, SetLock]
+
+    def packages(self) -> dict[str, dict[str, Deb | Wheel]]:
+        """Every package, by lock and name."""
+        found: dict[str, dict[str, Deb | Wheel]] = {}
+        if self.base:
+            found["base"] = {deb.name: deb for deb in self.base.debs}
+        for name, lock in self.sets.items():
+            found[name] = {wheel.name: wheel for wheel in lock.wheels}
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One package that came, went or changed, in every lock in which it did so alike.
+
+    Attributes:
+        name: of the package.
+        old, new: what was locked, and is.
+        locks: where, sorted.
+    """
+
+    name: str
+    old: Deb | Wheel | None
+    new: Deb | Wheel | None
+    locks: tuple[str, ...]
+
+    @property
+    def grows(self) -> int:
+        """Bytes that the artifact grew by."""
+        return (self.new.artifact.size if self.new else 0) - (self.old.artifact.size if self.old else 0)
+
+
+def read() -> Locked:
+    """What the locks hold now."""
+    sets: dict[str, SetLock] = {}
+    for name in inputs.set_names():
+        try:
+            sets[name] = lockfile.read_set(name)
+        except LockError:
+            continue
+    try:
+        base = lockfile.read_base()
+    except LockError:
+        base = None
+    return Locked(base, sets)
+
+
+def between(before: Locked, after: Locked) -> tuple[Move, ...]:
+    """The packages that moved, sorted by name, in locks that were there before.
+
+    One whose line changed but not its artifact did not move.
+    """
+    old, new = before.packages(), after.packages()
+    moves: dict[tuple[str, str, str], tuple[Deb | Wheel | None, Deb | Wheel | None, list[str]]] = {}
+    for lock in sorted({*new} & {*old}):
+        was, now = old[lock], new[lock]
+        for name in sorted({*was, *now}):
+            left, right = was.get(name), now.get(name)
+            key = (name, left.artifact.sha256 if left else "", right.artifact.sha256 if right else "")
+            if key[1] != key[2]:
+                moves.setdefault(key, (left, right, []))[2].append(lock)
+    return tuple(Move(name, left, right, tuple(locks)) for (name, _, _), (left, right, locks) in sorted(moves.items()))
+
+
+def show(before: Locked, after: Locked) -> str:
+    """Print what moved, and what that costs; returns it in a few words."""
+    moves = between(before, after)
+    rows = [
+        (
+            move.name,
+            move.old.version if move.old else "absent",
+            move.new.version if move.new else "gone",
+            f"{'+' if move.grows >= 0 else '-'}{console.size(abs(move.grows))}",
+            _licences(move),
+            ", ".join(move.locks),
+        )
+        for move in moves
+    ]
+    if rows:
+        console.table(("package", "was", "is", "size", "licence", "in"), rows, right=(3,))
+    for name, lock in sorted(after.sets.items()):
+        old = before.sets.get(name)
+        if old is None:
+            console.info(f"{name}: new, {len(lock.wheels)} packages, {console.size(_size(lock))}")
+            continue
+        if _size(old) != _size(lock):
+            console.info(f"{name}: {console.size(_size(old))} → {console.size(_size(lock))}")
+        gained, lost = _kinds(lock) - _kinds(old), _kinds(old) - _kinds(lock)
+        if gained or lost:
+            signs = [f"+ {one}" for one in sorted(gained)] + [f"- {one}" for one in sorted(lost)]
+            console.info(f"{name}: licences {', '.join(signs)}")
+    return f"{len(moves)} packages moved" if moves else "nothing moved"
+
+
+def _licences(move: Move) -> str:
+    old, new = (one.licence if one else "" for one in (move.old, move.new))
+    if old == new:
+        return new
+    return f"{old} → {new}" if old and new else old or new
+
+
+def _size(lock: SetLock) -> int:
+    return sum(wheel.artifact.size for wheel in lock.wheels)
+
+
+def _kinds(lock: SetLock) -> set[str]:
+    return {wheel.licence for wheel in lock.wheels}

@@ -1,0 +1,96 @@
+"""`invoke fetch`: everything the base and the sets are made of, into the store and from there into an air-gap mirror."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from common import console, paths
+from common.errors import MissingEnvironmentError
+from common.files import sha256_file
+from common.offline import offline
+from common.run import run
+from lockfiles import debian, index, lockfile, sdist, store
+from lockfiles.model import Artifact
+from lockfiles.store import mirror
+
+
+def fetch(names: Iterable[str]) -> None:
+    """Bring everything that the base and these sets are made of into the store.
+
+    What we make ourselves is taken from the user's mirror where that has it, and made otherwise.
+
+    Raises:
+        LockError: something is gone or altered.
+        MissingEnvironmentError: no network, no disk.
+        BuildError: a wheel of ours cannot be made.
+    """
+    base = lockfile.read_base()
+    locks = [lockfile.read_set(name) for name in names]
+    debian.fetch(base.debs)
+    with index.session() as http:
+        ours = [wheel for lock in locks for wheel in lock.wheels if wheel.sdist or wheel.shim]
+        to_make = store.take((wheel.artifact for wheel in ours), mirror.places(), http)
+        wanted = [wheel.artifact for lock in locks for wheel in lock.wheels if not (wheel.sdist or wheel.shim)]
+        wanted += [wheel.sdist for wheel in ours if wheel.sdist and wheel.artifact in to_make]
+        store.download(wanted, index.Locator(http), http)
+    for lock in locks:
+        sdist.make_missing(base, lock)
+
+
+def write_mirror(names: Iterable[str], target: Path, more: Iterable[Artifact] = ()) -> tuple[int, int]:
+    """Fetch, then write a mirror of all that was fetched: `invoke fetch --to`.
+
+    It holds the wheels we make and the sources they are made from, so a machine that uses it needs to build nothing and can;
+    and the toolkit's wheels for a machine like this one, so that `invokew` makes its environment from it.
+
+    Args:
+        names: of the sets.
+        target: the mirror's folder.
+        more: what else of the store belongs into it.
+
+    Returns:
+        how many files were added to it, and their bytes.
+
+    Raises:
+        LockError, MissingEnvironmentError, BuildError: as `fetch` and `mirror.write`.
+    """
+    names = tuple(names)
+    fetch(names)
+    held = artifacts(names)
+    with index.session() as http:
+        # The sources of wheels that were in the store already.
+        store.download([a for a in held if not a.file.endswith((".deb", ".whl"))], index.Locator(http), http)
+    return mirror.write(target, {*held, *more, *_toolkit()}, store.verified)
+
+
+def _toolkit() -> Iterator[Artifact]:
+    """Bring the toolkit's wheels for this Python and platform into the store; pip checks them against toolkit.txt."""
+    if offline():
+        console.warn("the toolkit's own wheels are left out of the mirror: pip needs the network for them")
+        return
+    with tempfile.TemporaryDirectory(prefix="pinwheel-toolkit-") as folder:
+        argv: list[str | Path] = [sys.executable, "-m", "pip", "download", "--quiet", "--require-hashes", "--no-deps"]
+        argv += ["--only-binary", ":all:", "--dest", folder, "--requirement", paths.LOCKFILES / "toolkit.txt"]
+        with console.step("fetching the toolkit's wheels"):
+            what, fix = "fetching the toolkit's wheels (pip download)", "check the network and your pip configuration"
+            run(argv, error=MissingEnvironmentError, what=what, fix=fix)
+        for file in sorted(Path(folder).iterdir()):
+            artifact = Artifact(file.name, file.stat().st_size, sha256_file(file).removeprefix("sha256:"))
+            store.add_file(artifact, file)
+            yield artifact
+
+
+def artifacts(names: Iterable[str]) -> tuple[Artifact, ...]:
+    """Every file that the base and these sets name, sources included, sorted by name.
+
+    Raises:
+        LockError: a lock is missing or broken.
+    """
+    found = {deb.artifact for deb in lockfile.read_base().debs}
+    for name in names:
+        for wheel in lockfile.read_set(name).wheels:
+            found |= {wheel.artifact, wheel.sdist} if wheel.sdist else {wheel.artifact}
+    return tuple(sorted(found, key=lambda artifact: (artifact.file, artifact.sha256)))

@@ -1,0 +1,115 @@
+"""Whether a `.safetensors` file is one: its header, checked without reading its tensors.
+
+The format: eight bytes, the header's length (little-endian); the header, a JSON object that gives each tensor's dtype, shape
+and place; then the tensors' bytes, all of them named by the header, without gaps. So a pickle that was renamed, a Git LFS
+pointer and a file with something hidden behind its tensors are all refused.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+from common.errors import LockError
+
+# The reference implementation's limit.
+_MAX_HEADER = 100_000_000
+# One request brings the whole header of all but the largest files.
+_FIRST = 1 << 18
+_BITS = {
+    **dict.fromkeys(("F4",), 4),
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E5M2FNUZ", "F8_E4M3FNUZ", "F8_E8M0"), 8),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
+    **dict.fromkeys(("U32", "I32", "F32"), 32),
+    **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
+}
+# What such files turn out to be in practice.
+_OTHERS = {
+    b"PK\x03\x04": "a zip file, as torch.save writes them: a pickle",
+    b"\x80": "a pickle",
+    b"\x89HDF": "an HDF5 file",
+    b"GGUF": "a GGUF file",
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself",
+    b"<": "a page for people, not the file itself",
+}
+
+
+def check(name: str, size: int, first: Callable[[int], bytes]) -> None:
+    """Refuse a file whose header is not that of a safetensors file of this size.
+
+    Args:
+        name: of the file, for the message.
+        size: of the file, in bytes.
+        first: gives that many bytes from the file's start; fewer, where it is shorter.
+
+    Raises:
+        LockError: it is something else.
+    """
+    problem = _problem(size, first)
+    if problem:
+        raise LockError(
+            f"{name} is no safetensors file: {problem}", fix="do not load it; pin another revision, or another model"
+        )
+
+
+def _problem(size: int, first: Callable[[int], bytes]) -> str:
+    start = first(min(size, _FIRST))
+    length = int.from_bytes(start[:8], "little")
+    if len(start) < 8 or length > min(size - 8, _MAX_HEADER):
+        other = next((what for magic, what in _OTHERS.items() if start.startswith(magic)), "")
+        return f"it is {other}" if other else f"a header of {length} bytes in a file of {size}"
+    if len(start) < 8 + length:
+        start = first(8 + length)
+    if len(start) < 8 + length:
+        return f"it ends within its header of {length} bytes"
+    # A header starts with its brace, by the format: a padded one could hide another file's start.
+    if start[8:9] != b"{":
+        return "its header is no JSON object"
+    try:
+        header = json.loads(start[8 : 8 + length].decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return "its header is no JSON object with unique keys"
+    return _tensors_problem(header, size - 8 - length)
+
+
+def _tensors_problem(header: dict[str, Any], room: int) -> str:
+    metadata = header.pop("__metadata__", None)
+    if metadata is not None and not (isinstance(metadata, dict) and all(isinstance(v, str) for v in metadata.values())):
+        return "its __metadata__ is no table of strings"
+    places = []
+    for name, tensor in header.items():
+        if not isinstance(tensor, dict) or not {"dtype", "shape", "data_offsets"} <= set(tensor):
+            return f"tensor {name[:80]!r} lacks dtype, shape or data_offsets"
+        dtype, shape, offsets = tensor["dtype"], tensor["shape"], tensor["data_offsets"]
+        if not isinstance(dtype, str) or not _counts(shape) or not _counts(offsets) or len(offsets) != 2:
+            return f"tensor {name[:80]!r} has no proper dtype, shape and data_offsets"
+        begin, end = offsets
+        if begin > end or end > room:
+            return f"tensor {name[:80]!r} lies at {begin} to {end} of {room} bytes"
+        # A dtype that is newer than this table is taken at its word: the offsets alone bound what a loader reads.
+        if dtype in _BITS and math.prod(shape) * _BITS[dtype] != 8 * (end - begin):
+            return f"tensor {name[:80]!r} of {dtype} has another size than its {end - begin} bytes"
+        places.append((begin, end))
+    places.sort()
+    if any(before[1] != after[0] for before, after in itertools.pairwise([(0, 0), *places, (room, room)])):
+        return "its tensors overlap, or leave bytes that none of them owns"
+    return ""
+
+
+def _counts(value: object) -> bool:
+    return isinstance(value, list) and all(type(number) is int and 0 <= number < 1 << 64 for number in value)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError("a key stands twice")
+    return table
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(name)

@@ -1,0 +1,100 @@
+"""`toolkit.txt`: Pinwheel's own dependencies, resolved from pyproject.toml, as requirements with hashes that pip enforces."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import re
+import tomllib
+from pathlib import Path
+
+from common import console, paths
+from common.errors import LockError, MissingEnvironmentError
+from common.files import write_whole
+from common.offline import offline
+from lockfiles import cooldown, wheels
+
+_RELOCK = "run `invoke lock`"
+_HEAD = "# Written by `invoke lock` from pyproject.toml. Edit that, not this: `invoke lock --check` refuses a hand edit.\n"
+
+
+def path() -> Path:
+    """Where it lies."""
+    return paths.LOCKFILES / "toolkit.txt"
+
+
+def versions() -> dict[str, str]:
+    """The locked versions by name; none without a lock."""
+    text = path().read_text() if path().exists() else ""
+    return {match[1]: match[2] for match in re.finditer(r"^([a-z0-9-]+)==([^\s;]+)", text, re.MULTILINE)}
+
+
+def resolve(upgrade: str, days: int) -> str:
+    """Resolve it; returns the body of the file.
+
+    Args:
+        upgrade: a package that may move, `all`, or nothing.
+        days: of the cooldown.
+
+    Raises:
+        LockError: the requirements cannot all hold.
+        MissingEnvironmentError: the index does not answer.
+    """
+    if offline():
+        # It is locked for every platform, so its wheels are not all here.
+        try:
+            check()
+        except LockError:
+            what = "pyproject.toml changed, and resolving the toolkit needs your index"
+            raise MissingEnvironmentError(what, fix="run without --offline") from None
+        return path().read_text().removeprefix(_head_of(path().read_text()))
+    locked = dict.fromkeys(versions(), _date() or _today())
+    window = cooldown.window(days, {upgrade} - {"", "all"}, locked)
+    preferred = path().read_text() if path().exists() else ""
+    with console.step("resolving the toolkit") as notes:
+        body = wheels.resolve_toolkit(paths.ROOT / "pyproject.toml", preferred, upgrade, window)
+        notes.append(f"{sum(1 for line in body.splitlines() if line[:1].isalnum())} packages")
+    return body
+
+
+def write(body: str) -> None:
+    """Write it, whole or not at all; the same body keeps its date and every byte."""
+    text = path().read_text() if path().exists() else ""
+    if text != _head(body, _date()) + body:
+        write_whole(path(), _head(body, _today()) + body)
+
+
+def check() -> None:
+    """Check it against pyproject.toml and its own checksum; asks no network.
+
+    Raises:
+        LockError: it is missing, stale, or was edited.
+    """
+    text = path().read_text() if path().exists() else ""
+    head = _head_of(text)
+    if head != _head(text.removeprefix(head), _date()):
+        raise LockError("toolkit.txt is stale or was edited by hand", where=paths.shown(path()), fix=_RELOCK)
+
+
+def _head_of(text: str) -> str:
+    return "".join(line + "\n" for line in text.splitlines() if re.match(r"# [A-Za-z]", line))
+
+
+def _date() -> str:
+    match = re.search(r"^# date = (\d{4}-\d\d-\d\d)$", path().read_text() if path().exists() else "", re.MULTILINE)
+    return match[1] if match else ""
+
+
+def _today() -> str:
+    return datetime.datetime.now(datetime.UTC).date().isoformat()
+
+
+def _head(body: str, date: str) -> str:
+    project = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["project"]
+    asked = json.dumps([project["requires-python"], project["dependencies"], project["optional-dependencies"]])
+    return (
+        f"{_HEAD}# date = {date}\n"
+        f"# inputs = sha256:{hashlib.sha256(asked.encode()).hexdigest()}\n"
+        f"# checksum = sha256:{hashlib.sha256((date + body).encode()).hexdigest()}\n"
+    )

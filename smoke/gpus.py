@@ -1,0 +1,131 @@
+"""The GPUs of this machine, as NVIDIA's own `nvidia-smi` tells of them."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+from dataclasses import dataclass
+
+from common.errors import LockError, MissingEnvironmentError
+from common.run import Result, run
+from images import spec
+
+WITHOUT = "run `invoke smoke` without --gpu"
+_PROGRAM = "nvidia-smi"
+_MIB = 1 << 20
+_LIMIT_S = 30
+_FIELDS = ("index", "uuid", "name", "driver_version", "memory.total", "memory.free")
+# Drivers older than any that our images run on do not know these.
+_NEWER_FIELDS = ("compute_cap", "mig.mode.current")
+_INSTANCE = re.compile(r"MIG (?P<profile>\S*?(?P<size>\d+)gb\S*)\s+Device\s+(?P<number>\d+):")
+_FIX = f"`dmesg` has the driver's own words, and an update of it needs a reboot; or {WITHOUT}"
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A GPU, or an instance of one that MIG divides.
+
+    Attributes:
+        id: what a container runtime calls it: `0`, or `0:1` for the second instance; empty for a GPU in MIG mode that has none.
+        uuid: of the GPU.
+        name: as the driver has it.
+        driver: its version, `580.65.06`.
+        compute: compute capability; None where the driver does not say.
+        memory: bytes; 0 where the driver does not say, as for memory that CPU and GPU share.
+        free: bytes of it that nobody uses; None where the driver does not say.
+    """
+
+    id: str
+    uuid: str
+    name: str
+    driver: str
+    compute: tuple[int, int] | None
+    memory: int
+    free: int | None
+
+    @property
+    def branch(self) -> int:
+        """The branch of the driver, `580`; 0 where it does not say."""
+        branch = self.driver.partition(".")[0]
+        return int(branch) if branch.isdigit() else 0
+
+
+def installed() -> bool:
+    """Whether the driver's program is on PATH."""
+    return shutil.which(_PROGRAM) is not None
+
+
+def how_to_get() -> str:
+    """What to do on a machine whose GPU cannot be reached, or that has none."""
+    asked = []
+    for family in spec.families():
+        # One whose lock cannot be read is not offered; that lock is not what is wrong here.
+        with contextlib.suppress(LockError):
+            if needs := spec.gpu_needs(spec.pair(family)[1]):
+                asked.append(f"{needs.driver} or newer for {' and '.join(spec.pair(family))}")
+    driver = f"NVIDIA's driver ({', '.join(asked)})" if asked else "NVIDIA's driver"
+    return f"install {driver} and nvidia-container-toolkit, or {WITHOUT}"
+
+
+def devices() -> tuple[Device, ...]:
+    """The GPUs of this machine, in the driver's order.
+
+    Raises:
+        MissingEnvironmentError: there is no `nvidia-smi`, the driver does not answer it, or knows no GPU.
+    """
+    if not installed():
+        raise MissingEnvironmentError("no NVIDIA driver is installed", where="no nvidia-smi on PATH", fix=how_to_get())
+    said = _query((*_FIELDS, *_NEWER_FIELDS))
+    if said.code and "not a valid field" in said.stdout + said.stderr:
+        said = _query(_FIELDS)
+    found = [] if said.code else [_cells(line) for line in said.stdout.splitlines()]
+    found = [cells for cells in found if len(cells) >= len(_FIELDS)]
+    if not found:
+        # It puts its errors on either stream.
+        words = " ".join((said.stdout.strip() or said.stderr.strip()).split())[:400]
+        raise MissingEnvironmentError("NVIDIA's driver shows no GPU", where=words or f"nvidia-smi, code {said.code}", fix=_FIX)
+    divided = any(_enabled(cells) for cells in found)
+    listed = run([_PROGRAM, "-L"], timeout=_LIMIT_S).stdout if divided else ""
+    return tuple(device for cells in found for device in _devices(cells, listed))
+
+
+def instances(listed: str, index: str) -> tuple[tuple[str, str, int], ...]:
+    """The MIG instances of a GPU in what `nvidia-smi -L` printed: number, profile, bytes of memory."""
+    found = []
+    here = False
+    for line in listed.splitlines():
+        if line.startswith("GPU "):
+            here = line.startswith(f"GPU {index}:")
+        elif here and (match := _INSTANCE.search(line)):
+            found.append((match["number"], match["profile"], int(match["size"]) << 30))
+    return tuple(found)
+
+
+def _query(fields: tuple[str, ...]) -> Result:
+    argv = [_PROGRAM, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
+    return run(argv, timeout=_LIMIT_S)
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.split(",")]
+
+
+def _enabled(cells: list[str]) -> bool:
+    return len(cells) > len(_FIELDS) and cells[-1] == "Enabled"
+
+
+def _devices(cells: list[str], listed: str) -> list[Device]:
+    """One line of the answer; `[N/A]`, `[Not Supported]` and the like are no figures."""
+    index, uuid, name, driver, total, free, *more = cells
+    capability = re.fullmatch(r"(\d+)\.(\d+)", more[0]) if more else None
+    compute = (int(capability[1]), int(capability[2])) if capability else None
+    if not _enabled(cells):
+        memory = int(total) * _MIB if total.isdigit() else 0
+        return [Device(index, uuid, name, driver, compute, memory, int(free) * _MIB if free.isdigit() else None)]
+    parts = [
+        # What is free is told of the whole GPU only.
+        Device(f"{index}:{number}", uuid, f"{name} MIG {profile}", driver, compute, size, None)
+        for number, profile, size in instances(listed, index)
+    ]
+    return parts or [Device("", uuid, name, driver, compute, 0, None)]

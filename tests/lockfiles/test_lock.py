@@ -1,0 +1,282 @@
+"""`invoke lock` as a whole: real uv against a small index; only the base is given."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from common import offline
+from common.errors import LockError, MissingEnvironmentError, UsageError
+from lockfiles import changes, check, fetching, inputs, lock, lockfile
+from lockfiles.model import BaseLock, SetLock
+from tests.lockfiles.small_index import Index, serving
+
+POLICY = """
+[licences]
+forbidden = ["AGPL-*"]
+unknown = "allow"
+[licences.allowed_for]
+[cooldown]
+days = 7
+"""
+OLD = "2026-01-02T00:00:00Z"
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@pytest.fixture
+def index(locks: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
+    """An index with `one` 1.0, which needs `two`; `small.in` asks for `one`."""
+    (locks / "small.in").write_text('requires = ["one"]\n')
+    (locks / "small.lock").unlink()
+    (locks / "toolkit.txt").unlink()
+    (locks / "policy.toml").write_text(POLICY)
+    base = lockfile.read_base()
+    monkeypatch.setattr(lock, "_resolve_base", lambda _: base)
+    with serving() as server:
+        monkeypatch.setenv("UV_DEFAULT_INDEX", server.address)
+        # uv keeps what an index said; two tests' indexes may share a port.
+        monkeypatch.setenv("XDG_CACHE_HOME", str(locks.parent / "uv"))
+        server.add(
+            "one", "1.0", "two>=1", "win>=1; sys_platform == 'win32'", "three; extra == 'more'", extras=["more"], uploaded=OLD
+        )
+        server.add("two", "1.0", uploaded=OLD)
+        server.add("three", "1.0", uploaded=OLD)
+        yield server
+
+
+def versions(name: str = "small") -> dict[str, str]:
+    return {wheel.name: wheel.version for wheel in lockfile.read_set(name).wheels}
+
+
+def test_a_lock_holds_what_was_asked_for_and_what_that_needs(index: Index) -> None:
+    lock.write_all()
+    small = lockfile.read_set("small")
+    assert versions() == {"one": "1.0", "two": "1.0"}
+    # The marker does not hold on Linux, and nobody asks for the extra.
+    assert [wheel.needs for wheel in small.wheels] == [("two>=1",), ()]
+    assert small.gpu is None
+    check.check()
+
+
+def test_locking_downloads_no_wheel_whole(index: Index) -> None:
+    lock.write_all()
+    wheels = [(path, span) for path, span in index.asked if path.endswith(".whl")]
+    assert wheels
+    assert all(span for _, span in wheels)
+
+
+def test_an_extra_brings_its_packages(index: Index, locks: Path) -> None:
+    (locks / "small.in").write_text('requires = ["one[more]"]\n')
+    lock.write_all()
+    assert versions() == {"one": "1.0", "two": "1.0", "three": "1.0"}
+    assert lockfile.read_set("small").wheels[0].needs == ("three", "two>=1")
+    check.check()
+
+
+def test_a_relock_that_finds_nothing_new_changes_no_byte(index: Index, locks: Path) -> None:
+    lock.write_all()
+    before = {file.name: file.read_bytes() for file in locks.iterdir()}
+    index.add("two", "2.0", uploaded=OLD)
+    old, new = lock.write_all()
+    assert {file.name: file.read_bytes() for file in locks.iterdir()} == before
+    assert changes.between(old, new) == ()
+
+
+def test_an_upgrade_moves_the_named_package_alone(index: Index) -> None:
+    lock.write_all()
+    index.add("one", "2.0", "two>=1", uploaded=OLD)
+    index.add("two", "2.0", uploaded=OLD)
+    old, new = lock.write_all("Two")
+    assert versions() == {"one": "1.0", "two": "2.0"}
+    (move,) = changes.between(old, new)
+    assert (move.name, move.locks) == ("two", ("small",))
+
+
+def test_an_upgrade_moves_what_must_move_with_it(index: Index) -> None:
+    lock.write_all()
+    index.add("one", "2.0", "two>=2", uploaded=OLD)
+    index.add("two", "2.0", uploaded=OLD)
+    index.add("two", "3.0", uploaded=OLD)
+    lock.write_all("one")
+    assert versions()["one"] == "2.0"
+    assert versions()["two"] in {"2.0", "3.0"}
+
+
+def test_an_upgrade_of_all_moves_all(index: Index) -> None:
+    lock.write_all()
+    index.add("one", "2.0", "two>=1", uploaded=OLD)
+    index.add("two", "2.0", uploaded=OLD)
+    lock.write_all("all")
+    assert versions() == {"one": "2.0", "two": "2.0"}
+
+
+def test_a_brand_new_release_stays_out(index: Index) -> None:
+    index.add("two", "2.0", uploaded=now())
+    lock.write_all("all")
+    assert versions()["two"] == "1.0"
+
+
+def test_a_brand_new_release_comes_in_when_it_is_named(index: Index) -> None:
+    lock.write_all()
+    index.add("two", "2.0", uploaded=now())
+    lock.write_all("two")
+    assert versions()["two"] == "2.0"
+    # And does not go back for its youth.
+    lock.write_all()
+    assert versions()["two"] == "2.0"
+
+
+def test_a_brand_new_release_comes_in_when_an_input_pins_it(index: Index, locks: Path) -> None:
+    index.add("two", "2.0", uploaded=now())
+    (locks / "small.in").write_text('requires = ["one", "two==2.0"]\n')
+    lock.write_all()
+    assert versions()["two"] == "2.0"
+
+
+def test_an_index_that_tells_no_upload_times_gets_a_warning_and_no_cooldown(
+    index: Index, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in [path for path in index.files if "one" in path or "two" in path]:
+        del index.files[path]
+    index._uploaded.clear()
+    index.add("one", "1.0", "two")
+    index.add("two", "2.0")
+    lock.write_all()
+    assert versions()["two"] == "2.0"
+    assert "the cooldown of 7 days cannot be kept" in " ".join("".join(capsys.readouterr()).split())
+
+
+def test_an_index_of_plain_pages_serves_too(index: Index) -> None:
+    index.html = True
+    lock.write_all()
+    sizes = {wheel.artifact.file: wheel.artifact.size for wheel in lockfile.read_set("small").wheels}
+    assert sizes == {file: len(index.files[f"files/{file}"]) for file in sizes}
+    assert len(sizes) == 2
+
+
+def test_a_set_follows_the_one_it_agrees_with(index: Index, locks: Path) -> None:
+    index.add("two", "2.0", uploaded=OLD)
+    (locks / "small.in").write_text('requires = ["one", "two<2"]\n')
+    # Named so that it would be resolved first.
+    (locks / "other.in").write_text('requires = ["two"]\n[agrees]\nwith = "small"\n')
+    lock.write_all()
+    assert versions("other") == {"two": "1.0"}
+
+
+def test_sets_that_cannot_agree_are_refused_and_nothing_is_written(index: Index, locks: Path) -> None:
+    lock.write_all()
+    before = {file.name: file.read_bytes() for file in locks.glob("*.lock")}
+    index.add("two", "2.0", uploaded=OLD)
+    (locks / "other.in").write_text('requires = ["two>=2"]\n[agrees]\nwith = "small"\n')
+    with pytest.raises(LockError, match=r"other.lock has two 2.0, small.lock has 1.0 .*agrees.except"):
+        lock.write_all()
+    assert {file.name: file.read_bytes() for file in locks.glob("*.lock")} == before
+
+
+def test_an_exception_that_is_needed_no_more_is_said(index: Index, locks: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (locks / "other.in").write_text('requires = ["two"]\n[agrees]\nwith = "small"\n[agrees.except]\ntwo = "was so once"\n')
+    lock.write_all()
+    assert "other and small agree on two: drop it" in " ".join("".join(capsys.readouterr()).split())
+
+
+def test_sets_that_agree_in_a_circle_are_refused(index: Index, locks: Path) -> None:
+    (locks / "small.in").write_text('requires = ["one"]\n[agrees]\nwith = "other"\n')
+    (locks / "other.in").write_text('requires = ["two"]\n[agrees]\nwith = "small"\n')
+    with pytest.raises(UsageError, match="agrees with itself in a circle"):
+        lock.write_all()
+
+
+def test_a_set_that_does_not_resolve_leaves_every_lock_as_it_was(index: Index, locks: Path) -> None:
+    lock.write_all()
+    before = {file.name: file.read_bytes() for file in locks.glob("*.lock")}
+    index.add("two", "2.0", uploaded=OLD)
+    (locks / "small.in").write_text('requires = ["one", "two==9"]\n')
+    with pytest.raises(LockError, match="small.in does not resolve"):
+        lock.write_all("all")
+    assert {file.name: file.read_bytes() for file in locks.glob("*.lock")} == before
+
+
+def test_a_forbidden_licence_fails_the_lock(index: Index, locks: Path) -> None:
+    data = index.files["files/two-1.0-py3-none-any.whl"]
+    # Stored, not deflated: the metadata can be rewritten in place, at the same length.
+    assert b"A package.\n" in data
+    index.files["files/two-1.0-py3-none-any.whl"] = _with_licence("two", "1.0", "AGPL-3.0-only")
+    with pytest.raises(LockError, match="two 1.0.*AGPL-3.0-only"):
+        lock.write_all()
+    assert not (locks / "small.lock").exists()
+
+
+def _with_licence(name: str, version: str, licence: str) -> bytes:
+    import io
+    import zipfile
+
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w") as archive:
+        text = f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\nLicense-Expression: {licence}\n"
+        archive.writestr(f"{name}-{version}.dist-info/METADATA", text)
+        archive.writestr(f"{name}-{version}.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+    return held.getvalue()
+
+
+def test_an_unknown_name_is_not_upgraded(index: Index) -> None:
+    with pytest.raises(UsageError, match="no lock holds seventeen"):
+        lock.write_all("seventeen")
+
+
+def test_offline_a_relock_works_from_the_store(index: Index, locks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index.add("two", "2.0", uploaded=OLD)
+    (locks / "small.in").write_text('requires = ["one", "two==1.0"]\n')
+    lock.write_all()
+    _stock(monkeypatch)
+    index.asked.clear()
+    with offline.forced(wanted=True):
+        (locks / "small.in").write_text('requires = ["one", "two<2"]\n')
+        lock.write_all()
+        assert versions() == {"one": "1.0", "two": "1.0"}
+        (locks / "small.in").write_text('requires = ["one", "two==2.0"]\n')
+        with pytest.raises(LockError, match="small.in does not resolve"):
+            lock.write_all()
+    assert index.asked == []
+
+
+def _stock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the set's wheels into the store; the made-up debs cannot be had."""
+    monkeypatch.setattr("lockfiles.debian.fetch", lambda _: None)
+    fetching.fetch(["small"])
+
+
+def test_offline_a_changed_base_needs_the_mirror(locks: Path) -> None:
+    (locks / "base.in").write_text('packages = ["python3.11", "gcc"]\n')
+    with offline.forced(wanted=True), pytest.raises(MissingEnvironmentError, match="base.in changed, and resolving it needs"):
+        lock._resolve_base(None)
+
+
+def test_only_what_moved_is_told(locks: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from dataclasses import replace
+
+    from tests.lockfiles.conftest import artifact
+
+    before = changes.read()
+    small = before.sets["small"]
+    bumped = replace(small.wheels[1], version="2.1", artifact=artifact("two-2.1-py3-none-any.whl", b"x" * 99), licence="ISC")
+    fresh = SetLock("fresh", inputs.read_set("small").digest, "2026-01-02", "3.11.2", "2.36", small.wheels)
+    after = changes.Locked(before.base, {"small": replace(small, wheels=(small.wheels[0], bumped)), "fresh": fresh})
+    assert changes.show(before, after) == "1 packages moved"
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert "two 2.0 2.1 +75 B MIT → ISC small" in said
+    assert "small: licences + ISC" in said
+    assert "fresh: new, 2 packages" in said
+    assert changes.show(before, before) == "nothing moved"
+
+
+def test_a_lock_that_is_not_there_yet_moved_nothing(locks: Path) -> None:
+    after = changes.read()
+    before = changes.Locked(None, {})
+    assert changes.between(before, after) == ()
+    assert isinstance(after.base, BaseLock)

@@ -1,0 +1,299 @@
+"""What `invoke smoke --gpu` refuses before it touches an image, on machines that an `nvidia-smi` of ours describes."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from common import host as engine_host
+from common import paths
+from common.errors import BuildError, ExitCode, LockError, MissingEnvironmentError, UsageError
+from images import receipt as built
+from images import spec
+from images.receipt import BuildReceipt
+from smoke import gpus, host, ladder, receipt
+from smoke.engine import Engine
+from smoke.gpus import Device
+from smoke.receipt import Gpu
+from tests import set_locks
+from tests.smoke import layouts, nvidia
+from tests.smoke.nvidia import Machine, machine
+from tests.smoke.simulator import SimulatedEngine
+
+__all__ = ["machine"]
+PLAIN, CU128 = ("train", "api"), ("train-cu128", "api-cu128")
+
+
+@pytest.fixture
+def locks(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Locks of every family; api-cpu's is there as well."""
+    monkeypatch.setattr(paths, "LOCKFILES", own_folders / "lockfiles")
+    set_locks.write_all()
+    return own_folders / "lockfiles"
+
+
+@pytest.fixture
+def engine(locks: Path, monkeypatch: pytest.MonkeyPatch) -> SimulatedEngine:
+    """An engine with NVIDIA's runtime."""
+    simulated = SimulatedEngine(Runtimes={"nvidia": {}, "runc": {}})
+    monkeypatch.setattr(engine_host, "engine", lambda: simulated)
+    return simulated
+
+
+def build(*roles: str) -> BuildReceipt:
+    layout = built.layout()
+    made = BuildReceipt("abc", tuple(layouts.add(layout, role, [layouts.layer({role: b"x"})]) for role in roles))
+    built.write(made)
+    return made
+
+
+def refused() -> str:
+    """The one line with which the run ends; nothing was touched by it."""
+    receipt.path().parent.mkdir(parents=True, exist_ok=True)
+    receipt.path().write_text("an earlier run's")
+    with pytest.raises(MissingEnvironmentError) as caught:
+        ladder.run_smoke(gpu=True)
+    assert caught.value.exit_code == ExitCode.ENVIRONMENT
+    assert receipt.path().read_text() == "an earlier run's"
+    return caught.value.line()
+
+
+def test_without_a_driver_it_says_so_at_once_and_what_each_pair_needs(engine: SimulatedEngine, machine: Machine) -> None:
+    build(*PLAIN)
+    started = time.monotonic()
+    assert refused() == (
+        "no NVIDIA driver is installed (no nvidia-smi on PATH): install NVIDIA's driver (580 or newer for train and api, "
+        "525 or newer for train-cu128 and api-cu128) and nvidia-container-toolkit, or run `invoke smoke` without --gpu"
+    )
+    assert time.monotonic() - started < 1
+    assert not engine.images.received
+
+
+def test_without_a_gpu_runtime_it_says_what_each_pair_needs_before_anything_was_built(
+    locks: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_host, "engine", lambda: SimulatedEngine(Runtimes={"runc": {}}))
+    line = refused()
+    assert "--gpu was asked for, but the engine has no GPU runtime" in line
+    assert "580 or newer for train and api, 525 or newer for train-cu128 and api-cu128" in line
+    assert line.endswith("or run `invoke smoke` without --gpu")
+
+
+def test_a_family_that_is_not_locked_is_not_offered(engine: SimulatedEngine, machine: Machine, locks: Path) -> None:
+    build(*PLAIN)
+    (locks / "api-cu128.lock").unlink()
+    assert "(580 or newer for train and api)" in refused()
+    machine.answers(nvidia.OLDER_DRIVER)
+    assert refused().endswith("update the driver, or run `invoke smoke` without --gpu")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "shown"),
+    [
+        (nvidia.NO_COMMUNICATION, 9, "couldn't communicate with the NVIDIA driver"),
+        (nvidia.MISMATCH, 18, "Driver/library version mismatch NVML library version: 580.65"),
+        (nvidia.NO_DEVICES, 6, "No devices were found"),
+        (nvidia.NO_DEVICES, 0, "No devices were found"),
+        ("", 1, "nvidia-smi, code 1"),
+    ],
+)
+def test_a_driver_that_does_not_answer(engine: SimulatedEngine, machine: Machine, words: str, code: int, shown: str) -> None:
+    build(*PLAIN)
+    machine.answers(words, code=code)
+    line = refused()
+    assert line.startswith("NVIDIA's driver shows no GPU (")
+    assert shown in line
+    assert line.endswith("or run `invoke smoke` without --gpu")
+
+
+@pytest.mark.parametrize(
+    ("roles", "answer", "line"),
+    [
+        (
+            PLAIN,
+            nvidia.OLDER_DRIVER,
+            "driver 550.54.15 is older than 580, which train.lock asks for (NVIDIA H100 80GB HBM3): "
+            "update the driver, or build train-cu128 and api-cu128",
+        ),
+        (
+            PLAIN,
+            nvidia.V100,
+            "Tesla V100-SXM2-32GB has compute capability 7.0, train.lock holds code for 7.5+, 8.x, 9.x, 10.x, 12.x alone "
+            "(Tesla V100-SXM2-32GB): use another GPU, or build train-cu128 and api-cu128",
+        ),
+        (
+            CU128,
+            nvidia.V100.replace("580.65.06", "515.105.01"),
+            "driver 515.105.01 is older than 525, which train-cu128.lock asks for (Tesla V100-SXM2-32GB): "
+            "update the driver, or run `invoke smoke` without --gpu",
+        ),
+        # No promise is made for a GPU that is younger than the images.
+        (
+            PLAIN,
+            nvidia.H100.replace("9.0", "13.0"),
+            "NVIDIA H100 80GB HBM3 has compute capability 13.0, train.lock holds code for 7.5+, 8.x, 9.x, 10.x, 12.x alone "
+            "(NVIDIA H100 80GB HBM3): use another GPU, or run `invoke smoke` without --gpu",
+        ),
+        (
+            PLAIN,
+            nvidia.BUSY,
+            "NVIDIA L4 has 1.27 GB of 24.15 GB free, smoke needs 4.83 GB (NVIDIA L4): "
+            "end what uses it, which `nvidia-smi` names, or run `invoke smoke` without --gpu",
+        ),
+        # A fifth of it is little, but not what CUDA itself takes.
+        (
+            PLAIN,
+            nvidia.L4.replace("23034, 22560", "2000, 1990"),
+            "NVIDIA L4 has 2.09 GB of 2.10 GB free, smoke needs 2.15 GB (NVIDIA L4): "
+            "end what uses it, which `nvidia-smi` names, or run `invoke smoke` without --gpu",
+        ),
+    ],
+    ids=["driver", "older GPU", "driver too old for any", "younger GPU", "busy", "small"],
+)
+def test_a_gpu_that_cannot_run_them(
+    engine: SimulatedEngine, machine: Machine, roles: tuple[str, str], answer: str, line: str
+) -> None:
+    build(*roles)
+    machine.answers(answer)
+    assert refused() == line
+    assert not engine.images.received
+
+
+def test_a_driver_so_old_that_it_does_not_know_the_question(engine: SimulatedEngine, machine: Machine) -> None:
+    build(*CU128)
+    machine.answers(nvidia.OLD_DRIVER, old=True)
+    assert refused().startswith("driver 470.57.02 is older than 525, which train-cu128.lock asks for")
+
+
+def test_of_several_gpus_each_is_told(engine: SimulatedEngine, machine: Machine) -> None:
+    build(*PLAIN)
+    machine.answers(nvidia.V100, nvidia.BUSY)
+    line = refused()
+    assert "compute capability 7.0" in line
+    assert "NVIDIA L4 has 1.27 GB of 24.15 GB free" in line
+    # The L4 would do, were it free: other images would not help it.
+    assert "train-cu128 and" not in line
+
+
+def test_a_divided_gpu_without_an_instance(engine: SimulatedEngine, machine: Machine) -> None:
+    build(*PLAIN)
+    machine.answers(nvidia.MIG, listed=nvidia.MIG_LIST.splitlines()[0] + "\n")
+    assert refused() == (
+        "NVIDIA A100-SXM4-40GB is in MIG mode and has no instance (NVIDIA A100-SXM4-40GB): "
+        "make one with `nvidia-smi mig`, or run `invoke smoke` without --gpu"
+    )
+
+
+def test_an_engine_without_room_for_both(engine: SimulatedEngine, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = build(*PLAIN)
+    machine.answers(nvidia.H100)
+    engine._info["DockerRootDir"] = str(built.layout())
+    # Enough for either of them, not for both.
+    free = sum(2 * image.size for image in made.images) - 1
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": free})())
+    assert refused().startswith("test-train and test-api need 41.0 kB of disk in the engine, 41.0 kB are free")
+    assert not engine.images.received
+
+
+def test_a_lock_that_cannot_be_read_is_no_gpu_problem(engine: SimulatedEngine, machine: Machine, locks: Path) -> None:
+    build(*PLAIN)
+    machine.answers(nvidia.H100)
+    (locks / "train.lock").unlink()
+    with pytest.raises(LockError, match="train is not locked"):
+        ladder.run_smoke(gpu=True)
+
+
+@pytest.mark.parametrize(
+    ("answers", "listed", "asked"),
+    [
+        ([nvidia.H100], "", "0"),
+        ([nvidia.V100, nvidia.L4], "", "1"),
+        ([nvidia.SHARED_MEMORY], "", "0"),
+        # The first instance has 20 of 40 GB.
+        ([nvidia.MIG], nvidia.MIG_LIST, "0:0"),
+        ([nvidia.H100.replace("9.0", "[N/A]")], "", "0"),
+    ],
+    ids=["one", "the second of two", "shared memory", "MIG", "nothing told"],
+)
+def test_the_first_gpu_that_fits_is_asked_for(
+    engine: SimulatedEngine,
+    machine: Machine,
+    monkeypatch: pytest.MonkeyPatch,
+    answers: list[str],
+    listed: str,
+    asked: str,
+) -> None:
+    build(*PLAIN)
+    machine.answers(*answers, listed=listed)
+    requests = []
+
+    def climb(fit: Engine, *_: object) -> None:
+        requests.append(fit.gpu)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ladder, "_climb", climb)
+    with pytest.raises(KeyboardInterrupt):
+        ladder.run_smoke(gpu=True)
+    assert requests == [{"Driver": "", "Count": 0, "DeviceIDs": [asked], "Capabilities": [["gpu"]], "Options": {}}]
+
+
+def test_the_pair_that_was_built_is_the_one_that_runs(engine: SimulatedEngine, machine: Machine) -> None:
+    both = build(*CU128, "api-cpu")
+    assert [image.role for image in ladder.choose(both, gpu=True)] == list(CU128)
+    with pytest.raises(BuildError, match="the image 'train' was not built .*run `invoke build --cpu` first"):
+        ladder.choose(both, gpu=False)
+    with pytest.raises(BuildError, match="the image 'api-cu128' was not built .*run `invoke build --family cu128`"):
+        ladder.choose(build("train-cu128"), gpu=True)
+    with pytest.raises(BuildError, match="several pairs were built: train and api; train-cu128 and api-cu128"):
+        ladder.choose(build(*PLAIN, *CU128), gpu=True)
+
+
+def test_instances_are_told_apart_by_their_gpu() -> None:
+    assert gpus.instances(nvidia.MIG_LIST, "0") == (("0", "3g.20gb", 20 << 30), ("1", "1g.5gb+me", 5 << 30))
+    assert gpus.instances(nvidia.MIG_LIST, "1") == (("0", "7g.40gb", 40 << 30),)
+    assert gpus.instances(nvidia.MIG_LIST, "2") == ()
+
+
+def test_devices_as_the_driver_tells_of_them(machine: Machine) -> None:
+    machine.answers(nvidia.H100, nvidia.SHARED_MEMORY)
+    first, second = gpus.devices()
+    uuid = "GPU-4c1bd3b2-6d0e-7a63-0a5c-6a1f6a7f2d10"
+    assert first == Device("0", uuid, "NVIDIA H100 80GB HBM3", "580.65.06", (9, 0), 81559 << 20, 81079 << 20)
+    assert (second.compute, second.memory, second.free) == ((12, 1), 0, None)
+
+
+def test_the_receipt_describes_the_gpus_where_there_are_any(machine: Machine) -> None:
+    assert host.describe().gpus == ()
+    machine.answers(nvidia.NO_COMMUNICATION, code=9)
+    assert host.describe().gpus == ()
+    machine.answers(nvidia.H100, nvidia.L4)
+    assert host.describe().gpus == (
+        Gpu("NVIDIA H100 80GB HBM3", "580.65.06", 81559 << 20),
+        Gpu("NVIDIA L4", "580.65.06", 23034 << 20),
+    )
+
+
+def test_families_are_read_from_the_folders() -> None:
+    assert spec.families() == ("", "cpu", "cu128")
+    assert [spec.pair(family) for family in spec.families()] == [PLAIN, ("train", "api-cpu"), CU128]
+    with pytest.raises(UsageError, match="no such family of images: cu999 .*there are: cpu, cu128"):
+        spec.pair("cu999")
+
+
+def test_needs_are_the_locks_and_none_where_no_gpu_is_asked_for(locks: Path) -> None:
+    needs = spec.gpu_needs("api")
+    assert needs is not None
+    assert (needs.lock, needs.driver, needs.compute) == ("api.lock", 580, ((7, 5), (8, 0), (9, 0), (10, 0), (12, 0)))
+    runs = {(major, minor) for major in range(14) for minor in range(10) if needs.runs_on((major, minor))}
+    assert runs & {(7, 0), (7, 5), (8, 9), (9, 0), (10, 3), (11, 0), (12, 1), (13, 0)} == {
+        (7, 5),
+        (8, 9),
+        (9, 0),
+        (10, 3),
+        (12, 1),
+    }
+    assert spec.gpu_needs("api-cpu") is None
+    set_locks.write(api=None)
+    assert spec.gpu_needs("api") is None

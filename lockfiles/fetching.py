@@ -43,7 +43,7 @@ def fetch(names: Iterable[str]) -> None:
 def write_mirror(names: Iterable[str], target: Path, more: Iterable[Artifact] = ()) -> tuple[int, int]:
     """Fetch, then write a mirror of all that was fetched: `invoke fetch --to`.
 
-    It holds the wheels we make and the sources they are made from, so a machine that uses it needs to build nothing and can;
+    It holds the wheels we build and the sources they are built from, so a machine that uses it needs to build nothing and can;
     and the toolkit's wheels for a machine like this one, so that `invokew` makes its environment from it.
 
     Args:
@@ -59,7 +59,9 @@ def write_mirror(names: Iterable[str], target: Path, more: Iterable[Artifact] = 
     """
     names = tuple(names)
     fetch(names)
-    held = artifacts(names)
+    # Whoever points pip at the mirror must not be given an empty package for a real one; we make shims without a network.
+    shims = {wheel.artifact for name in names for wheel in lockfile.read_set(name).wheels if wheel.shim}
+    held = set(artifacts(names)) - shims
     with index.session() as http:
         # The sources of wheels that were in the store already.
         store.download([a for a in held if not a.file.endswith((".deb", ".whl"))], index.Locator(http), http)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from common.errors import LockError
 from common.offline import offline
-from lockfiles import fetching, index, inputs, store
+from lockfiles import index, inputs, lockfile, store
 from lockfiles.store import mirror
 
 
@@ -38,7 +38,11 @@ def _on_this_machine() -> dict[str, Path]:
     found: dict[str, Path] = {}
     for name in inputs.set_names():
         with suppress(LockError):
-            found |= {one.file: store.path(one) for one in fetching.artifacts([name]) if store.has(one)}
+            # A shim is no package, and what we build from source is resolved as source.
+            for wheel in lockfile.read_set(name).wheels:
+                one = wheel.sdist or wheel.artifact
+                if not wheel.shim and store.has(one):
+                    found[one.file] = store.path(one)
     if folder := mirror.folder():
         found |= {file.name: file for file in sorted(folder.glob("sha256/*/*"))}
     return {name: file for name, file in found.items() if not name.endswith(".deb")}

@@ -245,10 +245,20 @@ def test_offline_a_relock_works_from_the_store(index: Index, locks: Path, monkey
     assert index.asked == []
 
 
-def _stock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put the set's wheels into the store; the made-up debs cannot be had."""
+def test_offline_a_shim_is_not_taken_for_the_package(index: Index, locks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (locks / "other.in").write_text('requires = ["two"]\n[shims]\none = "1.0+shim"\n')
+    lock.write_all()
+    _stock(monkeypatch, "small", "other")
+    with offline.forced(wanted=True):
+        (locks / "small.in").write_text('requires = ["one==1.0"]\n')
+        lock.write_all()
+    assert versions()["one"] == "1.0"
+
+
+def _stock(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Put the sets' wheels into the store; the made-up debs cannot be had."""
     monkeypatch.setattr("lockfiles.debian.fetch", lambda _: None)
-    fetching.fetch(["small"])
+    fetching.fetch(names or ["small"])
 
 
 def test_offline_a_changed_base_needs_the_mirror(locks: Path) -> None:

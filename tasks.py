@@ -88,16 +88,18 @@ def engine(_: Context, install: bool = False) -> str:  # noqa: FBT001
         "upgrade": "a package or model that may move to its newest version, or `all`; without it locked versions stay",
     },
 )
-def lock(_: Context, check: bool = False, explain: str = "", upgrade: str = "") -> str:  # noqa: FBT001
+def lock(_: Context, check: bool = False, explain: str | None = None, upgrade: str | None = None) -> str:  # noqa: FBT001
     """Resolve the inputs lockfiles/*.in and write the locks; say what changed and what it costs."""
-    if sum(map(bool, (check, explain, upgrade))) > 1:
+    if check + (explain is not None) + (upgrade is not None) > 1:
         raise UsageError("--check, --explain and --upgrade exclude each other", fix="give one of them")
+    if "" in (explain, upgrade):
+        raise UsageError("an empty name was given", fix="name a package; an unset variable of your shell reads like this")
     if check:
         return checked.check()
-    if explain:
+    if explain is not None:
         # Invoke gives True for the flag alone.
         return explainer.explain(explain if isinstance(explain, str) else "", policy.read().cooldown_days)
-    before, after = locks.write_all(upgrade)
+    before, after = locks.write_all(upgrade or "")
     outcome = changes.show(before, after)
     impact.show(before, after)
     advisories.show(changes.between(before, after))
@@ -112,7 +114,7 @@ def lock(_: Context, check: bool = False, explain: str = "", upgrade: str = "") 
 )
 def fetch(_: Context, to: str = "", set: str = "") -> str:  # noqa: A002
     """Bring every locked byte into the local store, verified; with --to into a mirror for machines without a network."""
-    names = (set,) if set else inputs.set_names()
+    names = inputs.chosen(set)
     if not set:
         models.fetch()
     if to:
@@ -131,7 +133,7 @@ def store_(_: Context, verify: bool = False, prune: bool = False) -> str:  # noq
 @stage(help={"set": "only this one of the sets"})
 def licences(_: Context, set: str = "") -> str:  # noqa: A002
     """Print the licences of the base and of every set, those that are not free first."""
-    return licence_table.show((set,) if set else inputs.set_names())
+    return licence_table.show(inputs.chosen(set))
 
 
 @stage(help={"name": "one of lockfiles/models.in", "to": "the folder to lay it out in"})

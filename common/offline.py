@@ -1,7 +1,7 @@
-"""Whether the network may be asked. `--offline` of every command sets PINWHEEL_OFFLINE; whatever asks the network looks here.
+"""Whether anything may be fetched. `--offline` of every command sets PINWHEEL_OFFLINE; whatever fetches looks here.
 
-Two things stay allowed: this machine's own addresses (engine, embedded registry), and a mirror that the user names in
-PINWHEEL_MIRROR.
+Three things stay allowed: this machine's own addresses (engine, embedded registry), a mirror that the user names in
+PINWHEEL_MIRROR, and sending to where the user said (`push --registry`, `deploy --env`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FIX = "run `invoke fetch` while online, or set PINWHEEL_MIRROR to what `invoke f
 
 def offline() -> bool:
     """Whether the network must not be asked."""
-    return os.environ.get(VARIABLE, "") not in {"", "0"}
+    return os.environ.get(VARIABLE, "").lower() not in {"", "0", "false", "no"}
 
 
 @contextmanager

@@ -159,6 +159,7 @@ def _build(layout: Layout, recipes: list[_Recipe], base: BaseLock, root: Rootfs)
     images = []
     for recipe in recipes:
         layers = [done[one.key] for one in recipe.plans]
+        gpu = spec.gpu(recipe.spec.role, recipe.lock)
         layer.check_conflicts(layers, recipe.spec.conflicts)
         base_image = config.base_image(layout, layers[0], base.version("python3.11"), base.date)
         manifest, described = config.image(
@@ -180,6 +181,8 @@ def _build(layout: Layout, recipes: list[_Recipe], base: BaseLock, root: Rootfs)
                 unpacked=sum(one.unpacked for one in layers),
                 inputs=recipe.inputs,
                 layers=built,
+                driver=gpu.driver if gpu else 0,
+                compute=gpu.compute if gpu else (),
             )
         )
     return tuple(images)

@@ -92,7 +92,9 @@ def push(registry: str, proven: frozenset[str]) -> str:
                 f"{image.name}@{image.digest} is not proven: no passed smoke run of this digest (run `invoke smoke` first)"
             )
         _push(target, image)
-    images_lock.write(PinnedImage(image.name, image.digest, image.version) for image in built.images)
+    images_lock.write(
+        PinnedImage(image.name, image.digest, image.version, image.driver, image.compute) for image in built.images
+    )
     console.done(f"recorded {len(built.images)} digests in lockfiles/images.lock")
     return (
         f"{len(built.images)} digests at {target.host}/{target.prefix}, {sum(i.digest in proven for i in built.images)} proven"

@@ -54,6 +54,8 @@ class BuiltImage:
         unpacked: bytes of all layers' tars.
         inputs: digest over everything the image was made from.
         layers: from the bottom up.
+        driver: the oldest branch of NVIDIA's driver that runs it; 0 where it asks for no GPU.
+        compute: the compute capabilities it holds code for, `7.5`.
     """
 
     name: str
@@ -65,6 +67,8 @@ class BuiltImage:
     unpacked: int
     inputs: str
     layers: tuple[BuiltLayer, ...]
+    driver: int = 0
+    compute: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +121,13 @@ def read() -> BuildReceipt:
         if body["format"] != FORMAT:
             raise ValueError(f"format {body['format']!r}")
         images = tuple(
-            BuiltImage(**{**image, "layers": tuple(BuiltLayer(**layer) for layer in image["layers"])})
+            BuiltImage(
+                **{
+                    **image,
+                    "layers": tuple(BuiltLayer(**layer) for layer in image["layers"]),
+                    "compute": tuple(image.get("compute", ())),
+                }
+            )
             for image in body["images"]
         )
         return BuildReceipt(body["source"], images)

@@ -9,6 +9,7 @@ built and proven together.
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from common import paths
 from common.errors import UsageError
 from lockfiles import lockfile
+from lockfiles.model import Gpu, SetLock
 
 # The family that stands in where there is no GPU; whatever its torch could do, it asks for none.
 CPU = "cpu"
@@ -98,15 +100,29 @@ class GpuNeeds:
     """What an image asks of the host whose GPU it runs on.
 
     Attributes:
-        lock: the lock that says so, `api.lock`.
+        image: the image's name, `llama-factory-api`.
         driver: the oldest branch of NVIDIA's driver, `580`.
         compute: major and oldest minor compute capability, ascending. A binary for 8.0 runs on 8.6, one for 8.6 not on 8.0, and
             neither on 9.0 (CUDA programming guide, "Binary Compatibility"). Just-in-time compiled PTX is not counted on.
     """
 
-    lock: str
+    image: str
     driver: int
     compute: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, image: str, driver: int, compute: Iterable[str]) -> GpuNeeds | None:
+        """The needs as locks and receipts write them: branch of the driver, and capabilities such as `7.5`.
+
+        Returns None where the driver is 0: the image asks for no GPU.
+        """
+        if not driver:
+            return None
+        oldest: dict[int, int] = {}
+        for text in compute:
+            major, minor = map(int, text.split("."))
+            oldest[major] = min(minor, oldest.get(major, minor))
+        return cls(image, driver, tuple(sorted(oldest.items())))
 
     def runs_on(self, capability: tuple[int, int]) -> bool:
         """Whether the image holds code for a GPU of this compute capability."""
@@ -156,24 +172,23 @@ def pair(family: str = "") -> tuple[str, str]:
     return (f"train{suffix}" if f"train{suffix}" in roles() else "train"), f"api{suffix}"
 
 
+def gpu(role: str, lock: SetLock) -> Gpu | None:
+    """What an image of this role asks of a GPU host when it is made from this lock; None where it asks for no GPU."""
+    return None if role.partition("-")[2] == CPU else lock.gpu
+
+
 def gpu_needs(role: str) -> GpuNeeds | None:
-    """What an image asks of a GPU host, by the lock of its set; None where it asks for no GPU.
+    """What an image would ask of a GPU host if it were built from the lock of its set; None where it asks for no GPU.
+
+    What an image asks for that was built or pushed stands in the build receipt and in `lockfiles/images.lock`.
 
     Raises:
         UsageError: there is no such image.
         LockError: its set is not locked, or the lock was edited.
     """
-    if role.partition("-")[2] == CPU:
-        return None
-    name = read(role).set
-    gpu = lockfile.read_set(name).gpu
-    if gpu is None:
-        return None
-    oldest: dict[int, int] = {}
-    for text in gpu.compute:
-        major, _, minor = text.partition(".")
-        oldest[int(major)] = min(int(minor), oldest.get(int(major), int(minor)))
-    return GpuNeeds(f"{name}.lock", gpu.driver, tuple(sorted(oldest.items())))
+    image = read(role)
+    asked = gpu(role, lockfile.read_set(image.set))
+    return GpuNeeds.of(image.name, asked.driver, asked.compute) if asked else None
 
 
 def read(role: str) -> ImageSpec:

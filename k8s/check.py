@@ -12,28 +12,30 @@ from k8s.environment import Environment
 from k8s.findings import Finding
 from k8s.render import RenderedSet, with_config_hashes
 from lockfiles import images_lock
+from lockfiles.images_lock import PinnedImage
 
 
-def check(places: Sequence[Path], env: Environment, digests: Mapping[str, str]) -> tuple[RenderedSet, tuple[Finding, ...]]:
+def check(
+    places: Sequence[Path], env: Environment, locked: Mapping[str, PinnedImage]
+) -> tuple[RenderedSet, tuple[Finding, ...]]:
     """Read, check and pin manifests.
 
     Args:
         places: files and directories.
         env: the environment they are for.
-        digests: by image name.
+        locked: `lockfiles/images.lock`, by image name.
 
     Returns:
         The set ready to be sent, and everything that is wrong with it, sorted; it may be sent only if that is nothing.
 
     Raises:
         UsageError: a place does not exist or holds no manifest.
-        LockError: what an image asks of a GPU cannot be read from the lock of its set.
     """
     objects, found = manifests.load(places)
     kinds = schema.schema(env.kubernetes)
     walks = [kinds.walk(one) for one in objects]
-    pinned, pins, unpinned = pin.pin(walks, env, digests)
-    placed, placements, nowhere = nodes.place(pinned, pins, env)
+    pinned, pins, unpinned = pin.pin(walks, env, {name: image.digest for name, image in locked.items()})
+    placed, placements, nowhere = nodes.place(pinned, pins, env, locked)
     misfits = [finding for walk in walks for finding in walk.findings]
     crossed = [*rules_object.check(walks), *rules_pod.check(objects), *rules_refs.check(walks, env)]
     rendered = RenderedSet(with_config_hashes(placed), pins, placements)
@@ -70,11 +72,11 @@ def run_check(places: Sequence[str], env_name: str) -> str:
 
     Raises:
         UsageError: no such environment, or a place does not exist or holds no manifest.
-        LockError: `lockfiles/images.lock` was edited into something else, or the lock of an image's set is missing or was.
+        LockError: `lockfiles/images.lock` was edited into something else.
         PolicyError: something is wrong with the manifests.
     """
     env = environment.load(env_name)
-    rendered, found = check([Path(place) for place in places], env, locked_digests(required=False))
+    rendered, found = check([Path(place) for place in places], env, locked_images(required=False))
     refuse(found)
     for pin_ in rendered.pins:
         console.info(f"{pin_.title}: {pin_.written} → {pin_.pinned}")
@@ -85,8 +87,8 @@ def run_check(places: Sequence[str], env_name: str) -> str:
     return outcome
 
 
-def locked_digests(*, required: bool) -> dict[str, str]:
-    """The digest of each image name in `lockfiles/images.lock`.
+def locked_images(*, required: bool) -> dict[str, PinnedImage]:
+    """What `lockfiles/images.lock` says of each image name.
 
     Args:
         required: whether an absent lock is an error; without one every name of ours is unknown.
@@ -95,7 +97,7 @@ def locked_digests(*, required: bool) -> dict[str, str]:
         LockError: the lock is absent though required, or was edited into something else.
     """
     try:
-        return {image.name: image.digest for image in images_lock.read()}
+        return {image.name: image for image in images_lock.read()}
     except LockError:
         if required or images_lock.path().exists():
             raise

@@ -77,7 +77,7 @@ def deploy(rendered: RenderedSet, env: Environment, target: ClusterTarget, patie
     kubectl.preflight(env.kubernetes)
     there = _manifests(kubectl.live(rendered.text()))
     before = images(there, env.kubernetes)
-    changed = _plan(kubectl, rendered, there, env, dry_run=dry_run)
+    changed = _plan(kubectl, rendered, there, dry_run=dry_run)
     for pin in rendered.pins:
         console.info(image_line(pin, before.get((pin.identity, pin.path), "")))
     if rendered.placements and kubectl.labelled(nodes.DRIVER) is False:
@@ -107,9 +107,7 @@ def _manifests(bodies: Iterable[Mapping[str, Any]]) -> list[Manifest]:
     return [Manifest("cluster", dict(body), {}) for body in bodies]
 
 
-def _plan(
-    kubectl: Kubectl, rendered: RenderedSet, there: Sequence[Manifest], env: Environment, *, dry_run: bool
-) -> tuple[tuple[str, str], ...]:
+def _plan(kubectl: Kubectl, rendered: RenderedSet, there: Sequence[Manifest], *, dry_run: bool) -> tuple[tuple[str, str], ...]:
     """Show what an apply would do, by asking the server. Makes missing namespaces, without which it cannot answer."""
     exists = {one.identity for one in there}
     missing = [one for one in rendered.objects if one.kind == "Namespace" and one.identity not in exists]

@@ -36,7 +36,7 @@ def deploy(env_name: str, *, dry_run: bool = False, patience: Patience | None = 
     """
     env = environment.load(env_name)
     root = paths.K8S / "manifests"
-    rendered, found = check.check([root], env, check.locked_digests(required=True))
+    rendered, found = check.check([root], env, check.locked_images(required=True))
     check.refuse(found)
     console.info(f"environment  {env.name}: {env.where}")
     console.info(f"checked      {len(rendered.objects)} objects against Kubernetes {env.kubernetes}")

@@ -1,8 +1,8 @@
 """Pods that ask for a GPU and run an image of ours land only on nodes whose driver and GPU can run it.
 
-What an image asks for stands in the lock of its set, what a node has in the labels of NVIDIA's GPU feature discovery. The terms
-are put in as registry and digest are: a new lock needs no edit of a manifest. Terms are ORed and the expressions of one ANDed,
-so each term of the author's is joined with each of ours, and what no node can satisfy is left out.
+What an image asks for stands beside its digest in `lockfiles/images.lock`, what a node has in the labels of NVIDIA's GPU
+feature discovery. The terms are put in as registry and digest are: a new image needs no edit of a manifest. Terms are ORed
+and the expressions of one ANDed, so each of the author's is joined with each of ours, and what no node can satisfy is left out.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from images import spec
 from images.spec import GpuNeeds
 from k8s import manifests, pods
 from k8s.environment import Environment
@@ -22,6 +21,7 @@ from k8s.manifests import Manifest
 from k8s.pin import Pin
 from k8s.pods import Template, items, mapping
 from k8s.rules_pod import quantity
+from lockfiles.images_lock import PinnedImage
 
 DRIVER = "nvidia.com/cuda.driver-version.major"
 MAJOR = "nvidia.com/gpu.compute.major"
@@ -39,7 +39,7 @@ class Placement:
 
     Attributes:
         title: the object it is part of.
-        needs: what its images ask for, by lock.
+        needs: what its images ask for.
     """
 
     title: str
@@ -51,7 +51,7 @@ class Placement:
 
 
 def place(
-    objects: Sequence[Manifest], pins: Iterable[Pin], env: Environment
+    objects: Sequence[Manifest], pins: Iterable[Pin], env: Environment, locked: Mapping[str, PinnedImage]
 ) -> tuple[tuple[Manifest, ...], tuple[Placement, ...], tuple[Finding, ...]]:
     """Bind each pod that asks for a GPU to the nodes that can run its images.
 
@@ -59,21 +59,20 @@ def place(
         objects: pinned.
         pins: of them.
         env: says whether nodes carry the labels.
+        locked: what images of ours ask for, by name.
 
     Returns:
         The objects, what was done, and where the author's own choice of nodes leaves none.
-
-    Raises:
-        LockError: what an image asks for cannot be read from its lock.
     """
     if not env.gpu_labels:
         return tuple(objects), (), ()
-    by_name = {spec.read(role).name: role for role in spec.roles()}
-    roles: dict[tuple[tuple[str, str, str, str], Path], str] = {}
+    asked: dict[tuple[tuple[str, str, str, str], Path], GpuNeeds] = {}
     for pin in pins:
-        role = by_name.get(pin.pinned.repository.rsplit("/", 1)[-1], "")
-        if role and str(pin.pinned).startswith(f"{env.registry}/"):
-            roles[(pin.identity, pin.path)] = role
+        image = locked.get(pin.pinned.repository.rsplit("/", 1)[-1])
+        if image is None or not str(pin.pinned).startswith(f"{env.registry}/"):
+            continue
+        if one := GpuNeeds.of(image.name, image.driver, image.compute):
+            asked[(pin.identity, pin.path)] = one
     placed: list[Manifest] = []
     done: list[Placement] = []
     refused: list[Finding] = []
@@ -81,9 +80,9 @@ def place(
         for template in pods.templates(manifest):
             needs: dict[GpuNeeds, Path] = {}
             for path, container in template.containers():
-                role = roles.get((manifest.identity, (*path, "image")), "")
-                if role and _asks(container) and (one := spec.gpu_needs(role)):
-                    needs.setdefault(one, (*path, "image"))
+                found = asked.get((manifest.identity, (*path, "image")))
+                if found and _asks(container):
+                    needs.setdefault(found, (*path, "image"))
             if not needs:
                 continue
             terms, wrong = _terms(template, needs)
@@ -106,7 +105,7 @@ def _asks(container: Mapping[str, Any]) -> bool:
 
 
 def _asked(needs: GpuNeeds) -> str:
-    return f"{needs.lock} asks for driver {needs.driver} or newer and compute capability {needs.capabilities()}"
+    return f"{needs.image} asks for driver {needs.driver} or newer and compute capability {needs.capabilities()}"
 
 
 def _terms(template: Template, needs: Mapping[GpuNeeds, Path]) -> tuple[list[dict[str, Any]], list[Finding]]:
@@ -120,7 +119,7 @@ def _terms(template: Template, needs: Mapping[GpuNeeds, Path]) -> tuple[list[dic
         if not ours:
             return [], [found.finding(path, f"no node can run the images of this pod: {why}", "give each a pod of its own")]
     ours = [one for one in ours if _possible((*one, *selected))]
-    fix = "mend it, or leave it out: deploy adds what the lock asks for"
+    fix = "mend it, or leave it out: deploy adds what the image asks for"
     if not ours:
         at = (*template.path, "spec", "nodeSelector")
         return [], [found.finding(at, f"selects only nodes that cannot run the image: {why}", fix)]

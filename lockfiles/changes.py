@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from common import console
 from common.errors import LockError
 from lockfiles import inputs, lockfile
 from lockfiles.model import BaseLock, Deb, SetLock, Wheel
+
+_Lock = TypeVar("_Lock", BaseLock, SetLock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +53,27 @@ class Move:
         return (self.new.artifact.size if self.new else 0) - (self.old.artifact.size if self.old else 0)
 
 
-def read() -> Locked:
-    """What the locks hold now."""
-    sets: dict[str, SetLock] = {}
-    for name in inputs.set_names():
-        try:
-            sets[name] = lockfile.read_set(name)
-        except LockError:
-            continue
+def read(*, strict: bool = False) -> Locked:
+    """What the locks hold now.
+
+    Args:
+        strict: whether a lock that is damaged is an error. One of an older format is not: it is to be written anew.
+
+    Raises:
+        LockError: one is, and `strict`.
+    """
+    base = _read("base", lockfile.read_base, strict=strict)
+    sets = {name: _read(name, partial(lockfile.read_set, name), strict=strict) for name in inputs.set_names()}
+    return Locked(base, {name: lock for name, lock in sets.items() if lock})
+
+
+def _read(name: str, read_lock: Callable[[], _Lock], *, strict: bool) -> _Lock | None:
     try:
-        base = lockfile.read_base()
+        return read_lock()
     except LockError:
-        base = None
-    return Locked(base, sets)
+        if strict and lockfile.is_current(name):
+            raise
+        return None
 
 
 def between(before: Locked, after: Locked) -> tuple[Move, ...]:

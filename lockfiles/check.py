@@ -29,6 +29,10 @@ def check() -> str:
     closure.check_base(wanted_base, base)
     rules = policy.read()
     policy.check_licences(rules, "base", base.debs)
+    for file in sorted(paths.LOCKFILES.glob("*.lock")):
+        if file.stem not in {"base", "images", "models", *inputs.set_names()}:
+            fix = f"restore {file.stem}.in from git, or remove the lock"
+            raise LockError(f"{file.name} has no input", where=paths.shown(file), fix=fix)
     locks = {name: lockfile.read_set(name) for name in inputs.set_names()}
     for name, lock in locks.items():
         wanted = inputs.read_set(name)

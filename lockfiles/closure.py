@@ -22,7 +22,7 @@ def check_set(wanted: SetInput, lock: SetLock) -> None:
         LockError: something asked for is missing or locked in another version, or something is locked that nobody asks for.
     """
     held = {wheel.name: wheel for wheel in lock.wheels}
-    overrides = {canonicalize_name(one.name): one for one in map(_requirement, wanted.overrides)}
+    overrides = metadata.Overrides(wanted.overrides, lock.python)
     environment = metadata.target(lock.python)
     pending: list[tuple[str, Requirement]] = []
     for text in wanted.requires:
@@ -33,19 +33,19 @@ def check_set(wanted: SetInput, lock: SetLock) -> None:
     reached: set[str] = set()
     while pending:
         asker, asked = pending.pop()
-        name = canonicalize_name(asked.name)
-        requirement = overrides.get(name, asked)
-        wheel = held.get(name)
-        if wheel is None:
-            where = lockfile.place(lock.name, asker)
-            raise LockError(f"{asker} needs {asked}, which is not in {lock.name}.lock", where=where, fix=_RELOCK)
-        # A locked pre-release was chosen by the resolver; whether it may be is not asked again.
-        if not requirement.specifier.contains(wheel.version, prereleases=True):
-            where = lockfile.place(lock.name, name)
-            raise LockError(f"{asker} needs {requirement}, {name} is locked as {wheel.version}", where=where, fix=_RELOCK)
-        if name not in reached:
-            reached.add(name)
-            pending += [(name, _need(lock, wheel, text)) for text in wheel.needs]
+        for requirement in overrides.of(asked):
+            name = canonicalize_name(requirement.name)
+            wheel = held.get(name)
+            if wheel is None:
+                where = lockfile.place(lock.name, asker)
+                raise LockError(f"{asker} needs {requirement}, which is not in {lock.name}.lock", where=where, fix=_RELOCK)
+            # A locked pre-release was chosen by the resolver; whether it may be is not asked again.
+            if not requirement.specifier.contains(wheel.version, prereleases=True):
+                where = lockfile.place(lock.name, name)
+                raise LockError(f"{asker} needs {requirement}, {name} is locked as {wheel.version}", where=where, fix=_RELOCK)
+            if name not in reached:
+                reached.add(name)
+                pending += [(name, _need(lock, wheel, text)) for text in wheel.needs]
     for unasked in held:
         if unasked not in reached:
             where = lockfile.place(lock.name, unasked)

@@ -6,17 +6,16 @@ Most broken and most malicious releases are found and withdrawn within days. Whe
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pypi_simple
-import requests
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from common import console
 from lockfiles import index
-from lockfiles.inputs import SetInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +23,8 @@ class Window:
     """What the resolver may see.
 
     Attributes:
-        until: only files uploaded before this day (ISO 8601, UTC).
-        but: other days for some packages, by name.
+        until: only files uploaded before this time (ISO 8601, UTC, to the second).
+        but: other times for some packages, by name.
     """
 
     until: str
@@ -36,12 +35,34 @@ class Window:
         single = [f"--exclude-newer-package={name}={day}" for name, day in sorted(self.but.items())]
         return [f"--exclude-newer={self.until}", *single]
 
+    def narrowed(self, packages: Mapping[str, Mapping[str, Any]], held: Mapping[str, str], asked: Collection[str]) -> Window:
+        """The window that leaves out what came in only because an older version of it was locked.
 
-def asked_for(wanted: SetInput) -> frozenset[str]:
-    """The packages that an input pins to one version: someone asked for exactly that."""
-    requirements = [Requirement(text) for text in (*wanted.requires, *wanted.overrides)]
+        Args:
+            packages: what was resolved (PEP 751 tables, whose files tell when they were uploaded).
+            held: the locked versions by name.
+            asked: names that may be brand-new.
+
+        Returns:
+            the same window when nothing is to be left out.
+        """
+        found = dict(self.but)
+        for name, package in packages.items():
+            if name in asked or name not in self.but or str(package["version"]) == held.get(name):
+                continue
+            files = [*package.get("wheels", []), *filter(None, [package.get("sdist")])]
+            times = [_stamp(file["upload-time"]) for file in files if isinstance(file.get("upload-time"), datetime.datetime)]
+            if times and min(times) >= self.until:
+                found[name] = min(times)
+        return Window(self.until, found)
+
+
+def asked_for(requirements: Iterable[str]) -> frozenset[str]:
+    """The packages that requirements pin to one version: someone asked for exactly that."""
     return frozenset(
-        canonicalize_name(one.name) for one in requirements if any(s.operator in ("==", "===") for s in one.specifier)
+        canonicalize_name(one.name)
+        for one in map(Requirement, requirements)
+        if any(s.operator == "===" or (s.operator == "==" and not s.version.endswith(".*")) for s in one.specifier)
     )
 
 
@@ -55,29 +76,28 @@ def window(days: int, asked: Iterable[str], locked: Mapping[str, str]) -> Window
     """
     if days <= 0:
         return None
-    today = datetime.datetime.now(datetime.UTC).date()
-    until = (today - datetime.timedelta(days=days)).isoformat()
-    # uv excludes from the given day's start on.
-    after = {name: (datetime.date.fromisoformat(day) + datetime.timedelta(days=1)).isoformat() for name, day in locked.items()}
-    young = {name: day for name, day in after.items() if day > until}
-    tomorrow = (today + datetime.timedelta(days=1)).isoformat()
-    return Window(until, {**young, **dict.fromkeys(asked, tomorrow)})
+    now, one_day = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=1)
+    until = _stamp(now - days * one_day)
+    after = {name: _stamp(datetime.datetime.fromisoformat(f"{day}T00:00:00Z") + one_day) for name, day in locked.items()}
+    young = {name: time for name, time in after.items() if time > until}
+    return Window(until, {**young, **dict.fromkeys(asked, _stamp(now + one_day))})
+
+
+def _stamp(time: datetime.datetime) -> str:
+    return time.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def possible(project: str, days: int) -> bool:
     """Whether the user's index tells upload times; says so once if the cooldown cannot be kept.
 
     Raises:
-        MissingEnvironmentError: no index is configured as pip reads it.
+        MissingEnvironmentError: the index does not answer, or not as one.
     """
     if days <= 0:
         return False
     with index.session() as http:
-        try:
-            page = pypi_simple.PyPISimple(index.url(), session=http).get_project_page(project)
-        except (requests.RequestException, pypi_simple.NoSuchProjectError, pypi_simple.UnsupportedContentTypeError):
-            return True  # The resolver meets the same, and says it better.
-    if any(package.upload_time for package in page.packages):
-        return True
+        page = index.page(pypi_simple.PyPISimple(index.url(), session=http), project)
+    if page is None or any(package.upload_time for package in page.packages):
+        return True  # That there is no such project, the resolver says better.
     console.warn(f"your index tells no upload times: the cooldown of {days} days cannot be kept")
     return False

@@ -1,11 +1,13 @@
 """`lockfiles/images.lock`: which digest each image name stands for, written by `invoke push`, read by `invoke deploy`.
 
-TOML: `format`, then one `[[image]]` table per image, sorted by name, with the fields of `PinnedImage`. No registry in it:
-where an image lies is the environment's business.
+TOML: `format`, then one `[[image]]` table per image, sorted by name, with the fields of `PinnedImage`; `driver` and `compute`
+only where the image asks for a GPU. No registry in it: where an image lies is the environment's business.
 """
 
 from __future__ import annotations
 
+import json
+import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from common.files import write_whole
 from common.refs import check_digest
 
 FORMAT = 1
+_CAPABILITY = re.compile(r"[0-9]+\.[0-9]+")
 _HEAD = (
     "# Written by `invoke push` after the digest was read back from the registry. Commit it: `invoke deploy` pins from it.\n"
 )
@@ -30,11 +33,15 @@ class PinnedImage:
         name: repository name, `llama-factory-train`.
         digest: of the image manifest.
         version: the tag it was pushed under, for people.
+        driver: the oldest branch of NVIDIA's driver that runs this digest; 0 where it asks for no GPU.
+        compute: the compute capabilities it holds code for, `7.5`.
     """
 
     name: str
     digest: str
     version: str
+    driver: int = 0
+    compute: tuple[str, ...] = ()
 
 
 def path() -> Path:
@@ -50,11 +57,15 @@ def write(images: Iterable[PinnedImage]) -> None:
     """
     merged = {image.name: image for image in read()} if path().exists() else {}
     merged |= {image.name: image for image in images}
-    tables = [
-        f'\n[[image]]\nname = "{i.name}"\ndigest = "{i.digest}"\nversion = "{i.version}"\n'
-        for i in sorted(merged.values(), key=lambda i: i.name)
-    ]
+    tables = map(_table, sorted(merged.values(), key=lambda i: i.name))
     write_whole(path(), f"{_HEAD}format = {FORMAT}\n" + "".join(tables))
+
+
+def _table(image: PinnedImage) -> str:
+    lines = [f'name = "{image.name}"', f'digest = "{image.digest}"', f'version = "{image.version}"']
+    if image.driver:
+        lines += [f"driver = {image.driver}", f"compute = {json.dumps(image.compute)}"]
+    return "\n".join(["", "[[image]]", *lines, ""])
 
 
 def read() -> tuple[PinnedImage, ...]:
@@ -67,9 +78,10 @@ def read() -> tuple[PinnedImage, ...]:
         body = tomllib.loads(path().read_text())
         if body["format"] != FORMAT:
             raise ValueError(f"format {body['format']!r}")
-        images = tuple(PinnedImage(**image) for image in body.get("image", []))
+        images = tuple(PinnedImage(**{**image, "compute": tuple(image.get("compute", ()))}) for image in body.get("image", []))
         for image in images:
             check_digest(image.digest)
+            _check_gpu(image)
         if len({i.name for i in images}) != len(images):
             raise ValueError("a name stands twice")
         return tuple(sorted(images, key=lambda i: i.name))
@@ -79,3 +91,12 @@ def read() -> tuple[PinnedImage, ...]:
         raise LockError(
             f"not an images lock: {problem}", where=paths.shown(path()), fix="restore it from git, or remove it and push again"
         ) from None
+
+
+def _check_gpu(image: PinnedImage) -> None:
+    """Refuse what no push writes: one of the two without the other, or what is no version."""
+    if type(image.driver) is not int or image.driver < 0 or bool(image.driver) != bool(image.compute):
+        raise ValueError(f"{image.name}: a driver and compute capabilities stand together, or neither does")
+    for capability in image.compute:
+        if not _CAPABILITY.fullmatch(capability):
+            raise ValueError(f"{image.name}: not a compute capability: {capability!r}")

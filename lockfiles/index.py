@@ -23,6 +23,9 @@ from common.run import run
 from lockfiles.model import Artifact
 from lockfiles.store import mirror
 
+# Seconds to connect, and between two pieces of an answer.
+_TIMEOUT = (20.0, 60.0)
+
 
 def url() -> str:
     """The simple index the user has configured, else the one pip itself would ask.
@@ -105,7 +108,7 @@ class Locator:
             self._client = self._client or pypi_simple.PyPISimple(url(), session=self._http)
             client, known = self._client, self._pages.get(project)
         if known is None:
-            known = _page(client, project)
+            known = _files(client, project)
             with self._guard:
                 self._pages[project] = known
         address, digest = known.get(artifact.file, ("", ""))
@@ -121,14 +124,30 @@ class Locator:
         return address
 
 
-def _page(client: pypi_simple.PyPISimple, project: str) -> dict[str, tuple[str, str]]:
+def page(client: pypi_simple.PyPISimple, project: str) -> pypi_simple.ProjectPage | None:
+    """What the index says of a project; None when it has none of that name.
+
+    Raises:
+        MissingEnvironmentError: it does not answer, or not as an index.
+    """
     try:
-        page = client.get_project_page(project)
+        return client.get_project_page(project, timeout=_TIMEOUT)
     except pypi_simple.NoSuchProjectError:
-        raise LockError(f"your index has no project {project}", fix="check the index in your uv or pip configuration") from None
-    except (requests.RequestException, pypi_simple.UnsupportedContentTypeError) as problem:
+        return None
+    except (
+        requests.RequestException,
+        pypi_simple.UnsupportedContentTypeError,
+        pypi_simple.UnsupportedRepoVersionError,
+        ValueError,  # pages that are not what they claim to be, in many ways
+    ) as problem:
         raise MissingEnvironmentError(
             f"your package index does not answer for {project}: {type(problem).__name__}",
             fix="check the network and your uv or pip configuration",
         ) from None
-    return {package.filename: (package.url, package.digests.get("sha256", "")) for package in page.packages}
+
+
+def _files(client: pypi_simple.PyPISimple, project: str) -> dict[str, tuple[str, str]]:
+    found = page(client, project)
+    if found is None:
+        raise LockError(f"your index has no project {project}", fix="check the index in your uv or pip configuration")
+    return {package.filename: (package.url, package.digests.get("sha256", "")) for package in found.packages}

@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
 
 from common import paths
 from common.errors import UsageError
 
 # Part of every inputs digest: a change of what a lock means makes all locks stale.
 FORMAT = 2
+# A normalised project name (PEP 503).
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,17 @@ def set_names() -> tuple[str, ...]:
     return tuple(sorted(file.stem for file in paths.LOCKFILES.glob("*.in") if file.stem not in ("base", "models")))
 
 
+def chosen(name: str) -> tuple[str, ...]:
+    """The one set that was asked for, or all of them.
+
+    Raises:
+        UsageError: there is no such set.
+    """
+    if name and name not in set_names():
+        raise UsageError(f"no such set: {name}", where="lockfiles/", fix=f"there are: {', '.join(set_names())}")
+    return (name,) if name else set_names()
+
+
 def read_base() -> BaseInput:
     """Read `base.in`.
 
@@ -114,17 +130,25 @@ def read_set_file(file: Path) -> SetInput:
             raise UsageError(f"sdists.{package} needs exactly version and requires", where=paths.shown(file), fix="write both")
         sdists.append(SdistInput(package, str(entry["version"]), _strings(file, entry, "requires")))
     requires, overrides = _strings(file, body, "requires", required=True), _strings(file, body, "overrides")
-    for text in requires + overrides:
-        try:
-            Requirement(text)
-        except InvalidRequirement as problem:
-            reason = str(problem).splitlines()[0]
-            raise UsageError(f"not a requirement: {text!r}: {reason}", where=_line(file, text), fix="see PEP 508") from None
-    shims = tuple(sorted((package, str(version)) for package, version in _mapping(file, body, "shims").items()))
+    shims = tuple(sorted(_mapping(file, body, "shims").items()))
+    _check_requirements(file, requires + overrides + tuple(text for sdist in sdists for text in sdist.requires))
+    plain = [canonicalize_name(one.name) for one in map(Requirement, requires) if one.marker is None]
+    for twice in sorted({name for name in plain if plain.count(name) > 1}):
+        raise UsageError(
+            f"{twice} is asked for twice", where=paths.shown(file), fix="write one requirement, its bounds by commas"
+        )
+    for package, version in [*((sdist.name, sdist.version) for sdist in sdists), *shims]:
+        if not _normal(package, version):
+            what = f"not a package and its version: {package!r}, {version!r}"
+            raise UsageError(what, where=_line(file, version), fix="write both in their normal form (PEP 503, PEP 440)")
     agrees = _mapping(file, body, "agrees")
     differs = agrees.get("except", {})
     if set(agrees) - {"with", "except"} or not isinstance(agrees.get("with", ""), str) or not isinstance(differs, dict):
         raise UsageError("[agrees] holds `with`, a set, and `except`, a table", where=paths.shown(file), fix="mend it")
+    for package, reason in differs.items():
+        if not _NAME.fullmatch(package) or not isinstance(reason, str) or not reason.strip():
+            what = f"[agrees.except] takes a package's normal name and a reason: {package!r}, {reason!r}"
+            raise UsageError(what, where=_line(file, str(reason)), fix="mend it")
     return SetInput(
         name,
         requires,
@@ -132,7 +156,7 @@ def read_set_file(file: Path) -> SetInput:
         tuple(sdists),
         shims,
         agrees.get("with", ""),
-        tuple(sorted((package, str(reason)) for package, reason in differs.items())),
+        tuple(sorted(differs.items())),
         _digest({"kind": "set", "name": name, **body}),
     )
 
@@ -151,10 +175,32 @@ def _load(file: Path, known: set[str]) -> dict[str, Any]:
     return body
 
 
-def _line(file: Path, text: str) -> str:
-    """Where a string of the input stands."""
+def _normal(package: str, version: object) -> bool:
+    """Whether these are a package's name and a version, written as the packaging rules would."""
+    try:
+        return bool(_NAME.fullmatch(package)) and isinstance(version, str) and str(Version(version)) == version
+    except InvalidVersion:
+        return False
+
+
+def _check_requirements(file: Path, texts: tuple[str, ...]) -> None:
+    for text in texts:
+        try:
+            requirement = Requirement(text)
+            for one in requirement.specifier:
+                # The resolver knows no version that PEP 440 does not.
+                Version(one.version.removesuffix(".*"))
+            if requirement.url:
+                raise InvalidRequirement("an address is no version, and a lock names no location")
+        except (InvalidRequirement, InvalidVersion) as problem:
+            reason = str(problem).splitlines()[0]
+            raise UsageError(f"not a requirement: {text!r}: {reason}", where=_line(file, text), fix="see PEP 508") from None
+
+
+def _line(file: Path, text: object) -> str:
+    """Where a value of the input stands."""
     for number, line in enumerate(file.read_text().splitlines(), 1):
-        if json.dumps(text) in line:
+        if json.dumps(text, default=str) in line:
             return f"{paths.shown(file)}:{number}"
     return paths.shown(file)
 
@@ -162,7 +208,8 @@ def _line(file: Path, text: str) -> str:
 def _strings(file: Path, body: dict[str, Any], key: str, *, required: bool = False) -> tuple[str, ...]:
     value = body.get(key, [])
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value) or (required and not value):
-        raise UsageError(f"{key} must be a list of strings", where=paths.shown(file), fix="mend it")
+        what = f"{key} must be a list of strings" + (", and not empty" if required else "")
+        raise UsageError(what, where=paths.shown(file), fix="mend it")
     return tuple(value)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -48,24 +47,29 @@ class Keeping:
         upgrade: the package that may move, `all`, or nothing.
         days: of the cooldown; 0 for none.
         before: what was locked.
+        asked: packages that some input pins, or that were named: those may be brand-new.
     """
 
     upgrade: str
     days: int
     before: Locked
+    asked: frozenset[str] = frozenset()
 
     def versions(self, name: str) -> dict[str, str]:
         """The versions that one set keeps where its input allows it: its own; of what it does not hold, the other sets'."""
         if self.upgrade == "all":
             return {}
-        found = {wheel.name: wheel.version for _, wheel in self._held(name)}
+        found = self.held(name)
         found.pop(canonicalize_name(self.upgrade), None)
         return found
 
-    def window(self, wanted: SetInput) -> cooldown.Window | None:
+    def held(self, name: str) -> dict[str, str]:
+        """The versions that are locked for one set, or for another where it has none."""
+        return {wheel.name: wheel.version for _, wheel in self._held(name)}
+
+    def window(self, name: str) -> cooldown.Window | None:
         """What the resolver may see for one set."""
-        asked = cooldown.asked_for(wanted) | ({canonicalize_name(self.upgrade)} - {"", "all"})
-        return cooldown.window(self.days, asked, {wheel.name: lock.date for lock, wheel in self._held(wanted.name)})
+        return cooldown.window(self.days, self.asked, {wheel.name: lock.date for lock, wheel in self._held(name)})
 
     def _held(self, name: str) -> Iterator[tuple[SetLock, Wheel]]:
         """Every locked wheel, this set's own last."""
@@ -87,13 +91,15 @@ def write_all(upgrade: str = "") -> tuple[Locked, Locked]:
         UsageError: an input makes no sense, or no set holds `upgrade`.
         MissingEnvironmentError: no network, no apt.
     """
-    before = changes.read()
+    # A damaged lock is not taken for none: everything it held would move.
+    before = changes.read(strict=True)
     _known(upgrade, before)
     rules = policy.read()
     wanted = {name: inputs.read_set(name) for name in inputs.set_names()}
     probe = canonicalize_name(Requirement(next(iter(wanted.values())).requires[0]).name)
     days = rules.cooldown_days if not offline() and cooldown.possible(probe, rules.cooldown_days) else 0
-    keeping = Keeping(upgrade, days, before)
+    pins = [text for one in wanted.values() for text in (*one.requires, *one.overrides)]
+    keeping = Keeping(upgrade, days, before, cooldown.asked_for(pins) | ({canonicalize_name(upgrade)} - {"", "all"}))
     base = _resolve_base(before.base if upgrade != "all" else None)
     policy.check_licences(rules, "base", base.debs)
     locks: dict[str, SetLock] = {}
@@ -114,13 +120,16 @@ def write_all(upgrade: str = "") -> tuple[Locked, Locked]:
         lockfile.write_set(_keep_date(lock, partial(lockfile.read_set, name)))
     toolkit.write(body)
     models.write(model_locks)
-    return before, changes.read()
+    return before, Locked(lockfile.read_base(), {name: lockfile.read_set(name) for name in locks})
 
 
 def _known(upgrade: str, before: Locked) -> None:
     """Refuse a name that no lock holds."""
     name = canonicalize_name(upgrade)
     held = {wheel.name for lock in before.sets.values() for wheel in lock.wheels} | set(toolkit.versions())
+    if before.base and upgrade in {deb.name for deb in before.base.debs} - held:
+        fix = "`invoke lock` alone takes its newest; the debs follow Debian's mirror"
+        raise UsageError(f"{upgrade} is a Debian package", where="lockfiles/base.lock", fix=fix)
     if upgrade not in ("", "all") and name not in held and upgrade not in models.names():
         raise UsageError(f"no lock holds {upgrade}", where="lockfiles/", fix="name a locked package or model, or `all`")
 
@@ -146,7 +155,7 @@ def _resolve_base(before: BaseLock | None) -> BaseLock:
         # All of them: one's documentation may lie in another.
         with console.step("reading the debs' licences"):
             found = licences.of_debs({deb.name: store.verified(deb.artifact) for deb in debs})
-    base = BaseLock(wanted.digest, _today(), tuple(replace(deb, licence=found[deb.name]) for deb in debs))
+    base = BaseLock(wanted.digest, toolkit.today(), tuple(replace(deb, licence=found[deb.name]) for deb in debs))
     check.python_is_promised(base)
     closure.check_base(wanted, base)
     return base
@@ -172,16 +181,26 @@ def resolve_set(wanted: SetInput, base: BaseLock, keeping: Keeping, leader: SetL
     own = {name for name, _ in wanted.differs}
     led = {wheel.name: wheel.version for wheel in leader.wheels if wheel.name not in own} if leader else {}
     with console.step(f"resolving {wanted.name}.in") as notes:
-        packages = wheels.resolve(wanted, python, glibc, {**keeping.versions(wanted.name), **led}, keeping.window(wanted))
+        preferred, window = {**keeping.versions(wanted.name), **led}, keeping.window(wanted.name)
+        packages = wheels.resolve(wanted, python, glibc, preferred, window)
+        while window and (narrower := window.narrowed(packages, keeping.held(wanted.name), keeping.asked)) != window:
+            window = narrower
+            packages = wheels.resolve(wanted, python, glibc, preferred, window)
         chosen = [Wheel(n, str(p["version"]), wheels.choose(p, tags, where)) for n, p in packages.items() if n not in built]
         notes.append(f"{len(packages)} packages, {console.size(sum(w.artifact.size for w in chosen))}")
-    for package, version in wanted.shims:
-        if package in packages:
-            raise LockError(f"{package} is both resolved and a shim", where=where, fix="drop one")
-        chosen.append(sdist.shim(package, version))
+    if not packages:
+        raise LockError(f"{wanted.name}.in asks for nothing on the image's platform", where=where, fix="mend its markers")
+    for name, package in packages.items():
+        if name in built and str(package["version"]) != built[name].version:
+            what = f"{name} {package['version']} was chosen, [sdists.{name}] describes {built[name].version}"
+            raise LockError(what, where=where, fix="describe the version that is meant")
+    for shimmed, version in wanted.shims:
+        if shimmed in packages:
+            raise LockError(f"{shimmed} is both resolved and a shim", where=where, fix="drop one")
+        chosen.append(sdist.shim(shimmed, version))
     with index.session() as http:
         locate = index.Locator(http)
-        lock = SetLock(wanted.name, wanted.digest, _today(), python, glibc, tuple(sorted(chosen, key=lambda w: w.name)))
+        lock = SetLock(wanted.name, wanted.digest, toolkit.today(), python, glibc, tuple(sorted(chosen, key=lambda w: w.name)))
         if built:
             debian.fetch(base.debs)
             backend = sdist.backend_of(lock)
@@ -192,7 +211,8 @@ def resolve_set(wanted: SetInput, base: BaseLock, keeping: Keeping, leader: SetL
         known = metadata.read_all([wheel.artifact for wheel in lock.wheels], locate, http)
         asked = gpu.needs(lock.wheels, locate, http)
     by_name = {wheel.name: known[wheel.artifact.sha256] for wheel in lock.wheels}
-    needs = metadata.needs(map(Requirement, wanted.requires), by_name, python)
+    overrides = metadata.Overrides(wanted.overrides, python)
+    needs = metadata.needs(map(Requirement, wanted.requires), by_name, python, overrides)
     described = [
         replace(wheel, needs=needs[wheel.name], licence=licences.of_metadata(said.text, said.licences))
         for wheel in lock.wheels
@@ -231,7 +251,3 @@ def _keep_date(new: _Lock, read: Callable[[], _Lock]) -> _Lock:
     except LockError:
         return new
     return replace(new, date=old.date) if replace(new, date=old.date) == old else new
-
-
-def _today() -> str:
-    return datetime.datetime.now(datetime.UTC).date().isoformat()

@@ -2,14 +2,15 @@
 
 TOML. First the head: `format` (2), `inputs` (digest of the `.in` file's meaning), `date` (UTC day on which the content last
 changed), for a set `python` and `glibc` (what the wheels were chosen for, from the base lock) and, where it holds torch,
-`cuda`, `driver` and `compute` (what it asks of a GPU), and `checksum` (over the head and the packages' names). Then one table
-with one line per package, sorted by name; each ends in `check`, over that line alone.
+`cuda`, `driver` and `compute` (what it asks of a GPU), and `checksum` (over the head but its date, and the packages' names).
+Then one table with one line per package, sorted by name; each ends in `check`, over that line alone.
 
 So a bump changes that package's line, two branches that bump two packages merge, and an edit by hand is refused with its line.
 """
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import re
@@ -18,7 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from packaging.utils import (
+    InvalidSdistFilename,
+    InvalidWheelFilename,
+    canonicalize_name,
+    parse_sdist_filename,
+    parse_wheel_filename,
+)
 
 from common import paths
 from common.errors import LockError
@@ -27,7 +34,7 @@ from lockfiles.inputs import FORMAT
 from lockfiles.model import Artifact, BaseLock, Deb, Gpu, SetLock, Wheel
 
 _RELOCK = "run `invoke lock`"
-_RESTORE = "restore it from git or " + _RELOCK
+_RESTORE = "restore it from git, or remove it and " + _RELOCK
 _LINE = re.compile(r'^("(?:[^"\\]|\\.)*") = \{', re.MULTILINE)
 
 
@@ -92,11 +99,16 @@ def read_set(set_name: str) -> SetLock:
         artifact = doc.artifact(name, "")
         sdist = doc.artifact(name, "sdist-") if "sdist-file" in e else None
         try:
-            parsed = parse_wheel_filename(artifact.file)
+            named = [(artifact.file, parse_wheel_filename(artifact.file)[:2])]
         except InvalidWheelFilename:
             raise doc.refused(name, f"{name}: not a wheel: {artifact.file}") from None
-        if name != canonicalize_name(name) or parsed[0] != name or str(parsed[1]) != e["version"]:
-            raise doc.refused(name, f"{name} {e['version']}: its file is {artifact.file}")
+        try:
+            named += [(sdist.file, parse_sdist_filename(sdist.file))] if sdist else []
+        except InvalidSdistFilename:
+            raise doc.refused(name, f"{name}: not a source archive: {sdist.file if sdist else ''}") from None
+        for file, (package, version) in named:
+            if name != canonicalize_name(name) or package != name or str(version) != e["version"]:
+                raise doc.refused(name, f"{name} {e['version']}: its file is {file}")
         shim = bool(e.get("shim", False))
         wheels.append(Wheel(name, e["version"], artifact, sdist, shim, tuple(e["needs"]), e["licence"]))
     head = doc.head
@@ -107,6 +119,14 @@ def read_set(set_name: str) -> SetLock:
         except (KeyError, TypeError, ValueError):
             raise LockError("cuda, driver and compute go together", where=doc.where(), fix=_RESTORE) from None
     return SetLock(set_name, head["inputs"], head["date"], head["python"], head["glibc"], tuple(wheels), gpu)
+
+
+def is_current(name: str) -> bool:
+    """Whether a lock is there that says it has this format, sound or not."""
+    try:
+        return f"\nformat = {FORMAT}\n" in lock_path(name).read_text(errors="replace")
+    except FileNotFoundError:
+        return False
 
 
 def place(lock: str, package: str) -> str:
@@ -168,7 +188,8 @@ def _digest(body: object) -> str:
 
 
 def _checksum(head: dict[str, Any], names: list[str]) -> str:
-    return "sha256:" + _digest([{key: value for key, value in head.items() if key != "checksum"}, names])
+    # Not over the date: two relocks of two days then merge, whichever day stays.
+    return "sha256:" + _digest([{key: value for key, value in head.items() if key not in ("checksum", "date")}, names])
 
 
 def _check(name: str, entry: dict[str, Any]) -> str:
@@ -238,6 +259,10 @@ def _read(name: str, table: str, needed: set[str], optional: set[str]) -> _Docum
     for before, after in zip(list(entries), list(entries)[1:], strict=False):
         if before > after:
             raise doc.refused(after, f"{after} stands after {before}: [{table}] is not sorted", fix=_RESTORE)
+    try:
+        datetime.date.fromisoformat(head["date"])
+    except (ValueError, TypeError):
+        raise LockError(f"not a day: {head['date']!r}", where=where, fix=_RESTORE) from None
     if head["checksum"] != _checksum(head, list(entries)):
         place = next((number for number, line in enumerate(text.splitlines(), 1) if line.startswith("checksum")), 0)
         what = "edited by hand: the head, or which packages there are, does not fit the checksum"

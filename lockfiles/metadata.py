@@ -25,7 +25,7 @@ from common.errors import LockError
 from common.files import write_whole
 from lockfiles import store
 from lockfiles.model import Artifact
-from lockfiles.remote import NoRangesError, RemoteFile
+from lockfiles.remote import BROKEN_ZIP, NoRangesError, RemoteFile
 
 _PARALLEL = 8
 _LICENCE_FILE = re.compile(r"^[^/]+\.dist-info/(licenses/.*|(LICEN[CS]E|COPYING|NOTICE|EULA|COPYRIGHT)[^/]*)$", re.IGNORECASE)
@@ -93,17 +93,40 @@ def opened(artifact: Artifact, locate: _Locate, http: requests.Session) -> Itera
             return
         with remote, zipfile.ZipFile(remote) as archive:
             yield archive
-    except zipfile.BadZipFile as problem:
-        raise LockError(f"{artifact.file} is no wheel: {problem}", fix="pin another version") from None
+    except BROKEN_ZIP as problem:
+        raise LockError(f"{artifact.file} is no sound wheel: {problem}", fix="pin another version") from None
 
 
-def needs(roots: Iterable[Requirement], known: Mapping[str, Metadata], python: str) -> dict[str, tuple[str, ...]]:
+class Overrides:
+    """An input's overrides, as uv applies them: whoever asks for a package, these are what is asked for.
+
+    Args:
+        texts: requirements; one whose marker does not hold in the image takes the package away.
+        python: the base's version.
+    """
+
+    def __init__(self, texts: Iterable[str], python: str) -> None:
+        self._by_name: dict[str, list[Requirement]] = {}
+        for one in map(Requirement, texts):
+            held = self._by_name.setdefault(canonicalize_name(one.name), [])
+            if one.marker is None or one.marker.evaluate(target(python)):
+                held.append(one)
+
+    def of(self, asked: Requirement) -> list[Requirement]:
+        """What takes the place of a requirement: itself, or the overrides of its package."""
+        return self._by_name.get(canonicalize_name(asked.name), [asked])
+
+
+def needs(
+    roots: Iterable[Requirement], known: Mapping[str, Metadata], python: str, overrides: Overrides | None = None
+) -> dict[str, tuple[str, ...]]:
     """What each package of a set asks for on the image's platform.
 
     Args:
         roots: what the set's input asks for.
         known: the set's metadata by package name.
         python: the base's version.
+        overrides: of the input. They decide which extras are in play; what a package says itself stays what it says.
 
     Returns:
         by package name, requirements without markers, sorted; those of an extra only if the set asks for the extra.
@@ -117,7 +140,9 @@ def needs(roots: Iterable[Requirement], known: Mapping[str, Metadata], python: s
         return marker is None or any(marker.evaluate({**environment, "extra": extra}) for extra in {"", *extras[name]})
 
     # Extras bring requirements that bring extras: until nothing is added.
-    pending = [root for root in roots if root.marker is None or root.marker.evaluate(environment)]
+    replaced = overrides.of if overrides else lambda one: [one]
+    asked_first = [root for root in roots if root.marker is None or root.marker.evaluate(environment)]
+    pending = [one for root in asked_first for one in replaced(root)]
     seen: set[tuple[str, str]] = set()
     while pending:
         requirement = pending.pop()
@@ -127,7 +152,7 @@ def needs(roots: Iterable[Requirement], known: Mapping[str, Metadata], python: s
             continue
         seen |= fresh
         extras[name] |= {extra for _, extra in fresh if extra}
-        pending += [one for one in requires[name] if holds(one, name)]
+        pending += [put for one in requires[name] if holds(one, name) for put in replaced(one)]
     return {
         name: tuple(sorted({_plain(one) for one in asked if holds(one, name) and canonicalize_name(one.name) != name}))
         for name, asked in requires.items()

@@ -60,8 +60,8 @@ def read() -> Policy:
     _keys(licences, "[licences]", {"forbidden", "unknown", "allowed_for"})
     _keys(cooldown, "[cooldown]", {"days"})
     days = cooldown["days"]
-    if type(days) is not int or days < 0:
-        raise _refused(f"days must be a number of days, not {days!r}")
+    if type(days) is not int or not 0 <= days <= 3650:
+        raise _refused(f"days must be a number of days from 0 to 3650, not {days!r}")
     if licences["unknown"] not in ("allow", "refuse"):
         raise _refused(f'unknown must be "allow" or "refuse", not {licences["unknown"]!r}')
     forbidden = licences["forbidden"]

@@ -23,6 +23,8 @@ from common.errors import LockError, MissingEnvironmentError
 # One request brings the end of a zip file with its whole directory, for all but wheels of thousands of files.
 _BLOCK = 1 << 16
 _TRIES = 3
+# What the standard library raises over a damaged or encrypted zip file.
+BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
 _FIX = "check the network and your index configuration"
 
 
@@ -165,6 +167,6 @@ def read_member(
                         f"{remote.name}: {found[0].filename} unpacks to {found[0].file_size} bytes", fix="pin another version"
                     )
                 return archive.read(found[0])
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as problem:
+        except BROKEN_ZIP as problem:
             said = f"{remote.name} is no sound zip file: {problem}"
             raise LockError(said, fix="pin another version, or ask who runs your index") from None

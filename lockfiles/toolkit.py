@@ -8,9 +8,10 @@ import json
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from common import console, paths
-from common.errors import LockError, MissingEnvironmentError
+from common.errors import LockError, MissingEnvironmentError, UsageError
 from common.files import write_whole
 from common.offline import offline
 from lockfiles import cooldown, wheels
@@ -26,7 +27,7 @@ def path() -> Path:
 
 def versions() -> dict[str, str]:
     """The locked versions by name; none without a lock."""
-    text = path().read_text() if path().exists() else ""
+    text = _text()
     return {match[1]: match[2] for match in re.finditer(r"^([a-z0-9-]+)==([^\s;]+)", text, re.MULTILINE)}
 
 
@@ -48,10 +49,12 @@ def resolve(upgrade: str, days: int) -> str:
         except LockError:
             what = "pyproject.toml changed, and resolving the toolkit needs your index"
             raise MissingEnvironmentError(what, fix="run without --offline") from None
-        return path().read_text().removeprefix(_head_of(path().read_text()))
-    locked = dict.fromkeys(versions(), _date() or _today())
-    window = cooldown.window(days, {upgrade} - {"", "all"}, locked)
-    preferred = path().read_text() if path().exists() else ""
+        return _text().removeprefix(_head_of(_text()))
+    locked = dict.fromkeys(versions(), _date() or today())
+    project = _project()
+    pins = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    window = cooldown.window(days, cooldown.asked_for(pins) | ({upgrade} - {"", "all"}), locked)
+    preferred = _text()
     with console.step("resolving the toolkit") as notes:
         body = wheels.resolve_toolkit(paths.ROOT / "pyproject.toml", preferred, upgrade, window)
         notes.append(f"{sum(1 for line in body.splitlines() if line[:1].isalnum())} packages")
@@ -60,9 +63,9 @@ def resolve(upgrade: str, days: int) -> str:
 
 def write(body: str) -> None:
     """Write it, whole or not at all; the same body keeps its date and every byte."""
-    text = path().read_text() if path().exists() else ""
+    text = _text()
     if text != _head(body, _date()) + body:
-        write_whole(path(), _head(body, _today()) + body)
+        write_whole(path(), _head(body, today()) + body)
 
 
 def check() -> None:
@@ -71,10 +74,24 @@ def check() -> None:
     Raises:
         LockError: it is missing, stale, or was edited.
     """
-    text = path().read_text() if path().exists() else ""
+    text = _text()
     head = _head_of(text)
     if head != _head(text.removeprefix(head), _date()):
         raise LockError("toolkit.txt is stale or was edited by hand", where=paths.shown(path()), fix=_RELOCK)
+
+
+def _project() -> dict[str, Any]:
+    file = paths.ROOT / "pyproject.toml"
+    try:
+        project: dict[str, Any] = tomllib.loads(file.read_text())["project"]
+        return {key: project[key] for key in ("requires-python", "dependencies", "optional-dependencies")}
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise UsageError(f"not a project: {problem}", where=paths.shown(file), fix="restore it from git") from None
+
+
+def _text() -> str:
+    """The lock; nothing where there is none, or what is there is no text."""
+    return path().read_text(errors="replace") if path().exists() else ""
 
 
 def _head_of(text: str) -> str:
@@ -82,16 +99,17 @@ def _head_of(text: str) -> str:
 
 
 def _date() -> str:
-    match = re.search(r"^# date = (\d{4}-\d\d-\d\d)$", path().read_text() if path().exists() else "", re.MULTILINE)
+    match = re.search(r"^# date = (\d{4}-\d\d-\d\d)$", _text(), re.MULTILINE)
     return match[1] if match else ""
 
 
-def _today() -> str:
+def today() -> str:
+    """The day, UTC."""
     return datetime.datetime.now(datetime.UTC).date().isoformat()
 
 
 def _head(body: str, date: str) -> str:
-    project = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["project"]
+    project = _project()
     asked = json.dumps([project["requires-python"], project["dependencies"], project["optional-dependencies"]])
     return (
         f"{_HEAD}# date = {date}\n"

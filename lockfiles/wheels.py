@@ -13,12 +13,12 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import canonicalize_name, parse_wheel_filename
 from uv import find_uv_bin
 
+from common import offline
 from common.errors import LockError, MissingEnvironmentError
 from common.run import run
 from lockfiles import index, sources
@@ -26,6 +26,7 @@ from lockfiles.cooldown import Window
 from lockfiles.inputs import SetInput
 from lockfiles.model import Artifact
 from lockfiles.remote import RemoteFile
+from lockfiles.sources import Source
 
 _LEGACY = {(2, 17): "manylinux2014", (2, 12): "manylinux2010", (2, 5): "manylinux1"}
 
@@ -84,19 +85,21 @@ def resolve(
         ]
         if packages:
             (here / "pylock.toml").write_text('lock-version = "1.0"\ncreated-by = "pinwheel"\n' + "".join(packages))
+        # A version other than the stated one would be built here, and now, to be asked what it needs.
+        (here / "constraints.in").write_text("".join(f"{s.name}=={s.version}\n" for s in wanted.sdists))
+        argv += ["--constraint", here / "constraints.in"]
         argv += ["--override", here / "overrides.in", "--format", "pylock.toml", "--output-file", here / "pylock.toml"]
         # No code of a package runs while resolving; sources are built later, without network, in the base image.
         for sdist in wanted.sdists:
             argv += ["--no-binary", sdist.name]
         argv += window.options() if window else []
         argv += ["--only-binary", ":all:", here / "set.in"]
-        with sources.configured() as (options, environment):
-            _uv([*argv, *options], environment, f"{wanted.name}.in does not resolve")
-            body = tomllib.loads((here / "pylock.toml").read_text())
-            for entry in (entry for one in body["packages"] for entry in [*one.get("wheels", []), one.get("sdist", {})]):
-                if "size" not in entry and (file := _local(entry)):
-                    # uv writes none for files of this machine, and offline those are there only now.
-                    entry["size"] = file.stat().st_size
+        with sources.configured() as source:
+            _uv(argv, source, f"{wanted.name}.in does not resolve")
+        body = tomllib.loads((here / "pylock.toml").read_text())
+    for entry in (entry for one in body["packages"] for entry in [*one.get("wheels", []), *filter(None, [one.get("sdist")])]):
+        if known := source.files.get(file_name(entry)):
+            entry |= {"size": known.size, "hashes": {"sha256": known.sha256}}
     return {str(canonicalize_name(package["name"])): package for package in body["packages"]}
 
 
@@ -129,8 +132,8 @@ def resolve_toolkit(pyproject: Path, preferred: str, upgrade: str, window: Windo
             argv += ["--upgrade"] if upgrade == "all" else ["--upgrade-package", upgrade]
         argv += window.options() if window else []
         argv += ["--extra", "test", "--generate-hashes", "--no-header", "--output-file", target, pyproject]
-        with sources.configured() as (options, environment):
-            _uv([*argv, *options], environment, "pyproject.toml does not resolve")
+        with sources.configured() as source:
+            _uv(argv, source, "pyproject.toml does not resolve")
         # uv's "via" comments name the project by its path when it has one; only the package names are kept.
         return re.sub(r"\(\S*pyproject\.toml\)", "(pyproject.toml)", target.read_text())
 
@@ -178,21 +181,20 @@ def artifact(entry: dict[str, Any]) -> Artifact:
     return Artifact(file, int(entry["size"]), str(sha256))
 
 
-def _local(entry: dict[str, Any]) -> Path | None:
-    address = urlsplit(str(entry.get("url", "")))
-    return Path(unquote(address.path)) if address.scheme == "file" else Path(entry["path"]) if "path" in entry else None
-
-
 def file_name(entry: dict[str, Any]) -> str:
     """A PEP 751 file entry's name: given, or the last part of its address."""
     return str(entry.get("name") or str(entry.get("url") or entry["path"]).rpartition("/")[2].partition("#")[0])
 
 
-def _uv(argv: list[str | Path], environment: Mapping[str, str | None], what: str) -> None:
-    result = run(argv, env=environment, missing="run ./invokew")
+def _uv(argv: list[str | Path], source: Source, what: str) -> None:
+    result = run([*argv, *source.options], env=source.environment, missing="run ./invokew")
     if result.code:
         lines = list(_meaningful(result.stderr))
         text = " ".join(lines)
+        if "provided package locations" in text and offline.offline():
+            raise MissingEnvironmentError(f"{what} with what is on this machine: {text}", fix=offline.FIX)
+        if re.search(r"\b40[137]\b|authentication credentials", text):
+            raise MissingEnvironmentError(f"your index refuses: {text}", fix="check its address and your credentials for it")
         if "No solution found" in text or "no versions" in text or "not found in the package registry" in text:
             raise LockError(f"{what}: {text}", fix="loosen or move a pin")
         raise MissingEnvironmentError(f"uv failed: {text}", fix="check the network and your uv or pip configuration")

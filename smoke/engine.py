@@ -48,15 +48,17 @@ def connect(*, gpu: bool) -> Engine:
     return Engine(client, str(info.get("ServerVersion", "")), gpu_request(info) if gpu else None)
 
 
-def gpu_request(info: Mapping[str, Any], device: Device | None = None) -> DeviceRequest:
+def gpu_request(info: Mapping[str, Any], device: Device | None = None, *, only: bool = False) -> DeviceRequest:
     """What a container asks of the engine to get one GPU.
 
     Args:
         info: what the engine says about itself.
         device: which one; the first where it is not known yet.
+        only: whether it is the only one of this machine.
 
     Raises:
-        MissingEnvironmentError: it knows neither NVIDIA's runtime nor a CDI device of NVIDIA's.
+        MissingEnvironmentError: it knows neither NVIDIA's runtime nor a CDI device of NVIDIA's, or cannot tell which of several
+            CDI devices is this one.
     """
     name = device.id if device else "0"
     if "nvidia" in (info.get("Runtimes") or {}):
@@ -67,14 +69,28 @@ def gpu_request(info: Mapping[str, Any], device: Device | None = None) -> Device
         if str(found.get("ID", "")).startswith(_CDI_KIND)
     )
     if cdi:
-        # A specification names devices by number, by UUID, or all at once.
-        named = [f"{_CDI_KIND}{one}" for one in (name, device.uuid if device else "", "all") if f"{_CDI_KIND}{one}" in cdi]
-        return DeviceRequest(driver="cdi", device_ids=[(named or cdi)[0]])
+        return DeviceRequest(driver="cdi", device_ids=[_cdi(cdi, device, only=only)])
     raise MissingEnvironmentError(
         "--gpu was asked for, but the engine has no GPU runtime",
         where="neither a runtime called nvidia nor a CDI device nvidia.com/gpu in `docker info`",
         fix=gpus.how_to_get(),
     )
+
+
+def _cdi(known: Sequence[str], device: Device | None, *, only: bool) -> str:
+    """What a CDI specification calls a device: its UUID, its number, or that with its type (nvidia-ctk's three strategies)."""
+    number = device.id if device else "0"
+    names = (device.uuid if device else "", number, f"mig{number}" if ":" in number else f"gpu{number}")
+    named = [f"{_CDI_KIND}{one}" for one in names if one and f"{_CDI_KIND}{one}" in known]
+    # Where there is one alone it needs no name; Windows' own Linux knows only `all`.
+    single = [one for one in known if one != f"{_CDI_KIND}all"] or list(known)
+    if not named and device and not (only and len(single) == 1):
+        raise MissingEnvironmentError(
+            f"none of the engine's CDI devices is GPU {device.id}, {device.name}, {device.uuid or 'without a UUID'}",
+            where=f"`docker info` has {', '.join(known)}",
+            fix=f"write their specification anew with `nvidia-ctk cdi generate`, or {gpus.WITHOUT}",
+        )
+    return (named or single)[0]
 
 
 def holds(client: docker.DockerClient, image: BuiltImage) -> bool:

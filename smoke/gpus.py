@@ -18,7 +18,11 @@ _LIMIT_S = 30
 _FIELDS = ("index", "uuid", "name", "driver_version", "memory.total", "memory.free")
 # Drivers older than any that our images run on do not know these.
 _NEWER_FIELDS = ("compute_cap", "mig.mode.current")
-_INSTANCE = re.compile(r"MIG (?P<profile>\S*?(?P<size>\d+)gb\S*)\s+Device\s+(?P<number>\d+):")
+_INSTANCE = re.compile(
+    r"MIG (?P<profile>\S*?(?P<size>\d+)gb\S*)\s+Device\s+(?P<number>\d+):(?:\s+\(UUID:\s*(?P<uuid>[^\s)]+)\))?"
+)
+# NVML's words for a GPU that fell off the bus, or has to be reset.
+_BROKEN = re.compile(r"\[(GPU .*|Unknown Error)\]")
 _FIX = f"`dmesg` has the driver's own words, and an update of it needs a reboot; or {WITHOUT}"
 
 
@@ -28,7 +32,7 @@ class Device:
 
     Attributes:
         id: what a container runtime calls it: `0`, or `0:1` for the second instance; empty for a GPU in MIG mode that has none.
-        uuid: of the GPU.
+        uuid: its own: an instance has another than its GPU; empty where the driver does not say.
         name: as the driver has it.
         driver: its version, `580.65.06`.
         compute: compute capability; None where the driver does not say.
@@ -79,8 +83,8 @@ def devices() -> tuple[Device, ...]:
     said = _query((*_FIELDS, *_NEWER_FIELDS))
     if said.code and "not a valid field" in said.stdout + said.stderr:
         said = _query(_FIELDS)
-    found = [] if said.code else [_cells(line) for line in said.stdout.splitlines()]
-    found = [cells for cells in found if len(cells) >= len(_FIELDS)]
+    # One GPU that fell off the bus makes it fail, after it told of the sound ones.
+    found = [cells for line in said.stdout.splitlines() if _sound(cells := _cells(line))]
     if not found:
         # It puts its errors on either stream.
         words = " ".join((said.stdout.strip() or said.stderr.strip()).split())[:400]
@@ -90,15 +94,15 @@ def devices() -> tuple[Device, ...]:
     return tuple(device for cells in found for device in _devices(cells, listed))
 
 
-def instances(listed: str, index: str) -> tuple[tuple[str, str, int], ...]:
-    """The MIG instances of a GPU in what `nvidia-smi -L` printed: number, profile, bytes of memory."""
+def instances(listed: str, index: str) -> tuple[tuple[str, str, int, str], ...]:
+    """The MIG instances of a GPU in what `nvidia-smi -L` printed: number, profile, bytes of memory, UUID."""
     found = []
     here = False
     for line in listed.splitlines():
         if line.startswith("GPU "):
             here = line.startswith(f"GPU {index}:")
         elif here and (match := _INSTANCE.search(line)):
-            found.append((match["number"], match["profile"], int(match["size"]) << 30))
+            found.append((match["number"], match["profile"], int(match["size"]) << 30, match["uuid"] or ""))
     return tuple(found)
 
 
@@ -109,6 +113,11 @@ def _query(fields: tuple[str, ...]) -> Result:
 
 def _cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.split(",")]
+
+
+def _sound(cells: list[str]) -> bool:
+    """Whether a line tells of a GPU that can be used; what else is printed is an error, or errors in a GPU's cells."""
+    return len(cells) >= len(_FIELDS) and cells[0].isdigit() and not any(map(_BROKEN.fullmatch, cells))
 
 
 def _enabled(cells: list[str]) -> bool:
@@ -125,7 +134,7 @@ def _devices(cells: list[str], listed: str) -> list[Device]:
         return [Device(index, uuid, name, driver, compute, memory, int(free) * _MIB if free.isdigit() else None)]
     parts = [
         # What is free is told of the whole GPU only.
-        Device(f"{index}:{number}", uuid, f"{name} MIG {profile}", driver, compute, size, None)
-        for number, profile, size in instances(listed, index)
+        Device(f"{index}:{number}", own, f"{name} MIG {profile}", driver, compute, size, None)
+        for number, profile, size, own in instances(listed, index)
     ]
     return parts or [Device("", uuid, name, driver, compute, 0, None)]

@@ -43,7 +43,6 @@ def run_smoke(*, gpu: bool) -> SmokeReceipt:
     Raises:
         MissingEnvironmentError: this machine cannot run it; nothing was touched.
         BuildError: nothing was built, or not the pair that runs here.
-        LockError: what the pair asks of a GPU cannot be read from its lock.
         SmokeError: a rung did not pass; the receipt says which.
         KeyboardInterrupt: interrupted, by SIGINT or SIGTERM; everything is cleaned up and the receipt says so.
     """

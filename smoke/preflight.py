@@ -21,6 +21,8 @@ from smoke.payload.tiny import GPU_SHARE
 
 # For CUDA's contexts and the tiny model, where vLLM's share of a small GPU is less. An estimate from above, never measured.
 _LEAST = 2 << 30
+# vLLM refuses to compute in it on anything older.
+_BFLOAT16 = (8, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +40,8 @@ def choose(fit: Engine, images: Sequence[BuiltImage]) -> Engine:
 
     Raises:
         MissingEnvironmentError: no GPU can, or the engine has no room for the images.
-        LockError: the lock of an image is missing or was edited.
     """
-    needs = tuple({one.lock: one for image in images if (one := spec.gpu_needs(image.role))}.values())
+    needs = [one for image in images if (one := GpuNeeds.of(image.name, image.driver, image.compute))]
     found = gpus.devices()
     reasons: list[_Unfit] = []
     for device in found:
@@ -48,7 +49,7 @@ def choose(fit: Engine, images: Sequence[BuiltImage]) -> Engine:
         if reason is None:
             console.info(f"GPU {device.id}: {device.name}, driver {device.driver}")
             _check_disk(fit, images)
-            return replace(fit, gpu=engine.gpu_request(fit.client.info(), device))
+            return replace(fit, gpu=engine.gpu_request(fit.client.info(), device, only=len(found) == 1))
         reasons.append(reason)
     what = "; ".join(dict.fromkeys(reason.what for reason in reasons))
     others = _others(found, needs)
@@ -57,15 +58,19 @@ def choose(fit: Engine, images: Sequence[BuiltImage]) -> Engine:
 
 
 def _mismatch(device: Device, needs: Sequence[GpuNeeds]) -> _Unfit | None:
-    """Why images with these needs cannot run on this driver and GPU; what the driver does not tell is left to the ladder."""
+    """Why smoke cannot run images with these needs on this GPU; what the driver does not tell is left to the ladder."""
+    capability = f"{device.name} has compute capability {'.'.join(map(str, device.compute or ()))}"
+    # First: no other driver and no other images would help.
+    if device.compute and device.compute < _BFLOAT16:
+        begins = ".".join(map(str, _BFLOAT16))
+        what = f"{capability}, smoke computes in bfloat16, which begins with compute capability {begins}"
+        return _Unfit(what, "use another GPU")
     for one in needs:
-        if device.branch < one.driver:
-            return _Unfit(f"driver {device.driver} is older than {one.driver}, which {one.lock} asks for", "update the driver")
+        if device.branch and device.branch < one.driver:
+            return _Unfit(f"driver {device.driver} is older than {one.driver}, which {one.image} asks for", "update the driver")
     for one in needs:
         if device.compute and not one.runs_on(device.compute):
-            capability = ".".join(map(str, device.compute))
-            what = f"{device.name} has compute capability {capability}, {one.lock} holds code for {one.capabilities()} alone"
-            return _Unfit(what, "use another GPU")
+            return _Unfit(f"{capability}, {one.image} holds code for {one.capabilities()} alone", "use another GPU")
     return None
 
 
@@ -74,6 +79,9 @@ def _lack(device: Device) -> _Unfit | None:
     if not device.id:
         return _Unfit(f"{device.name} is in MIG mode and has no instance", "make one with `nvidia-smi mig`")
     least = max(_LEAST, int(GPU_SHARE * device.memory))
+    if device.memory and device.memory < least:
+        what = f"{device.name} has {console.size(device.memory)} of memory, smoke needs {console.size(least)}"
+        return _Unfit(what, "use another GPU")
     free = device.memory if device.free is None else device.free
     if device.memory and free < least:
         what = (

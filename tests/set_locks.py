@@ -7,6 +7,8 @@ from lockfiles.model import Artifact, Gpu, SetLock, Wheel
 
 CU130 = Gpu("13.0", 580, ("7.5", "8.0", "8.6", "9.0", "10.0", "12.0"))
 CU128 = Gpu("12.8", 525, ("7.0", "7.5", "8.0", "8.6", "9.0", "10.0", "12.0"))
+# What the images of each role ask for.
+ASKED = {"train": CU130, "api": CU130, "train-cu128": CU128, "api-cu128": CU128}
 
 
 def write(**gpus: Gpu | None) -> None:

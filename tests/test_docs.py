@@ -77,3 +77,8 @@ def test_modules_stay_around_three_hundred_lines() -> None:
     for folder in ("common", "lockfiles", "images", "smoke", "k8s"):
         for file in (paths.ROOT / folder).rglob("*.py"):
             assert len(file.read_text().splitlines()) <= 320, file
+
+
+def test_the_line_of_a_lock_that_the_documents_show_is_a_real_one() -> None:
+    (line,) = re.findall(r'^    ("[a-z-]+" = \{ version .*)$', (paths.ROOT / "docs" / "locks.md").read_text(), re.MULTILINE)
+    assert line in (paths.LOCKFILES / "train.lock").read_text().splitlines()

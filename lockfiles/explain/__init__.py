@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -99,7 +100,7 @@ class _Explanation:
     def _resolve(self, candidate: SetInput) -> dict[str, dict[str, Any]]:
         # A brand-new release is taken where the user's own lines ask for it, never because we propose it.
         own = replace(candidate, requires=tuple(line for line in candidate.requires if line in self._wanted.requires))
-        window = cooldown.window(self._days, cooldown.asked_for(own), {})
+        window = cooldown.window(self._days, cooldown.asked_for((*own.requires, *own.overrides)), {})
         return wheels.resolve(candidate, self._python, self._glibc, {}, window)
 
     def _tell_refusal(self, said: str) -> None:
@@ -146,7 +147,7 @@ class _Explanation:
             what = "or" if number else f"nearest change that resolves: in {self._file} write"
             console.info(what if not found.verdict or number else f"what does: in {self._file} write")
             for move in proposal.moves:
-                console.info(f'    "{move.new}",  # was {shown(Requirement(move.old).specifier)}, {_distance(move)}')
+                console.info(f"    {json.dumps(move.new)},  # was {shown(Requirement(move.old).specifier)}, {_distance(move)}")
             console.done(f"resolved with exactly that: {self._amount(proposal.packages)}")
             self._tell_extras(proposal.changed, proposal.packages)
 

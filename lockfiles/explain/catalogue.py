@@ -20,7 +20,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from packaging.version import InvalidVersion, Version
 
 from common import console
-from common.errors import LockError, MissingEnvironmentError
+from common.errors import LockError
 from lockfiles import index, metadata, remote, wheels
 from lockfiles.inputs import SdistInput
 from lockfiles.remote import NoRangesError
@@ -139,8 +139,8 @@ class Catalogue:
         return f"your index has {usable[0]} to {usable[-1]}" if len(usable) > 1 else f"your index has only {usable[0]}"
 
     def source(self, project: str, specifier: SpecifierSet) -> str:
-        """The newest version that a specifier allows, of a project that has no usable wheel in any version; else empty."""
-        if self.matching(project, SpecifierSet()):
+        """The newest version that a specifier allows, if none that it allows has a usable wheel; else empty."""
+        if self.matching(project, specifier):
             return ""
         allowed = [one for one in self.releases(project) if specifier.contains(one.version) and one.trouble == _SOURCE_ONLY]
         return str(allowed[-1].version) if allowed else ""
@@ -160,15 +160,9 @@ class Catalogue:
         with self._guard:
             # Asking for the user's index starts pip: once.
             self._client = self._client or pypi_simple.PyPISimple(index.url(), session=self._http)
-        try:
-            page = self._client.get_project_page(project, timeout=_TIMEOUT)
-        except pypi_simple.NoSuchProjectError:
+        page = index.page(self._client, project)
+        if page is None:
             return ()
-        except (requests.RequestException, pypi_simple.UnsupportedContentTypeError) as problem:
-            raise MissingEnvironmentError(
-                f"your package index does not answer for {project}: {type(problem).__name__}",
-                fix="check the network and your uv or pip configuration",
-            ) from None
         found: dict[Version, Release] = {}
         for file in page.packages:
             try:

@@ -43,7 +43,7 @@ class Requirements:
     """
 
     def __init__(self, wanted: SetInput, catalogue: Catalogue, python: str) -> None:
-        self._wanted, self._catalogue = wanted, catalogue
+        self._wanted, self._catalogue, self._python = wanted, catalogue, python
         fixed = {canonicalize_name(Requirement(text).name) for text in wanted.overrides}
         fixed |= {canonicalize_name(one.name) for one in wanted.sdists}
         self._asked: dict[str, Requirement] = {}
@@ -89,6 +89,9 @@ class Requirements:
         lines = []
         for text in self._wanted.requires:
             one = Requirement(text)
+            if one.marker and not one.marker.evaluate(metadata.target(self._python)):
+                lines.append(text)
+                continue
             if (specifier := specifiers.get(canonicalize_name(one.name))) is not None:
                 # The name and its extras stay as they were written.
                 head = text[: text.index("]") + 1] if one.extras else one.name

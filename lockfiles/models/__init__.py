@@ -11,8 +11,8 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
-from common import console, paths
-from common.errors import LockError, UsageError
+from common import console, offline, paths
+from common.errors import LockError, MissingEnvironmentError, UsageError
 from lockfiles import store
 from lockfiles.model import Artifact
 from lockfiles.models import account as hub_account
@@ -178,6 +178,9 @@ class _Locator:
             MissingEnvironmentError: the hub does not answer.
         """
         model, file = self._owner[artifact.sha256]
+        if offline.offline():
+            what = f"{file.path} of the model {model.name} is not in the store, and this run is offline"
+            raise MissingEnvironmentError(what, where=f"{model.repo}, sha256 {file.sha256}", fix=offline.FIX)
         with self._guard:
             if model.name not in self._snapshots:
                 gone = f"`invoke lock --upgrade {model.name}` takes another; who kept the files has them in a mirror"

@@ -71,7 +71,11 @@ def folder() -> Path | None:
     setting = os.environ.get(VARIABLE, "")
     if not setting or setting.startswith(("http://", "https://")):
         return None
-    return Path(unquote(urlsplit(setting).path) if "://" in setting else setting).expanduser().absolute()
+    try:
+        return Path(unquote(urlsplit(setting).path) if "://" in setting else setting).expanduser().absolute()
+    except (ValueError, RuntimeError):
+        # Not an address; or `~` of nobody.
+        raise UsageError(f"{VARIABLE} names no mirror", fix="give a folder, or an http or https address") from None
 
 
 def http_host() -> tuple[str | None, int | None]:

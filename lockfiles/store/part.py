@@ -104,10 +104,11 @@ class Part:
 
     def place(self) -> None:
         """Give the file its name; the caller has compared the hash."""
-        os.fchmod(self._file.fileno(), 0o444)
         self._etag_file.unlink(missing_ok=True)
         self._name.replace(self._target)
         self._gone = True
+        # Only now: a read-only part that was left by a kill could not be continued, but by root.
+        os.fchmod(self._file.fileno(), 0o444)
 
     def discard(self) -> None:
         """Remove it."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +15,10 @@ from common.files import sha256_file
 from images import build, config, layer, receipt, spec
 from images.layout import Layout
 from images.plan import LayerPlan
-from images.receipt import BuiltImage
+from images.receipt import BuildReceipt, BuiltImage
 from images.tarball import LayerWriter
 from lockfiles import debian, lockfile, rootfs
-from lockfiles.model import SetLock
+from lockfiles.model import Gpu, SetLock
 from lockfiles.rootfs import Rootfs
 from tests.images.wheels import make, stored
 
@@ -60,6 +62,34 @@ def recipes(own_folders: Path, monkeypatch: pytest.MonkeyPatch, root: Rootfs) ->
     monkeypatch.setattr(lockfile, "read_set", lambda _: lock)
     monkeypatch.setattr(rootfs, "made", lambda *_: root)
     return [build._recipe(spec.read("train"), BASE)]
+
+
+GPU = Gpu("13.0", 580, ("7.5", "8.0"))
+
+
+@pytest.mark.host
+@pytest.mark.parametrize(
+    ("role", "gpu", "asked"),
+    [("train", None, (0, ())), ("train", GPU, (580, ("7.5", "8.0"))), ("api-cpu", GPU, (0, ()))],
+    ids=["no CUDA", "CUDA", "the CPU's family"],
+)
+def test_the_receipt_says_what_the_image_asks_of_a_gpu(
+    recipes: list[build._Recipe], root: Rootfs, role: str, gpu: Gpu | None, asked: tuple[int, tuple[str, ...]]
+) -> None:
+    (recipe,) = recipes
+    made = replace(recipe, spec=replace(recipe.spec, role=role), lock=replace(recipe.lock, gpu=gpu))
+    receipt.write(BuildReceipt("abc", build._build(Layout(receipt.layout()), [made], BASE, root)))
+    (image,) = receipt.read().images
+    assert (image.driver, image.compute) == asked
+
+
+def test_a_receipt_from_before_images_said_what_they_ask_for_still_reads(own_folders: Path) -> None:
+    image = BuiltImage("small", "train", "1", "sha256:0", "", 1, 1, "", (), 580, ("7.5",))
+    file = receipt.write(BuildReceipt("abc", (image,)))
+    body = json.loads(file.read_text())
+    del body["images"][0]["driver"], body["images"][0]["compute"]
+    file.write_text(json.dumps(body))
+    assert receipt.read().images == (replace(image, driver=0, compute=()),)
 
 
 def _digests(images: tuple[BuiltImage, ...]) -> list[str]:

@@ -169,7 +169,7 @@ def built(*contents: bytes) -> BuiltImage:
     described = config.base_image(layout, layers[0], "1", "2026-01-02") if len(layers) == 1 else _image(layout, layers)
     layout.publish(described, "small", "1")
     parts = tuple(BuiltLayer(one.what, one.digest, one.diff_id, one.size, one.unpacked, reused=False) for one in layers)
-    image = BuiltImage("small", "small", "1", described.digest, "", 1, 1, "", parts)
+    image = BuiltImage("small", "small", "1", described.digest, "", 1, 1, "", parts, 580, ("7.5", "8.0"))
     receipt.write(BuildReceipt("unknown", (image,)))
     return image
 
@@ -184,6 +184,7 @@ def test_a_pushed_image_is_read_back_and_recorded(registry: type[Proxy]) -> None
     push.push(registry.address + "/team", frozenset({image.digest}))
     (pinned,) = images_lock.read()
     assert (pinned.name, pinned.digest) == ("small", image.digest)
+    assert (pinned.driver, pinned.compute) == (580, ("7.5", "8.0"))
     connection = http.client.HTTPConnection("127.0.0.1", registry.upstream)
     connection.request("GET", f"/v2/team/small/manifests/{image.digest}", headers={"Accept": MANIFEST})
     answer = connection.getresponse()

@@ -15,12 +15,15 @@ from k8s.environment import Environment
 from k8s.findings import Finding
 from k8s.render import RenderedSet
 from lockfiles import images_lock
-from tests import set_locks
+from lockfiles.images_lock import PinnedImage
+from lockfiles.model import Gpu
 from tests.k8s.apiserver import ApiServer
+from tests.set_locks import ASKED
 
 REPO = paths.K8S
 OLD, NEW, CPU = ("sha256:" + letter * 64 for letter in "abc")
 API = "llama-factory-api"
+NEEDS: Mapping[str, Gpu] = {f"llama-factory-{role}": gpu for role, gpu in ASKED.items()}
 
 
 @dataclass
@@ -31,9 +34,10 @@ class Checkout:
     def manifests(self) -> Path:
         return self.root / "k8s" / "manifests"
 
-    def lock(self, digests: Mapping[str, str]) -> None:
+    def lock(self, digests: Mapping[str, str], needs: Mapping[str, Gpu] = NEEDS) -> None:
         images_lock.path().unlink(missing_ok=True)
-        images_lock.write(images_lock.PinnedImage(name, digest, "0.9.5") for name, digest in digests.items())
+        asked = {name: (gpu.driver, gpu.compute) for name, gpu in needs.items()}
+        images_lock.write(PinnedImage(name, digest, "0.9.5", *asked.get(name, ())) for name, digest in digests.items())
 
     def edit(self, file: str, old: str, new: str, *, count: int = 1) -> None:
         """Change one place of a manifest of the good set; that the place exists is part of the test."""
@@ -47,7 +51,7 @@ class Checkout:
 
     def check(self, env: str | Environment = "staging") -> tuple[RenderedSet, tuple[Finding, ...]]:
         one = environment.load(env) if isinstance(env, str) else env
-        return check.check([self.manifests], one, check.locked_digests(required=False))
+        return check.check([self.manifests], one, check.locked_images(required=False))
 
     def findings(self, env: str | Environment = "staging") -> list[str]:
         return [finding.text() for finding in self.check(env)[1]]
@@ -61,7 +65,6 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkout:
     monkeypatch.setattr(paths, "K8S", tmp_path / "k8s")
     monkeypatch.setattr(paths, "LOCKFILES", tmp_path / "lockfiles")
     monkeypatch.setenv("PINWHEEL_DIST", str(tmp_path / "dist"))
-    set_locks.write_all()
     made = Checkout(tmp_path)
     made.lock({API: OLD, f"{API}-cpu": CPU, "llama-factory-train": NEW})
     return made

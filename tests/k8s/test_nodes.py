@@ -8,13 +8,12 @@ import pytest
 import yaml
 
 from common import paths
-from common.errors import LockError
 from k8s import check, deploy, environment, schema, strict_yaml
 from k8s.nodes import DRIVER, MAJOR, MINOR
+from lockfiles import images_lock
 from lockfiles.model import Gpu
-from tests import set_locks
 from tests.k8s.apiserver import ApiServer
-from tests.k8s.conftest import API, NEW, Checkout
+from tests.k8s.conftest import API, NEEDS, NEW, Checkout
 from tests.k8s.steps import NAME, go
 from tests.k8s.test_image_paths import kinds
 from tests.k8s.wire import Fault
@@ -80,8 +79,8 @@ def test_the_set_of_the_project_carries_it_and_says_so(checkout: Checkout, capsy
     assert terms(body["spec"]["template"]["spec"]) == OURS
     check.run_check([str(checkout.manifests)], "production")
     assert (
-        f"nodes        Deployment llm-inference/{NAME}: api.lock asks for driver 580 or newer and compute capability "
-        "7.5+, 8.x, 9.x, 10.x, 12.x\n"
+        f"nodes        Deployment llm-inference/{NAME}: {API} asks for driver 580 or newer and compute "
+        "capability 7.5+, 8.x, 9.x, 10.x, 12.x\n"
     ) in capsys.readouterr().out
 
 
@@ -137,7 +136,7 @@ def test_what_the_authors_choice_leaves_no_room_for_is_left_out(
     assert terms(rendered(checkout, "Deployment", pod)) == expected
 
 
-ASKED = "api.lock asks for driver 580 or newer and compute capability 7.5+, 8.x, 9.x, 10.x, 12.x"
+ASKED = f"{API} asks for driver 580 or newer and compute capability 7.5+, 8.x, 9.x, 10.x, 12.x"
 
 
 @pytest.mark.parametrize(
@@ -216,15 +215,14 @@ def test_shared_and_divided_gpus_count(checkout: Checkout, resource: str, group:
     assert pod["affinity"] == affinity(*OURS)
 
 
-def test_the_cpu_image_is_bound_to_nothing_and_needs_no_lock(checkout: Checkout) -> None:
-    (paths.LOCKFILES / "api-cpu.lock").unlink()
+def test_the_cpu_image_that_stands_in_is_bound_to_nothing(checkout: Checkout) -> None:
     deploy.deploy("local")
     text = (checkout.root / "dist/rendered/local/inference/deployment.yaml").read_text()
     assert "nvidia.com/gpu" in text
     assert "affinity" not in text
 
 
-def test_another_family_asks_for_what_its_own_lock_says(checkout: Checkout) -> None:
+def test_another_family_asks_for_what_its_own_image_says(checkout: Checkout) -> None:
     checkout.lock({API: NEW, f"{API}-cu128": NEW})
     older = {"key": DRIVER, "operator": "Gt", "values": ["524"]}
     pod = rendered(checkout, "StatefulSet", {"containers": [container(f"{API}-cu128")]})
@@ -245,15 +243,14 @@ def test_a_pod_of_two_families_needs_what_both_need(checkout: Checkout) -> None:
 
 
 def test_a_pod_of_two_families_that_no_node_can_run(checkout: Checkout) -> None:
-    checkout.lock({API: NEW, f"{API}-cu128": NEW})
-    set_locks.write(api_cu128=Gpu("12.8", 525, ("6.0",)))
+    checkout.lock({API: NEW, f"{API}-cu128": NEW}, {**NEEDS, f"{API}-cu128": Gpu("12.8", 525, ("6.0",))})
     texts = findings(checkout, {"containers": [container(), container(f"{API}-cu128", name="d")]})
     (text,) = [text for text in texts if "no node" in text]
-    assert "containers[1].image: no node can run the images of this pod: api.lock asks" in text
+    assert f"containers[1].image: no node can run the images of this pod: {API} asks" in text
 
 
-def test_a_set_that_asks_for_nothing_is_bound_to_nothing(checkout: Checkout) -> None:
-    set_locks.write(api=None)
+def test_an_image_that_asks_for_nothing_is_bound_to_nothing(checkout: Checkout) -> None:
+    checkout.lock({API: NEW}, {})
     assert "affinity" not in rendered(checkout, "Deployment", {"containers": [container()]})
 
 
@@ -266,10 +263,13 @@ def test_a_cluster_without_the_labels_gets_nothing(checkout: Checkout, capsys: p
     assert "affinity" not in checkout.check("staging")[0].text()
 
 
-def test_a_lock_that_is_missing_is_said_and_nothing_is_sent(checkout: Checkout) -> None:
-    (paths.LOCKFILES / "api.lock").unlink()
-    with pytest.raises(LockError, match="api is not locked"):
-        deploy.deploy("staging")
+def test_what_is_asked_is_the_digests_whatever_the_lock_of_the_set_has_come_to(checkout: Checkout) -> None:
+    assert [file.name for file in paths.LOCKFILES.iterdir()] == ["images.lock"]
+    assert terms(rendered(checkout, "Deployment", {"containers": [container()]})) == OURS
+    # Written as its digest, it is the same image.
+    registry = environment.load("staging").registry
+    (digest,) = [image.digest for image in images_lock.read() if image.name == API]
+    assert terms(rendered(checkout, "Job", {"containers": [container(f"{registry}/{API}@{digest}")]})) == OURS
 
 
 def node(server: ApiServer, name: str, labels: dict[str, str]) -> None:
@@ -301,14 +301,14 @@ def test_who_may_not_list_nodes_may_deploy(checkout: Checkout, server: ApiServer
 
 
 @pytest.mark.host
-def test_a_new_lock_moves_the_pods_without_an_edit(
+def test_a_new_image_moves_the_pods_without_an_edit(
     checkout: Checkout, server: ApiServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     go()
     assert terms(server.body("Deployment", NAME)["spec"]["template"]["spec"]) == OURS
     assert f"nodes        Deployment llm-inference/{NAME}: {ASKED}" in capsys.readouterr().out
     assert go().changed == ()
-    set_locks.write(api=Gpu("14.0", 700, ("9.0",)))
+    checkout.lock({API: NEW}, {API: Gpu("14.0", 700, ("9.0",))})
     assert go().changed == ((f"Deployment llm-inference/{NAME}", "changed"),)
     (term,) = terms(server.body("Deployment", NAME)["spec"]["template"]["spec"])
     assert term == {

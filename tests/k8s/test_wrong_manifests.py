@@ -267,7 +267,7 @@ def test_the_original_specification_is_refused_for_each_of_its_defects(checkout:
     (checkout.root / "original").mkdir()
     (checkout.root / "original" / "inference.yaml").write_text(ORIGINAL)
     env = environment.load("production")
-    _, found = check.check([checkout.root / "original"], env, check.locked_digests(required=True))
+    _, found = check.check([checkout.root / "original"], env, check.locked_images(required=True))
     text = "\n".join(finding.text() for finding in found)
     for defect in (
         "my-registry/llama-factory-api:latest is not pinned",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import re
 import time
 import tomllib
@@ -18,6 +19,8 @@ from lockfiles import explain, index, inputs, wheels
 from lockfiles.explain import nearest, sentences
 from lockfiles.explain.catalogue import Catalogue
 from tests.lockfiles.small_index import Index, serving
+
+pytestmark = pytest.mark.slow
 
 WORKED = paths.ROOT / "docs/explain"
 Tell = Callable[..., str]
@@ -51,7 +54,9 @@ def tell(small: Index, locks: Path, capsys: pytest.CaptureFixture[str]) -> Tell:
 
 def proposed(said: str) -> list[str]:
     """The proposed lines, in order."""
-    return re.findall(r'^ "(.+)", # was', said, re.MULTILINE)
+    lines = re.findall(r'^ (".+"), # was', said, re.MULTILINE)
+    # As a user would paste them.
+    return [str(line) for line in tomllib.loads(f"lines = [{', '.join(lines)}]")["lines"]]
 
 
 def resolves(file: Path, lines: list[str]) -> dict[str, str]:
@@ -59,7 +64,7 @@ def resolves(file: Path, lines: list[str]) -> dict[str, str]:
     text = file.read_text()
     for line in lines:
         name = re.split(r"[\[=]", line)[0]
-        text, count = re.subn(rf'"{name}(?=[\[=<>])[^"]*",', f'"{line}",', text)
+        text, count = re.subn(rf'"{name}(?=[\[=<>])(?:[^"\\]|\\.)*",', f"{json.dumps(line)},".replace("\\", r"\\"), text)
         assert count == 1
     changed = file.with_name("changed.in")
     changed.write_text(text)
@@ -263,6 +268,20 @@ def test_an_override_that_nothing_satisfies_is_named(small: Index, tell: Tell) -
     said = tell('requires = ["alpha==1.0"]\noverrides = ["third==9"]\n')
     assert "third: no version can be used (your index has only 1.0)\n x.in, overrides needs ==9\n" in said
     assert "no other version of what `requires` names would help" in said
+
+
+def test_a_version_that_is_source_only_is_named_though_others_have_wheels(small: Index, tell: Tell, locks: Path) -> None:
+    small.add("source", "2.0")
+    small.add_sdist("source", "1.5")
+    said = tell('requires = [\n  "source==1.5",\n]\n')
+    assert "[sdists.source]" in said
+    assert 'version = "1.5"' in said
+
+
+def test_a_line_whose_marker_does_not_hold_is_left_alone(small: Index, tell: Tell, locks: Path) -> None:
+    small.add("alpha", "1.0")
+    said = tell("requires = [\n  \"alpha==0.1 ; python_version < '3'\",\n  \"alpha==9 ; python_version > '3'\",\n]\n")
+    assert [line.partition(" ;")[0] for line in proposed(said)] == ["alpha==1.0"]
 
 
 def test_what_is_published_as_source_only_must_be_named(small: Index, tell: Tell, locks: Path) -> None:

@@ -14,6 +14,8 @@ from lockfiles.model import BaseLock, Deb, SetLock, Wheel
 from tests.lockfiles.conftest import artifact
 from tests.lockfiles.small_index import Index, serving
 
+pytestmark = pytest.mark.slow
+
 DEB = artifact("libc6_2.36_amd64.deb")
 PLAIN = artifact("one-1.0-py3-none-any.whl")
 SOURCE = artifact("two-2.0.tar.gz")

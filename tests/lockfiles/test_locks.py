@@ -47,6 +47,40 @@ EDITS = {
     ),
     "input_misspelt": ("small.in", "requires", "require", "unknown key 'require'", "small.in"),
     "input_no_requirement": ("small.in", "one==1.0", "one=1.0", "not a requirement: 'one=1.0'", "small.in:1"),
+    "input_version_unknown_to_pep_440": (
+        "small.in",
+        "one==1.0",
+        "one===1.0.x",
+        "not a requirement: 'one===1.0.x'",
+        "small.in:1",
+    ),
+    "input_package_twice": ("small.in", '"one==1.0"', '"one==1.0", "One>=1"', "one is asked for twice", "small.in"),
+    "input_sdist_version": (
+        "small.in",
+        r"\Z",
+        '[sdists.one]\nversion = "1.x"\nrequires = []\n',
+        "not a package and its version: 'one', '1.x'",
+        "small.in:3",
+    ),
+    "input_sdist_requirement": (
+        "small.in",
+        r"\Z",
+        '[sdists.one]\nversion = "1"\nrequires = ["!!bad"]\n',
+        "not a requirement: '!!bad'",
+        "small.in:4",
+    ),
+    "input_shim_name": ("small.in", r"\Z", '[shims]\nThree = "1.0"\n', "not a package and its version", "small.in:3"),
+    "input_shim_not_normal": ("small.in", r"\Z", '[shims]\nthree = "1.0RC1"\n', "not a package and its", "small.in:3"),
+    "input_address": ("small.in", '"one==1.0"', '"one @ https://x.example.com/one.whl"', "names no location", "small.in:1"),
+    "input_empty": ("small.in", '"one==1.0"', "", "requires must be a list of strings, and not empty", "small.in"),
+    "input_exception_without_reason": (
+        "small.in",
+        r"\Z",
+        '[agrees.except]\ntwo = ""\n',
+        "takes a package's normal name and a reason: 'two', ''",
+        "small.in:3",
+    ),
+    "input_shim_version": ("small.in", r"\Z", '[shims]\nthree = "one"\n', "not a package and its version", "small.in:3"),
     "input_no_list": ("small.in", r'\["one==1.0"\]', '"one==1.0"', "requires must be a list of strings", "small.in"),
     "input_no_toml": ("small.in", r"\[", "(", "not TOML", "small.in"),
     "input_agrees_with_nobody": ("small.in", r"\Z", '[agrees]\nwith = "gone"\n', "agrees with 'gone'", "small.in"),
@@ -68,8 +102,7 @@ EDITS = {
         "small.lock:10",
     ),
     "line_removed": ("small.lock", '"one" = .*\n', "", "the head, or which packages there are", "small.lock:7"),
-    "date_edited": ("small.lock", "2026-01-02", "2026-01-03", "the head, or which packages there are", "small.lock:7"),
-    "date_unquoted": ("small.lock", '"2026-01-02"', "2026-01-02", "the head, or which packages there are", "small.lock:7"),
+    "date_unquoted": ("small.lock", '"2026-01-02"', "2026-01-02", "not a day", "small.lock"),
     "glibc_edited": ("small.lock", '"2.36"', '"2.39"', "the head, or which packages there are", "small.lock:7"),
     "head_line_added": ("small.lock", "format = 2", "format = 2\nindex = 1", "missing or unknown index", "small.lock"),
     "base_hash_edited": ("base.lock", r'sha256 = "..', 'sha256 = "ff', "libc6: edited by hand", "base.lock:8"),
@@ -136,6 +169,9 @@ FORGERIES = {
         ":10",
     ),
     "wheel_for_a_newer_python": ("small.lock", "one-1.0-py3-none", "one-1.0-cp312-cp312", "does not run on the base", ":10"),
+    "source_of_another_package": ("small.lock", "two-2.0.tar.gz", "three-9.tar.gz", "two 2.0: its file is three-9", ":11"),
+    "source_no_archive": ("small.lock", "two-2.0.tar.gz", "evil.exe", "two: not a source archive: evil.exe", ":11"),
+    "date_no_day": ("small.lock", "2026-01-02", "yesterday", "not a day: 'yesterday'", ""),
     "unsorted": ("small.lock", r'("one" = .*\n)("two" = .*\n)', r"\2\1", "[wheels] is not sorted", ":11"),
     "chosen_for_another_base": ("small.lock", 'python = "3.11.2"', 'python = "3.11.1"', "was chosen for Python 3.11.1", ""),
     "needed_package_removed": ("small.lock", '"two" = .*\n', "", "one needs two>=2, which is not in small.lock", ":10"),
@@ -206,12 +242,31 @@ def test_an_override_heals_what_a_package_asks_for_wrongly(locks: Path) -> None:
     check.check()
 
 
+def test_a_lock_without_its_input_is_refused(locks: Path) -> None:
+    (locks / "gone.lock").write_bytes((locks / "small.lock").read_bytes())
+    with pytest.raises(LockError, match=r"gone.lock has no input \(lockfiles/gone.lock\)"):
+        check.check()
+
+
+@pytest.mark.parametrize("text", ["[[", "[tool]\n", "[project]\nname = 'x'\n"])
+def test_a_broken_project_file_is_refused(locks: Path, text: str) -> None:
+    (locks.parent / "pyproject.toml").write_text(text)
+    with pytest.raises(UsageError, match=r"not a project: .*pyproject.toml"):
+        check.check()
+
+
+def test_a_toolkit_lock_that_is_no_text_is_refused(locks: Path) -> None:
+    (locks / "toolkit.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(LockError, match="toolkit.txt is stale"):
+        check.check()
+
+
 def test_two_branches_that_bump_two_packages_merge(locks: Path) -> None:
     file = locks / "small.lock"
     base = file.read_text().splitlines()
     sides = []
-    for name in ("one", "two"):
-        lock = lockfile.read_set("small")
+    for name, day in (("one", "2026-01-05"), ("two", "2026-01-06")):
+        lock = replace(lockfile.read_set("small"), date=day)
         bumped = [
             replace(w, artifact=artifact(w.artifact.file, b"new " + name.encode())) if w.name == name else w
             for w in lock.wheels
@@ -220,7 +275,8 @@ def test_two_branches_that_bump_two_packages_merge(locks: Path) -> None:
         sides.append(file.read_text().splitlines())
         file.write_text("\n".join(base) + "\n")
     changed = [[i for i, line in enumerate(side) if line != base[i]] for side in sides]
-    assert changed == [[9], [10]]
+    # The package's line, and the date: there they conflict, and either will do.
+    assert changed == [[3, 9], [3, 10]]
     merged = [sides[1][i] if i in changed[1] else line for i, line in enumerate(sides[0])]
     file.write_text("\n".join(merged) + "\n")
     check.check()
@@ -268,6 +324,21 @@ def test_images_keep_their_line_when_others_are_pushed(locks: Path) -> None:
     assert images_lock.read() == (one, two)
 
 
+def test_an_images_lock_says_what_a_digest_asks_of_a_gpu_and_nothing_where_it_asks_for_none(locks: Path) -> None:
+    plain = PinnedImage("plain", "sha256:" + "1" * 64, "1")
+    asking = PinnedImage("asking", "sha256:" + "2" * 64, "1", 580, ("7.5", "8.0"))
+    images_lock.write([plain, asking])
+    assert images_lock.read() == (asking, plain)
+    first, second = tomllib.loads(images_lock.path().read_text())["image"]
+    assert (first["driver"], first["compute"]) == (580, ["7.5", "8.0"])
+    assert set(second) == {"name", "digest", "version"}
+
+
+def test_the_images_lock_of_this_project_says_what_its_images_ask_for() -> None:
+    for image in images_lock.read():
+        assert bool(image.driver) != image.name.endswith("-cpu")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -275,10 +346,16 @@ def test_images_keep_their_line_when_others_are_pushed(locks: Path) -> None:
         ("format = 1", "format = 9", "format 9"),
         ("digest", "digset", "unexpected keyword"),
         ("[[", "[", "not an images lock"),
+        ("driver = 580\n", "", "one: a driver and compute capabilities stand together"),
+        ("driver = 580", 'driver = "580"', "one: a driver and compute capabilities stand together"),
+        ('compute = ["7.5"]\n', "", "one: a driver and compute capabilities stand together"),
+        ('["7.5"]', '"7.5"', "one: not a compute capability: '7'"),
+        ('["7.5"]', "[7.5]", "not an images lock"),
+        ('["7.5"]', '["sm_75"]', "one: not a compute capability: 'sm_75'"),
     ],
 )
 def test_an_edited_images_lock_is_refused(locks: Path, old: str, new: str, message: str) -> None:
-    images_lock.write([PinnedImage("one", "sha256:" + "1" * 64, "1")])
+    images_lock.write([PinnedImage("one", "sha256:" + "1" * 64, "1", 580, ("7.5",))])
     images_lock.path().write_text(images_lock.path().read_text().replace(old, new))
     with pytest.raises(LockError, match=message):
         images_lock.read()

@@ -23,6 +23,8 @@ from lockfiles.store import mirror
 from tests.lockfiles.conftest import artifact, fill
 from tests.lockfiles.small_index import wheel
 
+pytestmark = pytest.mark.slow
+
 # "+" and "&" must survive the page and the address.
 DATA = wheel("one", "1.0+cpu")
 WHEEL = artifact("one-1.0+cpu-py3-none-any.whl", DATA)

@@ -12,6 +12,10 @@ H100 = "0, GPU-4c1bd3b2-6d0e-7a63-0a5c-6a1f6a7f2d10, NVIDIA H100 80GB HBM3, 580.
 L4 = "1, GPU-8d2ff8d4-6a3b-2f4e-9a55-0d6a3b2c1e90, NVIDIA L4, 580.65.06, 23034, 22560, 8.9, [N/A]"
 # Volta: newer drivers still know it, CUDA 13 does not.
 V100 = "0, GPU-0c5a9c1e-52a5-4a6b-8f5c-3b6f0d1f7a01, Tesla V100-SXM2-32GB, 580.65.06, 32768, 32488, 7.0, [N/A]"
+# Turing: the last without bfloat16.
+T4 = "0, GPU-b7a2d6c4-3e1f-4a0c-8d5b-9f6e7c8a1b20, Tesla T4, 580.65.06, 15360, 14913, 7.5, [N/A]"
+# Ampere, as old as images for CUDA 12 can be run with.
+A100 = "0, GPU-3d9e5f70-8b1c-4c2d-a6e7-1f0a9b8c7d60, NVIDIA A100-SXM4-80GB, 580.65.06, 81920, 81050, 8.0, Disabled"
 OLDER_DRIVER = H100.replace("580.65.06", "550.54.15")
 # Its driver knows neither compute_cap nor the other new fields.
 OLD_DRIVER = "0, GPU-0c5a9c1e-52a5-4a6b-8f5c-3b6f0d1f7a01, Tesla V100-SXM2-32GB, 470.57.02, 32510, 32505"
@@ -27,6 +31,9 @@ GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-9a2b0d5e-0f4c-4e57-b1a9-7c3d2e1f0a98)
 GPU 10: NVIDIA A100-SXM4-40GB (UUID: GPU-6b0f3c9e-2a7d-4f18-9d35-8e1c7b5a4f20)
   MIG 4g.20gb     Device  0: (UUID: MIG-2e6d4cc1-8a3f-5e2b-9c8d-0f1e2d3c4b5a)
 """
+# A GPU that fell off the bus has no line of its own; one whose memory failed has one.
+LOST = "Unable to determine the device handle for GPU0000:0B:00.0: GPU is lost.  Reboot the system to recover this GPU"
+LOST_LATER = "0, GPU-7e4c2b1a-9d8f-4e3b-b2a1-0c9d8e7f6a50, NVIDIA L4, [GPU is lost], [GPU is lost], [GPU is lost], 8.9, [N/A]"
 NO_COMMUNICATION = (
     "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. "
     "Make sure that the latest NVIDIA driver is installed and running.\n"

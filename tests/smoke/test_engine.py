@@ -18,6 +18,7 @@ from tests.smoke.simulator import SimulatedEngine
 
 SHARED, OWN = layouts.layer({"shared": b"s"}), layouts.layer({"own": b"o"})
 SECOND = Device("1", "GPU-2", "NVIDIA L4", "580.65.06", (8, 9), 23034 << 20, None)
+INSTANCE = Device("0:1", "MIG-b", "NVIDIA A100-SXM4-40GB MIG 3g.20gb", "580.65.06", (8, 0), 20 << 30, None)
 
 
 def fit(simulated: SimulatedEngine) -> Engine:
@@ -45,13 +46,51 @@ def test_nvidia_runtime_is_asked_for_one_gpu() -> None:
         (["nvidia.com/gpu=all", "nvidia.com/gpu=1", "nvidia.com/gpu=0"], None, "nvidia.com/gpu=0"),
         (["nvidia.com/gpu=all", "nvidia.com/gpu=1", "nvidia.com/gpu=0"], SECOND, "nvidia.com/gpu=1"),
         (["nvidia.com/gpu=all", "nvidia.com/gpu=GPU-1", "nvidia.com/gpu=GPU-2"], SECOND, "nvidia.com/gpu=GPU-2"),
-        (["nvidia.com/gpu=all"], SECOND, "nvidia.com/gpu=all"),
+        (["nvidia.com/gpu=all", "nvidia.com/gpu=gpu0", "nvidia.com/gpu=gpu1"], SECOND, "nvidia.com/gpu=gpu1"),
         (["nvidia.com/gpu=GPU-1", "nvidia.com/gpu=GPU-2"], None, "nvidia.com/gpu=GPU-1"),
+        (["nvidia.com/gpu=MIG-a", "nvidia.com/gpu=MIG-b", "nvidia.com/gpu=all"], INSTANCE, "nvidia.com/gpu=MIG-b"),
+        (["nvidia.com/gpu=0:0", "nvidia.com/gpu=0:1", "nvidia.com/gpu=all"], INSTANCE, "nvidia.com/gpu=0:1"),
+        (["nvidia.com/gpu=mig0:0", "nvidia.com/gpu=mig0:1"], INSTANCE, "nvidia.com/gpu=mig0:1"),
     ],
 )
 def test_cdi_device_is_named(ids: list[str], device: Device | None, chosen: str) -> None:
-    request = engine.gpu_request({"DiscoveredDevices": [{"Source": "cdi", "ID": name} for name in ids]}, device)
+    request = engine.gpu_request(cdi(*ids), device)
     assert (request["Driver"], request["DeviceIDs"]) == ("cdi", [chosen])
+
+
+@pytest.mark.parametrize(
+    ("ids", "chosen"),
+    [
+        (["nvidia.com/gpu=all"], "nvidia.com/gpu=all"),
+        (["nvidia.com/gpu=all", "nvidia.com/gpu=that"], "nvidia.com/gpu=that"),
+    ],
+)
+def test_the_only_cdi_device_of_a_machine_with_one_gpu_needs_no_name(ids: list[str], chosen: str) -> None:
+    assert engine.gpu_request(cdi(*ids), SECOND, only=True)["DeviceIDs"] == [chosen]
+
+
+@pytest.mark.parametrize(
+    ("ids", "only"),
+    [
+        (["nvidia.com/gpu=MIG-a", "nvidia.com/gpu=MIG-c", "nvidia.com/gpu=all"], False),
+        (["nvidia.com/gpu=MIG-a", "nvidia.com/gpu=MIG-c", "nvidia.com/gpu=all"], True),
+        (["nvidia.com/gpu=all"], False),
+        (["nvidia.com/gpu=0"], False),
+    ],
+    ids=["others", "more than the driver knows", "all", "its whole GPU"],
+)
+def test_another_cdi_device_than_was_checked_is_never_handed_out(ids: list[str], only: bool) -> None:
+    with pytest.raises(MissingEnvironmentError) as caught:
+        engine.gpu_request(cdi(*ids), INSTANCE, only=only)
+    assert caught.value.line() == (
+        "none of the engine's CDI devices is GPU 0:1, NVIDIA A100-SXM4-40GB MIG 3g.20gb, MIG-b "
+        f"(`docker info` has {', '.join(ids)}): "
+        "write their specification anew with `nvidia-ctk cdi generate`, or run `invoke smoke` without --gpu"
+    )
+
+
+def cdi(*ids: str) -> dict[str, Any]:
+    return {"DiscoveredDevices": [{"Source": "cdi", "ID": name} for name in ids]}
 
 
 def test_gpu_is_missed_before_anything_is_read_or_removed(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:

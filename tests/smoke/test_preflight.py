@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from docker.types import DeviceRequest
 
 from common import host as engine_host
 from common import paths
-from common.errors import BuildError, ExitCode, LockError, MissingEnvironmentError, UsageError
+from common.errors import BuildError, ExitCode, MissingEnvironmentError, UsageError
 from images import receipt as built
 from images import spec
-from images.receipt import BuildReceipt
+from images.receipt import BuildReceipt, BuiltImage
 from smoke import gpus, host, ladder, receipt
 from smoke.engine import Engine
 from smoke.gpus import Device
@@ -44,7 +46,16 @@ def engine(locks: Path, monkeypatch: pytest.MonkeyPatch) -> SimulatedEngine:
 
 def build(*roles: str) -> BuildReceipt:
     layout = built.layout()
-    made = BuildReceipt("abc", tuple(layouts.add(layout, role, [layouts.layer({role: b"x"})]) for role in roles))
+    images = []
+    for role in roles:
+        image = layouts.add(layout, role, [layouts.layer({role: b"x"})])
+        gpu = set_locks.ASKED.get(role)
+        images.append(replace(image, driver=gpu.driver, compute=gpu.compute) if gpu else image)
+    return kept(*images)
+
+
+def kept(*images: BuiltImage) -> BuildReceipt:
+    made = BuildReceipt("abc", images)
     built.write(made)
     return made
 
@@ -58,6 +69,25 @@ def refused() -> str:
     assert caught.value.exit_code == ExitCode.ENVIRONMENT
     assert receipt.path().read_text() == "an earlier run's"
     return caught.value.line()
+
+
+def chosen(monkeypatch: pytest.MonkeyPatch) -> DeviceRequest | None:
+    """What the run asks the engine for; it ends there."""
+    requests = []
+
+    def climb(fit: Engine, *_: object) -> None:
+        requests.append(fit.gpu)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ladder, "_climb", climb)
+    with pytest.raises(KeyboardInterrupt):
+        ladder.run_smoke(gpu=True)
+    (request,) = requests
+    return request
+
+
+def by_number(number: str) -> dict[str, object]:
+    return {"Driver": "", "Count": 0, "DeviceIDs": [number], "Capabilities": [["gpu"]], "Options": {}}
 
 
 def test_without_a_driver_it_says_so_at_once_and_what_each_pair_needs(engine: SimulatedEngine, machine: Machine) -> None:
@@ -114,26 +144,39 @@ def test_a_driver_that_does_not_answer(engine: SimulatedEngine, machine: Machine
         (
             PLAIN,
             nvidia.OLDER_DRIVER,
-            "driver 550.54.15 is older than 580, which train.lock asks for (NVIDIA H100 80GB HBM3): "
+            "driver 550.54.15 is older than 580, which test-train asks for (NVIDIA H100 80GB HBM3): "
             "update the driver, or build train-cu128 and api-cu128",
         ),
         (
             PLAIN,
             nvidia.V100,
-            "Tesla V100-SXM2-32GB has compute capability 7.0, train.lock holds code for 7.5+, 8.x, 9.x, 10.x, 12.x alone "
-            "(Tesla V100-SXM2-32GB): use another GPU, or build train-cu128 and api-cu128",
+            "Tesla V100-SXM2-32GB has compute capability 7.0, smoke computes in bfloat16, which begins with compute capability "
+            "8.0 (Tesla V100-SXM2-32GB): use another GPU, or run `invoke smoke` without --gpu",
+        ),
+        (
+            PLAIN,
+            nvidia.T4,
+            "Tesla T4 has compute capability 7.5, smoke computes in bfloat16, which begins with compute capability 8.0 "
+            "(Tesla T4): use another GPU, or run `invoke smoke` without --gpu",
+        ),
+        # A newer driver would not help it.
+        (
+            PLAIN,
+            nvidia.T4.replace("580.65.06", "550.54.15"),
+            "Tesla T4 has compute capability 7.5, smoke computes in bfloat16, which begins with compute capability 8.0 "
+            "(Tesla T4): use another GPU, or run `invoke smoke` without --gpu",
         ),
         (
             CU128,
-            nvidia.V100.replace("580.65.06", "515.105.01"),
-            "driver 515.105.01 is older than 525, which train-cu128.lock asks for (Tesla V100-SXM2-32GB): "
+            nvidia.A100.replace("580.65.06", "515.105.01"),
+            "driver 515.105.01 is older than 525, which test-train-cu128 asks for (NVIDIA A100-SXM4-80GB): "
             "update the driver, or run `invoke smoke` without --gpu",
         ),
         # No promise is made for a GPU that is younger than the images.
         (
             PLAIN,
             nvidia.H100.replace("9.0", "13.0"),
-            "NVIDIA H100 80GB HBM3 has compute capability 13.0, train.lock holds code for 7.5+, 8.x, 9.x, 10.x, 12.x alone "
+            "NVIDIA H100 80GB HBM3 has compute capability 13.0, test-train holds code for 7.5+, 8.x, 9.x, 10.x, 12.x alone "
             "(NVIDIA H100 80GB HBM3): use another GPU, or run `invoke smoke` without --gpu",
         ),
         (
@@ -146,11 +189,11 @@ def test_a_driver_that_does_not_answer(engine: SimulatedEngine, machine: Machine
         (
             PLAIN,
             nvidia.L4.replace("23034, 22560", "2000, 1990"),
-            "NVIDIA L4 has 2.09 GB of 2.10 GB free, smoke needs 2.15 GB (NVIDIA L4): "
-            "end what uses it, which `nvidia-smi` names, or run `invoke smoke` without --gpu",
+            "NVIDIA L4 has 2.10 GB of memory, smoke needs 2.15 GB (NVIDIA L4): "
+            "use another GPU, or run `invoke smoke` without --gpu",
         ),
     ],
-    ids=["driver", "older GPU", "driver too old for any", "younger GPU", "busy", "small"],
+    ids=["driver", "Volta", "Turing", "Turing, older driver", "driver too old for any", "younger GPU", "busy", "small"],
 )
 def test_a_gpu_that_cannot_run_them(
     engine: SimulatedEngine, machine: Machine, roles: tuple[str, str], answer: str, line: str
@@ -164,7 +207,7 @@ def test_a_gpu_that_cannot_run_them(
 def test_a_driver_so_old_that_it_does_not_know_the_question(engine: SimulatedEngine, machine: Machine) -> None:
     build(*CU128)
     machine.answers(nvidia.OLD_DRIVER, old=True)
-    assert refused().startswith("driver 470.57.02 is older than 525, which train-cu128.lock asks for")
+    assert refused().startswith("driver 470.57.02 is older than 525, which test-train-cu128 asks for")
 
 
 def test_of_several_gpus_each_is_told(engine: SimulatedEngine, machine: Machine) -> None:
@@ -197,12 +240,28 @@ def test_an_engine_without_room_for_both(engine: SimulatedEngine, machine: Machi
     assert not engine.images.received
 
 
-def test_a_lock_that_cannot_be_read_is_no_gpu_problem(engine: SimulatedEngine, machine: Machine, locks: Path) -> None:
+def test_what_is_asked_is_the_digests_whatever_the_lock_of_the_set_has_come_to(
+    engine: SimulatedEngine, machine: Machine, locks: Path
+) -> None:
     build(*PLAIN)
-    machine.answers(nvidia.H100)
-    (locks / "train.lock").unlink()
-    with pytest.raises(LockError, match="train is not locked"):
-        ladder.run_smoke(gpu=True)
+    machine.answers(nvidia.OLDER_DRIVER)
+    set_locks.write(train=set_locks.CU128, api=set_locks.CU128)
+    # What would be built now runs here, what was built does not.
+    assert refused() == (
+        "driver 550.54.15 is older than 580, which test-train asks for (NVIDIA H100 80GB HBM3): "
+        "update the driver, or build train and api"
+    )
+    for file in locks.iterdir():
+        file.unlink()
+    assert refused().startswith("driver 550.54.15 is older than 580, which test-train asks for")
+
+
+def test_images_that_do_not_say_what_they_ask_for_are_left_to_the_ladder(
+    engine: SimulatedEngine, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept(*(replace(image, driver=0, compute=()) for image in build(*PLAIN).images))
+    machine.answers(nvidia.OLDER_DRIVER)
+    assert chosen(monkeypatch) == by_number("0")
 
 
 @pytest.mark.parametrize(
@@ -214,8 +273,9 @@ def test_a_lock_that_cannot_be_read_is_no_gpu_problem(engine: SimulatedEngine, m
         # The first instance has 20 of 40 GB.
         ([nvidia.MIG], nvidia.MIG_LIST, "0:0"),
         ([nvidia.H100.replace("9.0", "[N/A]")], "", "0"),
+        ([nvidia.H100.replace("580.65.06", "[N/A]")], "", "0"),
     ],
-    ids=["one", "the second of two", "shared memory", "MIG", "nothing told"],
+    ids=["one", "the second of two", "shared memory", "MIG", "capability not told", "driver not told"],
 )
 def test_the_first_gpu_that_fits_is_asked_for(
     engine: SimulatedEngine,
@@ -227,16 +287,55 @@ def test_the_first_gpu_that_fits_is_asked_for(
 ) -> None:
     build(*PLAIN)
     machine.answers(*answers, listed=listed)
-    requests = []
+    assert chosen(monkeypatch) == by_number(asked)
 
-    def climb(fit: Engine, *_: object) -> None:
-        requests.append(fit.gpu)
-        raise KeyboardInterrupt
 
-    monkeypatch.setattr(ladder, "_climb", climb)
-    with pytest.raises(KeyboardInterrupt):
-        ladder.run_smoke(gpu=True)
-    assert requests == [{"Driver": "", "Count": 0, "DeviceIDs": [asked], "Capabilities": [["gpu"]], "Options": {}}]
+@pytest.mark.parametrize("code", [0, 15])
+@pytest.mark.parametrize("lost", [nvidia.LOST, nvidia.LOST_LATER], ids=["without a line", "with a line"])
+def test_a_lost_gpu_leaves_the_sound_ones(
+    engine: SimulatedEngine, machine: Machine, monkeypatch: pytest.MonkeyPatch, lost: str, code: int
+) -> None:
+    build(*PLAIN)
+    machine.answers(lost, nvidia.L4, code=code)
+    assert [device.id for device in gpus.devices()] == ["1"]
+    assert chosen(monkeypatch) == by_number("1")
+
+
+@pytest.mark.parametrize("lost", [nvidia.LOST, nvidia.LOST_LATER], ids=["without a line", "with a line"])
+def test_where_every_gpu_is_lost_the_driver_is_quoted(engine: SimulatedEngine, machine: Machine, lost: str) -> None:
+    build(*PLAIN)
+    machine.answers(lost, code=15)
+    line = refused()
+    assert line.startswith("NVIDIA's driver shows no GPU (")
+    assert "GPU is lost" in line
+
+
+def test_an_instance_is_asked_for_by_its_own_uuid_where_the_engine_knows_it_so(
+    machine: Machine, locks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = "MIG-0c757cd7-e942-5726-a0b8-0e8fb7067135"
+    first = "MIG-c6d4f1ef-42e4-5de3-91c7-45d71c87eb3f"
+    known = [{"Source": "cdi", "ID": f"nvidia.com/gpu={one}"} for one in (second, first, "all")]
+    monkeypatch.setattr(engine_host, "engine", lambda: SimulatedEngine(DiscoveredDevices=known))
+    build(*PLAIN)
+    machine.answers(nvidia.MIG, listed=nvidia.MIG_LIST)
+    assert chosen(monkeypatch) == {
+        "Driver": "cdi",
+        "Count": 0,
+        "DeviceIDs": [f"nvidia.com/gpu={first}"],
+        "Capabilities": [],
+        "Options": {},
+    }
+
+
+def test_an_instance_that_the_engine_does_not_know_is_refused(
+    machine: Machine, locks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = [{"Source": "cdi", "ID": f"nvidia.com/gpu={one}"} for one in ("MIG-of-yesterday", "all")]
+    monkeypatch.setattr(engine_host, "engine", lambda: SimulatedEngine(DiscoveredDevices=known))
+    build(*PLAIN)
+    machine.answers(nvidia.MIG, listed=nvidia.MIG_LIST)
+    assert refused().startswith("none of the engine's CDI devices is GPU 0:0, NVIDIA A100-SXM4-40GB MIG 3g.20gb, MIG-c6d4f1ef")
 
 
 def test_the_pair_that_was_built_is_the_one_that_runs(engine: SimulatedEngine, machine: Machine) -> None:
@@ -251,8 +350,12 @@ def test_the_pair_that_was_built_is_the_one_that_runs(engine: SimulatedEngine, m
 
 
 def test_instances_are_told_apart_by_their_gpu() -> None:
-    assert gpus.instances(nvidia.MIG_LIST, "0") == (("0", "3g.20gb", 20 << 30), ("1", "1g.5gb+me", 5 << 30))
-    assert gpus.instances(nvidia.MIG_LIST, "1") == (("0", "7g.40gb", 40 << 30),)
+    assert gpus.instances(nvidia.MIG_LIST, "0") == (
+        ("0", "3g.20gb", 20 << 30, "MIG-c6d4f1ef-42e4-5de3-91c7-45d71c87eb3f"),
+        ("1", "1g.5gb+me", 5 << 30, "MIG-0c757cd7-e942-5726-a0b8-0e8fb7067135"),
+    )
+    assert gpus.instances(nvidia.MIG_LIST, "1") == (("0", "7g.40gb", 40 << 30, "MIG-1d5c3bb0-7f2e-5d1a-8b7c-9e0f1a2b3c4d"),)
+    assert gpus.instances("GPU 0: x\n  MIG 7g.40gb     Device  0:\n", "0") == (("0", "7g.40gb", 40 << 30, ""),)
     assert gpus.instances(nvidia.MIG_LIST, "2") == ()
 
 
@@ -282,10 +385,10 @@ def test_families_are_read_from_the_folders() -> None:
         spec.pair("cu999")
 
 
-def test_needs_are_the_locks_and_none_where_no_gpu_is_asked_for(locks: Path) -> None:
+def test_needs_of_what_is_not_built_are_the_locks_and_none_where_no_gpu_is_asked_for(locks: Path) -> None:
     needs = spec.gpu_needs("api")
     assert needs is not None
-    assert (needs.lock, needs.driver, needs.compute) == ("api.lock", 580, ((7, 5), (8, 0), (9, 0), (10, 0), (12, 0)))
+    assert (needs.image, needs.driver, needs.compute) == ("llama-factory-api", 580, ((7, 5), (8, 0), (9, 0), (10, 0), (12, 0)))
     runs = {(major, minor) for major in range(14) for minor in range(10) if needs.runs_on((major, minor))}
     assert runs & {(7, 0), (7, 5), (8, 9), (9, 0), (10, 3), (11, 0), (12, 1), (13, 0)} == {
         (7, 5),

@@ -121,9 +121,9 @@ EDITS = {
     "pattern_no_string": ('"AGPL-*"', "1", "forbidden must be a list of strings"),
     "no_reason": ('cuda-toolkit = "names', 'other = " "\ncuda-toolkit = "names', "allowed_for.other gives no reason"),
     "reason_no_string": ('cuda-toolkit = "names', 'other = true\ncuda-toolkit = "names', "allowed_for.other gives no reason"),
-    "days_negative": ("days = 7", "days = -1", "days must be a number of days, not -1"),
-    "days_a_boolean": ("days = 7", "days = true", "days must be a number of days, not True"),
-    "days_a_word": ("days = 7", 'days = "7"', "days must be a number of days, not '7'"),
+    "days_negative": ("days = 7", "days = -1", "days must be a number of days from 0 to 3650, not -1"),
+    "days_a_boolean": ("days = 7", "days = true", "days must be a number of days from 0 to 3650, not True"),
+    "days_a_word": ("days = 7", 'days = "7"', "days must be a number of days from 0 to 3650, not '7'"),
     "days_missing": ("days = 7", "", "[cooldown] lacks or does not know 'days'"),
     "cooldown_no_table": ("[cooldown]\n", "[[cooldown]]\n", "cooldown must be a table"),
 }

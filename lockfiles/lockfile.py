@@ -151,7 +151,7 @@ class _Document:
         line = f":{self.lines[package][0]}" if package in self.lines else ""
         return paths.shown(self.file) + line
 
-    def refused(self, package: str, what: str, fix: str = _RELOCK) -> LockError:
+    def refused(self, package: str, what: str, fix: str = _RESTORE) -> LockError:
         return LockError(what, where=self.where(package), fix=fix)
 
     def keys(self, name: str, needed: set[str], known: set[str]) -> None:
@@ -248,17 +248,17 @@ def _read(name: str, table: str, needed: set[str], optional: set[str]) -> _Docum
         raise LockError(f"lock format {head.get('format')!r}, this Pinwheel reads {FORMAT}", where=where, fix=_RELOCK)
     entries = head.pop(table, None)
     if not isinstance(entries, dict) or not entries or not all(isinstance(e, dict) for e in entries.values()):
-        raise LockError(f"no [{table}]", where=where, fix=_RELOCK)
+        raise LockError(f"no [{table}]", where=where, fix=_RESTORE)
     doc = _Document(file, head, entries, lines)
     for package, entry in entries.items():
         if entry.get("check") != _check(package, entry):
-            raise doc.refused(package, f"{package}: edited by hand: its check does not fit", fix=_RESTORE)
+            raise doc.refused(package, f"{package}: edited by hand: its check does not fit")
     wrong = ({"format", "checksum"} | needed) ^ (set(head) - optional)
     if wrong:
         raise LockError(f"missing or unknown {', '.join(sorted(wrong))} in the head", where=where, fix=_RESTORE)
     for before, after in zip(list(entries), list(entries)[1:], strict=False):
         if before > after:
-            raise doc.refused(after, f"{after} stands after {before}: [{table}] is not sorted", fix=_RESTORE)
+            raise doc.refused(after, f"{after} stands after {before}: [{table}] is not sorted")
     try:
         datetime.date.fromisoformat(head["date"])
     except (ValueError, TypeError):

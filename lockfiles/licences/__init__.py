@@ -10,14 +10,14 @@ import lzma
 import posixpath
 import re
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from debian.arfile import ArError
 from debian.debfile import DebError, DebFile
-from packaging.metadata import parse_email
+from packaging.metadata import RawMetadata, parse_email
 
 from common.errors import LockError
 from lockfiles.licences import debian_copyright, spdx
@@ -86,6 +86,9 @@ _FILLER = re.compile(r"\b(?:licen[cs]e[ds]?|version|the|under)\b|\bv(?=\d)|[^a-z
 # A name is not longer; a License field that is holds the text itself.
 _NAME = 100
 
+# What one must not overlook because another line of the metadata says something milder.
+_FAR_REACHING = ("AGPL-", "GPL-", "SSPL-", "BUSL-", "CC-BY-NC-")
+
 # A licence file of the package itself, not of what it bundles.
 _MAIN = re.compile(
     r"(?:licenses/)?(?:LICENSES/[^/]+|(?:[^/]*[-_.])?(?:LICEN[CS]ES?|COPYING|EULA)(?:[-_.][^/]*)?)", re.IGNORECASE
@@ -106,11 +109,16 @@ def of_metadata(metadata: str, texts: Mapping[str, str] | None = None) -> str:
     """
     raw, _ = parse_email(metadata)
     by_text = _of_texts(texts or {})
+    classifiers = [c.rpartition(" :: ")[2] for c in raw.get("classifiers", []) if c.startswith("License :: ")]
+    chosen = _chosen(raw, classifiers, by_text)
+    return _with_contradictions(chosen, [by_text or "", *(_CLASSIFIERS.get(name, "") for name in classifiers)])
+
+
+def _chosen(raw: RawMetadata, classifiers: list[str], by_text: str | None) -> str:
     declared = spdx.canonical(raw.get("license_expression", ""))
     if declared:
         return _refined(declared, by_text)
     field = raw.get("license", "").strip()
-    classifiers = [c.rpartition(" :: ")[2] for c in raw.get("classifiers", []) if c.startswith("License :: ")]
     named = _of_name(field)
     if named is not None and spdx.canonical(field):
         return _refined(named, by_text)
@@ -122,6 +130,16 @@ def of_metadata(metadata: str, texts: Mapping[str, str] | None = None) -> str:
     if by_field:
         return _refined(by_field, by_text)
     return by_text or _of_family(field, classifiers)
+
+
+def _with_contradictions(chosen: str, others: Iterable[str]) -> str:
+    """The licence that was chosen, and each far-reaching one that another source states and it does not mention.
+
+    A GPL text beside an LGPL is none: version 3 of that is written on top of it.
+    """
+    stated = [leg for other in others for leg in other.split(" AND ") if leg.startswith(_FAR_REACHING)]
+    more = [leg for leg in stated if re.sub(r"-(only|or-later).*", "", leg) not in chosen]
+    return spdx.join([chosen, *more]) if more and "LGPL" not in chosen else chosen
 
 
 def _of_name(field: str) -> str | None:

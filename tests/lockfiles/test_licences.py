@@ -386,3 +386,31 @@ def test_the_table_is_printed_with_what_each_lock_weighs(
     assert ["base", "2", "6", "B", "0", "B", "1"] in said
     assert ["small", "2", "20", "B", "10", "B", "0"] in said
     assert outcome == "4 packages under 4 licences; 1 non-free, 10 B"
+
+
+AGPL_TEXT = "GNU AFFERO GENERAL PUBLIC LICENSE\nVersion 3, 19 November 2007\n\nEveryone is permitted to copy"
+GPL_TEXT = "GNU GENERAL PUBLIC LICENSE\nVersion 3, 29 June 2007\n\nEveryone is permitted to copy"
+
+
+@pytest.mark.parametrize(
+    ("lines", "texts", "expected"),
+    [
+        (("License: MIT", "Classifier: License :: OSI Approved :: GNU Affero General Public License v3"), {}, "AGPL-3.0"),
+        (("Classifier: License :: OSI Approved :: MIT License",), {"LICENSE": AGPL_TEXT}, "AGPL-3.0"),
+        (("License-Expression: MIT",), {"licenses/COPYING": GPL_TEXT}, "GPL-3.0"),
+    ],
+    ids=["field_against_classifier", "classifier_against_text", "expression_against_text"],
+)
+def test_a_far_reaching_licence_is_not_hidden_behind_a_milder_word(
+    lines: tuple[str, ...], texts: dict[str, str], expected: str
+) -> None:
+    found = licences.of_metadata("\n".join(["Metadata-Version: 2.4", "Name: x", "Version: 1", *lines, ""]), texts)
+    assert " AND " in found
+    assert expected in found
+    assert "MIT" in found
+
+
+@pytest.mark.parametrize("declared", ["LGPL-3.0-or-later", "MIT OR GPL-3.0-or-later", "GPL-3.0-only"])
+def test_a_text_that_the_declared_licence_accounts_for_adds_nothing(declared: str) -> None:
+    said = f"Metadata-Version: 2.4\nName: x\nVersion: 1\nLicense-Expression: {declared}\n"
+    assert licences.of_metadata(said, {"LICENSE": GPL_TEXT}) == declared

@@ -214,6 +214,7 @@ def test_no_code_of_a_source_runs_while_resolving(index: Index, locks: Path, tmp
     """uv would build the newer version on this machine, to ask what it needs."""
     ran = tmp_path / "ran"
     index.add_sdist("src", "1.0")
+    index._uploaded |= {"src-1.0.tar.gz": OLD, "src-1.1.tar.gz": OLD}
     index.files["files/src-1.1.tar.gz"] = _source("src", "1.1", f"open({str(ran)!r}, 'w')")
     (locks / "small.in").write_text('requires = ["one", "src>=1.1"]\n[sdists.src]\nversion = "1.0"\nrequires = []\n')
     with pytest.raises(LockError, match="small.in does not resolve"):
@@ -225,7 +226,9 @@ def _source(name: str, version: str, code: str) -> bytes:
     held = io.BytesIO()
     with tarfile.open(fileobj=held, mode="w:gz") as archive:
         for file, text in (
-            ("setup.py", f"{code}\nfrom setuptools import setup\nsetup(name={name!r}, version={version!r})\n"),
+            # A backend of its own: nothing has to be fetched to run it.
+            ("pyproject.toml", '[build-system]\nrequires = []\nbuild-backend = "own"\nbackend-path = ["."]\n'),
+            ("own.py", f"{code}\n"),
             ("PKG-INFO", f"Metadata-Version: 1.0\nName: {name}\nVersion: {version}\n"),
         ):
             entry = tarfile.TarInfo(f"{name}-{version}/{file}")

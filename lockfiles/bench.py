@@ -19,7 +19,7 @@ from common import console, paths
 from common.errors import MissingEnvironmentError
 from common.files import write_whole
 from common.run import run
-from lockfiles import changes, fetching, index, inputs, lock, lockfile, store, wheels
+from lockfiles import changes, fetching, index, inputs, lock, lockfile, metadata, store, wheels
 from lockfiles.model import Artifact
 
 _ROUNDS = 3
@@ -80,6 +80,9 @@ def _relock() -> Comparison:
     keeping = lock.Keeping("", 0, changes.read())
 
     def ours() -> None:
+        # As a program that was just started.
+        metadata.requires.cache_clear()
+        lock.licence.cache_clear()
         for one in wanted:
             lock.resolve_set(one, base, keeping, locks.get(one.agrees))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -40,17 +41,24 @@ def url() -> str:
     for variable in ("UV_DEFAULT_INDEX", "UV_INDEX_URL"):
         if value := os.environ.get(variable):
             return value
+    # What decides where pip looks; with the same, it would say the same again.
+    setting = tuple(sorted(item for item in os.environ.items() if item[0].startswith(("PIP_", "HOME", "XDG_", "VIRTUAL_ENV"))))
+    for line in _pip_says(setting).splitlines():
+        key, _, value = line.partition("=")
+        if key in {":env:.index-url", "global.index-url", "user.index-url", "site.index-url"}:
+            return value.strip("'\"")
+    return pypi_simple.PYPI_SIMPLE_ENDPOINT
+
+
+@lru_cache(maxsize=8)
+def _pip_says(_: tuple[tuple[str, str], ...]) -> str:
     said = run(
         [sys.executable, "-m", "pip", "config", "list"],
         error=MissingEnvironmentError,
         what="reading your pip configuration",
         fix="mend it; `pip config debug` shows its files",
     )
-    for line in said.stdout.splitlines():
-        key, _, value = line.partition("=")
-        if key in {":env:.index-url", "global.index-url", "user.index-url", "site.index-url"}:
-            return value.strip("'\"")
-    return pypi_simple.PYPI_SIMPLE_ENDPOINT
+    return said.stdout
 
 
 class _OfflineAdapter(HTTPAdapter):

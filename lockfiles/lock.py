@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import TypeVar
 
 from packaging.requirements import Requirement
@@ -214,11 +214,17 @@ def resolve_set(wanted: SetInput, base: BaseLock, keeping: Keeping, leader: SetL
     overrides = metadata.Overrides(wanted.overrides, python)
     needs = metadata.needs(map(Requirement, wanted.requires), by_name, python, overrides)
     described = [
-        replace(wheel, needs=needs[wheel.name], licence=licences.of_metadata(said.text, said.licences))
+        replace(wheel, needs=needs[wheel.name], licence=licence(said.text, tuple(said.licences.items())))
         for wheel in lock.wheels
         for said in (by_name[wheel.name],)
     ]
     return replace(lock, wheels=tuple(described), gpu=asked)
+
+
+@lru_cache(maxsize=4096)
+def licence(text: str, texts: tuple[tuple[str, str], ...]) -> str:
+    """The licence of a wheel; kept, because the sets share most of their wheels."""
+    return licences.of_metadata(text, dict(texts))
 
 
 def _agree(wanted: SetInput, lock: SetLock, leader: SetLock) -> None:

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.parser import HeaderParser
+from functools import lru_cache
 from pathlib import Path
 
 import requests
@@ -47,11 +48,21 @@ class Metadata:
         Raises:
             LockError: one is no requirement (PEP 508).
         """
-        headers = HeaderParser().parsestr(self.text)
-        try:
-            return tuple(Requirement(line) for line in headers.get_all("Requires-Dist") or [])
-        except InvalidRequirement as problem:
-            raise LockError(f"{headers['Name']} {headers['Version']} states no valid requirement: {problem}") from None
+        return requires(self.text)
+
+
+@lru_cache(maxsize=4096)
+def requires(text: str) -> tuple[Requirement, ...]:
+    """The Requires-Dist of a METADATA file; kept, because the sets share most of their wheels.
+
+    Raises:
+        LockError: one is no requirement (PEP 508).
+    """
+    headers = HeaderParser().parsestr(text)
+    try:
+        return tuple(Requirement(line) for line in headers.get_all("Requires-Dist") or [])
+    except InvalidRequirement as problem:
+        raise LockError(f"{headers['Name']} {headers['Version']} states no valid requirement: {problem}") from None
 
 
 def read_all(wanted: Iterable[Artifact], locate: _Locate, http: requests.Session) -> dict[str, Metadata]:

@@ -1,6 +1,6 @@
 """Base models as inputs: pinned by commit and content, fetched into the store, laid out for a loader.
 
-`models.in` says which (models_in.py), `models.lock` by which bytes (models_lock.py), the user's hub has them (hub.py).
+`models.in` says which (inputs.py), `models.lock` by which bytes (lockfile.py), the user's hub has them (hub.py).
 """
 
 from __future__ import annotations

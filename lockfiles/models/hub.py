@@ -2,7 +2,7 @@
 
 Two requests, as huggingface_hub makes them: `/api/models/<repo>/revision/<revision>?blobs=true` lists the files (a proxy that
 drops the question's `blobs=true` is asked for `/tree/<commit>` instead), `/<repo>/resolve/<commit>/<path>` gives one; a big
-one, kept in Git LFS, by a redirect to another host. Which hub, and with which token, is hub_account.py's.
+one, kept in Git LFS, by a redirect to another host. Which hub, and with which token, is account.py's.
 """
 
 from __future__ import annotations

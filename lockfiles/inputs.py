@@ -76,8 +76,15 @@ class SetInput:
 
 
 def set_names() -> tuple[str, ...]:
-    """The Python sets there are, sorted."""
-    return tuple(sorted(file.stem for file in paths.LOCKFILES.glob("*.in") if file.stem not in ("base", "models")))
+    """The Python sets there are, sorted.
+
+    Raises:
+        UsageError: there is none.
+    """
+    names = tuple(sorted(file.stem for file in paths.LOCKFILES.glob("*.in") if file.stem not in ("base", "models")))
+    if not names:
+        raise UsageError("there is no set", where=paths.shown(paths.LOCKFILES), fix="write one, such as train.in")
+    return names
 
 
 def chosen(name: str) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 TOML. First the head: `format` (2), `inputs` (digest of the `.in` file's meaning), `date` (UTC day on which the content last
 changed), for a set `python` and `glibc` (what the wheels were chosen for, from the base lock) and, where it holds torch,
-`cuda`, `driver` and `compute` (what it asks of a GPU), and `checksum` (over the head but its date, and the packages' names).
+`cuda`, `driver` and `compute` (what it asks of a GPU), and `checksum` (over the head and the packages' names).
 Then one table with one line per package, sorted by name; each ends in `check`, over that line alone.
 
 So a bump changes that package's line, two branches that bump two packages merge, and an edit by hand is refused with its line.
@@ -188,8 +188,7 @@ def _digest(body: object) -> str:
 
 
 def _checksum(head: dict[str, Any], names: list[str]) -> str:
-    # Not over the date: two relocks of two days then merge, whichever day stays.
-    return "sha256:" + _digest([{key: value for key, value in head.items() if key not in ("checksum", "date")}, names])
+    return "sha256:" + _digest([{key: value for key, value in head.items() if key != "checksum"}, names])
 
 
 def _check(name: str, entry: dict[str, Any]) -> str:

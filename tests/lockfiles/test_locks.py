@@ -102,6 +102,7 @@ EDITS = {
         "small.lock:10",
     ),
     "line_removed": ("small.lock", '"one" = .*\n', "", "the head, or which packages there are", "small.lock:7"),
+    "date_edited": ("small.lock", "2026-01-02", "2026-01-03", "the head, or which packages there are", "small.lock:7"),
     "date_unquoted": ("small.lock", '"2026-01-02"', "2026-01-02", "not a day", "small.lock"),
     "glibc_edited": ("small.lock", '"2.36"', '"2.39"', "the head, or which packages there are", "small.lock:7"),
     "head_line_added": ("small.lock", "format = 2", "format = 2\nindex = 1", "missing or unknown index", "small.lock"),
@@ -275,9 +276,9 @@ def test_two_branches_that_bump_two_packages_merge(locks: Path) -> None:
         sides.append(file.read_text().splitlines())
         file.write_text("\n".join(base) + "\n")
     changed = [[i for i, line in enumerate(side) if line != base[i]] for side in sides]
-    # The package's line, and the date: there they conflict, and either will do.
-    assert changed == [[3, 9], [3, 10]]
-    merged = [sides[1][i] if i in changed[1] else line for i, line in enumerate(sides[0])]
+    # The package's line, and the head's date and checksum: those conflict, and both are taken from one side.
+    assert changed == [[3, 6, 9], [3, 6, 10]]
+    merged = [sides[1][i] if i == 10 else line for i, line in enumerate(sides[0])]
     file.write_text("\n".join(merged) + "\n")
     check.check()
 
@@ -285,6 +286,13 @@ def test_two_branches_that_bump_two_packages_merge(locks: Path) -> None:
 def test_a_missing_lock_says_how_to_get_it(locks: Path) -> None:
     (locks / "small.lock").unlink()
     with pytest.raises(LockError, match=r"small is not locked \(lockfiles/small.lock\): run `invoke lock`"):
+        check.check()
+
+
+def test_a_folder_without_a_set_is_refused(locks: Path) -> None:
+    (locks / "small.in").unlink()
+    (locks / "small.lock").unlink()
+    with pytest.raises(UsageError, match="there is no set .*write one"):
         check.check()
 
 

@@ -188,6 +188,7 @@ def _keys(wheels: list[Wheel]) -> dict[str, str]:
     st.integers(0, 39),
 )
 @settings(deadline=None)
+@pytest.mark.slow
 def test_a_package_that_comes_goes_or_is_bumped_touches_one_layer(names: list[str], index: int) -> None:
     wheels = [wheel(name, plan.BIG + 1 if number % 5 == 0 else 100) for number, name in enumerate(names)]
     before = _keys(wheels)

@@ -16,6 +16,8 @@ from lockfiles import remote
 from lockfiles.remote import NoRangesError, RemoteFile
 from tests.lockfiles.small_index import Index, serving, wheel
 
+pytestmark = pytest.mark.slow
+
 BIG = 3_000_000
 
 

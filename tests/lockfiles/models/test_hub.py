@@ -21,6 +21,8 @@ from lockfiles.models import lockfile as models_lock
 from tests.lockfiles.hub_server import HubServer, blob_id, pointer, serving
 from tests.lockfiles.models.steps import ASKED, CODE, DATA, REPO, SECRET, lock, tree
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_lying_sha256_that_gits_own_id_gives_away_is_refused(server: HubServer) -> None:
     data = DATA["tokenizer.model"]

@@ -19,6 +19,8 @@ from lockfiles.models.lockfile import PinnedFile
 from tests.lockfiles.hub_server import HubServer, tensors_file
 from tests.lockfiles.models.steps import DATA, shards, tree, upgrade
 
+pytestmark = pytest.mark.slow
+
 SMALLER = {"config.json": b"{}", "model.safetensors": tensors_file(a=[1.0])}
 
 

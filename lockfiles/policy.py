@@ -120,7 +120,7 @@ def _forbidden(policy: Policy, licence: str) -> bool:
 def _meaningful(pattern: str) -> None:
     if not _PATTERN.fullmatch(pattern):
         raise _refused(f"not a licence or a pattern: {pattern!r}", "write an SPDX identifier, `*` for any ending")
-    if not pattern.startswith("LicenseRef-") and not any(fnmatchcase(known, pattern) for known in spdx.known_ids()):
+    if not pattern.startswith("LicenseRef-") and not any(fnmatchcase(known, pattern) for known in spdx.licence_ids()):
         raise _refused(f"no SPDX licence is called {pattern}", "see spdx.org/licenses; terms not listed there are LicenseRef-…")
 
 

@@ -95,6 +95,11 @@ def known_ids() -> frozenset[str]:
     return frozenset(_licensing().known_symbols)
 
 
+def licence_ids() -> frozenset[str]:
+    """The identifiers of licences alone."""
+    return frozenset(name for name, symbol in _licensing().known_symbols.items() if not symbol.is_exception)
+
+
 def _holds(tree: _Tree, accept: Callable[[str], bool]) -> bool:
     match tree:
         case AND():

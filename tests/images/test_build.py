@@ -8,39 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import zstandard
 
 from common.errors import BuildError, MissingEnvironmentError
-from common.files import sha256_file
 from images import build, config, layer, receipt, spec
 from images.layout import Layout
 from images.plan import LayerPlan
 from images.receipt import BuildReceipt, BuiltImage
 from images.tarball import LayerWriter
-from lockfiles import debian, lockfile, rootfs
+from lockfiles import lockfile, rootfs
 from lockfiles.model import Gpu, SetLock
 from lockfiles.rootfs import Rootfs
 from tests.images.wheels import make, stored
 
 BASE = lockfile.read_base()
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Rootfs:
-    """The real base's tree with a small tar, so that a build takes a second."""
-    debian.fetch(BASE.debs)
-    real = rootfs.made(BASE)
-    tar = tmp_path_factory.mktemp("base") / "base.tar"
-    with tar.open("wb") as out:
-        writer = LayerWriter(out)
-        for name in ("passwd", "group"):
-            data = (real.tree / "etc" / name).read_bytes()
-            writer.file(f"etc/{name}", len(data), [data])
-        writer.end()
-        writer.close()
-    plain = zstandard.ZstdDecompressor().decompress(tar.read_bytes(), max_output_size=1 << 20)
-    tar.write_bytes(plain)
-    return Rootfs(tar, real.tree, sha256_file(tar))
 
 
 @pytest.fixture

@@ -7,15 +7,12 @@ import random
 from pathlib import Path
 
 import pytest
-import zstandard
 
-from common.files import sha256_file
 from images import build, receipt, spec
 from images.layout import Layout
 from images.plan import BIG
 from images.receipt import BuiltImage
-from images.tarball import LayerWriter
-from lockfiles import debian, lockfile, rootfs, sbom, sdist
+from lockfiles import lockfile, rootfs, sbom, sdist
 from lockfiles.model import SetLock, Wheel
 from lockfiles.rootfs import Rootfs
 from tests.images.inside import Packages, check_complete, of_image
@@ -23,24 +20,6 @@ from tests.images.wheels import make, stored
 
 pytestmark = pytest.mark.host
 BASE = lockfile.read_base()
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Rootfs:
-    """The real base's tree; of its tar only what tells users and packages, so that a build takes a second."""
-    debian.fetch(BASE.debs)
-    real = rootfs.made(BASE)
-    tar = tmp_path_factory.mktemp("base") / "base.tar"
-    with tar.open("wb") as out:
-        writer = LayerWriter(out)
-        for name in ("etc/passwd", "etc/group", "var/lib/dpkg/status"):
-            data = (real.tree / name).read_bytes()
-            writer.file(name, len(data), [data])
-        writer.end()
-        writer.close()
-    # The builder takes a plain tar and compresses it itself.
-    tar.write_bytes(zstandard.ZstdDecompressor().decompress(tar.read_bytes(), max_output_size=1 << 24))
-    return Rootfs(tar, real.tree, sha256_file(tar))
 
 
 @dataclasses.dataclass(frozen=True)

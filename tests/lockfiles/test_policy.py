@@ -114,6 +114,11 @@ EDITS = {
     "key_misspelt": ("forbidden =", "forbiden =", "[licences] lacks or does not know 'forbidden'"),
     "key_missing": ('unknown = "refuse"', "", "[licences] lacks or does not know 'unknown'"),
     "unknown_word": ('unknown = "refuse"', 'unknown = "ignore"', 'unknown must be "allow" or "refuse", not \'ignore\''),
+    "pattern_of_an_exception": (
+        '"AGPL-*"',
+        '"Classpath-exception-2.0"',
+        "no SPDX licence is called Classpath-exception-2.0",
+    ),
     "pattern_misspelt": ('"AGPL-*"', '"APGL-*"', "no SPDX licence is called APGL-*"),
     "pattern_in_lower_case": ('"AGPL-*"', '"agpl-*"', "no SPDX licence is called agpl-*"),
     "pattern_an_expression": ('"AGPL-*"', '"MIT OR AGPL-*"', "not a licence or a pattern: 'MIT OR AGPL-*'"),

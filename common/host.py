@@ -8,15 +8,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import docker
-import docker.errors
 import requests
 
 from common import apt, console, paths
@@ -24,8 +23,14 @@ from common.errors import MissingEnvironmentError
 from common.files import write_whole
 from common.run import run, which
 
+if TYPE_CHECKING:
+    # Slow to load, and most commands need no engine.
+    import docker
+
 INSTALL = "run `invoke engine --install`"
 REGISTRY = "127.0.0.1:5000"
+# Where Debian and Docker put plugins of Docker's client, which run alone as well.
+PLUGINS = "/usr/libexec/docker/cli-plugins:/usr/lib/docker/cli-plugins:/usr/local/lib/docker/cli-plugins"
 # The first engine whose containerd image store loads and keeps OCI layouts by digest, as measured.
 OLDEST_ENGINE = (26, 0)
 _DAEMON_JSON = Path("/etc/docker/daemon.json")
@@ -53,6 +58,7 @@ TOOLS = (
     Tool("unshare", "util-linux", newer=False, need="build: sdists without network"),
     Tool("dockerd", "docker.io", newer=True, need="smoke: the engine"),
     Tool("containerd", "containerd", newer=True, need="smoke: the engine's image store"),
+    Tool("docker-buildx", "docker-buildx", newer=True, need="test, bench: the reference images"),
     Tool("docker-registry", "docker-registry", newer=True, need="push: the embedded registry"),
     Tool("skopeo", "skopeo", newer=False, need="push"),
     Tool("kubectl", "kubectl", newer=True, need="deploy to a cluster"),
@@ -61,7 +67,7 @@ TOOLS = (
 
 def installed(tool: Tool) -> str:
     """The path of the tool, or nothing."""
-    return shutil.which(tool.program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin") or ""
+    return shutil.which(tool.program, path=":".join([os.environ.get("PATH", ""), "/usr/sbin:/sbin", PLUGINS])) or ""
 
 
 def engine() -> docker.DockerClient:
@@ -70,6 +76,9 @@ def engine() -> docker.DockerClient:
     Raises:
         MissingEnvironmentError: none answers, it is too old, or it keeps images in the old store.
     """
+    import docker
+    import docker.errors
+
     try:
         client = docker.from_env(timeout=600)
         version = str(client.version()["Version"])
@@ -177,11 +186,16 @@ def start_registry() -> None:
     home = paths.state() / "registry"
     config = home / "config.yml"
     try:
+        # Fixed, so that an upload goes on where it was when the registry is started again.
+        if not (home / "secret").exists():
+            write_whole(home / "secret", secrets.token_hex(32), 0o600)
+        secret = (home / "secret").read_text()
         write_whole(
             config,
             # Delete is on so that a developer can free the disk; loopback only, so plain HTTP.
             f"version: 0.1\nlog: {{level: warn}}\nstorage:\n  filesystem: {{rootdirectory: {home / 'data'}}}\n"
-            f"  delete: {{enabled: true}}\nhttp: {{addr: '{REGISTRY}'}}\n",
+            f"  delete: {{enabled: true}}\nhttp: {{addr: '{REGISTRY}', secret: '{secret}'}}\n",
+            0o600,
         )
     except PermissionError:
         raise MissingEnvironmentError(
@@ -195,6 +209,9 @@ def start_registry() -> None:
 
 
 def _running_engine() -> bool:
+    import docker
+    import docker.errors
+
     try:
         client = docker.from_env(timeout=20)
         client.ping()

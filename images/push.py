@@ -1,67 +1,46 @@
 """`invoke push`: built images into a registry, each digest read back before it is recorded.
 
-skopeo moves the bytes: it skips blobs the registry has, keeps digests, and takes credentials from Docker's own configuration.
-What it says of success is not believed: a second, separate read of the manifest is hashed here.
+What the registry says of success is not believed: tag and digest are read back and hashed, once by the client that pushed, and
+once by skopeo, which shares nothing with it.
 """
 
 from __future__ import annotations
 
-import ipaddress
+import os
+import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 
+import docker.utils.config
+
 from common import console, host
-from common.errors import RegistryError, UsageError
+from common.errors import BuildError, RegistryError
 from common.files import sha256_bytes
 from common.refs import ImageRef
 from common.run import run
 from images import receipt
+from images.layout import Layout
 from images.receipt import BuiltImage
+from images.registry import limits
+from images.registry.blob import Blob
+from images.registry.client import Client
+from images.registry.policy import Policy
+from images.registry.send import Sender
+from images.registry.target import Registry
 from lockfiles import images_lock
 from lockfiles.images_lock import PinnedImage
 
 _RETRIES = "3"
+_POLICY = Policy()
 
 
 @dataclass(frozen=True, slots=True)
-class Registry:
-    """Where images go.
+class _Parcel:
+    """An image with all of its bytes in hand."""
 
-    Attributes:
-        host: with optional port.
-        prefix: path before an image's name, ends in a slash; or empty.
-    """
-
-    host: str
-    prefix: str
-
-    @classmethod
-    def parse(cls, text: str) -> Registry:
-        """Parse `host[:port][/path]`.
-
-        Raises:
-            UsageError: it is no such thing.
-        """
-        hostname, _, path = text.strip("/").partition("/")
-        try:
-            ref = ImageRef.parse(f"{hostname}/{path + '/' if path else ''}name")
-        except ValueError:
-            ref = None
-        if ref is None or ref.registry != hostname:
-            raise UsageError(f"not a registry: {text!r}", fix="write host[:port][/path], as in registry.example.com:5000/team")
-        return cls(hostname, f"{path}/" if path else "")
-
-    @property
-    def plain_http(self) -> bool:
-        """Whether it is on this machine, where TLS protects nothing; any other registry must speak TLS."""
-        name = self.host.rpartition(":")[0] or self.host
-        try:
-            return ipaddress.ip_address(name.strip("[]")).is_loopback
-        except ValueError:
-            return name == "localhost"
-
-    def ref(self, image: BuiltImage) -> ImageRef:
-        """The image's reference there, by tag."""
-        return ImageRef(self.host, self.prefix + image.name, image.version)
+    image: BuiltImage
+    manifest: bytes
+    blobs: tuple[Blob, ...]
 
 
 def push(registry: str, proven: frozenset[str]) -> str:
@@ -75,23 +54,30 @@ def push(registry: str, proven: frozenset[str]) -> str:
         the outcome in a few words.
 
     Raises:
-        BuildError: nothing was built.
+        BuildError: nothing was built, or the layout lost or altered a blob; of the image concerned no manifest is sent.
         RegistryError: the registry refuses, fails, or holds another digest than was pushed; nothing is recorded.
         UsageError: `registry` is no registry.
         LockError: `lockfiles/images.lock` was edited into something else; nothing is sent.
     """
     target = Registry.parse(registry or host.REGISTRY)
     built = receipt.read()
-    if images_lock.path().exists():
-        images_lock.read()  # a lock that cannot be written to is found out before anything is sent
-    if not registry:
-        host.start_registry()
-    for image in built.images:
-        if image.digest not in proven:
-            console.warn(
-                f"{image.name}@{image.digest} is not proven: no passed smoke run of this digest (run `invoke smoke` first)"
-            )
-        _push(target, image)
+    # A lock that cannot be written to is found out before anything is sent.
+    pinned = images_lock.read() if images_lock.path().exists() else ()
+    with ExitStack() as held:
+        # All files are open before the first byte goes out: a build may sweep the layout while they are sent.
+        parcels = [_open(held, target, image) for image in built.images]
+        if not registry:
+            host.start_registry()
+        names = dict.fromkeys([*(image.name for image in built.images), *(image.name for image in pinned)])
+        client = held.enter_context(Client(target, _POLICY, writes=True))
+        sender = Sender(client, [target.prefix + name for name in names])
+        for parcel in parcels:
+            if parcel.image.digest not in proven:
+                console.warn(
+                    f"{parcel.image.name}@{parcel.image.digest} is not proven: no passed smoke run of this digest"
+                    " (run `invoke smoke` first)"
+                )
+            _push(client, sender, parcel)
     images_lock.write(
         PinnedImage(image.name, image.digest, image.version, image.driver, image.compute) for image in built.images
     )
@@ -101,35 +87,66 @@ def push(registry: str, proven: frozenset[str]) -> str:
     )
 
 
-def _push(target: Registry, image: BuiltImage) -> None:
-    ref = target.ref(image)
-    with console.step(f"pushing {image.name}, {console.size(image.size)} less what the registry has"):
-        argv = ["skopeo", "copy", "--quiet", "--preserve-digests", "--retry-times", _RETRIES]
-        argv += ["--dest-tls-verify=false"] if target.plain_http else []
-        source = f"oci:{receipt.layout()}:{image.name}:{image.version}"
-        run(
-            [*argv, source, f"docker://{ref}"],
-            error=RegistryError,
-            what=f"pushing {ref}",
-            fix="check that the registry runs and that you are logged in (docker login)",
-        )
+def _open(held: ExitStack, target: Registry, image: BuiltImage) -> _Parcel:
+    """Open all that an image consists of, and refuse what the registry is known not to take."""
+    layout = Layout(receipt.layout())
+    body = layout.read(image.digest)
+    names = {layer.digest: layer.what for layer in image.layers}
+    parts = [("configuration", body["config"]), *((names.get(one["digest"], "?"), one) for one in body["layers"])]
+    # A blob that stands twice in a manifest is sent once.
+    unique = {part["digest"]: (what, part) for what, part in parts}
+    blobs = [
+        held.enter_context(Blob(what, digest, part["size"], layout.blob(digest))) for digest, (what, part) in unique.items()
+    ]
+    manifest = layout.blob(image.digest).read_bytes()
+    if sha256_bytes(manifest) != image.digest:
+        raise BuildError("a manifest was altered", where=str(layout.blob(image.digest)), fix="run `invoke build` again")
+    limits.check(target.host, len(manifest), [(what, part["size"]) for what, part in parts[1:]])
+    return _Parcel(image, manifest, tuple(blobs))
+
+
+def _push(client: Client, sender: Sender, parcel: _Parcel) -> None:
+    image, target = parcel.image, client.target
+    ref = target.ref(image.name, image.version)
+    console.info(f"pushing {image.name}, {console.size(image.size)}")
+    began = time.monotonic()
+    sent = sender.send(ref.repository, ref.tag, parcel.manifest, parcel.blobs)
+    console.done(f"{image.name}: {sent}  ({console.seconds(time.monotonic() - began)})")
     for reference in (ref, ref.pin(image.digest)):
-        actual = read_digest(target, reference)
-        if actual != image.digest:
-            raise RegistryError(
-                f"{reference} holds {actual}, but {image.digest} was pushed",
-                where=str(ref),
-                fix="do not use this tag; something altered it on the way or in the registry",
-            )
-    console.done(f"{ref.pin(image.digest)} read back by tag and by digest")
+        found = {
+            "our client": sha256_bytes(client.manifest(ref.repository, reference.digest or ref.tag)),
+            "skopeo": read_digest(target, reference),
+        }
+        for reader, actual in found.items():
+            if actual != image.digest:
+                raise RegistryError(
+                    f"{reference} holds {actual}, but {image.digest} was pushed",
+                    where=f"{ref}, read by {reader}",
+                    fix="do not use this tag; something altered it on the way or in the registry",
+                )
+    console.done(f"{ref.pin(image.digest)} read back by tag and by digest, twice each")
 
 
 def read_digest(target: Registry, ref: ImageRef) -> str:
-    """The digest of the manifest that the registry serves for a reference, computed from its bytes.
+    """The digest of the manifest that the registry serves for a reference, computed from its bytes as skopeo reads them.
 
     Raises:
         RegistryError: it serves none.
     """
     argv = ["skopeo", "inspect", "--raw", "--retry-times", _RETRIES, *(["--tls-verify=false"] if target.plain_http else [])]
-    said = run([*argv, f"docker://{ref}"], error=RegistryError, what=f"reading {ref} back", fix="check the registry")
+    said = run(
+        [*argv, f"docker://{ref}"],
+        error=RegistryError,
+        what=f"reading {ref} back with skopeo",
+        fix="check the registry",
+        env=_as_ours(),
+    )
     return sha256_bytes(said.stdout.encode())
+
+
+def _as_ours() -> dict[str, str | None]:
+    """What lets skopeo know the user and trust the registry as our client does; what the user set for skopeo itself stays."""
+    login = docker.utils.config.find_config_file()
+    bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+    wanted = {"REGISTRY_AUTH_FILE": str(login or ""), "SSL_CERT_FILE": bundle or ""}
+    return {name: value for name, value in wanted.items() if value and name not in os.environ}

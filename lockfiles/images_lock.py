@@ -6,10 +6,13 @@ only where the image asks for a GPU. No registry in it: where an image lies is t
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,10 +58,24 @@ def write(images: Iterable[PinnedImage]) -> None:
     Raises:
         LockError: the lock that is there was edited into something else.
     """
-    merged = {image.name: image for image in read()} if path().exists() else {}
-    merged |= {image.name: image for image in images}
-    tables = map(_table, sorted(merged.values(), key=lambda i: i.name))
-    write_whole(path(), f"{_HEAD}format = {FORMAT}\n" + "".join(tables))
+    with _alone(path().parent):
+        merged = {image.name: image for image in read()} if path().exists() else {}
+        merged |= {image.name: image for image in images}
+        tables = map(_table, sorted(merged.values(), key=lambda i: i.name))
+        write_whole(path(), f"{_HEAD}format = {FORMAT}\n" + "".join(tables))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One writer at a time: of two pushes that end together neither loses its lines."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # The folder itself is locked: a lock file would lie among the files of the repository.
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _table(image: PinnedImage) -> str:

@@ -7,7 +7,8 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -19,10 +20,15 @@ from common.run import which
 from images import config, layer, push, receipt
 from images.layout import MANIFEST, Descriptor, Layout
 from images.plan import LayerPlan
-from images.push import Registry
 from images.receipt import BuildReceipt, BuiltImage, BuiltLayer
+from images.registry.policy import Policy
+from images.registry.target import Registry
 from images.tarball import LayerWriter
 from lockfiles import images_lock
+from lockfiles.images_lock import PinnedImage
+from tests.images.registry.double import Handler, answers, serving
+
+QUICK = Policy(tries=2, pause=0.01, connect=5, read=5)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +57,15 @@ def test_what_is_no_registry_is_refused(text: str) -> None:
 def test_nothing_built_says_build_first(own_folders: Path) -> None:
     with pytest.raises(BuildError, match="nothing was built yet .*run `invoke build` first"):
         push.push("127.0.0.1:5000", frozenset())
+
+
+def test_pushes_that_end_together_all_stand_in_the_lock(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "LOCKFILES", own_folders / "lockfiles")
+    images = [PinnedImage(f"image-{n}", f"sha256:{n:064x}", "1") for n in range(16)]
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda image: images_lock.write([image]), images))
+    assert {image.name for image in images_lock.read()} == {image.name for image in images}
+    assert [file.name for file in (own_folders / "lockfiles").iterdir()] == ["images.lock"]
 
 
 class Proxy(BaseHTTPRequestHandler):
@@ -129,6 +144,7 @@ def registry(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[typ
     """A real registry of this test alone behind the proxy; `uploads` counts the blobs it took."""
     monkeypatch.setattr(paths, "LOCKFILES", own_folders / "lockfiles")
     monkeypatch.setattr(push, "_RETRIES", "0")
+    monkeypatch.setattr(push, "_POLICY", QUICK)
     port = _free_port()
     settings = own_folders / "registry.yml"
     settings.write_text(
@@ -209,10 +225,10 @@ def test_only_missing_blobs_go_up(registry: type[Proxy]) -> None:
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("another_manifest", r"holds sha256:\w+, but sha256:\w+ was pushed|did not match"),
-        ("forgets", "manifest unknown|MANIFEST_UNKNOWN|reading .* back failed"),
-        ("unavailable", "503|pushing .* failed"),
-        ("cut", "pushing .* failed"),
+        ("another_manifest", r"holds sha256:\w+, but sha256:\w+ was pushed"),
+        ("forgets", "reading .*/small 1 back failed .*404 MANIFEST_UNKNOWN"),
+        ("unavailable", "failed 2 times in a row: the registry answers 503"),
+        ("cut", "uploading the layer '.*' failed 2 times in a row: the connection was cut"),
     ],
 )
 def test_a_registry_that_lies_or_fails_is_named_and_nothing_recorded(registry: type[Proxy], fault: str, message: str) -> None:
@@ -225,10 +241,10 @@ def test_a_registry_that_lies_or_fails_is_named_and_nothing_recorded(registry: t
 
 @pytest.mark.host
 def test_a_registry_that_is_down_is_named(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(push, "_RETRIES", "0")
+    monkeypatch.setattr(push, "_POLICY", QUICK)
     built(b"one")
     address = f"127.0.0.1:{_free_port()}"
-    with pytest.raises(RegistryError, match=rf"pushing {address}/small:1 failed .*connection refused"):
+    with pytest.raises(RegistryError, match=rf"asking for small@sha256:\w+ failed .*connection refused .{address}."):
         push.push(address, frozenset())
 
 
@@ -236,8 +252,9 @@ def test_a_registry_that_is_down_is_named(own_folders: Path, monkeypatch: pytest
 def test_a_truncated_blob_is_not_pushed(registry: type[Proxy]) -> None:
     image = built(b"one" * 1000, b"two")
     Layout(receipt.layout()).blob(image.layers[0].digest).write_bytes(b"short")
-    with pytest.raises(RegistryError):
+    with pytest.raises(BuildError, match="the layer '0' has 5 bytes and not"):
         push.push(registry.address, frozenset())
+    assert not registry.uploads
     assert not images_lock.path().exists()
 
 
@@ -248,3 +265,46 @@ def test_an_unproven_image_is_pushed_with_a_warning(registry: type[Proxy], capsy
     assert f"small@{image.digest} is not proven" in capsys.readouterr().err
     push.push(registry.address, frozenset({image.digest}))
     assert "is not proven" not in capsys.readouterr().err
+
+
+def _another(reader: str) -> Callable[[Handler], None]:
+    """A lie to one of the two readers, told apart as a server would."""
+
+    def act(handler: Handler) -> None:
+        _, data = handler.double.manifests["small"]["1"]
+        lies = ("skopeo" in handler.headers["User-Agent"]) == (reader == "skopeo")
+        answers(200, {"Content-Type": MANIFEST}, data.replace(b"{", b"{ ", 1) if lies else data)(handler)
+
+    return act
+
+
+@pytest.mark.host
+@pytest.mark.parametrize(
+    ("reference", "reader"), [("1", "our client"), ("1", "skopeo"), ("sha256:", "our client"), ("sha256:", "skopeo")]
+)
+def test_another_manifest_for_either_reader_is_found_out(
+    own_folders: Path, monkeypatch: pytest.MonkeyPatch, reference: str, reader: str
+) -> None:
+    monkeypatch.setattr(paths, "LOCKFILES", own_folders / "lockfiles")
+    monkeypatch.setattr(push, "_POLICY", QUICK)
+    monkeypatch.setattr(push, "_RETRIES", "0")
+    image = built(b"one", b"two")
+    with serving() as double:
+        double.fail("GET", f"manifests/{reference}", _another(reader), times=9)
+        # skopeo checks a digest that it is asked for itself.
+        with pytest.raises(RegistryError, match=rf"holds sha256:\w+, but {image.digest} was pushed .*{reader}|skopeo failed"):
+            push.push(double.address, frozenset())
+    assert not images_lock.path().exists()
+
+
+def test_a_layer_that_is_gone_is_named_before_anything_is_sent(own_folders: Path) -> None:
+    image = built(b"one", b"two")
+    path = Layout(receipt.layout()).blob(image.layers[1].digest)
+    path.unlink()
+    with (
+        serving() as double,
+        pytest.raises(BuildError, match="the layer '1' is missing .*: run `invoke build` again") as caught,
+    ):
+        push.push(double.address, frozenset())
+    assert not double.asked
+    assert caught.value.where == str(path)

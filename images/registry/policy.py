@@ -1,0 +1,115 @@
+"""How patient a client is, and how much it does at once."""
+
+from __future__ import annotations
+
+import email.utils
+import random
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from common.errors import RegistryError
+
+# Less than this gained between two failures is no progress: a line that dies after every few bytes ends in an error.
+_PROGRESS = 1 << 20
+
+
+class TransientError(Exception):
+    """A failure that may pass by itself: a cut connection, a busy or overloaded server.
+
+    Args:
+        said: what happened, in a few words that hold no secret.
+        asked: seconds the server asks to wait; 0 where it does not.
+    """
+
+    def __init__(self, said: str, asked: float = 0) -> None:
+        self.said, self.asked = said, asked
+        super().__init__(said)
+
+
+class StoppedError(Exception):
+    """Another part of the push failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Bounds of one client.
+
+    Attributes:
+        tries: failures in a row, without progress between them, that end in an error.
+        pause: seconds after the first failure; doubles with each that follows.
+        longest: seconds of the longest pause.
+        asked: seconds; a server that asks to wait longer (Retry-After) is given up.
+        connect: seconds until a connection stands, and for each piece that is sent.
+        read: seconds until an answer comes.
+        commit: seconds until the answer to a blob's last request comes: some registries then read all of it once more.
+        chunk: bytes of one PATCH; what is lost at most with a registry that keeps no part of a request.
+        parallel: requests and uploads at the same time.
+    """
+
+    tries: int = 6
+    pause: float = 0.5
+    longest: float = 20
+    asked: float = 300
+    connect: float = 30
+    read: float = 60
+    commit: float = 600
+    chunk: int = 32 << 20
+    parallel: int = 4
+
+
+# For questions asked on the side, which are not worth waiting for.
+ONCE = Policy(tries=1, connect=5, read=20)
+
+
+class Attempts:
+    """Counts the failures of one thing and waits between them (exponential backoff with full jitter).
+
+    Args:
+        policy: bounds.
+        what: says in the error what was tried.
+        where: says in the error where.
+        stop: when set, waiting ends.
+    """
+
+    def __init__(self, policy: Policy, what: str, where: str, stop: threading.Event) -> None:
+        self._policy, self._what, self._where, self._stop = policy, what, where, stop
+        self._failures, self._best = 0, 0
+
+    def reached(self, offset: int) -> None:
+        """So many bytes are in the registry; enough more than ever before starts the count again."""
+        if offset >= self._best + _PROGRESS:
+            self._best, self._failures = offset, 0
+
+    def failed(self, problem: TransientError) -> None:
+        """Wait before the next try.
+
+        Raises:
+            RegistryError: it was the last one.
+            StoppedError: `stop` was set.
+        """
+        self._failures += 1
+        if self._failures >= self._policy.tries or problem.asked > self._policy.asked:
+            asks = f", and asks to wait {problem.asked:.0f} s" if problem.asked else ""
+            times = f" {self._failures} times in a row" if self._failures > 1 else ""
+            raise RegistryError(
+                f"{self._what} failed{times}: {problem.said}{asks}",
+                where=self._where,
+                fix="check the registry and the network, then run `invoke push` again: what arrived is not sent twice",
+            )
+        pause = min(self._policy.longest, self._policy.pause * 2 ** (self._failures - 1))
+        # At least what the server asks; the rest by chance, so that clients that failed together do not come back together.
+        if self._stop.wait(max(problem.asked, random.uniform(pause / 2, pause))):  # noqa: S311
+            raise StoppedError
+
+
+def asked_to_wait(headers: Mapping[str, str]) -> float:
+    """Seconds of a Retry-After header, in either of its forms (RFC 9110, 10.2.3); 0 without one."""
+    text = headers.get("Retry-After", "").strip()
+    if text.isdecimal():
+        return float(text)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, TypeError):
+        return 0

@@ -1,0 +1,154 @@
+"""The reference: an image built the ordinary way, by BuildKit and uv, from `images/Dockerfile`.
+
+It is the oracle that the direct builder is compared with, and what `invoke bench build` measures it against. No image that is
+proven or pushed comes from here.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from uv import find_uv_bin
+
+from common import host, paths
+from common.errors import BuildError, LockError, MissingEnvironmentError
+from common.run import run
+from images.layout import REF_NAME, Layout
+from images.spec import ImageSpec
+from lockfiles import store
+from lockfiles.model import SetLock, Wheel
+from lockfiles.rootfs import EPOCH
+
+# Which wheels share a stage of the Dockerfile, and so a layer: the first pattern that a name matches.
+_GROUPS = (
+    ("torch", "torch"),
+    ("cublas", "nvidia-cublas*"),
+    ("cudnn", "nvidia-cudnn*"),
+    ("nvidia", "nvidia-*"),
+    ("vllm", "vllm*"),
+)
+_LARGE = 8_000_000
+BASE = "pinwheel-base"
+
+
+def build(
+    image: ImageSpec,
+    lock: SetLock,
+    layout: Layout,
+    output: str,
+    *,
+    no_cache: bool = False,
+    labels: Mapping[str, str] | None = None,
+) -> None:
+    """Build the reference of an image.
+
+    Args:
+        image: whose target of the Dockerfile is built.
+        lock: the wheels, all in the store.
+        layout: holds the base image, as a build leaves it.
+        output: as buildx's `--output` takes it: `type=oci,dest=FILE`, `type=docker,name=NAME` (into the engine),
+            `type=tar,dest=FILE`, or `type=cacheonly`.
+        no_cache: whether every step runs again.
+        labels: of the image.
+
+    Raises:
+        BuildError: the build fails, or the layout holds no base.
+        LockError: a wheel is not in the store.
+        MissingEnvironmentError: buildx is not installed, or no engine answers.
+    """
+    with context(lock) as folder:
+        run(
+            command(image, folder, layout, output, no_cache=no_cache, labels=labels),
+            error=BuildError,
+            what=f"building the reference of {image.name}",
+            fix="PINWHEEL_VERBOSE=1 shows what BuildKit said",
+        )
+
+
+def command(
+    image: ImageSpec,
+    folder: Path,
+    layout: Layout,
+    output: str,
+    *,
+    no_cache: bool = False,
+    labels: Mapping[str, str] | None = None,
+) -> list[str | Path]:
+    """The program and the arguments that `build` runs; for who wants the output streamed (`type=tar,dest=-`).
+
+    Args:
+        image: as for `build`.
+        folder: the build context.
+        layout: as for `build`.
+        output: as for `build`.
+        no_cache: as for `build`.
+        labels: as for `build`.
+
+    Raises:
+        BuildError, MissingEnvironmentError: as `build`.
+    """
+    argv: list[str | Path] = [buildx(), "build", "--progress=plain", "--provenance=false", "--network=none"]
+    argv += ["--file", paths.IMAGES / "Dockerfile", "--target", image.role, "--output", output]
+    argv += ["--build-context", f"base=oci-layout://{layout.root}@{_base(layout)}"]
+    argv.append(f"--build-arg=SOURCE_DATE_EPOCH={EPOCH}")
+    argv += [f"--label={name}={value}" for name, value in sorted((labels or {}).items())]
+    return [*argv, *(["--no-cache"] if no_cache else []), folder]
+
+
+@contextmanager
+def context(lock: SetLock) -> Iterator[Path]:
+    """The build context: uv, and per group a folder of its wheels under their right names and their requirements.
+
+    The wheels are hard links into the store, beside which the folder lies; it is removed at the end.
+
+    Raises:
+        LockError: a wheel is not in the store.
+    """
+    with tempfile.TemporaryDirectory(dir=paths.cache(), prefix=".reference-") as scratch:
+        folder = Path(scratch)
+        (folder / "bin").mkdir()
+        shutil.copy(find_uv_bin(), folder / "bin" / "uv")
+        for group, wheels in _grouped(lock).items():
+            (folder / group).mkdir()
+            for wheel in wheels:
+                if not store.has(wheel.artifact):
+                    raise LockError(f"{wheel.artifact.file} is not in the store", fix="run `invoke fetch`")
+                # Its bytes are checked by uv.
+                os.link(store.path(wheel.artifact), folder / group / wheel.artifact.file)
+            lines = [f"{wheel.name}=={wheel.version} --hash=sha256:{wheel.artifact.sha256}\n" for wheel in wheels]
+            (folder / group / "requirements.txt").write_text("".join(lines))
+        yield folder
+
+
+def buildx() -> str:
+    """The path of BuildKit's client.
+
+    Raises:
+        MissingEnvironmentError: it is not installed.
+    """
+    places = os.pathsep.join((host.PLUGINS, str(Path.home() / ".docker/cli-plugins"), os.environ.get("PATH", "")))
+    found = shutil.which("docker-buildx", path=places)
+    if found is None:
+        raise MissingEnvironmentError("docker-buildx is not installed", fix=host.INSTALL)
+    return found
+
+
+def _grouped(lock: SetLock) -> dict[str, list[Wheel]]:
+    groups: dict[str, list[Wheel]] = {name: [] for name in (*(name for name, _ in _GROUPS), "large", "small")}
+    for wheel in lock.wheels:
+        size = "large" if wheel.artifact.size >= _LARGE else "small"
+        groups[next((name for name, pattern in _GROUPS if fnmatch.fnmatch(wheel.name, pattern)), size)].append(wheel)
+    return groups
+
+
+def _base(layout: Layout) -> str:
+    for entry in layout.manifests():
+        if entry.get("annotations", {}).get(REF_NAME, "").partition(":")[0] == BASE:
+            return str(entry["digest"])
+    raise BuildError("the layout holds no base image", where=paths.shown(layout.root), fix="run `invoke build` first")

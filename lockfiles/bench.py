@@ -6,26 +6,19 @@ Times on shared machines are noisy: each pair alternates over some rounds, and w
 from __future__ import annotations
 
 import os
-import platform
-import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import console, paths
+from common import benchmark, console, paths
 from common.errors import MissingEnvironmentError
-from common.files import write_whole
 from common.run import run
 from lockfiles import changes, fetching, index, inputs, lock, lockfile, metadata, store, wheels
 from lockfiles.model import Artifact
 
-_ROUNDS = 3
 # Enough for a link to show its speed, little enough to be downloaded ten times.
 _FETCH_BYTES = 700_000_000
-_BEGIN, _END = "<!-- invoke bench locks: begin -->", "<!-- invoke bench locks: end -->"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +54,17 @@ def run_bench() -> str:
     """
     rows = [_check(), _relock(), *_fetch(), _verify()]
     head = ("work", "Pinwheel", "beside", "it", "ratio", "goal")
-    console.table(head, [row.row() for row in rows], right=(1, 3, 4))
-    _write(head, rows)
+    cells, right = [row.row() for row in rows], (1, 3, 4)
+    console.table(head, cells, right=right)
+    table = benchmark.markdown(head, cells, right=right)
+    benchmark.publish("invoke bench locks", "Medians of 3 rounds in turn.", table)
     return f"{len(rows)} comparisons, written to docs/performance.md"
 
 
 def _check() -> Comparison:
     # Beside the empty run of the same program: what the checks themselves cost, and what a user waits for.
     program = [sys.executable, "-m", "invoke", "--search-root", str(paths.ROOT)]
-    mine, other = _in_turn(lambda: _call([*program, "lock", "--check"]), lambda: _call([*program, "--list"]))
+    mine, other = benchmark.in_turn(lambda: _call([*program, "lock", "--check"]), lambda: _call([*program, "--list"]))
     return Comparison(f"lock --check ({mine - other:.2f} s without the start)", mine, "invoke --list", other, "checks < 1 s")
 
 
@@ -92,7 +87,7 @@ def _relock() -> Comparison:
             wheels.resolve(one, base.version("python3.11"), base.version("libc6"), held)
 
     ours()
-    mine, other = _in_turn(ours, theirs)
+    mine, other = benchmark.in_turn(ours, theirs)
     return Comparison(f"relock {len(wanted)} sets, metadata warm", mine, "uv pip compile alone", other, "ratio ≤ 1.5")
 
 
@@ -117,7 +112,7 @@ def _fetch() -> list[Comparison]:
                 argv = ["curl", "--silent", "--fail", "--location", "--parallel", "--parallel-max", "6", "--config", "-"]
                 run(argv, stdin=config, error=MissingEnvironmentError, what="curl")
 
-        mine, other = _in_turn(ours, curl)
+        mine, other = benchmark.in_turn(ours, curl)
 
         def pip() -> None:
             with tempfile.TemporaryDirectory(prefix="pinwheel-bench-") as scratch:
@@ -133,7 +128,7 @@ def _fetch() -> list[Comparison]:
                 environment = {"PIP_FIND_LINKS": None, "PIP_INDEX_URL": index.url()}
                 run(argv, env=environment, error=MissingEnvironmentError, what="pip download")
 
-        pips = _timed(pip)
+        pips = benchmark.timed(pip)
     work = f"fetch {len(artifacts)} wheels, {console.size(total)}, verified"
     rate = f"{total / mine / 1e6:.0f} MB/s, curl {total / other / 1e6:.0f} MB/s"
     return [
@@ -147,23 +142,12 @@ def _verify() -> Comparison:
     files = "".join(f"{store.path(one)}\0" for one in held)
     argv = ["xargs", "-0", "-n", "4", "-P", str(os.cpu_count()), "sha256sum"]
     total = sum(one.size for one in held)
-    mine, other = _in_turn(
+    mine, other = benchmark.in_turn(
         lambda: store.verify(held),
         lambda: run(argv, stdin=files, error=MissingEnvironmentError, what="sha256sum"),
     )
     work = f"verify {len(held)} files, {console.size(total)} ({total / mine / 1e6:.0f} MB/s)"
     return Comparison(work, mine, f"sha256sum, {os.cpu_count()} at once", other, "ratio ≤ 1.25")
-
-
-def _in_turn(ours: Callable[[], object], theirs: Callable[[], object]) -> tuple[float, float]:
-    times = [(_timed(ours), _timed(theirs)) for _ in range(_ROUNDS)]
-    return statistics.median(one for one, _ in times), statistics.median(other for _, other in times)
-
-
-def _timed(work: Callable[[], object]) -> float:
-    started = time.monotonic()
-    work()
-    return time.monotonic() - started
 
 
 def _call(argv: list[str]) -> None:
@@ -184,19 +168,3 @@ class _cache:  # noqa: N801 - read as `with _cache(folder)`
             del os.environ["PINWHEEL_CACHE"]
         else:
             os.environ["PINWHEEL_CACHE"] = self._before
-
-
-def _write(head: tuple[str, ...], rows: list[Comparison]) -> None:
-    file = paths.ROOT / "docs" / "performance.md"
-    lines = [f"| {' | '.join(head)} |", "|---|--:|---|--:|--:|---|"]
-    lines += [f"| {' | '.join(row.row())} |" for row in rows]
-    cpu = next((line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")), platform.machine())
-    about = f"{os.cpu_count()} cores, {cpu}; medians of {_ROUNDS} rounds in turn, {time.strftime('%Y-%m-%d', time.gmtime())}."
-    table = "\n".join([_BEGIN, "", about, "", *lines, "", _END])
-    text = file.read_text()
-    before, _, rest = text.partition(_BEGIN)
-    write_whole(file, before + table + rest.partition(_END)[2])
-
-
-def _cpuinfo() -> list[str]:
-    return Path("/proc/cpuinfo").read_text(errors="replace").splitlines()

@@ -6,6 +6,7 @@ import os
 import platform
 from pathlib import Path
 
+from common.benchmark import cpu_model
 from common.errors import MissingEnvironmentError
 from smoke import gpus
 from smoke.receipt import Gpu, Host
@@ -19,15 +20,6 @@ def describe() -> Host:
         memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         gpus=_gpus(),
     )
-
-
-def cpu_model(cpuinfo: str) -> str:
-    """The model name out of `/proc/cpuinfo`; empty where the kernel gives none."""
-    for line in cpuinfo.splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == "model name":
-            return " ".join(value.split())
-    return ""
 
 
 def _gpus() -> tuple[Gpu, ...]:

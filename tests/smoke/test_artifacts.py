@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from common.benchmark import cpu_model
 from common.errors import SmokeError
 from smoke import curve, host
 from smoke.artifacts import losses_of, tensors
@@ -44,5 +45,5 @@ def test_this_machine() -> None:
     here = host.describe()
     assert here.cores >= 1
     assert here.memory > 1 << 28
-    assert host.cpu_model("processor\t: 0\nmodel name\t: AMD  EPYC 7B13\n") == "AMD EPYC 7B13"
-    assert host.cpu_model("processor : 0\n") == ""
+    assert cpu_model("processor\t: 0\nmodel name\t: AMD  EPYC 7B13\n") == "AMD EPYC 7B13"
+    assert cpu_model("processor : 0\n") == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -11,26 +12,49 @@ from pathlib import Path
 from typing import IO
 
 CHUNK = 1 << 20
+# A disk, a quota or a limit that takes no more bytes.
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# How the name of a file ends that is being written; it starts with a dot.
+PART = ".part"
 
 
 @contextmanager
 def replacing(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
     """Open a new file that takes the place of `path` when the block ends well, and vanishes when it does not.
 
-    The bytes are on disk before the name is: a crash leaves the old file or the new one, never half of one.
+    The bytes are on disk before the name is, and the name before this returns: a crash leaves the old file or the new one,
+    never half of one, and what was written first is there first.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
     try:
         with os.fdopen(fd, "wb") as out:
             yield out
-            out.flush()
-            os.fsync(out.fileno())
-        Path(name).chmod(mode)
+            settle(out, mode)
         Path(name).replace(path)
-    except BaseException:
+        sync_folder(path.parent)
+    except BaseException as problem:
         Path(name).unlink(missing_ok=True)
+        if isinstance(problem, OSError) and problem.errno in FULL:
+            # A write that fails does not say of which file.
+            problem.filename = str(path)
         raise
+
+
+def settle(out: IO[bytes], mode: int = 0o644) -> None:
+    """Bring an open file to its mode and onto the disk: from here on it may get its name."""
+    out.flush()
+    os.fchmod(out.fileno(), mode)
+    os.fsync(out.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder onto the disk (fsync(2), "does not necessarily ensure that the entry in the directory")."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def write_whole(path: Path, data: bytes | str, mode: int = 0o644) -> None:

@@ -1,24 +1,31 @@
 """An OCI image layout on disk (OCI image spec 1.1, "Image Layout"): blobs by digest and an index.
 
-Several images share one layout and with it their layers. A blob gets its name only when it is whole, the index is replaced
-at the end: at any moment the layout is valid.
+Several images share one layout and with it their layers. A blob gets its name only when it is whole and on disk, the index is
+replaced when all that it names is there: at any moment the layout is valid. Who reads blobs holds `reading()`, and nothing is
+swept meanwhile.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from common.errors import BuildError
-from common.files import sha256_bytes, write_whole
+from common.files import PART, sha256_bytes, sync_folder, write_whole
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar+zstd"
 REF_NAME = "org.opencontainers.image.ref.name"
+# A layer in the making, in the folder of the blobs.
+UNFINISHED = ".layer-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +54,15 @@ class Layout:
         self.blobs = root / "blobs" / "sha256"
 
     def create(self) -> None:
-        """Make the folders and the marker file of a layout."""
+        """Make the folders and the marker file of a layout; unlist images that lack a blob, which someone removed by hand."""
         self.blobs.mkdir(parents=True, exist_ok=True)
-        write_whole(self.root / "oci-layout", canonical({"imageLayoutVersion": "1.0.0"}))
-        if not (self.root / "index.json").exists():
-            self._write_index([])
+        marker = canonical({"imageLayoutVersion": "1.0.0"})
+        if not (self.root / "oci-layout").exists() or (self.root / "oci-layout").read_bytes() != marker:
+            write_whole(self.root / "oci-layout", marker)
+        listed = self.manifests()
+        whole = [entry for entry in listed if self._whole(entry)]
+        if whole != listed or not (self.root / "index.json").exists():
+            self._write_index(whole)
 
     def blob(self, digest: str) -> Path:
         """Where the blob lies or would lie."""
@@ -97,8 +108,17 @@ class Layout:
     def publish(self, manifest: Descriptor, name: str, version: str) -> None:
         """List a manifest in the index as `name:version`; an older one of that name is unlisted."""
         entry = {**manifest.json(), "annotations": {REF_NAME: f"{name}:{version}"}}
-        others = [m for m in self.manifests() if m.get("annotations", {}).get(REF_NAME, "").partition(":")[0] != name]
-        self._write_index([*others, entry])
+        listed = self.manifests()
+        others = [m for m in listed if m.get("annotations", {}).get(REF_NAME, "").partition(":")[0] != name]
+        if entry not in listed or len(listed) != len(others) + 1:
+            self._write_index([*others, entry])
+
+    def lists(self, name: str, version: str, layers: list[str]) -> bool:
+        """Whether the index lists an image of that name and version with these layers."""
+        for entry in self.manifests():
+            if entry.get("annotations", {}).get(REF_NAME) == f"{name}:{version}":
+                return [layer["digest"] for layer in self.read(entry["digest"])["layers"]] == layers
+        return False
 
     def referenced(self) -> set[str]:
         """Digests of all blobs that the listed images consist of."""
@@ -108,16 +128,64 @@ class Layout:
             found |= {entry["digest"], manifest["config"]["digest"], *(layer["digest"] for layer in manifest["layers"])}
         return found
 
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """No blob vanishes while the block runs; any number of readers at once. A build goes on meanwhile."""
+        with self._readers() as fd:
+            fcntl.flock(fd, fcntl.LOCK_SH)
+            yield
+
+    @contextmanager
+    def sweeping(self) -> Iterator[bool]:
+        """Tells whether blobs may be removed: nobody reads them, nor begins to while the block runs."""
+        with self._readers() as fd:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                alone = True
+            except BlockingIOError:
+                alone = False
+            yield alone
+
+    def clear(self) -> None:
+        """Remove what a killed build left half written. Only under the build's lock."""
+        for unfinished in [*self.root.glob(f".*{PART}"), *self.blobs.glob(f".*{PART}"), *self.blobs.glob(f"{UNFINISHED}*")]:
+            unfinished.unlink(missing_ok=True)
+
     def sweep(self, keep: set[str]) -> int:
-        """Remove blobs other than those of `keep`; returns the bytes freed."""
+        """Remove blobs other than those of `keep`; returns the bytes freed. Only within `sweeping()`."""
         freed = 0
-        for file in self.blobs.iterdir():
-            # Unfinished files of a running build start with a dot.
-            if not file.name.startswith(".") and f"sha256:{file.name}" not in keep:
-                freed += file.stat().st_size
-                file.unlink()
+        for file in self.strays(keep):
+            freed += file.stat().st_size
+            file.unlink()
         return freed
 
+    def strays(self, keep: set[str]) -> list[Path]:
+        """The blobs that are not among `keep`; unfinished files start with a dot and are none."""
+        return [f for f in self.blobs.iterdir() if not f.name.startswith(".") and f"sha256:{f.name}" not in keep]
+
+    def _whole(self, entry: dict[str, Any]) -> bool:
+        try:
+            manifest = self.read(entry["digest"])
+            return all(self.has(one["digest"], one["size"]) for one in (manifest["config"], *manifest["layers"]))
+        except (BuildError, ValueError, KeyError, TypeError):
+            return False
+
+    @contextmanager
+    def _readers(self) -> Iterator[int]:
+        file = self.root.with_name(f".{self.root.name}.readers")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            fd = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        except PermissionError:
+            # Another user's layout: a shared lock needs no more than to read.
+            fd = os.open(file, os.O_RDONLY)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
     def _write_index(self, entries: list[dict[str, Any]]) -> None:
+        # What the index names is on disk before the index is.
+        sync_folder(self.blobs)
         entries = sorted(entries, key=lambda entry: str(entry["annotations"][REF_NAME]))
         write_whole(self.root / "index.json", canonical({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}))

@@ -15,6 +15,7 @@ from docker.types import DeviceRequest
 
 from common import console, host
 from common.errors import MissingEnvironmentError, SmokeError
+from images.layout import Layout
 from images.receipt import BuiltImage
 from smoke import archive, gpus
 from smoke.gpus import Device
@@ -119,16 +120,18 @@ def load(engine: Engine, image: BuiltImage, layout: Path, *, present: tuple[Buil
         return
     known = frozenset(layer.digest for other in present for layer in other.layers)
     check_disk(engine.client, [image], known)
-    try:
-        _send(engine.client, image, archive.entries(image, layout, without=known))
-    except docker.errors.ImageLoadError as problem:
-        if not known or "no space left" in str(problem):
-            raise _refused(image, problem) from None
-        # The engine let go of a layer it was thought to hold.
+    # A build that goes on meanwhile must not sweep what is being sent.
+    with Layout(layout).reading():
         try:
-            _send(engine.client, image, archive.entries(image, layout))
-        except docker.errors.ImageLoadError as again:
-            raise _refused(image, again) from None
+            _send(engine.client, image, archive.entries(image, layout, without=known))
+        except docker.errors.ImageLoadError as problem:
+            if not known or "no space left" in str(problem):
+                raise _refused(image, problem) from None
+            # The engine let go of a layer it was thought to hold.
+            try:
+                _send(engine.client, image, archive.entries(image, layout))
+            except docker.errors.ImageLoadError as again:
+                raise _refused(image, again) from None
     if not holds(engine.client, image):
         raise SmokeError(
             f"{image.name}: after loading, the engine's digest is not that of the build receipt",

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 
 import docker.errors
 import pytest
@@ -18,6 +13,7 @@ import requests
 
 from common import console, paths
 from common.errors import BuildError, MissingEnvironmentError, SmokeError
+from common.signals import terminable
 from images import receipt as built
 from images import spec
 from images.receipt import BuildReceipt, BuiltImage
@@ -55,7 +51,7 @@ def run_smoke(*, gpu: bool) -> SmokeReceipt:
     directory = receipt.directory()
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    with _terminable():
+    with terminable():
         ladder, code = _climb(fit, images, directory)
     figures = ladder.bench.figures
     result = SmokeReceipt(
@@ -146,23 +142,6 @@ class _Registered:
     def pytest_configure(self, config: pytest.Config) -> None:
         """Called by pytest."""
         self._ladder.register(config)
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Inside, SIGTERM is what Ctrl-C is, so that a stopped CI job cleans up too."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _summary(result: SmokeReceipt) -> None:

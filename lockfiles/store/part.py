@@ -6,7 +6,6 @@ lock of a process that ends, however it ends.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -16,11 +15,10 @@ from pathlib import Path
 from types import TracebackType
 
 from common import console
-from common.files import CHUNK
+from common.files import CHUNK, FULL
 from lockfiles.model import Artifact
 
 PREFIX = ".part-"
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 ETAG = ".etag"
 _POLL = 0.1
 
@@ -104,6 +102,7 @@ class Part:
 
     def place(self) -> None:
         """Give the file its name; the caller has compared the hash."""
+        os.fsync(self._file.fileno())
         self._etag_file.unlink(missing_ok=True)
         self._name.replace(self._target)
         self._gone = True

@@ -19,7 +19,7 @@ from common.errors import BuildError
 from common.files import sha256_bytes, sha256_file
 from common.refs import check_digest
 from common.run import run
-from lockfiles import store
+from lockfiles import deb, store
 from lockfiles.model import BaseLock, Deb
 
 # Every file's time, in every layer: the day Debian 12 was released. Not a lock's date: a relock would renew all layers.
@@ -51,6 +51,27 @@ _EXCLUDED = (
     # Nothing links Python statically.
     "/usr/lib/python3.11/config-3.11-x86_64-linux-gnu/libpython3.11*.a",
     "/usr/lib/x86_64-linux-gnu/libpython3.11.a",
+    # Triton and Inductor compile and link shared libraries, so gcc stays; what only other ways of using it need does not:
+    # static programs (libgcc's and the empty archives stay, every link names them),
+    "/usr/lib/x86_64-linux-gnu/libc.a",
+    "/usr/lib/x86_64-linux-gnu/libm-2.36.a",
+    "/usr/lib/x86_64-linux-gnu/libmvec.a",
+    "/usr/lib/gcc/x86_64-linux-gnu/12/libstdc++.a",
+    # -flto,
+    "/usr/lib/gcc/x86_64-linux-gnu/12/lto1",
+    "/usr/bin/*lto-dump*",
+    # -fsanitize,
+    "/usr/lib/gcc/x86_64-linux-gnu/12/lib?san*",
+    "/usr/lib/gcc/x86_64-linux-gnu/12/libubsan*",
+    "/usr/lib/x86_64-linux-gnu/lib?san.so.*",
+    "/usr/lib/x86_64-linux-gnu/libubsan.so.*",
+    # profiles of programs, the other linker, packed debug information.
+    "/usr/bin/*gprofng*",
+    "/usr/bin/*gp-*",
+    "/usr/lib/x86_64-linux-gnu/libgprofng*",
+    "/usr/lib/x86_64-linux-gnu/gprofng/*",
+    "/usr/bin/*ld.gold",
+    "/usr/bin/*dwp",
 )
 _HOOKS = (
     # The host's own, copied in by mmdebstrap; a container gets its own from the engine.
@@ -135,6 +156,8 @@ def made(lock: BaseLock, home: Path | None = None) -> Rootfs:
     # Two builds at once: the second waits and finds it done.
     with (home / ".lock").open("w") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
+        for killed in home.glob(f"{_NEW}*"):
+            shutil.rmtree(killed, ignore_errors=True)
         _hold(target)
         if not (target / "tree/etc/passwd").is_file() or _recorded(target) is None:
             with console.step(f"laying out the base from {len(lock.debs)} debs") as notes:
@@ -143,6 +166,8 @@ def made(lock: BaseLock, home: Path | None = None) -> Rootfs:
     return Rootfs(target / "base.tar", target / "tree", _recorded(target) or "")
 
 
+# A base in the making.
+_NEW = ".new-"
 # File descriptors, open for as long as this process lives: what is held here, another process does not remove.
 _held: dict[Path, int] = {}
 
@@ -162,7 +187,7 @@ def _recorded(target: Path) -> str | None:
 
 
 def _lay_out(lock: BaseLock, home: Path, target: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=home, prefix=".new-") as scratch:
+    with tempfile.TemporaryDirectory(dir=home, prefix=_NEW) as scratch:
         new = Path(scratch) / "new"
         (new / "tree").mkdir(parents=True)
         _write_tar(lock, new / "base.tar")
@@ -186,18 +211,21 @@ def _used(old: Path) -> bool:
 
 
 def _write_repository(lock: BaseLock, target: Path) -> None:
-    """Write a flat apt repository of the locked debs, each verified."""
+    """Write a flat apt repository of the locked debs, each verified and looked into."""
 
-    def entry(deb: Deb) -> str:
-        source = store.verified(deb.artifact)
-        (target / deb.artifact.file).symlink_to(source)
-        control = run(["dpkg-deb", "-f", source], error=BuildError, what=f"reading {deb.artifact.file}").stdout.strip()
-        digest = deb.artifact.sha256
-        return f"{control}\nFilename: ./{deb.artifact.file}\nSize: {deb.artifact.size}\nSHA256: {digest}\n\n"
+    def read(one: Deb) -> deb.Contents:
+        source = store.verified(one.artifact)
+        (target / one.artifact.file).symlink_to(source)
+        return deb.read(one, source)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        (target / "Packages").write_text("".join(pool.map(entry, lock.debs)))
+        contents = list(pool.map(read, lock.debs))
+    deb.check_together(contents)
     packages = target / "Packages"
+    with packages.open("w") as out:
+        for one in contents:
+            file = one.deb.artifact
+            out.write(f"{one.control}\nFilename: ./{file.file}\nSize: {file.size}\nSHA256: {file.sha256}\n\n")
     digest = sha256_file(packages).removeprefix("sha256:")
     # mmdebstrap recognises the essential packages by the repository's code name.
     (target / "Release").write_text(

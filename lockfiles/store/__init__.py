@@ -15,18 +15,19 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import requests
 
 from common import console, paths
 from common.errors import LockError, MissingEnvironmentError
-from common.files import CHUNK, sha256_file
+from common.files import CHUNK, FULL
 from lockfiles.model import Artifact
-from lockfiles.store import mirror
-from lockfiles.store.part import ETAG, FULL, PREFIX, Part, in_use, locked
+from lockfiles.store import hashed, mirror
+from lockfiles.store.part import ETAG, PREFIX, Part, in_use, locked
 from lockfiles.store.transfer import Place, bring
 
 _PARALLEL = 6
@@ -69,23 +70,13 @@ def verified(artifact: Artifact) -> Path:
     Raises:
         LockError: it is not in the store, or its bytes are not what the lock says; the bad file is removed.
     """
-    file = path(artifact)
-    try:
-        actual = sha256_file(file).removeprefix("sha256:")
-    except FileNotFoundError:
-        raise LockError(f"{artifact.file} is not in the store", where=str(file), fix="run `invoke fetch`") from None
-    except OSError as problem:
-        raise MissingEnvironmentError(
-            f"{artifact.file} cannot be read from the store: {problem.strerror}", where=str(file)
-        ) from None
-    if actual != artifact.sha256:
-        file.unlink(missing_ok=True)
-        raise LockError(
-            f"{artifact.file}: the store's bytes are sha256 {actual}, the lock says {artifact.sha256}",
-            where=str(file),
-            fix="it was removed; run `invoke fetch` again, and check the disk",
-        )
-    return file
+    with opened(artifact):
+        return path(artifact)
+
+
+def opened(artifact: Artifact) -> AbstractContextManager[BinaryIO]:
+    """The artifact, open for reading, after its bytes were hashed; see hashed.py."""
+    return hashed.opened(artifact, path(artifact))
 
 
 def verify(artifacts: Iterable[Artifact]) -> tuple[int, int]:

@@ -21,9 +21,8 @@ from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sd
 
 from common import console
 from common.errors import LockError, MissingEnvironmentError, UsageError
-from common.files import CHUNK, replacing, sha256_file, write_whole
+from common.files import CHUNK, FULL, replacing, sha256_file, write_whole
 from lockfiles.model import Artifact
-from lockfiles.store.part import FULL
 from lockfiles.store.transfer import Place
 
 VARIABLE = "PINWHEEL_MIRROR"

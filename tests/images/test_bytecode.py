@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import marshal
+import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
+from common import paths
 from common.errors import BuildError
 from common.run import run
 from images.bytecode import Compiler
@@ -68,11 +72,30 @@ def test_what_is_no_python_3_11_gets_none(tree: Path) -> None:
 
 @pytest.mark.host
 def test_an_interpreter_that_dies_is_named(tree: Path) -> None:
-    compiler = Compiler(tree)
-    compiler._process.kill()
-    compiler._process.wait()
-    with pytest.raises(BuildError, match="the image's interpreter died while compiling"), compiler:
+    with pytest.raises(BuildError, match="the image's interpreter died while compiling"), Compiler(tree) as compiler:
         compiler.compile("/m.py", SOURCE)
+        for child in psutil.Process(compiler._process.pid).children():
+            child.kill()
+        compiler.compile("/m.py", SOURCE)
+
+
+@pytest.mark.host
+def test_it_does_not_depend_on_the_wheels_before(tree: Path) -> None:
+    with Compiler(tree) as first, Compiler(tree) as later:
+        for _ in range(3):
+            later.compile("/a.py", SOURCE.replace(b"f(x)", b"g(x)"))
+            later.fresh()
+        sources = [SOURCE, SOURCE.replace(b"Doc", b"p"), SOURCE]
+        assert [first.compile("/m.py", source) for source in sources] == [later.compile("/m.py", source) for source in sources]
+
+
+@pytest.mark.host
+def test_it_ends_with_the_process_that_asked(tree: Path) -> None:
+    asks = "import os, sys; from pathlib import Path; from images.bytecode import Compiler; c = Compiler(Path(sys.argv[1])); "
+    asks += "c.compile('/m.py', b'x = 1'); print(c._process.pid, flush=True); os.kill(os.getpid(), 9)"
+    said = subprocess.run([sys.executable, "-c", asks, str(tree)], capture_output=True, text=True, cwd=paths.ROOT, check=False)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        psutil.Process(int(said.stdout)).wait(5)
 
 
 @pytest.mark.host

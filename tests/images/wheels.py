@@ -15,6 +15,7 @@ import zstandard
 
 from images import wheel as wheels
 from images.bytecode import Compiler
+from images.spec import Rules
 from images.tarball import LayerWriter
 from images.wheel import Files
 from lockfiles import store
@@ -78,14 +79,13 @@ def stored(path: Path) -> Wheel:
     return Wheel(name.replace("_", "-").lower(), version, artifact)
 
 
-def layer_of(
-    *paths: Path, compiler: Compiler | None = None, dropped: frozenset[tuple[str, str]] = frozenset()
-) -> tuple[bytes, Files]:
+def layer_of(*paths: Path, compiler: Compiler | None = None, rules: dict[str, Rules] | None = None) -> tuple[bytes, Files]:
     """The tar of the layer that these wheels become, and what it says it holds."""
     out, files = io.BytesIO(), Files()
     writer = LayerWriter(out)
     for path in paths:
-        wheels.add(stored(path), writer, compiler or NoBytecode(), files, dropped=dropped)
+        wheel = stored(path)
+        wheels.add(wheel, writer, compiler or NoBytecode(), files, rules=(rules or {}).get(wheel.name))
     writer.end()
     writer.close()
     return zstandard.ZstdDecompressor().decompress(out.getvalue(), max_output_size=1 << 30), files

@@ -530,10 +530,10 @@ def test_a_disk_that_fills_up_is_one_line_and_gets_its_room_back(server: type[In
 def test_a_file_that_cannot_be_read_is_named(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(WHEEL, DATA)
 
-    def refuse(_: Path) -> str:
+    def refuse(_: object, __: str) -> str:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(store, "sha256_file", refuse)
+    monkeypatch.setattr(hashlib, "file_digest", refuse)
     with pytest.raises(
         MissingEnvironmentError, match="one-1.0-py3-none-any.whl cannot be read from the store: Input/output error"
     ):

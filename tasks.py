@@ -1,4 +1,7 @@
-"""The Invoke face of Pinwheel: parse, call one stage, print. No logic lives here."""
+"""The Invoke face of Pinwheel: parse, call one stage, print. No logic lives here.
+
+Each task imports its own stage: a command starts as fast as what it does.
+"""
 
 from __future__ import annotations
 
@@ -15,23 +18,11 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
-from common import console, host, offline, paths
+from common import console, offline, paths
 from common.errors import ExitCode, MissingEnvironmentError, PinwheelError, UsageError
+from common.files import FULL
+from common.signals import TerminatedError, terminable
 from common.summary import Summary
-from images import build as builder
-from images import impact, spec
-from images import push as pusher
-from k8s import check as checker
-from k8s import deploy as deployer
-from lockfiles import advisories, changes, fetching, inputs, models, policy, upkeep
-from lockfiles import bench as benchmark
-from lockfiles import check as checked
-from lockfiles import explain as explainer
-from lockfiles import lock as locks
-from lockfiles.licences import table as licence_table
-from smoke import ladder
-from smoke import receipt as proof
-from tests import suite
 
 summary = Summary()
 atexit.register(summary.show)
@@ -46,7 +37,7 @@ def stage(**options: Any) -> Callable[[Callable[..., str]], Any]:
         @functools.wraps(body)
         def guarded(*args: Any, **kwargs: Any) -> None:
             try:
-                with summary.stage(called) as outcome, offline.forced(wanted=kwargs.pop("offline", False)):
+                with terminable(), summary.stage(called) as outcome, offline.forced(wanted=kwargs.pop("offline", False)):
                     outcome.append(body(*args, **kwargs))
             except PinwheelError as problem:
                 console.error(problem.line())
@@ -54,9 +45,14 @@ def stage(**options: Any) -> Callable[[Callable[..., str]], Any]:
             except OSError as problem:
                 # Disk full, no permission, a file where a folder should be: the machine's, not a bug to show a traceback of.
                 console.debug(traceback.format_exc())
-                refused = MissingEnvironmentError(problem.strerror or str(problem), where=str(problem.filename or called))
+                fix = "free some space, or lift the limit" if problem.errno in FULL else ""
+                where = str(problem.filename or called)
+                refused = MissingEnvironmentError(problem.strerror or str(problem), where=where, fix=fix)
                 console.error(refused.line())
                 raise Exit(code=refused.exit_code) from None
+            except TerminatedError:
+                console.error("told to end")
+                raise Exit(code=ExitCode.TERMINATED) from None
             except KeyboardInterrupt:
                 console.error("interrupted")
                 raise Exit(code=ExitCode.INTERRUPTED) from None
@@ -74,6 +70,8 @@ def stage(**options: Any) -> Callable[[Callable[..., str]], Any]:
 @stage(help={"install": "install and start what is missing, from Debian's own packages (needs root)"})
 def engine(_: Context, install: bool = False) -> str:  # noqa: FBT001
     """Report the tools, the Docker Engine and the registry of this machine."""
+    from common import host
+
     if install:
         host.install()
     return host.report()
@@ -95,11 +93,20 @@ def lock(_: Context, check: bool = False, explain: str | None = None, upgrade: s
     if "" in (explain, upgrade):
         raise UsageError("an empty name was given", fix="name a package; an unset variable of your shell reads like this")
     if check:
-        return checked.check()
+        from lockfiles.check import check as check_locks
+
+        return check_locks()
     if explain is not None:
+        from lockfiles import policy
+        from lockfiles.explain import explain as explain_set
+
         # Invoke gives True for the flag alone.
-        return explainer.explain(explain if isinstance(explain, str) else "", policy.read().cooldown_days)
-    before, after = locks.write_all(upgrade or "")
+        return explain_set(explain if isinstance(explain, str) else "", policy.read().cooldown_days)
+    from images import impact
+    from lockfiles import advisories, changes
+    from lockfiles.lock import write_all
+
+    before, after = write_all(upgrade or "")
     outcome = changes.show(before, after)
     impact.show(before, after)
     advisories.show(changes.between(before, after))
@@ -114,6 +121,8 @@ def lock(_: Context, check: bool = False, explain: str | None = None, upgrade: s
 )
 def fetch(_: Context, to: str = "", set: str = "") -> str:  # noqa: A002
     """Bring every locked byte into the local store, verified; with --to into a mirror for machines without a network."""
+    from lockfiles import fetching, inputs, models
+
     names = inputs.chosen(set)
     if not set:
         models.fetch()
@@ -127,18 +136,25 @@ def fetch(_: Context, to: str = "", set: str = "") -> str:  # noqa: A002
 @stage(name="store", help={"verify": "hash every file again", "prune": "remove what no lock names"})
 def store_(_: Context, verify: bool = False, prune: bool = False) -> str:  # noqa: FBT001
     """Say what the store holds; hash it again, or remove what no lock names."""
+    from lockfiles import upkeep
+
     return upkeep.tend(verify=verify, prune=prune)
 
 
 @stage(help={"set": "only this one of the sets"})
 def licences(_: Context, set: str = "") -> str:  # noqa: A002
     """Print the licences of the base and of every set, those that are not free first."""
-    return licence_table.show(inputs.chosen(set))
+    from lockfiles import inputs
+    from lockfiles.licences import table
+
+    return table.show(inputs.chosen(set))
 
 
 @stage(help={"name": "one of lockfiles/models.in", "to": "the folder to lay it out in"})
 def model(_: Context, name: str, to: str) -> str:
     """Fetch a pinned model and lay it out as a folder that from_pretrained() reads, every file verified."""
+    from lockfiles import models
+
     models.fetch([name])
     return models.lay_out(name, Path(to))
 
@@ -149,7 +165,8 @@ def model(_: Context, name: str, to: str) -> str:
         "family": "build this pair instead: cu128, for drivers 525 to 579",
         "image": "build this one alone: a folder of images/",
         "twice": "build again from nothing and compare every digest",
-        "plan": "only say what would be made and what reused",
+        "plan": "only say what would be made, how large it comes out, and what a push would send",
+        "registry": "with --plan: host[:port][/path] that would be pushed to; default: the embedded one",
     }
 )
 def build(
@@ -159,49 +176,80 @@ def build(
     image: str = "",
     twice: bool = False,  # noqa: FBT001
     plan: bool = False,  # noqa: FBT001
+    registry: str = "",
 ) -> str:
     """Build the images from the locks into dist/."""
+    from images import spec
+
     if sum(map(bool, (cpu, family, image))) > 1:
         raise UsageError("--cpu and --family name a pair of images and --image one", fix="give one of them")
+    if registry and not plan:
+        raise UsageError("--registry says where --plan looks", fix="add --plan; `invoke push --registry` sends what was built")
     roles = (image,) if image else spec.pair(spec.CPU if cpu else family)
     if plan:
-        return builder.show_plan(roles)
-    return builder.build(roles, twice=twice).outcome()
+        from images import predict
+
+        return predict.show_plan(roles, registry)
+    from images.build import build as build_images
+
+    return build_images(roles, twice=twice).outcome()
 
 
 @stage(help={"gpu": "run on the GPU, with the api image instead of api-cpu"})
 def smoke(_: Context, gpu: bool = False) -> str:  # noqa: FBT001
     """Prove what was built: train a tiny model in one image, serve it from the other, write the receipt."""
+    from smoke import ladder
+
     return ladder.run_smoke(gpu=gpu).outcome()
 
 
 @stage(help={"registry": "host[:port][/path]; default: the embedded registry on loopback"})
 def push(_: Context, registry: str = "") -> str:
     """Push what was built, read each digest back, record it in lockfiles/images.lock."""
-    return pusher.push(registry, proof.proven_digests())
+    from images.push import push as push_images
+    from smoke.receipt import proven_digests
+
+    return push_images(registry, proven_digests())
 
 
 @stage(help={"env": "one of k8s/envs/", "dry-run": "say what would happen and change nothing"})
 def deploy(_: Context, env: str, dry_run: bool = False) -> str:  # noqa: FBT001
     """Check the manifests, pin every image by digest, then render or apply them as the environment says."""
-    return deployer.deploy(env, dry_run=dry_run).outcome()
+    from k8s.deploy import deploy as deploy_to
+
+    return deploy_to(env, dry_run=dry_run).outcome()
 
 
 @stage(help={"path": "a file or folder of manifests; more of them after --", "env": "one of k8s/envs/"})
 def check(context: Context, path: str, env: str = "local") -> str:
     """Check and pin any plain manifests; sends nothing."""
-    return checker.run_check([path, *shlex.split(context.remainder)], env)
+    from k8s.check import run_check
+
+    return run_check([path, *shlex.split(context.remainder)], env)
 
 
-@stage(help={"what": "locks"})
-def bench(_: Context, what: str) -> str:
+@stage(help={"what": "locks, build or startup", "quick": "build: the small set only, once, and nothing written"})
+def bench(_: Context, what: str, quick: bool = False) -> str:  # noqa: FBT001
     """Measure Pinwheel beside the plain tools, in one run, and write the table into docs/performance.md."""
-    if what != "locks":
-        raise UsageError(f"no such benchmark: {what}", fix="there is: locks")
-    return benchmark.run_bench()
+    match what:
+        case "locks":
+            from lockfiles import bench as locks
+
+            return locks.run_bench()
+        case "build":
+            from images.bench import build as builds
+
+            return builds.run_bench(quick=quick)
+        case "startup":
+            from smoke import startup
+
+            return startup.run_bench()
+    raise UsageError(f"no such benchmark: {what}", fix="there are: locks, build, startup")
 
 
 @stage(help={"fast": "only what needs no engine and no tools of the machine: under a minute"})
 def test(_: Context, fast: bool = False) -> str:  # noqa: FBT001, PT028 - a task, not a test
     """Run the project's whole test suite."""
+    from tests import suite
+
     return suite.run(fast=fast)

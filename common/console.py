@@ -5,7 +5,9 @@ Results and progress go to standard output, errors to standard error. Nothing he
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +17,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 from rich.table import Table
 
+# A locale that has no ✓ must not stop a build.
+for _stream in (sys.stdout, sys.stderr):
+    if isinstance(_stream, io.TextIOWrapper):
+        _stream.reconfigure(errors="replace")
 _CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 # Off a terminal rich assumes 80 columns and would wrap digests in the middle.
 _WIDTH = None if Console().is_terminal and not _CI else 160

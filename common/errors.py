@@ -25,6 +25,7 @@ class ExitCode(enum.IntEnum):
     DEPLOY_ROLLED_BACK = 16
     DEPLOY_NOT_ROLLED_BACK = 17
     INTERRUPTED = 130
+    TERMINATED = 143
 
 
 MEANING: dict[ExitCode, str] = {
@@ -40,6 +41,7 @@ MEANING: dict[ExitCode, str] = {
     ExitCode.DEPLOY_ROLLED_BACK: "the deploy failed and the last good set was put back",
     ExitCode.DEPLOY_NOT_ROLLED_BACK: "the deploy failed and could NOT be put back: look at the cluster",
     ExitCode.INTERRUPTED: "interrupted from the keyboard",
+    ExitCode.TERMINATED: "told to end (SIGTERM)",
 }
 
 

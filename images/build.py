@@ -7,50 +7,33 @@ cores; their bytes do not depend on how many.
 from __future__ import annotations
 
 import fcntl
-import multiprocessing
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from common import console, git, paths
-from common.errors import BuildError, LockError, MissingEnvironmentError
-from common.files import write_whole
-from common.refs import short
-from images import config, layer, plan, receipt, spec
+from common import console, git, paths, workers
+from common.errors import BuildError, MissingEnvironmentError
+from common.files import PART
+from images import bill, budget, compare, config, layer, receipt, spec
 from images.layer import Layer
 from images.layout import Layout
 from images.plan import LayerPlan
 from images.receipt import BuildReceipt, BuiltImage, BuiltLayer
-from images.spec import ImageSpec
-from lockfiles import check, fetching, lockfile, rootfs, sbom
-from lockfiles.model import BaseLock, SetLock
+from images.recipe import Recipe, recipe_of
+from lockfiles import check, fetching, lockfile, rootfs
+from lockfiles.model import BaseLock
 from lockfiles.rootfs import Rootfs
 
-
-@dataclass(frozen=True, slots=True)
-class _Recipe:
-    """One image with all that decides its bytes."""
-
-    spec: ImageSpec
-    lock: SetLock
-    base: LayerPlan
-    wheels: tuple[LayerPlan, ...]
-    config: LayerPlan
-    inputs: str
-    version: str
-    date: str
-
-    @property
-    def plans(self) -> tuple[LayerPlan, ...]:
-        """All layers, from the bottom up."""
-        return (self.base, *self.wheels, self.config)
+# How many times its size what comes compressed unpacks to, roughly.
+_UNPACKED = 3
+# So many differences between two builds are told.
+_SHOWN = 20
 
 
 def build(roles: Iterable[str], *, twice: bool = False) -> BuildReceipt:
@@ -63,79 +46,42 @@ def build(roles: Iterable[str], *, twice: bool = False) -> BuildReceipt:
     Raises:
         UsageError: no such image.
         LockError: a lock is stale, or bytes do not match it.
-        BuildError: an image cannot be built, or two builds differ.
+        BuildError: an image cannot be built, exceeds its budget, or two builds differ.
         MissingEnvironmentError: network, disk or a tool is missing.
     """
     check.check()
     specs = [spec.read(role) for role in roles]
     fetching.fetch(dict.fromkeys(s.set for s in specs))
     base = lockfile.read_base()
-    recipes = [_recipe(s, base) for s in specs]
-    with _alone(paths.dist()):
-        layout = Layout(receipt.layout())
+    recipes = [recipe_of(s, base) for s in specs]
+    with _alone(paths.dist()), ThreadPoolExecutor(1) as beside:
+        layout, before = Layout(receipt.layout()), _before()
+        bills = [beside.submit(bill.make, recipe, base, before) for recipe in recipes]
         images = _build(layout, recipes, base, rootfs.made(base))
+        # Their layers stay, the receipt does not come: once the budget is raised, this build takes a second.
+        for recipe, image in zip(recipes, images, strict=True):
+            budget.check(image, recipe.spec.budget, before)
         if twice:
             _again(recipes, base, images)
-        freed = layer.sweep(layout)
-        if freed:
-            console.info(f"removed {console.size(freed)} of layers that no image holds any more")
-        for recipe in recipes:
-            bom = sbom.make(name=recipe.spec.name, version=recipe.version, base=base, lock=recipe.lock)
-            write_whole(receipt.sbom(recipe.spec.name), bom)
+        images = tuple(made.result().written(image) for made, image in zip(bills, images, strict=True))
         result = BuildReceipt(git.revision(), images)
         receipt.write(result)
+        # After the receipt: until it is replaced, smoke and push go by the one before, and find what it names.
+        if freed := layer.sweep(layout):
+            console.info(f"removed {console.size(freed)} of layers that no image holds any more")
     _print(result)
     return result
 
 
-def show_plan(roles: Iterable[str]) -> str:
-    """Print what a build would make and what it would reuse; asks no network, writes nothing.
-
-    Returns the outcome in a few words.
-
-    Raises:
-        UsageError, LockError: as `build`.
-    """
-    check.check()
-    base, layout = lockfile.read_base(), Layout(receipt.layout())
-    new = 0
-    for role in roles:
-        recipe = _recipe(spec.read(role), base)
-        console.title(f"{recipe.spec.name}:{recipe.version}")
-        rows = []
-        for one in recipe.plans:
-            found = layer.noted(layout, one)
-            new += found is None
-            state = f"reused {short(found.digest)}" if found else "new"
-            rows.append(
-                (one.what, console.size(one.weight) if one.wheels else "", console.size(found.size) if found else "", state)
-            )
-        console.table(("layer", "wheels", "compressed", "state"), rows, right=(1, 2))
-    return f"{new} layers to make"
+def _before() -> tuple[BuiltImage, ...]:
+    """The images of the last build that was good; none where there is no such thing."""
+    try:
+        return receipt.read().images
+    except BuildError:
+        return ()
 
 
-def _recipe(image: ImageSpec, base: BaseLock) -> _Recipe:
-    lock = lockfile.read_set(image.set)
-    about = next((wheel.version for wheel in lock.wheels if wheel.name == image.about), None)
-    if about is None:
-        raise LockError(
-            f"{image.about} is not in {image.set}.lock", where=f"images/{image.role}/image.toml", fix="mend `about`"
-        )
-    base_plan = plan.base_layer(base)
-    wheels = plan.wheel_layers(base, lock, image)
-    frame = [image.user, image.uid, image.workdir, base.version("python3.11")]
-    config_plan = LayerPlan("config", plan.inputs_digest([base_plan], frame).removeprefix("sha256:"))
-    date = max(base.date, lock.date)
-    inputs = plan.inputs_digest((base_plan, *wheels, config_plan), [date, about, _meaning(image)])
-    return _Recipe(image, lock, base_plan, wheels, config_plan, inputs, f"{about}-{short(inputs)}", date)
-
-
-def _meaning(image: ImageSpec) -> dict[str, object]:
-    """What of a spec goes into configuration and manifest; the rest acts through the layers."""
-    return {key: value for key, value in asdict(image).items() if key not in ("role", "set", "conflicts", "record_errors")}
-
-
-def _build(layout: Layout, recipes: list[_Recipe], base: BaseLock, root: Rootfs) -> tuple[BuiltImage, ...]:
+def _build(layout: Layout, recipes: list[Recipe], base: BaseLock, root: Rootfs) -> tuple[BuiltImage, ...]:
     layout.create()
     wanted = {one.key: one for recipe in recipes for one in recipe.plans}
     done: dict[str, Layer] = {}
@@ -147,20 +93,17 @@ def _build(layout: Layout, recipes: list[_Recipe], base: BaseLock, root: Rootfs)
     if missing:
         console.info(f"{len(reused)} layers reused, {len(missing)} to make")
     for recipe in recipes:
-        if recipe.base in missing and recipe.base.key not in done:
-            with console.step("base layer") as notes:
-                done[recipe.base.key] = layer.make_from_tar(layout, recipe.base, root.tar, root.digest)
-                notes.append(console.size(done[recipe.base.key].size))
         if recipe.config.key not in done:
             accounts = config.accounts(root.tar)
             fill = partial(config.fill, recipe.spec, accounts, base.version("python3.11"))
             done[recipe.config.key] = layer.make(layout, recipe.config, fill)
-    done |= _make_wheels(layout, [one for one in missing if one.wheels], root.tree)
+    done |= _make(layout, [one for one in missing if one.key not in done], root)
     images = []
     for recipe in recipes:
         layers = [done[one.key] for one in recipe.plans]
         gpu = spec.gpu(recipe.spec.role, recipe.lock)
-        layer.check_conflicts(layers, recipe.spec.conflicts)
+        if not layout.lists(recipe.spec.name, recipe.version, [one.digest for one in layers]):
+            layer.check_conflicts((layer.held(layout, one) for one in layers), recipe.spec.conflicts)
         base_image = config.base_image(layout, layers[0], base.version("python3.11"), base.date)
         manifest, described = config.image(
             layout, recipe.spec, layers, base=base_image, version=recipe.version, inputs=recipe.inputs, date=recipe.date
@@ -188,72 +131,78 @@ def _build(layout: Layout, recipes: list[_Recipe], base: BaseLock, root: Rootfs)
     return tuple(images)
 
 
-def _make_wheels(layout: Layout, missing: list[LayerPlan], tree: Path) -> dict[str, Layer]:
-    """Make wheel layers in parallel, the heaviest first so that none is left over at the end."""
+def _make(layout: Layout, missing: list[LayerPlan], root: Rootfs) -> dict[str, Layer]:
+    """Make layers in parallel, the heaviest first so that none is left over at the end: of wheels, and the base's."""
     made: dict[str, Layer] = {}
     if not missing:
         return made
-    text = f"{len(missing)} wheel layers"
-    # A fresh process each, not a fork of this one with its threads; it starts in a third of a second.
-    context = multiprocessing.get_context("spawn")
-    with (
-        console.Bar(text, sum(one.weight for one in missing)) as bar,
-        ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=context) as pool,
-    ):
-        tasks = {
-            pool.submit(layer.make_wheels, layout.root, one, tree): one
-            for one in sorted(missing, key=lambda p: (-p.weight, p.key))
-        }
-        try:
+    # Bytes of work; the base's debs and tar are about as far apart as wheels are from what they unpack to.
+    weights = {one.key: one.weight or root.tar.stat().st_size // _UNPACKED for one in missing}
+    text = f"{len(missing)} layers"
+    try:
+        with console.Bar(text, sum(weights.values())) as bar, workers.pool(len(os.sched_getaffinity(0))) as pool:
+            tasks = {}
+            for one in sorted(missing, key=lambda p: (-weights[p.key], p.key)):
+                if one.wheels:
+                    task = pool.submit(layer.make_wheels, layout.root, one, root.tree)
+                else:
+                    task = pool.submit(layer.make_from_tar, layout, one, root.tar, root.digest)
+                tasks[task] = one.key
             for task in as_completed(tasks):
-                one = tasks[task]
-                made[one.key] = task.result()
-                bar.advance(one.weight)
-        except BrokenProcessPool:
-            fix = "free some memory, or stop what else runs"
-            raise MissingEnvironmentError(
-                "a process that makes layers was killed, likely for want of memory", fix=fix
-            ) from None
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+                made[tasks[task]] = task.result()
+                bar.advance(weights[tasks[task]])
+    except BrokenProcessPool:
+        fix = "free some memory, or stop what else runs"
+        raise MissingEnvironmentError("a process that makes layers was killed, likely for want of memory", fix=fix) from None
+    finally:
+        # The workers end in the middle of what they do when one fails.
+        layer.clear(layout)
     console.done(f"{text}, {console.size(sum(one.size for one in made.values()))}")
     return made
 
 
-def _again(recipes: list[_Recipe], base: BaseLock, first: tuple[BuiltImage, ...]) -> None:
+def _again(recipes: list[Recipe], base: BaseLock, first: tuple[BuiltImage, ...]) -> None:
     """Build everything once more in an empty folder, base included, and compare.
 
     Raises:
-        BuildError: a digest differs; naming the first layer that does.
+        BuildError: an image differs; naming the layer, the file and the attribute.
     """
     with tempfile.TemporaryDirectory(dir=paths.dist(), prefix=".again-") as scratch:
         console.info("building again from nothing")
         layout = Layout(Path(scratch) / "oci")
         second = _build(layout, recipes, base, rootfs.made(base, Path(scratch) / "rootfs"))
-    for one, other in zip(first, second, strict=True):
-        for left, right in zip(one.layers, other.layers, strict=True):
-            if left.digest != right.digest:
-                raise BuildError(
-                    f"{one.name}: the layer {left.what!r} differs between two builds",
-                    where=f"{left.digest} and {right.digest}",
-                    fix="this is a bug of Pinwheel: report it with the two digests",
-                )
-        if one.digest != other.digest:
+        for one, other in zip(first, second, strict=True):
+            if one.digest == other.digest:
+                console.done(f"{one.name}: both builds are {one.digest}")
+                continue
+            found = list(compare.images(Layout(receipt.layout()), one, layout, other))
+            for difference in found[:_SHOWN]:
+                console.info(difference)
+            if len(found) > _SHOWN:
+                console.info(f"and {len(found) - _SHOWN} more differences")
+            more = f", and {len(found) - 1} more" if len(found) > 1 else ""
             raise BuildError(
-                f"{one.name} differs between two builds", where=f"{one.digest} and {other.digest}", fix="report it"
+                f"{one.name} differs between two builds: {found[0]}{more}",
+                where=f"{one.digest} and {other.digest}",
+                fix="this is a bug of Pinwheel, or a layer altered on disk: report it with these lines",
             )
-        console.done(f"{one.name}: both builds are {one.digest}")
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """One build at a time in a folder; a second waits."""
+    """One build at a time in a folder; a second waits. What a killed one left half written is removed first."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            console.info(f"another build is running in {paths.shown(folder)}; waiting for it")
+            fcntl.flock(guard, fcntl.LOCK_EX)
         for killed in folder.glob(".again-*"):
             shutil.rmtree(killed, ignore_errors=True)
+        for killed in [*folder.glob(f".{receipt.path().name}.*{PART}"), *(folder / "sbom").glob(f".*{PART}")]:
+            killed.unlink(missing_ok=True)
+        layer.clear(Layout(receipt.layout()))
         yield
 
 

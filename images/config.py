@@ -48,7 +48,7 @@ def fill(spec: ImageSpec, base: Accounts, python: str, writer: LayerWriter) -> F
         writer: the layer.
     """
     account = f"{spec.user}:x:{spec.uid}:{spec.uid}:{spec.user}:{spec.workdir}:/bin/bash\n"
-    # The frame as `python3.11 -m venv` lays it out (PEP 405), without pip.
+    # What makes a virtual environment (PEP 405), and no more: nobody activates it, PATH names it; and no pip.
     pyvenv = f"home = /usr/bin\ninclude-system-site-packages = false\nversion = {python}\nexecutable = /usr/bin/python3.11\n"
     writer.folder("app")
     for path, text in (("etc/group", base.group + f"{spec.user}:x:{spec.uid}:\n"), ("etc/passwd", base.passwd + account)):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from common import console
 from common.errors import PinwheelError
-from images import layer, plan, receipt, spec
+from images import plan, predict, receipt, spec
 from images.layout import Layout
 from images.plan import LayerPlan
 from lockfiles.changes import Locked
@@ -20,7 +20,7 @@ class Impact:
         name: of the image.
         layers: how many it has, base and configuration layer not counted when they stay.
         new: the layers that the old locks do not give, in the order of the image.
-        upload: bytes a registry that holds the old image must receive; sizes of layers already built, else a guess.
+        upload: bytes a registry that holds the old image must receive; sizes of layers already built, else estimates.
     """
 
     name: str
@@ -45,7 +45,8 @@ def of(before: Locked, after: Locked) -> tuple[Impact, ...]:
         known = {one.key for one in old}
         fresh = tuple(one for one in new if one.key not in known)
         if fresh:
-            found.append(Impact(image.name, len(new), fresh, sum(_size(layout, one, after) for one in fresh)))
+            upload = sum(predict.size(layout, one, after.base).compressed for one in fresh)
+            found.append(Impact(image.name, len(new), fresh, upload))
     return tuple(found)
 
 
@@ -61,10 +62,3 @@ def _plans(locked: Locked, image: spec.ImageSpec) -> tuple[LayerPlan, ...]:
     if locked.base is None or image.set not in locked.sets:
         return ()
     return (plan.base_layer(locked.base), *plan.wheel_layers(locked.base, locked.sets[image.set], image))
-
-
-def _size(layout: Layout, one: LayerPlan, locked: Locked) -> int:
-    if made := layer.noted(layout, one):
-        return made.size
-    # zstd at our level and the packages' own compression come out within some percent of each other on these sets.
-    return one.weight or sum(deb.artifact.size for deb in (locked.base.debs if locked.base else ()))

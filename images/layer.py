@@ -11,12 +11,14 @@ import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from common import console
 from common.errors import BuildError, MissingEnvironmentError
-from common.files import CHUNK, write_whole
+from common.files import CHUNK, PART, settle, write_whole
 from images import wheel
 from images.bytecode import Compiler
-from images.layout import Layout
+from images.layout import UNFINISHED, Layout
 from images.plan import LayerPlan
 from images.spec import Conflict
 from images.tarball import LayerWriter
@@ -34,7 +36,6 @@ class Layer:
         diff_id: of the tar.
         size: of the blob.
         unpacked: of the tar.
-        files: path in the image → (sha256, package), of what wheels brought; empty for base and config.
     """
 
     what: str
@@ -43,17 +44,31 @@ class Layer:
     diff_id: str
     size: int
     unpacked: int
-    files: Files
 
 
+# The note of a layer has two lines: the layer, and the files in it. The second is long, and seldom asked for.
 def noted(layout: Layout, plan: LayerPlan) -> Layer | None:
     """The layer, if it was made before and its blob is still there and whole in size."""
     try:
-        body = json.loads(_note(layout, plan.key).read_text())
-        layer = Layer(**{**body, "what": plan.what})
+        layer = Layer(**{**_head(_note(layout, plan.key)), "what": plan.what})
     except (OSError, ValueError, TypeError):
         return None
     return layer if layer.key == plan.key and layout.has(layer.digest, layer.size) else None
+
+
+def held(layout: Layout, layer: Layer) -> Files:
+    """What wheels brought into a layer; nothing for base and config.
+
+    Raises:
+        BuildError: its note was altered.
+    """
+    note = _note(layout, layer.key)
+    try:
+        return {path: (state, package) for path, (state, package) in json.loads(note.read_text().split("\n")[1]).items()}
+    except (OSError, ValueError, TypeError, IndexError, AttributeError):
+        raise BuildError(
+            "the note of a layer was altered", where=str(note), fix="remove it and run `invoke build` again"
+        ) from None
 
 
 def make(layout: Layout, plan: LayerPlan, fill: Callable[[LayerWriter], Files]) -> Layer:
@@ -63,16 +78,17 @@ def make(layout: Layout, plan: LayerPlan, fill: Callable[[LayerWriter], Files]) 
         BuildError, LockError: as `fill`.
         MissingEnvironmentError: the disk is full.
     """
-    fd, name = tempfile.mkstemp(dir=layout.blobs, prefix=".layer-")
+    fd, name = tempfile.mkstemp(dir=layout.blobs, prefix=UNFINISHED)
     try:
         with os.fdopen(fd, "wb") as out:
             writer = LayerWriter(out)
             files = fill(writer)
             digest, diff_id = writer.close()
-        Path(name).chmod(0o644)
+            settle(out)
         Path(name).replace(layout.blob(digest))
-        layer = Layer(plan.what, plan.key, digest, diff_id, writer.size, writer.unpacked, files)
-        write_whole(_note(layout, plan.key), json.dumps(asdict(layer), sort_keys=True))
+        layer = Layer(plan.what, plan.key, digest, diff_id, writer.size, writer.unpacked)
+        lines = [json.dumps(body, sort_keys=True) for body in (asdict(layer), files)]
+        write_whole(_note(layout, plan.key), "\n".join(lines))
     except OSError as problem:
         fix = "free some (`dist/` and the cache may be deleted)"
         raise MissingEnvironmentError(
@@ -94,9 +110,11 @@ def make_wheels(root: Path, plan: LayerPlan, tree: Path) -> Layer:
 
     def fill(writer: LayerWriter) -> Files:
         files: Files = {}
-        for one in plan.wheels:
-            with Compiler(tree) as compiler:
-                wheel.add(one, writer, compiler, files, dropped=plan.dropped, excused=plan.excused)
+        rules = dict(plan.rules)
+        with Compiler(tree) as compiler:
+            for one in plan.wheels:
+                compiler.fresh()
+                wheel.add(one, writer, compiler, files, rules=rules.get(one.name))
         writer.end()
         return files
 
@@ -123,46 +141,70 @@ def make_from_tar(layout: Layout, plan: LayerPlan, tar: Path, digest: str) -> La
     return make(layout, plan, fill)
 
 
-def check_conflicts(layers: list[Layer], conflicts: Iterable[Conflict] = ()) -> None:
+def check_conflicts(layers: Iterable[Files], conflicts: Iterable[Conflict] = ()) -> None:
     """Refuse an image in which two layers disagree about a path, or a stated conflict was not settled as stated.
+
+    Args:
+        layers: what each of them holds.
+        conflicts: those that the image's spec states.
 
     Raises:
         BuildError: naming the path and the packages.
     """
     seen: Files = {}
     for layer in layers:
-        for path, (state, package) in layer.files.items():
+        for path, (state, package) in layer.items():
             other = seen.setdefault(path, (state, package))
             if other[0] != state:
                 raise wheel.conflict(path, other[1], package)
-    for path, (_, package) in seen.items():
-        above = path.rpartition("/")[0]
-        while above:
-            if above in seen:
-                raise wheel.conflict(above, seen[above][1], package)
-            above = above.rpartition("/")[0]
+    folders = {path.rpartition("/")[0]: package for path, (_, package) in seen.items()}
+    for folder, package in list(folders.items()):
+        while folder := folder.rpartition("/")[0]:
+            folders.setdefault(folder, package)
+    for path in sorted(folders.keys() & seen.keys()):
+        raise wheel.conflict(path, seen[path][1], folders[path])
     for stated in conflicts:
         if seen.get(stated.path, ("", ""))[1] != stated.keep:
             raise BuildError(f"{stated.keep} does not bring the file it is to keep", where=stated.path, fix="mend image.toml")
 
 
 def sweep(layout: Layout) -> int:
-    """Remove layers that no listed image holds, notes first; returns the bytes freed. Only under the build's lock."""
-    needed = layout.referenced()
-    for note in _notes(layout).glob("*.json"):
-        if _digest(note) not in needed:
-            note.unlink()
-    # What builds left that were killed; the caller holds the lock, so none is running.
-    for unfinished in [*layout.blobs.glob(".*"), *_notes(layout).glob(".*")]:
-        unfinished.unlink()
-    return layout.sweep(needed)
+    """Remove layers that no listed image holds, notes first; returns the bytes freed. Only under the build's lock.
+
+    While another process reads the layout, all of them stay.
+    """
+    with layout.sweeping() as alone:
+        if not alone:
+            console.info("another process reads the layout: layers that no image holds any more stay for now")
+            return 0
+        needed = layout.referenced()
+        # Notes are large: they are read only where there is something to remove.
+        if not layout.strays(needed):
+            return 0
+        for note in _notes(layout).glob("*.json"):
+            if _digest(note) not in needed:
+                note.unlink()
+        return layout.sweep(needed)
+
+
+def clear(layout: Layout) -> None:
+    """Remove what a killed build left half written. Only under the build's lock."""
+    layout.clear()
+    for unfinished in _notes(layout).glob(f".*{PART}"):
+        unfinished.unlink(missing_ok=True)
 
 
 def _digest(note: Path) -> str:
     try:
-        return str(json.loads(note.read_text())["digest"])
+        return str(_head(note)["digest"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
+
+
+def _head(note: Path) -> dict[str, Any]:
+    with note.open() as file:
+        body: dict[str, Any] = json.loads(file.readline())
+    return body
 
 
 def _notes(layout: Layout) -> Path:

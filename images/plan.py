@@ -1,7 +1,8 @@
-"""Which wheels share a layer.
+"""Which wheels share a layer, and which layer lies on which. The figures behind it: docs/adr/0013.
 
 A big wheel is alone: its bump touches nothing else. Small ones fall into a fixed number of buckets by their name, so that a
-package that comes or goes moves no other. A layer's key is the digest of everything its bytes depend on.
+package that comes or goes moves no other. The heaviest lie at the bottom: a host unpacks again what lies above a layer that
+changed, and it is the small ones that change. A layer's key is the digest of everything its bytes depend on.
 """
 
 from __future__ import annotations
@@ -13,18 +14,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from common.errors import UsageError
-from images.spec import ImageSpec
+from images.spec import ImageSpec, Rules
 from images.tarball import ZSTD_LEVEL, ZSTD_VERSION
 from lockfiles import rootfs
 from lockfiles.model import BaseLock, SetLock, Wheel
 
 # Bumped when the code that writes layers changes their bytes: a change must be meant.
-FORMAT = 1
+FORMAT = 2
 # Its scripts and its form of RECORD are in the layers.
 _INSTALLER = importlib.metadata.version("installer")
-# Wheels from this size on get a layer of their own. Engines cap an image at 127 layers; ours stay below 100.
-BIG = 8_000_000
+# Wheels from this size on get a layer of their own, as far as there is room; the rest share the buckets.
+BIG = 1_000_000
 BUCKETS = 16
+# Engines cap an image at 127 layers; ours has at most this many, base and configuration among them.
+MOST = 100
+ALONE = MOST - BUCKETS - 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +39,13 @@ class LayerPlan:
         what: for people: the wheel, or which bucket.
         key: digest over all that decides its bytes.
         wheels: sorted by name; none for base and config.
-        dropped: (package, path in the image) of files that lose to another package's.
-        excused: (package, path in its wheel) of files that RECORD describes wrongly, known and accepted.
+        rules: what the spec says of its wheels' files, by package; only of those it says something of.
     """
 
     what: str
     key: str
     wheels: tuple[Wheel, ...] = ()
-    dropped: frozenset[tuple[str, str]] = frozenset()
-    excused: frozenset[tuple[str, str]] = frozenset()
+    rules: tuple[tuple[str, Rules], ...] = ()
 
     @property
     def weight(self) -> int:
@@ -56,8 +58,26 @@ def base_layer(base: BaseLock) -> LayerPlan:
     return LayerPlan("base", _key("base", rootfs.key(base)))
 
 
+def groups(wheels: Iterable[Wheel]) -> dict[str, tuple[Wheel, ...]]:
+    """Which wheels share a layer: those of each layer by the layer's name, from the bottom up.
+
+    A layer's name is the package's, or `bucket 07`. Where more wheels are big than there is room for, the smallest of them
+    share the buckets as well: a big one more moves one other at most.
+    """
+    by_size = sorted(wheels, key=lambda wheel: (-wheel.artifact.size, wheel.name))
+    alone = [wheel for wheel in by_size if wheel.artifact.size >= BIG][:ALONE]
+    # By powers of two, then by name: a release that is a little larger than the last does not swap layers.
+    found: dict[str, tuple[Wheel, ...]] = {
+        w.name: (w,) for w in sorted(alone, key=lambda w: (-w.artifact.size.bit_length(), w.name))
+    }
+    for wheel in sorted(by_size[len(alone) :], key=lambda w: (_bucket(w.name), w.name)):
+        name = f"bucket {_bucket(wheel.name):02d}"
+        found[name] = (*found.get(name, ()), wheel)
+    return found
+
+
 def wheel_layers(base: BaseLock, lock: SetLock, spec: ImageSpec) -> tuple[LayerPlan, ...]:
-    """The plans of all wheel layers, big wheels first, in a fixed order.
+    """The plans of all wheel layers, from the bottom up.
 
     Raises:
         UsageError: the spec states a conflict or a wrong RECORD of a package that the set does not hold.
@@ -69,21 +89,13 @@ def wheel_layers(base: BaseLock, lock: SetLock, spec: ImageSpec) -> tuple[LayerP
     for wrong in [e for e in spec.record_errors if (e.package, e.version) not in held]:
         raise _stale(spec, f"a wrong RECORD of {wrong.package} {wrong.version}")
     interpreter = [d.artifact.sha256 for d in base.debs if d.name in ("python3.11-minimal", "libpython3.11-minimal")]
-    big = [wheel for wheel in lock.wheels if wheel.artifact.size >= BIG]
-    buckets: dict[int, list[Wheel]] = {}
-    for wheel in lock.wheels:
-        if wheel.artifact.size < BIG:
-            buckets.setdefault(_bucket(wheel.name), []).append(wheel)
-    groups = [(f"{w.name} {w.version}", [w]) for w in big]
-    groups += [(f"bucket {number:02d}: {len(wheels)} wheels", wheels) for number, wheels in sorted(buckets.items())]
     plans = []
-    for what, wheels in groups:
-        inside = {wheel.name for wheel in wheels}
-        dropped = frozenset((c.drop, c.path) for c in spec.conflicts if c.drop in inside)
-        excused = frozenset((e.package, e.path) for e in spec.record_errors if e.package in inside)
+    for name, wheels in groups(lock.wheels).items():
+        what = f"{name} {wheels[0].version}" if name == wheels[0].name else f"{name}: {len(wheels)} wheels"
+        rules = tuple((w.name, said) for w in wheels if (said := spec.rules(w.name)) != Rules())
         inputs = [[w.name, w.artifact.file, w.artifact.sha256] for w in wheels]
-        key = _key("wheels", interpreter, inputs, sorted(dropped), sorted(excused))
-        plans.append(LayerPlan(what, key, tuple(wheels), dropped, excused))
+        said_of = [[name, *(sorted(paths) for paths in (said.dropped, said.excused, said.left_out))] for name, said in rules]
+        plans.append(LayerPlan(what, _key("wheels", interpreter, inputs, said_of), wheels, rules))
     return tuple(plans)
 
 

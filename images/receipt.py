@@ -56,6 +56,8 @@ class BuiltImage:
         layers: from the bottom up.
         driver: the oldest branch of NVIDIA's driver that runs it; 0 where it asks for no GPU.
         compute: the compute capabilities it holds code for, `7.5`.
+        sbom: digest of its SBOM, the file beside the receipt.
+        sbom_serial: the SBOM's serial number.
     """
 
     name: str
@@ -69,6 +71,8 @@ class BuiltImage:
     layers: tuple[BuiltLayer, ...]
     driver: int = 0
     compute: tuple[str, ...] = ()
+    sbom: str = ""
+    sbom_serial: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from typing import Any
 
 from common import paths
 from common.errors import UsageError
+from images import budget
 from lockfiles import lockfile
 from lockfiles.model import Gpu, SetLock
 
@@ -58,6 +59,36 @@ class RecordError:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Files of one package that no image needs.
+
+    Attributes:
+        package: whose.
+        paths: patterns of paths in its wheel; `*` matches `/` too. Each must match something.
+        reason: why nothing is lost.
+    """
+
+    package: str
+    paths: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What an image spec says of one wheel's files; each must be met by some file.
+
+    Attributes:
+        dropped: paths in the image whose file loses to another package's.
+        excused: paths in the wheel whose RECORD entry is known to be wrong.
+        left_out: patterns of paths in the wheel, `*` matching `/` too, of files that no image holds.
+    """
+
+    dropped: frozenset[str] = frozenset()
+    excused: frozenset[str] = frozenset()
+    left_out: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class ImageSpec:
     """One image.
 
@@ -74,6 +105,8 @@ class ImageSpec:
         env: environment, sorted by name.
         conflicts: see `Conflict`.
         record_errors: see `RecordError`.
+        left_out: see `LeftOut`; the same for all images, so that they share layers.
+        budget: compressed bytes that all layers together may have.
     """
 
     role: str
@@ -93,6 +126,16 @@ class ImageSpec:
     env: tuple[tuple[str, str], ...]
     conflicts: tuple[Conflict, ...]
     record_errors: tuple[RecordError, ...]
+    left_out: tuple[LeftOut, ...]
+    budget: int
+
+    def rules(self, package: str) -> Rules:
+        """All that is said of one package's files."""
+        return Rules(
+            frozenset(c.path for c in self.conflicts if c.drop == package),
+            frozenset(e.path for e in self.record_errors if e.package == package),
+            frozenset(path for left in self.left_out if left.package == package for path in left.paths),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +186,7 @@ _OWN: dict[str, type] = {
     "licenses": str,
     "cmd": list,
     "ports": list,
+    "budget": str,
 }
 _OPTIONAL: dict[str, type] = {"env": dict, "conflicts": list, "record_errors": list}
 
@@ -199,19 +243,24 @@ def read(role: str) -> ImageSpec:
     """
     if role not in roles():
         raise UsageError(f"no such image: {role}", where="images/", fix=f"there are: {', '.join(roles())}")
-    shared = _load(paths.IMAGES / "shared.toml", _SHARED, {})
+    shared = _load(paths.IMAGES / "shared.toml", _SHARED, {"leave_out": list})
     file = paths.IMAGES / role / "image.toml"
     own = _load(file, _OWN, _OPTIONAL)
     conflicts = [Conflict(**e) for e in _tables(file, own.pop("conflicts", []), ("path", "keep", "drop", "reason"))]
     errors = [RecordError(**e) for e in _tables(file, own.pop("record_errors", []), ("package", "version", "path", "reason"))]
     if own["ports"] and not all(type(port) is int and 0 < port < 65536 for port in own["ports"]):
         raise UsageError("ports must be numbers from 1 to 65535", where=paths.shown(file), fix="mend it")
+    try:
+        size = budget.parse(own.pop("budget"))
+    except ValueError as problem:
+        raise UsageError(f"budget is {problem}", where=paths.shown(file), fix="mend it") from None
     if shared["uid"] < 1000:
         where = paths.shown(paths.IMAGES / "shared.toml")
         raise UsageError(
             f"uid {shared['uid']} is root's or a system account's", where=where, fix="images run as an ordinary user"
         )
     env = {**shared.pop("env"), **own.pop("env", {})}
+    left_out = _left_out(paths.IMAGES / "shared.toml", shared.pop("leave_out", []))
     return ImageSpec(
         role=role,
         cmd=tuple(own.pop("cmd")),
@@ -219,6 +268,8 @@ def read(role: str) -> ImageSpec:
         env=tuple(sorted(env.items())),
         conflicts=tuple(conflicts),
         record_errors=tuple(errors),
+        left_out=left_out,
+        budget=size,
         **shared,
         **own,
     )
@@ -229,6 +280,14 @@ def _tables(file: Path, entries: list[Any], keys: tuple[str, ...]) -> list[dict[
         if not isinstance(entry, dict) or set(entry) != set(keys) or not all(isinstance(v, str) for v in entry.values()):
             raise UsageError(f"an entry needs exactly {', '.join(keys)}", where=paths.shown(file), fix=f"mend {entry}")
     return entries
+
+
+def _left_out(file: Path, entries: list[Any]) -> tuple[LeftOut, ...]:
+    for entry in entries:
+        shaped = isinstance(entry, dict) and set(entry) == {"package", "paths", "reason"} and isinstance(entry["paths"], list)
+        if not shaped or not all(isinstance(v, str) for v in (entry["package"], entry["reason"], *entry["paths"])):
+            raise UsageError("an entry needs exactly package, paths, reason", where=paths.shown(file), fix=f"mend {entry}")
+    return tuple(LeftOut(e["package"], tuple(e["paths"]), e["reason"]) for e in entries)
 
 
 def _load(file: Path, needed: dict[str, type], optional: dict[str, type]) -> dict[str, Any]:

@@ -32,17 +32,20 @@ class LayerWriter:
         self._out = out
         self._compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True).compressobj()
         self._inner, self._outer = hashlib.sha256(), hashlib.sha256()
-        self._pending = bytearray()
+        self._pending, self._filled = memoryview(bytearray(_PIECE)), 0
         self._folders: set[str] = set()
         self.size = 0
         self.unpacked = 0
 
     def raw(self, data: bytes) -> None:
         """Append bytes of a tar made elsewhere."""
-        self._pending += data
-        while len(self._pending) >= _PIECE:
-            self._flush(bytes(self._pending[:_PIECE]))
-            del self._pending[:_PIECE]
+        rest = memoryview(data)
+        while room := min(_PIECE - self._filled, len(rest)):
+            self._pending[self._filled : self._filled + room] = rest[:room]
+            self._filled += room
+            rest = rest[room:]
+            if self._filled == _PIECE:
+                self._flush()
 
     def file(self, path: str, size: int, chunks: Iterable[bytes], *, executable: bool = False) -> None:
         """Append a regular file and the folders above it.
@@ -80,14 +83,17 @@ class LayerWriter:
             self._folders.add(above)
             self.raw(_header(above, tarfile.DIRTYPE, 0, 0o755))
 
+    def has_folder(self, path: str) -> bool:
+        """Whether a folder of this path was written."""
+        return path in self._folders
+
     def end(self) -> None:
         """Append tar's end mark, two zero blocks (POSIX.1-2017 pax, "ustar Interchange Format")."""
         self.raw(bytes(2 * tarfile.BLOCKSIZE))
 
     def diff_id(self) -> str:
         """The digest of the uncompressed bytes so far."""
-        self._flush(bytes(self._pending))
-        self._pending.clear()
+        self._flush()
         return f"sha256:{self._inner.hexdigest()}"
 
     def close(self) -> tuple[str, str]:
@@ -96,7 +102,8 @@ class LayerWriter:
         self._emit(self._compressor.flush())
         return f"sha256:{self._outer.hexdigest()}", diff_id
 
-    def _flush(self, piece: bytes) -> None:
+    def _flush(self) -> None:
+        piece, self._filled = self._pending[: self._filled], 0
         self._inner.update(piece)
         self.unpacked += len(piece)
         self._emit(self._compressor.compress(piece))

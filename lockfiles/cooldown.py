@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pypi_simple
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -96,7 +95,7 @@ def possible(project: str, days: int) -> bool:
     if days <= 0:
         return False
     with index.session() as http:
-        page = index.page(pypi_simple.PyPISimple(index.url(), session=http), project)
+        page = index.page(index.client(http), project)
     if page is None or any(package.upload_time for package in page.packages):
         return True  # That there is no such project, the resolver says better.
     console.warn(f"your index tells no upload times: the cooldown of {days} days cannot be kept")

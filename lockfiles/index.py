@@ -10,10 +10,9 @@ import os
 import sys
 import threading
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import pypi_simple
 import requests
 from packaging.utils import canonicalize_name, parse_sdist_filename, parse_wheel_filename
 from requests.adapters import HTTPAdapter
@@ -23,6 +22,10 @@ from common.errors import LockError, MissingEnvironmentError
 from common.run import run
 from lockfiles.model import Artifact
 from lockfiles.store import mirror
+
+if TYPE_CHECKING:
+    # A third of a second to load, and most commands ask no index.
+    import pypi_simple
 
 # Seconds to connect, and between two pieces of an answer.
 _TIMEOUT = (20.0, 60.0)
@@ -47,7 +50,9 @@ def url() -> str:
         key, _, value = line.partition("=")
         if key in {":env:.index-url", "global.index-url", "user.index-url", "site.index-url"}:
             return value.strip("'\"")
-    return pypi_simple.PYPI_SIMPLE_ENDPOINT
+    from pypi_simple import PYPI_SIMPLE_ENDPOINT
+
+    return PYPI_SIMPLE_ENDPOINT
 
 
 @lru_cache(maxsize=8)
@@ -113,10 +118,10 @@ class Locator:
             )
         with self._guard:
             # Asking for the user's index starts pip: only when something is really missing.
-            self._client = self._client or pypi_simple.PyPISimple(url(), session=self._http)
-            client, known = self._client, self._pages.get(project)
+            self._client = self._client or client(self._http)
+            asked, known = self._client, self._pages.get(project)
         if known is None:
-            known = _files(client, project)
+            known = _files(asked, project)
             with self._guard:
                 self._pages[project] = known
         address, digest = known.get(artifact.file, ("", ""))
@@ -132,12 +137,25 @@ class Locator:
         return address
 
 
+def client(http: requests.Session) -> pypi_simple.PyPISimple:
+    """A client of the user's index.
+
+    Raises:
+        MissingEnvironmentError: the index must not be asked.
+    """
+    from pypi_simple import PyPISimple
+
+    return PyPISimple(url(), session=http)
+
+
 def page(client: pypi_simple.PyPISimple, project: str) -> pypi_simple.ProjectPage | None:
     """What the index says of a project; None when it has none of that name.
 
     Raises:
         MissingEnvironmentError: it does not answer, or not as an index.
     """
+    import pypi_simple
+
     try:
         return client.get_project_page(project, timeout=_TIMEOUT)
     except pypi_simple.NoSuchProjectError:

@@ -7,11 +7,8 @@ No location stands in it, as none stands in the locks: a package is named by its
 from __future__ import annotations
 
 import datetime
-import json
 import re
-import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 
 from cyclonedx.model import HashAlgorithm, HashType, Property
 from cyclonedx.model.bom import Bom
@@ -22,13 +19,12 @@ from cyclonedx.output.json import JsonV1Dot7
 from packageurl import PackageURL
 from packaging.utils import canonicalize_name
 
+from lockfiles import serial
 from lockfiles.licences import spdx
 from lockfiles.model import Artifact, BaseLock, Deb, SetLock, Wheel
 
 DISTRO = "debian-12"
 _PREFIX = "pinwheel:"
-# Of the serial numbers of our SBOMs; drawn once.
-_NAMESPACE = uuid.UUID("7b1d2c52-5a0e-4f3c-9a53-0c8d6f2f7e11")
 
 
 def make(*, name: str, version: str, base: BaseLock, lock: SetLock) -> bytes:
@@ -49,7 +45,8 @@ def make(*, name: str, version: str, base: BaseLock, lock: SetLock) -> bytes:
         bom_ref=f"image:{name}",
         properties=[_property("python", lock.python), _property("glibc", lock.glibc), _property("set", lock.name)],
     )
-    bom = Bom(components=[*debs.values(), *wheels.values()], serial_number=_serial(name, version, base, lock))
+    number = serial.number(name=name, version=version, base=base, lock=lock)
+    bom = Bom(components=[*debs.values(), *wheels.values()], serial_number=number)
     bom.metadata.component = image
     bom.metadata.timestamp = datetime.datetime.fromisoformat(max(base.date, lock.date)).replace(tzinfo=datetime.UTC)
     needs = {deb.name: deb.needs for deb in base.debs}
@@ -154,8 +151,3 @@ def _tops(needs: Mapping[str, Iterable[str]], wanted: Iterable[str]) -> list[str
 def _name(requirement: str) -> str:
     match = re.match(r"[A-Za-z0-9._-]+", requirement)
     return canonicalize_name(match[0]) if match else ""
-
-
-def _serial(name: str, version: str, base: BaseLock, lock: SetLock) -> uuid.UUID:
-    content = json.dumps([name, version, asdict(base), asdict(lock)], sort_keys=True, separators=(",", ":"))
-    return uuid.uuid5(_NAMESPACE, content)

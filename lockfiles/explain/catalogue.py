@@ -159,7 +159,7 @@ class Catalogue:
     def _read_page(self, project: str) -> tuple[Release, ...]:
         with self._guard:
             # Asking for the user's index starts pip: once.
-            self._client = self._client or pypi_simple.PyPISimple(index.url(), session=self._http)
+            self._client = self._client or index.client(self._http)
         page = index.page(self._client, project)
         if page is None:
             return ()

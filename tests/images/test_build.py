@@ -14,6 +14,7 @@ from images import build, config, layer, receipt, spec
 from images.layout import Layout
 from images.plan import LayerPlan
 from images.receipt import BuildReceipt, BuiltImage
+from images.recipe import Recipe, recipe_of
 from images.tarball import LayerWriter
 from lockfiles import lockfile, rootfs
 from lockfiles.model import Gpu, SetLock
@@ -24,7 +25,7 @@ BASE = lockfile.read_base()
 
 
 @pytest.fixture
-def recipes(own_folders: Path, monkeypatch: pytest.MonkeyPatch, root: Rootfs) -> list[build._Recipe]:
+def recipes(own_folders: Path, monkeypatch: pytest.MonkeyPatch, root: Rootfs) -> list[Recipe]:
     own_folders.mkdir(exist_ok=True)
     names = ["llamafactory", *(f"small{number}" for number in range(12))]
     wheels = [
@@ -41,7 +42,7 @@ def recipes(own_folders: Path, monkeypatch: pytest.MonkeyPatch, root: Rootfs) ->
     lock = SetLock("small", "sha256:0", "2026-01-02", "3.11.2", "2.36", tuple(sorted(wheels, key=lambda w: w.name)))
     monkeypatch.setattr(lockfile, "read_set", lambda _: lock)
     monkeypatch.setattr(rootfs, "made", lambda *_: root)
-    return [build._recipe(spec.read("train"), BASE)]
+    return [recipe_of(spec.read("train"), BASE)]
 
 
 GPU = Gpu("13.0", 580, ("7.5", "8.0"))
@@ -54,7 +55,7 @@ GPU = Gpu("13.0", 580, ("7.5", "8.0"))
     ids=["no CUDA", "CUDA", "the CPU's family"],
 )
 def test_the_receipt_says_what_the_image_asks_of_a_gpu(
-    recipes: list[build._Recipe], root: Rootfs, role: str, gpu: Gpu | None, asked: tuple[int, tuple[str, ...]]
+    recipes: list[Recipe], root: Rootfs, role: str, gpu: Gpu | None, asked: tuple[int, tuple[str, ...]]
 ) -> None:
     (recipe,) = recipes
     made = replace(recipe, spec=replace(recipe.spec, role=role), lock=replace(recipe.lock, gpu=gpu))
@@ -78,7 +79,7 @@ def _digests(images: tuple[BuiltImage, ...]) -> list[str]:
 
 @pytest.mark.host
 def test_one_core_and_two_give_the_same_digests(
-    recipes: list[build._Recipe], root: Rootfs, own_folders: Path, monkeypatch: pytest.MonkeyPatch
+    recipes: list[Recipe], root: Rootfs, own_folders: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results = []
     for cores in ({0}, {0, 1}):
@@ -88,7 +89,7 @@ def test_one_core_and_two_give_the_same_digests(
 
 
 @pytest.mark.host
-def test_a_second_build_reuses_all_and_twice_finds_no_difference(recipes: list[build._Recipe], root: Rootfs) -> None:
+def test_a_second_build_reuses_all_and_twice_finds_no_difference(recipes: list[Recipe], root: Rootfs) -> None:
     layout = Layout(receipt.layout())
     first = build._build(layout, recipes, BASE, root)
     second = build._build(layout, recipes, BASE, root)
@@ -99,9 +100,7 @@ def test_a_second_build_reuses_all_and_twice_finds_no_difference(recipes: list[b
 
 
 @pytest.mark.host
-def test_twice_names_the_layer_that_differs(
-    recipes: list[build._Recipe], root: Rootfs, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_twice_names_the_layer_that_differs(recipes: list[Recipe], root: Rootfs, monkeypatch: pytest.MonkeyPatch) -> None:
     first = build._build(Layout(receipt.layout()), recipes, BASE, root)
     real = config.fill
 
@@ -113,14 +112,14 @@ def test_twice_names_the_layer_that_differs(
 
     monkeypatch.setattr(config, "fill", other)
     with pytest.raises(
-        BuildError, match=r"llama-factory-train: the layer 'config' differs between two builds \(sha256:\w+ and sha256:"
+        BuildError, match=r"llama-factory-train differs between two builds: layer 'config': differs is only in the second"
     ):
         build._again(recipes, BASE, first)
 
 
 @pytest.mark.host
 def test_a_killed_worker_is_named_and_the_next_build_just_continues(
-    recipes: list[build._Recipe], root: Rootfs, monkeypatch: pytest.MonkeyPatch
+    recipes: list[Recipe], root: Rootfs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layout = Layout(receipt.layout())
     with monkeypatch.context() as during:
@@ -138,7 +137,7 @@ def _die(root: Path, plan: LayerPlan, tree: Path) -> None:
 
 
 @pytest.mark.host
-def test_the_base_digest_and_the_users_identity_are_in_the_image(recipes: list[build._Recipe], root: Rootfs) -> None:
+def test_the_base_digest_and_the_users_identity_are_in_the_image(recipes: list[Recipe], root: Rootfs) -> None:
     layout = Layout(receipt.layout())
     (image,) = build._build(layout, recipes, BASE, root)
     manifest = layout.read(image.digest)

@@ -34,13 +34,13 @@ def test_a_small_package_touches_one_layer_of_each_image_that_holds_it(own_folde
     for one in found.values():
         (layer,) = one.new
         assert "jinja2" in {wheel.name for wheel in layer.wheels}
-        assert one.upload == layer.weight
+        assert 0.9 * layer.weight < one.upload < 2.4 * layer.weight
 
 
 def test_a_big_package_is_a_layer_alone(own_folders: Path) -> None:
     now = changes.read()
     train = next(one for one in impact.of(now, bumped(now, "torch", 500_000_000)) if one.name == "llama-factory-train")
-    assert (len(train.new), train.upload) == (1, 500_000_000)
+    assert (len(train.new), train.upload) == (1, 485_000_000)  # an estimate: no such file is in the store
     assert train.layers > plan.BUCKETS
 
 
@@ -60,4 +60,4 @@ def test_it_is_told_in_a_line_for_each_image(own_folders: Path, capsys: pytest.C
     impact.show(now, bumped(now, "torch", 500_000_000))
     said = " ".join(capsys.readouterr().out.split())
     assert "llama-factory-train: 1 of" in said
-    assert "a push sends about 500.0 MB (torch 2.13.0)" in said
+    assert "a push sends about 485.0 MB (torch 2.13.0)" in said

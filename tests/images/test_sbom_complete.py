@@ -12,6 +12,7 @@ from images import build, receipt, spec
 from images.layout import Layout
 from images.plan import BIG
 from images.receipt import BuiltImage
+from images.recipe import recipe_of
 from lockfiles import lockfile, rootfs, sbom, sdist
 from lockfiles.model import SetLock, Wheel
 from lockfiles.rootfs import Rootfs
@@ -50,7 +51,7 @@ def built(own_folders: Path, monkeypatch: pytest.MonkeyPatch, root: Rootfs) -> B
     lock = SetLock("small", "sha256:0", "2026-01-02", "3.11.2", "2.36", _sorted([*wheels, sdist.shim("vllm", "0.28.0+cpu")]))
     monkeypatch.setattr(lockfile, "read_set", lambda _: lock)
     monkeypatch.setattr(rootfs, "made", lambda *_: root)
-    recipe = build._recipe(spec.read("train"), BASE)
+    recipe = recipe_of(spec.read("train"), BASE)
     return Built(build._build(Layout(receipt.layout()), [recipe], BASE, root)[0], lock)
 
 

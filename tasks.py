@@ -231,6 +231,8 @@ def check(context: Context, path: str, env: str = "local") -> str:
 @stage(help={"what": "locks, build or startup", "quick": "build: the small set only, once, and nothing written"})
 def bench(_: Context, what: str, quick: bool = False) -> str:  # noqa: FBT001
     """Measure Pinwheel beside the plain tools, in one run, and write the table into docs/performance.md."""
+    if quick and what != "build":
+        raise UsageError("--quick goes with `bench build`", fix="leave it out")
     match what:
         case "locks":
             from lockfiles import bench as locks

@@ -49,6 +49,8 @@ def pool(count: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _follow(leash: Connection) -> None:
+    # One that was started later, when Ctrl-C was not held back any more.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(leash,), daemon=True).start()
 
 

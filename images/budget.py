@@ -61,7 +61,8 @@ def check(image: BuiltImage, budget: int, before: Iterable[BuiltImage]) -> None:
             fix="raise `budget` if that is meant; else leave files out ([[leave_out]]) or pin smaller versions",
         )
     if tight(image.size, budget):
-        console.warn(f"{image.name} is {shown(image.size, budget)} that its budget allows")
+        what = f"{image.name} is {shown(image.size, budget)} of its budget"
+        console.warn(f"{what}: the next release may not fit; leave files out, or raise it in images/{image.role}/image.toml")
 
 
 def _largest(layers: tuple[BuiltLayer, ...], old: tuple[BuiltLayer, ...]) -> str:

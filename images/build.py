@@ -108,7 +108,7 @@ def _build(layout: Layout, recipes: list[Recipe], base: BaseLock, root: Rootfs) 
         manifest, described = config.image(
             layout, recipe.spec, layers, base=base_image, version=recipe.version, inputs=recipe.inputs, date=recipe.date
         )
-        layout.publish(base_image, "pinwheel-base", base.version("python3.11"))
+        layout.publish(base_image, config.BASE, base.version("python3.11"))
         layout.publish(manifest, recipe.spec.name, recipe.version)
         built = tuple(
             BuiltLayer(one.what, one.digest, one.diff_id, one.size, one.unpacked, one.key in reused) for one in layers
@@ -140,7 +140,8 @@ def _make(layout: Layout, missing: list[LayerPlan], root: Rootfs) -> dict[str, L
     weights = {one.key: one.weight or root.tar.stat().st_size // _UNPACKED for one in missing}
     text = f"{len(missing)} layers"
     try:
-        with console.Bar(text, sum(weights.values())) as bar, workers.pool(len(os.sched_getaffinity(0))) as pool:
+        count = min(len(missing), len(os.sched_getaffinity(0)))
+        with console.Bar(text, sum(weights.values())) as bar, workers.pool(count) as pool:
             tasks = {}
             for one in sorted(missing, key=lambda p: (-weights[p.key], p.key)):
                 if one.wheels:

@@ -54,6 +54,7 @@ def images(first: Layout, one: BuiltImage, second: Layout, other: BuiltImage) ->
         second: the layout that holds `other`.
         other: as the second build made it.
     """
+    same = all((a.digest, a.diff_id) == (b.digest, b.diff_id) for a, b in zip(one.layers, other.layers, strict=True))
     for left, right in zip(one.layers, other.layers, strict=True):
         for difference in layers(first, left, second, right):
             yield f"layer {left.what!r}: {difference}"
@@ -63,13 +64,15 @@ def images(first: Layout, one: BuiltImage, second: Layout, other: BuiltImage) ->
     ):
         if left_digest != right_digest:
             for key, before, after in _json("", first.read(left_digest), second.read(right_digest)):
-                if one.layers == other.layers or not key.startswith(_FOLLOWS):
+                if same or not key.startswith(_FOLLOWS):
                     yield f"{what}: {key} is {before}, then {after}"
 
 
 def layers(first: Layout, one: BuiltLayer, second: Layout, other: BuiltLayer) -> Iterator[str]:
     """Say what differs between two blobs; nothing where their digests are equal."""
     if one.digest == other.digest:
+        if one.diff_id != other.diff_id:
+            yield f"its tar was noted as {one.diff_id}, then as {other.diff_id}"
         return
     if one.diff_id == other.diff_id:
         yield f"only the compressed form differs, the tar is {one.diff_id} in both: zstd's version, level or pieces"

@@ -14,6 +14,8 @@ from images.spec import ImageSpec
 from images.tarball import LayerWriter
 from images.wheel import PREFIX, Files
 
+# The name of the base image, in annotations and in the layout.
+BASE = "pinwheel-base"
 _ANNOTATION = "org.opencontainers.image."
 
 
@@ -102,7 +104,7 @@ def image(
         # Not git's revision, which would give equal images unequal digests: see docs/adr/0005.
         _ANNOTATION + "revision": inputs,
         _ANNOTATION + "created": created(date),
-        _ANNOTATION + "base.name": "pinwheel-base",
+        _ANNOTATION + "base.name": BASE,
         _ANNOTATION + "base.digest": base.digest,
     }
     config = {

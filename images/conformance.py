@@ -95,7 +95,7 @@ def check_target(wheel: Wheel, target: str, prefix: str, site: str) -> None:
     if not target.startswith(f"{site}/"):
         return
     stem, dot, kind = target[len(site) + 1 :].partition("/")[0].rpartition(".")
-    if dot and kind in ("dist-info", "egg-info") and not (kind == "dist-info" and _is(wheel, *_halves(stem))):
+    if dot and kind in ("dist-info", "egg-info") and not (kind == "dist-info" and is_of(wheel, *_halves(stem))):
         raise refused(wheel, target, "is the metadata of another package")
 
 
@@ -110,11 +110,11 @@ def check_identity(wheel: Wheel, path: str, metadata: bytes) -> None:
     Raises:
         BuildError: naming what says otherwise.
     """
-    if not _is(wheel, *wheel.artifact.file.split("-")[:2]):
+    if not is_of(wheel, *wheel.artifact.file.split("-")[:2]):
         raise refused(wheel, "its file name", f"is not that of {wheel.name} {wheel.version}")
     said = email.parser.BytesHeaderParser().parsebytes(metadata)
     names, versions = said.get_all("Name", []), said.get_all("Version", [])
-    if len(names) != 1 or len(versions) != 1 or not _is(wheel, str(names[0]), str(versions[0])):
+    if len(names) != 1 or len(versions) != 1 or not is_of(wheel, str(names[0]), str(versions[0])):
         told = " ".join(str(one) for one in (*names, *versions)) or "nothing"
         raise refused(wheel, path, f"says {shown(told)}, the lock {wheel.name} {wheel.version}")
 
@@ -176,7 +176,8 @@ def _halves(text: str) -> tuple[str, str]:
     return name, version
 
 
-def _is(wheel: Wheel, name: str, version: str) -> bool:
+def is_of(wheel: Wheel, name: str, version: str) -> bool:
+    """Whether this is the name and the version of the locked package, however they are written."""
     try:
         return canonicalize_name(name) == wheel.name and Version(version) == Version(wheel.version)
     except InvalidVersion:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from common import console
 from common.errors import PinwheelError
-from images import plan, predict, receipt, spec
+from images import estimate, plan, receipt, spec
 from images.layout import Layout
 from images.plan import LayerPlan
 from lockfiles.changes import Locked
@@ -18,7 +18,7 @@ class Impact:
 
     Attributes:
         name: of the image.
-        layers: how many it has, base and configuration layer not counted when they stay.
+        layers: how many it has, the configuration's not counted.
         new: the layers that the old locks do not give, in the order of the image.
         upload: bytes a registry that holds the old image must receive; sizes of layers already built, else estimates.
     """
@@ -45,7 +45,7 @@ def of(before: Locked, after: Locked) -> tuple[Impact, ...]:
         known = {one.key for one in old}
         fresh = tuple(one for one in new if one.key not in known)
         if fresh:
-            upload = sum(predict.size(layout, one, after.base).compressed for one in fresh)
+            upload = sum(estimate.size(layout, one, after.base).compressed for one in fresh)
             found.append(Impact(image.name, len(new), fresh, upload))
     return tuple(found)
 

@@ -15,13 +15,13 @@ from typing import Any
 
 from common import console
 from common.errors import BuildError, MissingEnvironmentError
-from common.files import CHUNK, PART, settle, write_whole
+from common.files import CHUNK, FULL, PART, settle, write_whole
 from images import wheel
 from images.bytecode import Compiler
 from images.layout import UNFINISHED, Layout
 from images.plan import LayerPlan
 from images.spec import Conflict
-from images.tarball import LayerWriter
+from images.tarball import LayerWriteError, LayerWriter
 from images.wheel import Files
 
 
@@ -48,7 +48,10 @@ class Layer:
 
 # The note of a layer has two lines: the layer, and the files in it. The second is long, and seldom asked for.
 def noted(layout: Layout, plan: LayerPlan) -> Layer | None:
-    """The layer, if it was made before and its blob is still there and whole in size."""
+    """The layer, if it was made before and its blob is still there and whole in size.
+
+    Its bytes are not hashed, which would take longer than the whole of most builds: `invoke push` hashes what it sends.
+    """
     try:
         layer = Layer(**{**_head(_note(layout, plan.key)), "what": plan.what})
     except (OSError, ValueError, TypeError):
@@ -90,9 +93,11 @@ def make(layout: Layout, plan: LayerPlan, fill: Callable[[LayerWriter], Files]) 
         lines = [json.dumps(body, sort_keys=True) for body in (asdict(layer), files)]
         write_whole(_note(layout, plan.key), "\n".join(lines))
     except OSError as problem:
-        fix = "free some (`dist/` and the cache may be deleted)"
+        full = isinstance(problem, LayerWriteError) or problem.errno in FULL
         raise MissingEnvironmentError(
-            f"a layer cannot be written: {problem.strerror}", where=str(layout.blobs), fix=fix
+            f"a layer cannot be written: {problem.strerror}",
+            where=str(layout.blobs if full else problem.filename or layout.blobs),
+            fix="free some (`dist/` and the cache may be deleted)" if full else "look at its permissions and at the machine",
         ) from None
     finally:
         Path(name).unlink(missing_ok=True)

@@ -101,7 +101,7 @@ class Layout:
         """The index's entries."""
         try:
             entries: list[dict[str, Any]] = json.loads((self.root / "index.json").read_text())["manifests"]
-        except (FileNotFoundError, ValueError, KeyError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
             return []
         return entries
 
@@ -109,23 +109,29 @@ class Layout:
         """List a manifest in the index as `name:version`; an older one of that name is unlisted."""
         entry = {**manifest.json(), "annotations": {REF_NAME: f"{name}:{version}"}}
         listed = self.manifests()
-        others = [m for m in listed if m.get("annotations", {}).get(REF_NAME, "").partition(":")[0] != name]
+        others = [one for one in listed if _named(one).partition(":")[0] != name]
         if entry not in listed or len(listed) != len(others) + 1:
             self._write_index([*others, entry])
 
     def lists(self, name: str, version: str, layers: list[str]) -> bool:
         """Whether the index lists an image of that name and version with these layers."""
         for entry in self.manifests():
-            if entry.get("annotations", {}).get(REF_NAME) == f"{name}:{version}":
+            if _named(entry) == f"{name}:{version}":
                 return [layer["digest"] for layer in self.read(entry["digest"])["layers"]] == layers
         return False
+
+    def named(self, name: str) -> str | None:
+        """The digest of the image of that name, whatever its version; None where none is listed."""
+        return next((str(entry["digest"]) for entry in self.manifests() if _named(entry).partition(":")[0] == name), None)
 
     def referenced(self) -> set[str]:
         """Digests of all blobs that the listed images consist of."""
         found: set[str] = set()
         for entry in self.manifests():
             manifest = self.read(entry["digest"])
-            found |= {entry["digest"], manifest["config"]["digest"], *(layer["digest"] for layer in manifest["layers"])}
+            # What another program listed may be an index, or name no image.
+            parts = [manifest.get("config"), *manifest.get("layers", []), *manifest.get("manifests", [])]
+            found |= {entry["digest"], *(part["digest"] for part in parts if part)}
         return found
 
     @contextmanager
@@ -187,5 +193,10 @@ class Layout:
     def _write_index(self, entries: list[dict[str, Any]]) -> None:
         # What the index names is on disk before the index is.
         sync_folder(self.blobs)
-        entries = sorted(entries, key=lambda entry: str(entry["annotations"][REF_NAME]))
+        entries = sorted(entries, key=lambda entry: (_named(entry), str(entry["digest"])))
         write_whole(self.root / "index.json", canonical({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}))
+
+
+def _named(entry: dict[str, Any]) -> str:
+    """What the index calls an image; empty for what another program listed without a name."""
+    return str(entry.get("annotations", {}).get(REF_NAME, ""))

@@ -19,7 +19,8 @@ from uv import find_uv_bin
 from common import host, paths
 from common.errors import BuildError, LockError, MissingEnvironmentError
 from common.run import run
-from images.layout import REF_NAME, Layout
+from images import config
+from images.layout import Layout
 from images.spec import ImageSpec
 from lockfiles import store
 from lockfiles.model import SetLock, Wheel
@@ -34,7 +35,6 @@ _GROUPS = (
     ("vllm", "vllm*"),
 )
 _LARGE = 8_000_000
-BASE = "pinwheel-base"
 
 
 def build(
@@ -95,7 +95,7 @@ def command(
     """
     argv: list[str | Path] = [buildx(), "build", "--progress=plain", "--provenance=false", "--network=none"]
     argv += ["--file", paths.IMAGES / "Dockerfile", "--target", image.role, "--output", output]
-    argv += ["--build-context", f"base=oci-layout://{layout.root}@{_base(layout)}"]
+    argv += ["--build-context", base(layout)]
     argv.append(f"--build-arg=SOURCE_DATE_EPOCH={EPOCH}")
     argv += [f"--label={name}={value}" for name, value in sorted((labels or {}).items())]
     return [*argv, *(["--no-cache"] if no_cache else []), folder]
@@ -147,8 +147,12 @@ def _grouped(lock: SetLock) -> dict[str, list[Wheel]]:
     return groups
 
 
-def _base(layout: Layout) -> str:
-    for entry in layout.manifests():
-        if entry.get("annotations", {}).get(REF_NAME, "").partition(":")[0] == BASE:
-            return str(entry["digest"])
+def base(layout: Layout) -> str:
+    """BuildKit's name of the base image in a layout.
+
+    Raises:
+        BuildError: it holds none.
+    """
+    if digest := layout.named(config.BASE):
+        return f"base=oci-layout://{layout.root}@{digest}"
     raise BuildError("the layout holds no base image", where=paths.shown(layout.root), fix="run `invoke build` first")

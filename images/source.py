@@ -13,7 +13,6 @@ from fnmatch import fnmatchcase
 from typing import BinaryIO, cast
 
 from installer.sources import WheelContentElement, WheelSource
-from packaging.utils import canonicalize_name, canonicalize_version
 
 from images import conformance
 from images.archive import Archive
@@ -48,7 +47,7 @@ class Source(WheelSource):
             held = " and ".join(found) or "nothing"
             raise refused(self._wheel, "the archive", f"holds {held} where one .dist-info belongs")
         name, _, version = found[0].removesuffix(".dist-info").rpartition("-")
-        if canonicalize_name(name) != self._wheel.name or canonicalize_version(version) != canonicalize_version(self.version):
+        if not conformance.is_of(self._wheel, name, version):
             raise refused(self._wheel, found[0], "is of another package than the file's name says")
         return found[0]
 

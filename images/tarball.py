@@ -92,7 +92,7 @@ class LayerWriter:
         self.raw(bytes(2 * tarfile.BLOCKSIZE))
 
     def diff_id(self) -> str:
-        """The digest of the uncompressed bytes so far."""
+        """The digest of the uncompressed bytes, all of which were given: none may follow."""
         self._flush()
         return f"sha256:{self._inner.hexdigest()}"
 

@@ -43,6 +43,10 @@ _LARGEST_SOURCE = 32 << 20
 Files = dict[str, tuple[str, str]]
 
 
+# The kernel reads no more of a first line (binfmt_script, BINPRM_BUF_SIZE).
+_LONGEST_SHEBANG = 256
+
+
 class _Destination(WheelDestination):
     """Where `installer` puts a wheel: into a layer."""
 
@@ -73,6 +77,8 @@ class _Destination(WheelDestination):
         chunks, size = stream.chunks(), stream.size
         if scheme == "scripts":
             first = next(chunks, b"")
+            while b"\n" not in first and len(first) < _LONGEST_SHEBANG and (more := next(chunks, b"")):
+                first += more
             if first.startswith(b"#!python"):
                 line, end, rest = first.partition(b"\n")
                 size += len(_SHEBANG) - len(line) - len(end)
@@ -221,5 +227,7 @@ def conflict(path: str, *packages: str) -> BuildError:
     return BuildError(
         f"{' and '.join(sorted(names))} install{'s' * (len(names) == 1)} different bytes at one path",
         where=path,
-        fix="say in image.toml which stays: [[conflicts]] path, keep, drop, reason",
+        fix="say in image.toml which stays: [[conflicts]] path, keep, drop, reason"
+        if len(names) > 1
+        else "the wheel is broken; pin another version",
     )

@@ -60,10 +60,11 @@ def read(deb: Deb, file: Path) -> Contents:
     fields: dict[str, str] = {}
     for line in control.splitlines():
         name, colon, value = line.partition(":")
-        if not line or (not line[0].isspace() and (not colon or name.lower() in fields or name.lower() in _INDEX_FIELDS)):
+        name = name.strip().lower()
+        if not line or (not line[0].isspace() and (not colon or name in fields or name in _INDEX_FIELDS)):
             raise _refused(deb, "control", f"has a line that does not belong there: {line[:80]!r}")
         if not line[0].isspace():
-            fields[name.lower()] = value.strip()
+            fields[name] = value.strip()
     said = (fields.get("package"), fields.get("version"), fields.get("architecture"))
     if said != (deb.name, deb.version, deb.arch):
         told = " ".join(part or "nothing" for part in said)
@@ -108,7 +109,7 @@ def _members(deb: Deb, stream: _Tail) -> tuple[tuple[str, ...], frozenset[str]]:
     links: set[str] = set()
     files: set[str] = set()
     total = 0
-    with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|", errorlevel=2) as archive:
+    with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|", errorlevel=2, encoding="utf-8") as archive:
         for member in archive:
             path, total = _plain(deb, member.name), total + member.size
             if total > _LARGEST:

@@ -222,7 +222,7 @@ def _write_repository(lock: BaseLock, target: Path) -> None:
         contents = list(pool.map(read, lock.debs))
     deb.check_together(contents)
     packages = target / "Packages"
-    with packages.open("w") as out:
+    with packages.open("w", encoding="utf-8") as out:
         for one in contents:
             file = one.deb.artifact
             out.write(f"{one.control}\nFilename: ./{file.file}\nSize: {file.size}\nSHA256: {file.sha256}\n\n")

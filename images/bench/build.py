@@ -52,16 +52,20 @@ def measured(*, quick: bool) -> Results:
     reference.buildx()
     if os.geteuid() != 0:
         raise MissingEnvironmentError(f"`{COMMAND}` starts an engine of its own, which needs root")
-    fetching.fetch(_SETS)
+    sets = ("train",) if quick else _SETS
+    fetching.fetch(sets)
     rootfs.made(lockfile.read_base())
-    wheels = [wheel.artifact for role in _SETS for wheel in lockfile.read_set(spec.read(role).set).wheels]
+    wheels = [wheel.artifact for role in sets for wheel in lockfile.read_set(spec.read(role).set).wheels]
     wheels += [deb.artifact for deb in lockfile.read_base().debs]
     with scratch.made(wheels, need=_NEED[quick]) as made:
         result = made.folder / "result.json"
         argv = [sys.executable, "-m", "images.bench.race", str(result), *(["--quick"] if quick else [])]
         environment = {**os.environ, **made.environment()}
         console.out.file.flush()
-        with subprocess.Popen(argv, cwd=made.checkout, env=environment, stdin=subprocess.DEVNULL) as process:
+        # Not in the terminal's process group: Ctrl-C comes once, from here, and the run cleans up undisturbed.
+        with subprocess.Popen(
+            argv, cwd=made.checkout, env=environment, stdin=subprocess.DEVNULL, start_new_session=True
+        ) as process:
             try:
                 code = process.wait()
             except BaseException:

@@ -34,7 +34,7 @@ _UP_S = 60.0
 
 
 class _Daemon:
-    """A child process that serves; a context manager."""
+    """A child process that serves, for as long as a `with` block of a class below lasts."""
 
     _process: subprocess.Popen[bytes]
 
@@ -72,6 +72,8 @@ class Engine(_Daemon):
         self._folder = folder / "engine"
         # Sockets have short names (unix(7): 108 bytes), whatever the folder's.
         self._run = Path(tempfile.mkdtemp(prefix="pinwheel-", dir="/tmp"))
+        # For who cleans up after a killed run.
+        write_whole(folder / scratch.RUN, str(self._run))
         self.host = f"unix://{self._run}/docker.sock"
 
     def __enter__(self) -> Self:
@@ -84,7 +86,7 @@ class Engine(_Daemon):
         try:
             self._start(argv, self._folder / "log", self._answers)
         except BaseException:
-            shutil.rmtree(self._run, ignore_errors=True)
+            scratch.remove(self._run)
             raise
         self.client = docker.DockerClient(base_url=self.host, timeout=1200)
         return self

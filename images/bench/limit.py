@@ -92,7 +92,8 @@ def _inflated(file: IO[bytes], info: zipfile.ZipInfo, inflater: Callable[[], Any
     file.seek(name + extra, 1)
     left, stream = info.compress_size, inflater() if info.compress_type == zipfile.ZIP_DEFLATED else None
     while left:
-        chunk = clock("read", file.read, min(CHUNK, left))
+        if not (chunk := clock("read", file.read, min(CHUNK, left))):
+            raise EOFError(info.filename)
         left -= len(chunk)
         yield clock("inflate", stream.decompress, chunk) if stream else chunk
 

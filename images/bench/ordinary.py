@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pip
 
-from common.errors import BuildError
 from common.files import write_whole
 from images import reference
-from images.layout import REF_NAME, Layout
+from images.layout import Layout
 from lockfiles import store
 from lockfiles.model import SetLock
 
@@ -61,8 +60,5 @@ def command(folder: Path, layout: Layout, *output: str) -> list[str | Path]:
         BuildError: the layout holds no base.
         MissingEnvironmentError: buildx is not installed.
     """
-    names = {entry["annotations"][REF_NAME].partition(":")[0]: str(entry["digest"]) for entry in layout.manifests()}
-    if (base := names.get(reference.BASE)) is None:
-        raise BuildError("the layout holds no base image", where=str(layout.root))
     argv: list[str | Path] = [reference.buildx(), "build", "--progress=plain", "--network=none"]
-    return [*argv, "--build-context", f"base=oci-layout://{layout.root}@{base}", *output, folder]
+    return [*argv, "--build-context", reference.base(layout), *output, folder]

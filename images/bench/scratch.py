@@ -11,8 +11,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,8 @@ from lockfiles import store
 from lockfiles.model import Artifact
 
 _PREFIX = ".bench-"
+# Names the folder of the engine's sockets, in a run's own.
+RUN = "run"
 _LEFT_OUT = shutil.ignore_patterns("dist", ".venv", ".venv.lock", ".*_cache", ".hypothesis")
 
 
@@ -110,9 +112,18 @@ def _sweep(folder: Path) -> None:
             fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return
-        for process in psutil.process_iter(["cmdline"]):
-            # Its engine and registry name the folder on their command lines, and nobody else's do.
-            if any(str(folder) in argument for argument in process.info["cmdline"] or ()):
+        places = [folder, *(Path(file.read_text()) for file in [folder / RUN] if file.exists())]
+        # Its engine and registry name the folders on their command lines, and nobody else's do.
+        left = [one for one in psutil.process_iter(["cmdline"]) if _names(one.info["cmdline"] or (), places)]
+        with suppress(psutil.Error):
+            for process in left:
                 process.terminate()
-                psutil.wait_procs([process], timeout=20)
-        remove(folder)
+        for process in psutil.wait_procs(left, timeout=20)[1]:
+            with suppress(psutil.Error):
+                process.kill()
+        for place in places:
+            remove(place)
+
+
+def _names(arguments: Iterable[str], places: Iterable[Path]) -> bool:
+    return any(str(place) in argument for argument in arguments for place in places)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,11 +38,12 @@ def opened(artifact: Artifact, place: Path) -> Iterator[BinaryIO]:
                 fix="look at its permissions and at the disk",
             ) from None
         if actual != artifact.sha256:
-            place.unlink(missing_ok=True)
+            with suppress(OSError):
+                place.unlink()
             raise LockError(
                 f"{artifact.file}: the store's bytes are sha256 {actual}, the lock says {artifact.sha256}",
                 where=str(place),
-                fix="it was removed; run `invoke fetch` again, and check the disk",
+                fix=f"{'remove it' if place.exists() else 'it was removed'}; run `invoke fetch` again, and check the disk",
             )
         file.seek(0)
         yield file

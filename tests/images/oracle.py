@@ -10,6 +10,8 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
+
 from images.spec import ImageSpec
 from images.wheel import PREFIX, SITE
 from tests.images.trees import Entry, Tree
@@ -115,7 +117,7 @@ def _left_out(theirs: Tree, image: ImageSpec | None) -> set[str]:
         patterns.setdefault(entry.package, []).extend(entry.paths)
     gone = set()
     for path, record in theirs.kept.items():
-        name = path.removeprefix(f"{SITE}/").partition("-")[0].replace("_", "-").replace(".", "-").lower()
+        name = canonicalize_name(path.removeprefix(f"{SITE}/").partition("-")[0])
         if _RECORD.fullmatch(path) and name in patterns:
             rows = [row[0] for row in csv.reader(io.StringIO(record.decode()))]
             gone |= {f"{SITE}/{row}" for row in rows if any(fnmatch.fnmatchcase(row, p) for p in patterns[name])}

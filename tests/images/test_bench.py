@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -30,6 +31,7 @@ BUSY = "import time\nheld = bytearray(80_000_000)\nend = time.process_time() + 0
 PARENT = f"import subprocess, sys\nsys.exit(subprocess.run([sys.executable, '-c', {BUSY!r}]).returncode)"
 
 
+@pytest.mark.slow
 def test_time_and_memory_of_the_whole_tree_are_counted(tmp_path: Path) -> None:
     usage = measure.run([sys.executable, "-c", PARENT], log=tmp_path / "log", disk=lambda: 0)
     assert usage.memory > 80_000_000
@@ -37,6 +39,7 @@ def test_time_and_memory_of_the_whole_tree_are_counted(tmp_path: Path) -> None:
     assert usage.wall >= 0.5
 
 
+@pytest.mark.slow
 def test_what_a_daemon_does_meanwhile_is_counted(tmp_path: Path) -> None:
     busy = "import time\nend = time.time() + 60\nwhile time.time() < end: pass"
     daemon = subprocess.Popen([sys.executable, "-c", busy])
@@ -50,18 +53,22 @@ def test_what_a_daemon_does_meanwhile_is_counted(tmp_path: Path) -> None:
     assert usage.cpu > 0.2
 
 
+@pytest.mark.slow
 def test_disk_that_is_freed_again_is_counted(tmp_path: Path) -> None:
-    script = "import os, sys, time\nopen(sys.argv[1], 'wb').write(bytes(3_000_000))\ntime.sleep(0.5)\nos.unlink(sys.argv[1])"
-    (tmp_path / "before").write_bytes(bytes(1_000_000))
+    script = (
+        "import os, sys, time\nopen(sys.argv[1], 'wb').write(os.urandom(3_000_000))\ntime.sleep(0.5)\nos.unlink(sys.argv[1])"
+    )
     (tmp_path / "seen").mkdir()
+    (tmp_path / "seen" / "before").write_bytes(os.urandom(4_000_000))
     usage = measure.run(
         [sys.executable, "-c", script, str(tmp_path / "seen" / "file")],
         log=tmp_path / "log",
         disk=measure.folders(tmp_path / "seen"),
     )
-    assert 3_000_000 <= usage.disk < 3_100_000
+    assert 3_000_000 <= usage.disk < 4_000_000
 
 
+@pytest.mark.slow
 def test_a_program_that_fails_is_no_figure(tmp_path: Path) -> None:
     argv = [sys.executable, "-c", "print('the reason'); raise SystemExit(3)"]
     with pytest.raises(BuildError, match="code 3.*the reason"):

@@ -51,7 +51,7 @@ def test_within_its_budget_nothing_is_said(capsys: pytest.CaptureFixture[str]) -
 
 def test_near_its_budget_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
     budget.check(image(a_1=98), 100, ())
-    assert "small is 98 B of 100 B (98.0 %) that its budget allows" in capsys.readouterr().err
+    assert "small is 98 B of 100 B (98.0 %) of its budget: the next release may not fit" in capsys.readouterr().err
 
 
 def test_beyond_its_budget_the_layers_that_grew_are_named() -> None:

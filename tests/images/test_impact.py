@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from images import impact, plan
+from images import impact, plan, spec
 from lockfiles import changes
 from lockfiles.changes import Locked
 from lockfiles.model import Artifact
@@ -51,8 +51,9 @@ def test_another_base_touches_every_layer_that_its_interpreter_compiled(own_fold
         replace(d, artifact=replace(d.artifact, sha256="ab" * 32)) if d.name == "python3.11-minimal" else d
         for d in now.base.debs
     ]
-    for one in impact.of(now, Locked(replace(now.base, debs=tuple(debs)), now.sets)):
-        assert len(one.new) == one.layers
+    found = impact.of(now, Locked(replace(now.base, debs=tuple(debs)), now.sets))
+    assert len(found) == len(spec.roles())
+    assert all(len(one.new) == one.layers for one in found)
 
 
 def test_it_is_told_in_a_line_for_each_image(own_folders: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -118,3 +118,8 @@ def test_images_share_nearly_all_bytes_of_the_wheels_that_they_have_in_common(on
     keys = {layer.key for layer in right.wheels}
     shared = sum(layer.weight for layer in left.wheels if layer.key in keys)
     assert shared >= 0.99 * sum(artifact.size for artifact in same)
+
+
+def test_what_is_left_out_is_left_out_of_a_package_that_some_set_holds() -> None:
+    held = {wheel.name for role in spec.roles() for wheel in lockfile.read_set(spec.read(role).set).wheels}
+    assert {one.package for one in spec.read("train").left_out} <= held

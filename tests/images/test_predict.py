@@ -11,7 +11,7 @@ import pytest
 
 from common import console, host
 from common.errors import RegistryError
-from images import layer, plan, predict, receipt, spec
+from images import estimate, layer, plan, predict, receipt, spec
 from images.layout import LAYER, MANIFEST, Descriptor, Layout, canonical
 from images.plan import LayerPlan
 from images.recipe import Recipe, recipe_of
@@ -158,13 +158,13 @@ def test_files_left_out_are_not_counted_and_a_wheel_not_in_the_store_is_guessed_
     noise = random.Random(0).randbytes(100_000)
     one = stored(make(own_folders, {"one/a.bin": noise, "one/tests/b.bin": noise}))
     layout = Layout(receipt.layout())
-    whole = predict.size(layout, LayerPlan("one", "k", (one,)), None)
+    whole = estimate.size(layout, LayerPlan("one", "k", (one,)), None)
     rules = (("one", Rules(left_out=frozenset({"*/tests/*"}))),)
-    part = predict.size(layout, LayerPlan("one", "k", (one,), rules), None)
+    part = estimate.size(layout, LayerPlan("one", "k", (one,), rules), None)
     assert whole.compressed - part.compressed == pytest.approx(0.93 * 100_000, rel=0.01)
     absent = Wheel("gone", "1", Artifact("gone-1-py3-none-any.whl", 100_000, "ab" * 32))
-    both = predict.size(layout, LayerPlan("two", "k", (one, absent)), None)
-    assert both == predict.Size(whole.compressed + 97_000, 0)
+    both = estimate.size(layout, LayerPlan("two", "k", (one, absent)), None)
+    assert both == estimate.Size(whole.compressed + 97_000, 0)
 
 
 def test_a_bucket_is_shown_by_what_it_holds() -> None:
@@ -180,6 +180,6 @@ def test_estimates_come_within_five_percent_of_the_images_that_were_built(tmp_pa
     images = receipt.read().images
     assert images
     for image in images:
-        sizes = [predict.size(nothing, one, base) for one in recipe_of(spec.read(image.role), base).plans]
+        sizes = [estimate.size(nothing, one, base) for one in recipe_of(spec.read(image.role), base).plans]
         assert not any(one.digest for one in sizes)
         assert sum(one.compressed for one in sizes) == pytest.approx(image.size, rel=0.05)

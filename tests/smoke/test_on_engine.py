@@ -109,12 +109,13 @@ def test_payload_arrives_and_files_come_back(fit: Engine, image: BuiltImage, tmp
 ABORTED = """
     import sys, time
     from pathlib import Path
-    from smoke import engine, ladder
+    from common.signals import terminable
+    from smoke import engine
     from smoke.container import Sandbox, Spec
     from smoke.session import Session
 
     fit = engine.connect(gpu=False)
-    with ladder._terminable(), Session(fit.client) as session:
+    with terminable(), Session(fit.client) as session:
         session.prepare(sys.argv[1])
         spec = Spec("server", sys.argv[1], ("/waits",), session.labels, session.volume)
         with Sandbox(spec, Path(sys.argv[2])) as box:

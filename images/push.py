@@ -10,6 +10,7 @@ import os
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import docker.utils.config
 
@@ -31,6 +32,8 @@ from lockfiles import images_lock
 from lockfiles.images_lock import PinnedImage
 
 _RETRIES = "3"
+# Seconds for skopeo to read a manifest, its retries included.
+_SKOPEO = 300.0
 _POLICY = Policy()
 
 
@@ -60,16 +63,18 @@ def push(registry: str, proven: frozenset[str]) -> str:
         LockError: `lockfiles/images.lock` was edited into something else; nothing is sent.
     """
     target = Registry.parse(registry or host.REGISTRY)
-    built = receipt.read()
     # A lock that cannot be written to is found out before anything is sent.
     pinned = images_lock.read() if images_lock.path().exists() else ()
     with ExitStack() as held:
-        # All files are open before the first byte goes out: a build may sweep the layout while they are sent.
-        parcels = [_open(held, target, image) for image in built.images]
+        # What the receipt names stays until all files are open; then a build may sweep the layout while they are sent.
+        with Layout(receipt.layout()).reading():
+            built = receipt.read()
+            parcels = [_open(held, target, image) for image in built.images]
         if not registry:
             host.start_registry()
         names = dict.fromkeys([*(image.name for image in built.images), *(image.name for image in pinned)])
         client = held.enter_context(Client(target, _POLICY, writes=True))
+        client.prepare()
         sender = Sender(client, [target.prefix + name for name in names])
         for parcel in parcels:
             if parcel.image.digest not in proven:
@@ -140,6 +145,7 @@ def read_digest(target: Registry, ref: ImageRef) -> str:
         what=f"reading {ref} back with skopeo",
         fix="check the registry",
         env=_as_ours(),
+        timeout=_SKOPEO,
     )
     return sha256_bytes(said.stdout.encode())
 
@@ -147,6 +153,6 @@ def read_digest(target: Registry, ref: ImageRef) -> str:
 def _as_ours() -> dict[str, str | None]:
     """What lets skopeo know the user and trust the registry as our client does; what the user set for skopeo itself stays."""
     login = docker.utils.config.find_config_file()
-    bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
-    wanted = {"REGISTRY_AUTH_FILE": str(login or ""), "SSL_CERT_FILE": bundle or ""}
+    bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or ""
+    wanted = {"REGISTRY_AUTH_FILE": str(login or ""), "SSL_CERT_DIR" if Path(bundle).is_dir() else "SSL_CERT_FILE": bundle}
     return {name: value for name, value in wanted.items() if value and name not in os.environ}

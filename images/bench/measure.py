@@ -99,7 +99,7 @@ def run(
             wall = time.monotonic() - started
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     if code:
-        said = (log.read_text(errors="replace").strip().splitlines() or [""])[-1][:400]
+        said = " | ".join(line.strip() for line in log.read_text(errors="replace").strip().splitlines()[-6:])[-800:]
         raise BuildError(f"{Path(args[0]).name} failed with code {code} while it was measured", where=f"{said}; log: {log}")
     cpu = used.ru_utime + used.ru_stime - children.ru_utime - children.ru_stime + _tree_cpu(daemon) - served
     return Usage(wall, cpu, sampler.memory, sampler.disk)

@@ -66,6 +66,7 @@ class Results:
         shares: by set: share of each kind of work in the processor time of a cold build.
         kinds: by set: seconds of processor per kind at the limit.
         digests: by set: of the image after a cold build and after one with nothing changed.
+        failures: who could not be measured, and why; the others' figures stand.
     """
 
     figures: list[Figure] = field(default_factory=list)
@@ -73,6 +74,7 @@ class Results:
     shares: dict[str, dict[str, float]] = field(default_factory=dict)
     kinds: dict[str, dict[str, float]] = field(default_factory=dict)
     digests: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, body: dict[str, Any]) -> Results:
@@ -80,7 +82,7 @@ class Results:
         figures = [Figure(**{**one, "usage": Usage(**one["usage"])}) for one in body["figures"]]
         pulls = [(name, what, size, seconds) for name, what, size, seconds in body["pulls"]]
         digests = {name: tuple(found) for name, found in body["digests"].items()}
-        return cls(figures, pulls, body["shares"], body["kinds"], digests)
+        return cls(figures, pulls, body["shares"], body["kinds"], digests, body["failures"])
 
 
 class Race:
@@ -97,6 +99,21 @@ class Race:
         with console.step("laying out the base image"):
             Product(role, self._folder).build()
             paths.dist().rename(self._folder / "base")
+
+    def all_of(self, role: str, *, rounds: int) -> None:
+        """Everybody on one set, who takes longest last."""
+        self.attempt(role, self.sprint, rounds=rounds)
+        self.attempt(role, self.profile)
+        self.attempt(role, self.reference, rounds=rounds)
+        self.attempt(role, self.ordinary)
+
+    def attempt(self, role: str, work: Callable[..., None], **options: int) -> None:
+        """One part of the run; when it fails, the others' figures are not lost."""
+        try:
+            work(role, **options)
+        except PinwheelError as problem:
+            self.results.failures.append(f"{role}, {work.__name__}: {problem.line()}")
+            console.warn(self.results.failures[-1])
 
     def sprint(self, role: str, *, rounds: int) -> None:
         """The limits and `invoke build`, in turn, cold each time."""
@@ -133,7 +150,7 @@ class Race:
             )
 
     def ordinary(self, role: str) -> None:
-        """The ordinary Dockerfile, once: its bump is as long as its cold build."""
+        """The ordinary Dockerfile, once. Its bump takes as long as its cold build: the small set shows it for both."""
         with Registry(self._folder / "registry") as registry, ExitStack() as stack:
             engine = stack.enter_context(Engine(self._folder))
             contender = Ordinary(role, engine, self._base, self._folder)
@@ -146,6 +163,7 @@ class Race:
                 rounds=1,
                 cold=1,
                 prepare=lambda case, _: contender.forget() if case == BUMP else None,
+                cases=(COLD, SAME, BUMP) if role == bump.SMALL else (COLD, SAME),
             )
             plain, zstd = contender.push(registry), contender.push_zstd(registry)
             stack.close()
@@ -173,13 +191,14 @@ class Race:
         rounds: int,
         cold: int,
         prepare: Callable[[str, int], None] = lambda *_: None,
+        cases: tuple[str, ...] = (COLD, SAME, BUMP),
     ) -> None:
         """All cases in turn, some rounds long."""
-        usages: dict[str, list[Usage]] = {COLD: [], SAME: [], BUMP: []}
+        usages: dict[str, list[Usage]] = {case: [] for case in cases}
         uploads, bases = dict.fromkeys(usages, 0), dict.fromkeys(usages, 0)
         held = 0
         for number in range(rounds):
-            for case in (COLD, SAME, BUMP):
+            for case in cases:
                 if case == COLD and number >= cold:
                     continue
                 prepare(case, number)
@@ -225,15 +244,12 @@ class Race:
 def run_race(folder: Path, *, quick: bool) -> Results:
     """Everything, or only the small set once."""
     bump.add_small_set(_TINY if quick else _SMALL)
-    race, rounds = Race(folder), 1 if quick else _ROUNDS
+    race = Race(folder)
     race.lay_out_base(bump.SMALL)
-    for role in (bump.SMALL,) if quick else (bump.SMALL, "train"):
-        race.sprint(role, rounds=rounds)
-        race.profile(role)
-        race.ordinary(role)
-        race.reference(role, rounds=rounds)
+    race.all_of(bump.SMALL, rounds=1 if quick else _ROUNDS)
     if not quick:
-        race.bumps_alone("api", rounds=rounds)
+        race.attempt("api", race.bumps_alone, rounds=1)
+        race.all_of("train", rounds=1)
     return race.results
 
 

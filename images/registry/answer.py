@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 
 import urllib3
@@ -39,12 +38,12 @@ class Answer:
         return tuple(code for code, _ in self._errors())
 
     def said(self) -> str:
-        """What the server said of its refusal, in one short line."""
+        """What the server said of its refusal, all of it: it may echo secrets, see `Auth.scrub`."""
         told = "; ".join(f"{code} {message}".strip() for code, message in self._errors())
-        return re.sub(r"[^ -~]+", " ", f"{self.status} {told}".strip())[:200]
+        return f"{self.status} {told}".strip()
 
     def _errors(self) -> list[tuple[str, str]]:
         try:
             return [(str(one.get("code", "")), str(one.get("message", ""))) for one in json.loads(self.data)["errors"]]
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return []

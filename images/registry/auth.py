@@ -13,6 +13,8 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -22,7 +24,7 @@ import docker.errors
 
 from common.errors import RegistryError
 from images.registry.answer import Answer
-from images.registry.target import Registry, is_loopback
+from images.registry.target import Registry, is_loopback, resolve
 
 Scopes = tuple[str, ...]
 # One challenge of a WWW-Authenticate header (RFC 9110, 11.6.1); a header may hold several.
@@ -30,6 +32,8 @@ _CHALLENGE = re.compile(r'(Basic|Bearer)\s+((?:,?\s*\w+=(?:"[^"]*"|[^\s",]+))+)'
 _PARAMETER = re.compile(r'(\w+)=(?:"([^"]*)"|([^\s",]+))')
 # The specification's default, and how long before its end a token is no longer used.
 _LIFETIME, _MARGIN = 60.0, 5.0
+# Seconds for a credential helper, which may ask the user to unlock something.
+_HELPER = 120.0
 
 
 class RefusedError(RegistryError):
@@ -47,7 +51,7 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class _Challenge:
-    """What a registry asks for: `realm` and `service` only with Bearer."""
+    """What a registry asks for: `realm`, `service` and `scope` only with Bearer."""
 
     bearer: bool
     realm: str = ""
@@ -67,6 +71,27 @@ def credentials(host: str) -> Credentials:
     Raises:
         RegistryError: Docker's configuration or a credential helper of it does not work.
     """
+    found: Future[Credentials] = Future()
+
+    def read() -> None:
+        try:
+            found.set_result(_read(host))
+        except BaseException as problem:  # noqa: BLE001 - raised where it is waited for
+            found.set_exception(problem)
+
+    # docker-py waits for a helper without end: left behind, such a thread keeps no process alive.
+    threading.Thread(target=read, daemon=True).start()
+    try:
+        return found.result(_HELPER)
+    except TimeoutError:
+        raise RegistryError(
+            f"your credential helper gives no answer within {_HELPER:.0f} s",
+            where=f"{host} in Docker's config.json",
+            fix=f"mend it, or run `docker login {host}` again",
+        ) from None
+
+
+def _read(host: str) -> Credentials:
     try:
         with warnings.catch_warnings():
             # docker-py also warns of a helper that is missing; the error below says it once.
@@ -94,9 +119,18 @@ class Auth:
     def __init__(self, target: Registry, fetch: Callable[[str, str, dict[str, str], bytes], Answer]) -> None:
         self._target, self._fetch = target, fetch
         self._lock = threading.Lock()
-        self._credentials: Credentials | None = None
+        self._credentials: Credentials | RegistryError | None = None
         self._challenge: _Challenge | None = None
+        # What the registry itself asked for where it refused these scopes: some name their repositories otherwise.
+        self._named: dict[Scopes, str] = {}
         self._tokens: dict[Scopes, _Token] = {}
+        # Every token there ever was: a server may echo one that was replaced.
+        self._issued: set[str] = set()
+
+    def prepare(self) -> None:
+        """Ask for the user's credentials now, alone, as a helper may take its time; failures are told once they matter."""
+        with self._lock, suppress(RegistryError):
+            self._known()
 
     def header(self, scopes: Scopes) -> str:
         """The Authorization header for a request; empty as long as the registry asked for none.
@@ -108,7 +142,7 @@ class Auth:
             if self._challenge is None:
                 return ""
             if not self._challenge.bearer:
-                return "Basic " + self._basic()
+                return f"Basic {self._basic()}" if self._known().username else ""
             token = self._tokens.get(scopes)
             if token is None or token.until <= time.monotonic():
                 token = self._tokens[scopes] = self._ask(self._challenge, scopes)
@@ -129,22 +163,27 @@ class Auth:
             # Another thread may have got a new token meanwhile: that one is not thrown away.
             if (token := self._tokens.get(scopes)) and used == f"Bearer {token.text}":
                 del self._tokens[scopes]
-            self._challenge = asked
+            self._challenge, self._named[scopes] = asked, asked.scope
             return asked.bearer or (not used and bool(self._known().username))
 
     def scrub(self, text: str) -> str:
-        """Take every secret out of what a server said."""
+        """What a server said in one short line, every secret taken out of it."""
         with self._lock:
-            known = self._credentials or Credentials()
-            secrets = [known.password, known.identity_token, self._basic() if known.password else ""]
-            secrets += [token.text for token in self._tokens.values()]
-        for secret in filter(None, secrets):
-            text = text.replace(secret, "…")
-        return text
+            known = self._credentials if isinstance(self._credentials, Credentials) else Credentials()
+            secrets = {known.password, known.identity_token, self._basic() if known.password else "", *self._issued}
+        # The longest first: one may be a part of another. And only whole text shows whole secrets: it is cut after.
+        for secret in sorted(filter(None, secrets), key=len, reverse=True):
+            text = text.replace(secret, "***")
+        return re.sub(r"[^ -~]+", " ", text)[:200]
 
     def _known(self) -> Credentials:
         if self._credentials is None:
-            self._credentials = credentials(self._target.host)
+            try:
+                self._credentials = credentials(self._target.host)
+            except RegistryError as problem:
+                self._credentials = problem
+        if isinstance(self._credentials, RegistryError):
+            raise self._credentials
         return self._credentials
 
     def _basic(self) -> str:
@@ -153,7 +192,7 @@ class Auth:
 
     def _ask(self, challenge: _Challenge, scopes: Scopes) -> _Token:
         known = self._known()
-        realm = urlsplit(challenge.realm)
+        realm = urlsplit(resolve(self._target.host, "", challenge.realm))
         plain = realm.scheme == "http" and self._target.plain_http and is_loopback(realm.hostname or "")
         if realm.scheme != "https" and not plain:
             raise RegistryError(
@@ -161,8 +200,7 @@ class Auth:
                 where=self._target.host,
                 fix="ask who runs it to mend the realm of its token server",
             )
-        # What the registry itself asks for goes along: some name their repositories otherwise than their addresses.
-        wanted = tuple(dict.fromkeys([*scopes, *challenge.scope.split()]))
+        wanted = tuple(dict.fromkeys([*scopes, *self._named.get(scopes, "").split()]))
         if known.identity_token:
             form = {"grant_type": "refresh_token", "refresh_token": known.identity_token, "client_id": "pinwheel"}
             form |= {"service": challenge.service, "scope": " ".join(wanted)}
@@ -181,10 +219,11 @@ class Auth:
             lifetime = float(body.get("expires_in") or _LIFETIME)
             if answer.status != 200 or not re.fullmatch(r"[!-~]+", text):
                 raise ValueError
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise RegistryError(
                 f"the token server answers {answer.status} and gives no token", where=self._target.host, fix="try again later"
             ) from None
+        self._issued.add(text)
         return _Token(text, time.monotonic() + lifetime - min(_MARGIN, lifetime / 2))
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from urllib.parse import quote, urljoin
+from urllib.parse import quote
 
 from common.errors import RegistryError
 from common.files import sha256_bytes
 from images.layout import INDEX, MANIFEST
-from images.registry.auth import RefusedError
 from images.registry.blob import Blob
 from images.registry.policy import Policy
-from images.registry.target import Registry
+from images.registry.target import Registry, resolve
 from images.registry.upload import Upload
 from images.registry.wire import Wire
 
@@ -36,8 +34,8 @@ class Client:
         self.target, self.policy = target, policy or Policy()
         self._wire = Wire(target, self.policy)
         self._actions = "pull,push" if writes else "pull"
-        # Until the registry shows that it takes no chunks; then no other blob tries again.
-        self._chunked = True
+        # Bytes of a chunk, until the registry shows that it takes only smaller ones, or none; then no other blob tries again.
+        self._chunk = self.policy.chunk
 
     def __enter__(self) -> Client:
         return self
@@ -45,19 +43,28 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self._wire.close()
 
-    def exists(self, repository: str, digest: str, size: int = -1) -> bool:
+    def prepare(self) -> None:
+        """Ask for the user's credentials before several threads need them."""
+        self._wire.prepare()
+
+    def stop(self) -> None:
+        """End all requests, those of other threads too, for good: they get a StoppedError."""
+        self._wire.stop()
+
+    def exists(self, repository: str, digest: str, size: int = -1, *, once: bool = False) -> bool:
         """Whether the repository holds a blob ("Checking if content exists in the registry").
 
         Args:
             repository: the whole path within the registry, the target's prefix included.
             digest: of the blob.
             size: its bytes; a blob of another size is none. Negative: any.
+            once: whether it is not worth a second try.
 
         Raises:
             RegistryError: the registry does not answer, or refuses.
         """
         what = f"asking for {repository}@{digest}"
-        answer = self._wire.ask("HEAD", f"/v2/{repository}/blobs/{digest}", what, (self._scope(repository),))
+        answer = self._wire.ask("HEAD", f"/v2/{repository}/blobs/{digest}", what, (self._scope(repository),), once=once)
         if answer.status == 404:
             return False
         if answer.status != 200:
@@ -65,7 +72,7 @@ class Client:
         return size < 0 or answer.header("Content-Length") in {"", str(size)}
 
     def mount(self, repository: str, digest: str, origin: str) -> tuple[bool, str]:
-        """Take a blob over from another repository ("Mounting a blob from another repository").
+        """Take a blob over from another repository ("Mounting a blob from another repository"); tried once.
 
         Returns:
             whether it came about; and if not, the session for an upload that the registry opened instead, or nothing.
@@ -73,22 +80,20 @@ class Client:
         url = f"/v2/{repository}/blobs/uploads/?mount={quote(digest, safe='')}&from={quote(origin, safe='')}"
         scopes = (self._scope(repository), f"repository:{origin}:pull")
         try:
-            answer = self._wire.ask("POST", url, f"mounting {digest} from {origin}", scopes)
-        except RefusedError:
-            # The user may not read there; whether they may write here the upload tells.
+            answer = self._wire.ask("POST", url, f"mounting {digest} from {origin}", scopes, once=True)
+            location = answer.header("Location") if answer.status == 202 else ""
+            return answer.status == 201, resolve(self.target.host, answer.url, location) if location else ""
+        except RegistryError:
+            # The user may not read there, or the registry cannot mount now; whether they may write here the upload tells.
             return False, ""
-        location = answer.header("Location")
-        return answer.status == 201, urljoin(answer.url, location) if answer.status == 202 and location else ""
 
-    def upload(
-        self, repository: str, blob: Blob, tell: Callable[[int], None], stop: threading.Event, *, session: str = ""
-    ) -> None:
+    def upload(self, repository: str, blob: Blob, tell: Callable[[int], None], *, session: str = "") -> None:
         """Send a blob; see `upload.Upload`.
 
         Raises:
             RegistryError: the registry refuses or fails.
             BuildError: the blob was altered.
-            StoppedError: `stop` was set.
+            StoppedError: `stop` was called.
         """
         one = Upload(
             self._wire,
@@ -97,12 +102,11 @@ class Client:
             blob,
             exists=lambda: self.exists(repository, blob.digest, blob.size),
             tell=tell,
-            stop=stop,
-            chunked=self._chunked,
+            chunk=self._chunk,
             session=session,
         )
         one.run()
-        self._chunked = self._chunked and one.takes_chunks
+        self._chunk = min(self._chunk, one.takes)
 
     def put_manifest(self, repository: str, tag: str, data: bytes) -> None:
         """Put a manifest under a tag ("Pushing Manifests").
@@ -123,7 +127,9 @@ class Client:
             raise self._wire.refusal(what, answer)
         expected, taken = sha256_bytes(data), answer.header("Docker-Content-Digest")
         if taken not in {"", expected}:
-            raise RegistryError(f"the registry took {expected} for {taken[:80]}", where=f"{repository}:{tag}", fix=_FIX)
+            raise RegistryError(
+                f"the registry took {expected} for {self._wire.scrub(taken)}", where=f"{repository}:{tag}", fix=_FIX
+            )
 
     def manifest(self, repository: str, reference: str) -> bytes:
         """A manifest's bytes as the registry serves them ("Pulling manifests").

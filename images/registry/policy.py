@@ -89,6 +89,8 @@ class Attempts:
             RegistryError: it was the last one.
             StoppedError: `stop` was set.
         """
+        if self._stop.is_set():
+            raise StoppedError
         self._failures += 1
         if self._failures >= self._policy.tries or problem.asked > self._policy.asked:
             asks = f", and asks to wait {problem.asked:.0f} s" if problem.asked else ""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TypeVar
 
 from common import console
-from common.errors import PinwheelError
+from common.errors import RegistryError
 from images.registry.blob import Blob
 from images.registry.client import BlobUnknownError, Client
 from images.registry.policy import StoppedError
@@ -56,6 +57,7 @@ class Sender:
     def __init__(self, client: Client, others: Iterable[str]) -> None:
         self._client, self._others = client, tuple(others)
         self._holds: dict[str, str] = {}
+        self._silent: set[str] = set()
 
     def send(self, repository: str, tag: str, manifest: bytes, blobs: Sequence[Blob]) -> Sent:
         """Send one image.
@@ -70,19 +72,21 @@ class Sender:
             RegistryError: the registry refuses or fails.
             BuildError: a blob was altered; the manifest is not sent.
         """
-        places = dict(zip(blobs, self._parallel(lambda blob, _: self._place(repository, blob), blobs), strict=True))
+        places = dict(zip(blobs, self._parallel(lambda blob: self._place(repository, blob), blobs), strict=True))
         self._upload(repository, {blob: place.session for blob, place in places.items() if not (place.there or place.mounted)})
         try:
             self._client.put_manifest(repository, tag, manifest)
         except BlobUnknownError:
             # Some say they have a blob that their garbage collector took: what was taken at their word is sent after all.
             doubted = [blob for blob, place in places.items() if place.there or place.mounted]
-            if not doubted:
-                raise
-            console.warn(f"{repository}: the registry has not all that it said it has; sending it again")
-            self._upload(repository, dict.fromkeys(doubted, ""))
+            if doubted:
+                console.warn(f"{repository}: the registry has not all that it said it has; sending it again")
+                self._upload(repository, dict.fromkeys(doubted, ""))
+                places = dict.fromkeys(blobs, _Place())
+            else:
+                # Where another push sends the same just now, docker-registry overlooks for a moment what it holds.
+                time.sleep(self._client.policy.pause)
             self._client.put_manifest(repository, tag, manifest)
-            places = dict.fromkeys(blobs, _Place())
         self._holds |= {blob.digest: repository for blob in blobs}
         mounted = sum(blob.size for blob, place in places.items() if place.mounted)
         there = sum(blob.size for blob, place in places.items() if place.there)
@@ -99,12 +103,14 @@ class Sender:
 
     def _elsewhere(self, repository: str, blob: Blob) -> str:
         for other in self._others if blob.size >= _WORTH_ASKING else ():
-            try:
-                if other != repository and self._client.exists(other, blob.digest, blob.size):
-                    return other
-            except PinwheelError:
-                # A repository that cannot be asked only costs the saving.
+            if other == repository or other in self._silent:
                 continue
+            try:
+                if self._client.exists(other, blob.digest, blob.size, once=True):
+                    return other
+            except RegistryError:
+                # A repository that cannot be asked only costs the saving, and that once.
+                self._silent.add(other)
         return ""
 
     def _upload(self, repository: str, wanted: dict[Blob, str]) -> None:
@@ -119,27 +125,24 @@ class Sender:
 
             # The largest first, so that none is left over at the end.
             largest = sorted(wanted, key=lambda blob: (-blob.size, blob.digest))
-            self._parallel(lambda blob, stop: self._client.upload(repository, blob, tell, stop, session=wanted[blob]), largest)
+            self._parallel(lambda blob: self._client.upload(repository, blob, tell, session=wanted[blob]), largest)
 
-    def _parallel(self, work: Callable[[_Item, threading.Event], _Result], items: Sequence[_Item]) -> list[_Result]:
-        """Do something with every item, several at once; the first failure stops the rest and is raised."""
-        stop = threading.Event()
+    def _parallel(self, work: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
+        """Do something with every item, several at once; the first failure stops the client and is raised."""
 
         def guarded(item: _Item) -> _Result:
-            if stop.is_set():
-                raise StoppedError
             try:
-                return work(item, stop)
+                return work(item)
             except BaseException:
-                stop.set()
+                self._client.stop()
                 raise
 
         with ThreadPoolExecutor(self._client.policy.parallel) as pool:
-            tasks = [pool.submit(guarded, item) for item in items]
             try:
+                tasks = [pool.submit(guarded, item) for item in items]
                 wait(tasks)
             except BaseException:
-                stop.set()
+                self._client.stop()
                 raise
         failures = [failure for task in tasks if (failure := task.exception())]
         for failure in sorted(failures, key=lambda one: isinstance(one, StoppedError)):

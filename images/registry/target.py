@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from urllib.parse import urljoin, urlsplit
 
-from common.errors import UsageError
+from common.errors import RegistryError, UsageError
 from common.refs import ImageRef
 
 
@@ -31,6 +32,8 @@ class Registry:
         hostname, _, path = text.strip("/").partition("/")
         try:
             ref = ImageRef.parse(f"{hostname}/{path + '/' if path else ''}name")
+            # Asking for a port above 65535 is an error of its own.
+            _ = urlsplit(f"//{hostname}").port
         except ValueError:
             ref = None
         if ref is None or ref.registry != hostname:
@@ -53,6 +56,28 @@ class Registry:
     def ref(self, name: str, version: str) -> ImageRef:
         """The reference of an image there, by tag."""
         return ImageRef(self.host, self.prefix + name, version)
+
+
+def resolve(host: str, base: str, named: str) -> str:
+    """The whole address that a server names, in a Location or a realm.
+
+    Args:
+        host: the registry's, for the error.
+        base: what was asked for; `named` may be relative to it.
+        named: as the server wrote it.
+
+    Raises:
+        RegistryError: it is none.
+    """
+    try:
+        url = urljoin(base, named)
+        parts = urlsplit(url)
+        # Asking for a port that is none is an error of its own.
+        if parts.hostname and parts.port != 0:
+            return url
+    except ValueError:
+        pass
+    raise RegistryError("the registry points to no address", where=host, fix="ask who runs it to mend the addresses it names")
 
 
 def is_loopback(hostname: str) -> bool:

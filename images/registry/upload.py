@@ -6,27 +6,30 @@
     GET   <location>                  after a cut: Range says how far it got
 
 What a registry says between is not relied on, for some report an old Range; the digest at the end decides. A registry that
-forgets a session gets a new one, one that takes no chunks gets the blob in one PUT.
+forgets a session gets a new one, one that takes no chunks of this size smaller ones, and one that takes none at all the blob in
+one PUT.
 """
 
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Callable
-from urllib.parse import quote, urljoin
+from urllib.parse import quote
 
 from common.errors import RegistryError
 from images.registry.answer import Answer
 from images.registry.auth import Scopes
 from images.registry.blob import Blob, Piece
 from images.registry.policy import Attempts, TransientError
+from images.registry.target import resolve
 from images.registry.wire import Wire
 
 # Answers of registries, or of proxies before them, that know no PATCH, or none of this size.
 _NO_CHUNKS = frozenset({405, 411, 413, 415, 501})
 # New sessions for one blob, other than after a cut, before the registry is given up.
 _RESTARTS = 3
+# Smaller chunks are not tried after a 413: proxies take that much unless told otherwise.
+_SMALLEST = 1 << 20
 
 
 class Upload:
@@ -39,9 +42,11 @@ class Upload:
         blob: what is sent.
         exists: whether the registry has the blob by now.
         tell: is told how many bytes went out; a negative number when they must go again.
-        stop: gives up when set.
-        chunked: whether to send in chunks.
+        chunk: bytes of a chunk; 0: send in one request.
         session: of a mount that did not come about; empty: ask for one.
+
+    Attributes:
+        takes: `chunk`, or what was learned since of the chunks that the registry takes.
     """
 
     def __init__(
@@ -53,20 +58,19 @@ class Upload:
         *,
         exists: Callable[[], bool],
         tell: Callable[[int], None],
-        stop: threading.Event,
-        chunked: bool,
+        chunk: int,
         session: str = "",
     ) -> None:
         self._wire, self._start, self._scopes, self._blob = wire, start, scopes, blob
-        self._exists, self._tell, self._stop = exists, tell, stop
-        # `takes_chunks`: what was learned of the registry; `_chunked`: how this blob goes.
-        self.takes_chunks = self._chunked = chunked
+        self._exists, self._tell = exists, tell
+        # `takes`: what was learned of the registry; `_chunked`: how this blob goes.
+        self.takes = self._chunk = chunk
+        self._chunked, self._least = chunk > 0, 0
         self._location = session
         self._offset = self._told = self._restarts = 0
-        self._chunk = wire.policy.chunk
         self._lost = self._finishing = False
         self._what = f"uploading the layer {blob.what!r}"
-        self._attempts = Attempts(wire.policy, self._what, f"{blob.digest} to {wire.target.host}", stop)
+        self._attempts = Attempts(wire.policy, self._what, f"{blob.digest} to {wire.target.host}", wire.stopped)
 
     def run(self) -> None:
         """Send the blob.
@@ -74,7 +78,7 @@ class Upload:
         Raises:
             RegistryError: the registry fails for good.
             BuildError: the blob was altered; the registry never got all of it.
-            StoppedError: `stop` was set.
+            StoppedError: the wire was stopped.
         """
         while True:
             try:
@@ -105,7 +109,8 @@ class Upload:
             raise self._wire.refusal(self._what, answer)
         self._moved(answer)
         least = answer.header("OCI-Chunk-Min-Length")
-        self._chunk = max(self._chunk, int(least) if least.isdecimal() else 0)
+        self._least = int(least) if least.isdecimal() else 0
+        self._chunk = max(self._chunk, self._least)
 
     def _append(self) -> None:
         answer = self._send("PATCH", self._location)
@@ -113,8 +118,10 @@ class Upload:
             self._moved(answer)
             self._offset += self._length()
             self._attempts.reached(self._offset)
+        elif answer.status == 413 and self._smaller():
+            return
         elif answer.status in _NO_CHUNKS or (answer.status == 416 and self._offset == 0):
-            self.takes_chunks = self._chunked = False
+            self.takes, self._chunked = 0, False
             self._restart(answer)
         elif answer.status == 416:
             # It is not where we believe it to be: ask.
@@ -132,6 +139,8 @@ class Upload:
         )
         if answer.status == 416 and self._offset:
             raise TransientError("the registry expects another part")
+        if answer.status == 413 and self._smaller():
+            return False
         if answer.status in {400, 404, 416}:
             # What was read here is the blob: either its parts arrived otherwise, or the session is gone.
             self._chunked = self._chunked and answer.status == 404
@@ -141,7 +150,7 @@ class Upload:
             raise self._wire.refusal(self._what, answer)
         if answer.header("Docker-Content-Digest") not in {"", self._blob.digest}:
             raise RegistryError(
-                f"{self._what} failed: the registry took it for {answer.header('Docker-Content-Digest')[:80]}",
+                f"{self._what} failed: the registry took it for {self._wire.scrub(answer.header('Docker-Content-Digest'))}",
                 where=f"{self._blob.digest} to {self._wire.target.host}",
                 fix="do not use this registry: something alters what it is sent",
             )
@@ -153,12 +162,21 @@ class Upload:
         def body() -> Piece:
             # Told anew for every go of a request.
             self._rewind(start)
-            return Piece(self._blob, start, length, self._count, self._stop)
+            return Piece(self._blob, start, length, self._count, self._wire.stopped)
 
         headers = {"Content-Type": "application/octet-stream"}
         if length < self._blob.size:
             headers["Content-Range"] = f"{start}-{start + length - 1}"
         return self._wire.send(method, url, self._scopes, headers=headers, body=body, wait=wait)
+
+    def _smaller(self) -> bool:
+        """After a request that was too large: whether a smaller chunk is left to try."""
+        least = max(_SMALLEST, self._least)
+        if not self._chunked or self._length() <= least:
+            return False
+        self.takes = self._chunk = max(least, self._length() // 2)
+        self._lost = True
+        return True
 
     def _find_again(self) -> bool:
         """After a cut: how far the registry got; whether it has all."""
@@ -197,7 +215,7 @@ class Upload:
 
     def _moved(self, answer: Answer) -> None:
         if location := answer.header("Location"):
-            self._location = urljoin(answer.url, location)
+            self._location = resolve(self._wire.target.host, answer.url, location)
 
     def _count(self, count: int) -> None:
         self._told += count

@@ -7,10 +7,9 @@ with TLS goes on with it.
 from __future__ import annotations
 
 import ssl
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 import urllib3
 
@@ -18,8 +17,9 @@ from common.errors import RegistryError
 from images.registry.answer import Answer
 from images.registry.auth import Auth, Scopes, refused
 from images.registry.blob import Piece
-from images.registry.policy import Attempts, Policy, TransientError, asked_to_wait
-from images.registry.target import Registry, is_loopback
+from images.registry.policy import Attempts, Policy, StoppedError, TransientError, asked_to_wait
+from images.registry.sockets import Sockets
+from images.registry.target import Registry, is_loopback, resolve
 from images.registry.trust import pool
 
 # RFC 9110, 15.5.9, RFC 6585, 4, and RFC 9110, 15.6: what a second try may cure.
@@ -48,17 +48,27 @@ class Wire:
     Args:
         target: the registry.
         policy: bounds.
+
+    Attributes:
+        stopped: set by `stop`.
     """
 
     def __init__(self, target: Registry, policy: Policy) -> None:
         self.target, self.policy = target, policy
         self._pool = pool(target, policy.parallel)
+        self._sockets = Sockets(self._pool)
+        self.stopped = self._sockets.stopped
         self._auth = Auth(target, self._fetch)
+        self.scrub, self.prepare = self._auth.scrub, self._auth.prepare
         self._origin = _origin(target.address)
 
     def close(self) -> None:
         """Close all connections."""
         self._pool.clear()
+
+    def stop(self) -> None:
+        """End what other threads wait for; they, and all that is asked from now on, get a StoppedError."""
+        self._sockets.stop()
 
     def ask(
         self,
@@ -69,7 +79,7 @@ class Wire:
         *,
         headers: dict[str, str] | None = None,
         body: bytes = b"",
-        stop: threading.Event | None = None,
+        once: bool = False,
     ) -> Answer:
         """Send a request that may be repeated, until it is answered.
 
@@ -80,13 +90,14 @@ class Wire:
             scopes: what a token for it must allow.
             headers: more of them.
             body: what is sent.
-            stop: gives up when set.
+            once: whether it is not worth a second try.
 
         Raises:
             RegistryError: it does not answer, or refuses the user.
-            StoppedError: `stop` was set.
+            StoppedError: `stop` was called.
         """
-        attempts = Attempts(self.policy, what, self.target.host, stop or threading.Event())
+        policy = replace(self.policy, tries=1) if once else self.policy
+        attempts = Attempts(policy, what, self.target.host, self.stopped)
         while True:
             try:
                 return self.send(method, url, scopes, headers=headers, body=(lambda: body) if body else None)
@@ -116,8 +127,9 @@ class Wire:
         Raises:
             TransientError: it may succeed another time.
             RegistryError: it will not.
+            StoppedError: `stop` was called.
         """
-        url = urljoin(self.target.address + "/", url)
+        url = resolve(self.target.host, self.target.address + "/", url)
         for _ in range(_REDIRECTS):
             self._check_tls(url)
             answer = self._authorized(_Request(method, url, scopes, headers or {}, body, wait))
@@ -125,12 +137,12 @@ class Wire:
             # 301 to 303 may turn a request into another one; no registry needs them for what it is sent.
             if answer.status not in ({307, 308} if body else {301, 302, 303, 307, 308}) or not location:
                 return answer
-            url = urljoin(url, location)
+            url = resolve(self.target.host, url, location)
         raise RegistryError("the registry redirects in circles", where=self.target.host, fix="ask who runs it")
 
     def refusal(self, what: str, answer: Answer) -> RegistryError:
         """The error for an answer that is none of the expected."""
-        where = self._auth.scrub(f"{self.target.host} answers {answer.said()}")
+        where = f"{self.target.host} answers {self.scrub(answer.said())}"
         return RegistryError(f"{what} failed", where=where, fix="the registry's answer says why; see its documentation or log")
 
     def _authorized(self, request: _Request) -> Answer:
@@ -144,12 +156,12 @@ class Wire:
                 continue
             break
         if answer.status in {401, 403}:
-            raise refused(self.target.host, self._auth.scrub(answer.said()))
+            raise refused(self.target.host, self.scrub(answer.said()))
         return self._passing(answer)
 
     def _passing(self, answer: Answer) -> Answer:
         if answer.status in _PASSING:
-            raise TransientError(self._auth.scrub(f"the registry answers {answer.said()}"), asked_to_wait(answer.headers))
+            raise TransientError(f"the registry answers {self.scrub(answer.said())}", asked_to_wait(answer.headers))
         return answer
 
     def _fetch(self, method: str, url: str, headers: dict[str, str], body: bytes) -> Answer:
@@ -160,6 +172,8 @@ class Wire:
         return answer
 
     def _raw(self, request: _Request) -> Answer:
+        if self.stopped.is_set():
+            raise StoppedError
         data = request.body() if request.body else (b"" if request.method in {"POST", "PUT", "PATCH"} else None)
         headers = {"User-Agent": "pinwheel", "Accept-Encoding": "identity", **request.headers}
         if data is not None:
@@ -187,6 +201,8 @@ class Wire:
                 raise
             answer.release_conn()
         except (urllib3.exceptions.HTTPError, OSError) as problem:
+            if self.stopped.is_set():
+                raise StoppedError from None
             self._check_certificate(problem, request.url)
             raise TransientError(_reason(problem)) from None
         return Answer(answer.status, answer.headers, read, request.url)
@@ -197,7 +213,7 @@ class Wire:
             return
         raise RegistryError(
             "the registry points to an address without TLS",
-            where=f"{self.target.host} to {parts.scheme}://{parts.hostname}",
+            where=self.scrub(f"{self.target.host} to {parts.scheme}://{parts.hostname}"),
             fix="behind a proxy it must be told its own https address (docker-registry: http.host, or X-Forwarded-Proto)",
         )
 
@@ -206,7 +222,7 @@ class Wire:
         cause: BaseException | None = problem
         while cause is not None:
             if isinstance(cause, ssl.SSLError) and cause.reason in {"CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER"}:
-                host = urlsplit(url).netloc.rpartition("@")[2]
+                host = self.scrub(urlsplit(url).netloc.rpartition("@")[2])
                 if isinstance(cause, ssl.SSLCertVerificationError):
                     said = f"the registry's certificate is not trusted: {cause.verify_message}"
                     raise RegistryError(said, where=host, fix=_TLS_FIX.format(host=self.target.host)) from None

@@ -26,7 +26,7 @@ from images.registry.target import Registry
 from images.tarball import LayerWriter
 from lockfiles import images_lock
 from lockfiles.images_lock import PinnedImage
-from tests.images.registry.double import Handler, answers, serving
+from tests.images.registry.double import Handler, answers, serving, stalls
 
 QUICK = Policy(tries=2, pause=0.01, connect=5, read=5)
 
@@ -47,7 +47,16 @@ def test_a_registry_is_read_and_only_loopback_goes_without_tls(text: str, regist
 
 
 @pytest.mark.parametrize(
-    "text", ["team", "http://r.example.com", "r.example.com/Team", "r.example.com/a:1", "r example.com", ":5000"]
+    "text",
+    [
+        "team",
+        "http://r.example.com",
+        "r.example.com/Team",
+        "r.example.com/a:1",
+        "r example.com",
+        ":5000",
+        "r.example.com:99999",
+    ],
 )
 def test_what_is_no_registry_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="not a registry"):
@@ -256,6 +265,50 @@ def test_a_truncated_blob_is_not_pushed(registry: type[Proxy]) -> None:
         push.push(registry.address, frozenset())
     assert not registry.uploads
     assert not images_lock.path().exists()
+
+
+@pytest.mark.host
+def test_a_build_that_ends_while_a_push_opens_its_files_sweeps_none_of_them(
+    own_folders: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(paths, "LOCKFILES", own_folders / "lockfiles")
+    monkeypatch.setattr(push, "_POLICY", QUICK)
+    old = built(b"one", b"two")
+    layout, read = Layout(receipt.layout()), receipt.read
+    wanted = {layout.read(old.digest)["config"]["digest"], *(one.digest for one in old.layers)}
+
+    def late() -> BuildReceipt:
+        found = read()
+        # What another build does at its end: the image is listed no more, and its blobs are of no use to anybody.
+        built(b"other")
+        layer.sweep(layout)
+        return found
+
+    monkeypatch.setattr(receipt, "read", late)
+    with serving() as double:
+        push.push(double.address, frozenset())
+        assert set(double.blobs["small"]) == wanted
+    assert "another process reads the layout" in capsys.readouterr().out
+    layer.sweep(layout)
+    assert not layout.blob(old.digest).exists()
+
+
+@pytest.mark.host
+def test_a_registry_that_leaves_skopeo_without_an_answer_is_named(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(push, "_POLICY", QUICK)
+    monkeypatch.setattr(push, "_SKOPEO", 1)
+    built(b"one")
+
+    def silent(handler: Handler) -> None:
+        if "skopeo" in handler.headers["User-Agent"]:
+            return stalls(60)(handler)
+        _, data = handler.double.manifests["small"]["1"]
+        return answers(200, {"Content-Type": MANIFEST}, data)(handler)
+
+    with serving() as double:
+        double.fail("GET", "manifests", silent, times=9)
+        with pytest.raises(RegistryError, match="reading .*/small:1 back with skopeo failed .*no answer within 1 s"):
+            push.push(double.address, frozenset())
 
 
 @pytest.mark.host

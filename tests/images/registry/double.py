@@ -59,12 +59,16 @@ class Double:
         auth: how it knows users: nothing, `basic` or `bearer`.
         lifetime: seconds a token lasts.
         least: OCI-Chunk-Min-Length; 0: none.
+        largest: bytes of a request's body, more is answered with 413; 0: any.
         chunks: whether it takes PATCH.
         mounts: whether it mounts.
         absolute: whether a Location is a whole address.
         keeps_parts: whether bytes of a request that was cut are kept.
         strict: whether a manifest is refused when a blob is missing.
         pretends: digests of blobs that it says it has.
+        readable: repositories, as patterns, that a token is given for.
+        forbids: whether there is no token at all, but a 403, where one of the repositories asked for is not readable.
+        ended: nobody needs an answer any more.
     """
 
     address: str = ""
@@ -78,6 +82,7 @@ class Double:
     auth: str = ""
     lifetime: float = 60
     least: int = 0
+    largest: int = 0
     chunks: bool = True
     mounts: bool = True
     absolute: bool = False
@@ -85,10 +90,22 @@ class Double:
     strict: bool = True
     pretends: set[str] = field(default_factory=set)
     readable: set[str] = field(default_factory=lambda: {".*"})
+    forbids: bool = False
+    ended: threading.Event = field(default_factory=threading.Event)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def fail(self, method: str, path: str, act: Callable[[Handler], None], times: int = 1) -> None:
         """Let the next `times` requests of that kind go wrong."""
         self.faults.append(Fault(method, path, act, times))
+
+    def fault(self, method: str, path: str) -> Fault | None:
+        """What goes wrong with a request; each time is given out once."""
+        with self.lock:
+            for one in self.faults:
+                if one.times and one.method == method and re.search(one.path, path):
+                    one.times -= 1
+                    return one
+        return None
 
     def count(self, method: str, path: str = "") -> int:
         """How many such requests there were."""
@@ -127,7 +144,7 @@ def stalls(seconds: float) -> Callable[[Handler], None]:
 
     def act(handler: Handler) -> None:
         handler.take(None)
-        time.sleep(seconds)
+        handler.double.ended.wait(seconds)
         handler.close_connection = True
 
     return act
@@ -135,7 +152,7 @@ def stalls(seconds: float) -> Callable[[Handler], None]:
 
 def forgets(handler: Handler) -> None:
     """A fault: the upload session is gone."""
-    handler.double.sessions.clear()
+    handler.double.sessions.pop(urlsplit(handler.path).path.rpartition("/")[2], None)
     answers(404, {}, b'{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN","message":"blob upload unknown to registry"}]}')(handler)
 
 
@@ -152,10 +169,8 @@ class Handler(BaseHTTPRequestHandler):
         self.request_ = Request(self.command, self.path, {k.lower(): v for k, v in self.headers.items()})
         self.double.asked.append(self.request_)
         self.left = int(self.headers.get("Content-Length") or 0)
-        for fault in self.double.faults:
-            if fault.times and fault.method == self.command and re.search(fault.path, self.path):
-                fault.times -= 1
-                return fault.act(self)
+        if fault := self.double.fault(self.command, self.path):
+            return fault.act(self)
         if parts.path == "/token":
             return self._token()
         found = _PATH.fullmatch(parts.path)
@@ -213,6 +228,9 @@ class Handler(BaseHTTPRequestHandler):
         if session is None or self.query.get("state") != "a=b":
             self.take(None)
             return self.error(404, "BLOB_UPLOAD_UNKNOWN")
+        if self.double.largest and self.left > self.double.largest:
+            self.take(None)
+            return self.answer(413)
         place = {"Location": self._location(f"/v2/{self.repo}/blobs/uploads/{self.rest}?state=a%3Db")}
         if self.command == "GET":
             return self.answer(204, {**place, "Range": f"0-{max(0, len(session) - 1)}"})
@@ -291,7 +309,10 @@ class Handler(BaseHTTPRequestHandler):
             kind, repo, actions = scope.split(":")
             if any(re.fullmatch(one, repo) for one in self.double.readable):
                 scopes |= {f"{kind}:{repo}:{action}" for action in actions.split(",")}
-        token = f"token-{uuid.uuid4().hex}"
+            elif self.double.forbids:
+                return self.error(403, "DENIED")
+        # As long as signed ones are.
+        token = "token-" + uuid.uuid4().hex * 30
         self.double.tokens[token] = (scopes, time.monotonic() + self.double.lifetime)
         return self.answer(
             200, {}, json.dumps({"access_token": token, "expires_in": max(1, int(self.double.lifetime))}).encode()
@@ -320,5 +341,6 @@ def serving(context: ssl.SSLContext | None = None) -> Iterator[Double]:
     thread = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.01), daemon=True)
     thread.start()
     yield state
+    state.ended.set()
     server.shutdown()
     server.server_close()

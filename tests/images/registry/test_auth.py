@@ -43,6 +43,7 @@ def test_an_identity_token_is_exchanged(double: Double, image: Make, docker_conf
     assert double.count("GET", "/token") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("key", "user", "secret"), [("credsStore", USER, PASSWORD), ("credHelpers", "<token>", IDENTITY)])
 def test_a_credential_helper_is_asked(
     double: Double,
@@ -65,6 +66,7 @@ def test_a_credential_helper_is_asked(
     assert "1" in double.manifests["team/small"]
 
 
+@pytest.mark.slow
 def test_a_token_is_asked_once_for_each_scope(double: Double, image: Make, docker_config: Path) -> None:
     double.auth = "bearer"
     login(docker_config, double.address)
@@ -87,6 +89,7 @@ def test_a_token_that_runs_out_in_mid_push_is_renewed(double: Double, image: Mak
     assert double.count("GET", "/token") == 2
 
 
+@pytest.mark.slow
 def test_a_mount_asks_for_both_repositories(double: Double, image: Make, docker_config: Path) -> None:
     double.auth = "bearer"
     login(docker_config, double.address)
@@ -96,6 +99,7 @@ def test_a_mount_asks_for_both_repositories(double: Double, image: Make, docker_
     assert sent.mounted == len(shared)
 
 
+@pytest.mark.slow
 def test_a_repository_the_user_may_not_read_only_costs_the_mount(double: Double, image: Make, docker_config: Path) -> None:
     double.auth = "bearer"
     login(docker_config, double.address)
@@ -107,6 +111,29 @@ def test_a_repository_the_user_may_not_read_only_costs_the_mount(double: Double,
     assert "1" in double.manifests["team/api"]
 
 
+@pytest.mark.slow
+def test_another_repository_that_is_forbidden_is_not_asked_for_with_the_own_one(
+    double: Double, image: Make, docker_config: Path
+) -> None:
+    double.auth, double.forbids, double.readable = "bearer", True, {"team/.*"}
+    login(docker_config, double.address)
+    # Whom the own repository lets read without a token, the other one is the first to ask for one.
+    double.fail("HEAD", "team/api", answers(404), times=9)
+    send(double.address, image(noise(2 << 20), noise(2 << 20, 2)), repository="team/api", others=("secret/train",))
+    assert "1" in double.manifests["team/api"]
+    assert double.count("GET", "/token.*secret") > 0
+
+
+def test_a_registry_that_asks_for_a_password_is_not_sent_an_empty_one(double: Double) -> None:
+    double.auth = "basic"
+    with Client(Registry.parse(double.address), QUICK) as client:
+        for _ in range(2):
+            with pytest.raises(RefusedError, match="401"):
+                client.exists("team/small", digest_of(b"x"))
+    assert not [one for one in double.asked if "authorization" in one.headers]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["basic", "bearer"])
 @pytest.mark.parametrize("entry", [None, {"auth": base64.b64encode(b"ada:wrong-pass").decode()}])
 def test_a_user_who_is_not_let_in_is_told_to_log_in(
@@ -128,7 +155,7 @@ def test_a_user_who_may_not_push_there_is_told_so(double: Double, image: Make) -
 
 
 @pytest.mark.parametrize("kind", ["basic", "bearer"])
-@pytest.mark.parametrize("status", [400, 403, 503])
+@pytest.mark.parametrize("status", [400, 403, pytest.param(503, marks=pytest.mark.slow)])
 def test_a_registry_that_echoes_secrets_does_not_get_them_shown(
     double: Double,
     image: Make,
@@ -157,13 +184,51 @@ def test_a_registry_that_echoes_secrets_does_not_get_them_shown(
     assert not [secret for secret in SECRETS if secret in seen]
 
 
+@pytest.mark.parametrize("path", ["uploads", "manifests"])
+def test_a_digest_that_is_none_is_shown_without_secrets_and_what_a_terminal_obeys(
+    double: Double, image: Make, docker_config: Path, path: str
+) -> None:
+    double.auth = "bearer"
+    login(docker_config, double.address)
+
+    def echo(handler: object) -> None:
+        told = f"\x1b[2J{handler.headers['Authorization']}"  # type: ignore[attr-defined]
+        answers(201, {"Docker-Content-Digest": told})(handler)  # type: ignore[arg-type]
+
+    double.fail("PUT", path, echo, times=9)
+    with pytest.raises(RegistryError, match=r"took .* for  ?\[2JBearer \*\*\*") as caught:
+        send(double.address, image(b"x"))
+    assert "\x1b" not in str(caught.value)
+    assert not [secret for secret in SECRETS if secret in str(caught.value)]
+
+
+def test_a_token_that_was_replaced_is_still_a_secret(double: Double, image: Make, docker_config: Path) -> None:
+    double.auth = "bearer"
+    login(docker_config, double.address)
+    first: list[str] = []
+
+    def revoke(handler: object) -> None:
+        first.append(handler.headers["Authorization"].removeprefix("Bearer "))  # type: ignore[attr-defined]
+        double.tokens.clear()
+        challenge = f'Bearer realm="http://{double.address}/token",service="double"'
+        answers(401, {"WWW-Authenticate": challenge})(handler)  # type: ignore[arg-type]
+
+    def echo(handler: object) -> None:
+        body = json.dumps({"errors": [{"code": "DENIED", "message": f"once you were {first[0]}"}]}).encode()
+        answers(400, {}, body)(handler)  # type: ignore[arg-type]
+
+    double.fail("PATCH", "uploads", revoke)
+    double.fail("PUT", "manifests", echo)
+    with pytest.raises(RegistryError, match=r"DENIED once you were \*\*\*") as caught:
+        send(double.address, image(noise(300_000)))
+    assert "token-" not in str(caught.value)
+
+
 def test_secrets_do_not_stand_in_what_is_printed_by_accident() -> None:
     assert "pass" not in repr(Credentials("ada", "pass", "pass")).replace("password", "")
 
 
-@pytest.mark.parametrize(
-    "realm", ["http://tokens.example.com/token", "http://192.0.2.1/token", "ftp://127.0.0.1/token", "nowhere"]
-)
+@pytest.mark.parametrize("realm", ["http://tokens.example.com/token", "http://192.0.2.1/token", "ftp://127.0.0.1/token"])
 def test_credentials_do_not_go_to_a_token_server_without_tls(
     double: Double, image: Make, docker_config: Path, realm: str
 ) -> None:
@@ -173,6 +238,7 @@ def test_credentials_do_not_go_to_a_token_server_without_tls(
         send(double.address, image(b"x"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "data", [b"", b"[]", b'{"token": ""}', b'{"token": 7}', b'{"token": "a b"}', b'{"token":"x","expires_in":"?"}']
 )
@@ -184,6 +250,16 @@ def test_a_token_server_that_gives_none_is_named(double: Double, image: Make, do
         send(double.address, image(b"x"))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("realm", ["http://[bad/x", "https://h:abc/", "https://h:99999/", "https:///token", "nowhere"])
+def test_a_realm_that_is_no_address_is_named(double: Double, image: Make, docker_config: Path, realm: str) -> None:
+    login(docker_config, double.address)
+    double.fail("HEAD", "", answers(401, {"WWW-Authenticate": f'Bearer realm="{realm}",service="x"'}), times=9)
+    with pytest.raises(RegistryError, match="the registry points to no address .*ask who runs it"):
+        send(double.address, image(b"x"))
+
+
+@pytest.mark.slow
 def test_a_token_server_that_is_busy_is_asked_again(double: Double, image: Make, docker_config: Path) -> None:
     double.auth = "bearer"
     login(docker_config, double.address)
@@ -203,6 +279,28 @@ def test_a_docker_configuration_that_is_broken_is_named_without_its_text(docker_
     docker_config.write_text(text)
     with pytest.raises(RegistryError, match="your Docker credentials cannot be read.*docker login r.example.com"):
         credentials("r.example.com")
+
+
+@pytest.mark.slow
+def test_a_credential_helper_that_hangs_is_named(docker_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    helper = tmp_path / "docker-credential-mine"
+    helper.write_text("#!/bin/sh\nexec sleep 2\n")
+    helper.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr("images.registry.auth._HELPER", 0.1)
+    docker_config.write_text(json.dumps({"credsStore": "mine"}))
+    with pytest.raises(RegistryError, match="your credential helper gives no answer .*docker login r.example.com"):
+        credentials("r.example.com")
+
+
+def test_credentials_that_are_asked_for_ahead_fail_only_who_needs_them(double: Double, docker_config: Path) -> None:
+    docker_config.write_text('{"credsStore": "none"}')
+    with Client(Registry.parse(double.address), QUICK) as client:
+        client.prepare()
+        assert not client.exists("a", digest_of(b"x"))
+        double.auth = "bearer"
+        with pytest.raises(RegistryError, match="your Docker credentials cannot be read"):
+            client.exists("a", digest_of(b"x"))
 
 
 def test_without_docker_nobody_is_known(docker_config: Path) -> None:

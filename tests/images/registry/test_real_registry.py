@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +24,7 @@ from images.registry.target import Registry
 from lockfiles import images_lock
 from tests.images.registry.conftest import QUICK, Image, noise, send
 from tests.images.registry.double import PASSWORD, USER, Double
-from tests.images.registry.real import RealRegistry
+from tests.images.registry.real import CERTIFICATE, HASHED, RealRegistry
 
 pytestmark = pytest.mark.host
 
@@ -59,6 +58,21 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(console.Bar, "advance", counted)
     return counts
+
+
+def at(monkeypatch: pytest.MonkeyPatch, total: int, act: Callable[[], None]) -> None:
+    """Do something once, in the middle of a request: so many bytes were read to be sent."""
+    advance, left = console.Bar.advance, [total]
+
+    def counted(self: console.Bar, count: int) -> None:
+        advance(self, count)
+        if left and count > 0:
+            left[0] -= count
+            if left[0] <= 0:
+                left.clear()
+                act()
+
+    monkeypatch.setattr(console.Bar, "advance", counted)
 
 
 def test_the_double_and_the_real_registry_hold_the_same_after_the_same_push(
@@ -125,49 +139,38 @@ def test_a_registry_killed_between_two_chunks_and_started_again_gets_the_rest(
 
 
 def test_a_registry_killed_in_mid_chunk_gets_no_more_than_that_blob_again(
-    image: Make, real: Callable[..., RealRegistry], told: list[int]
+    image: Make, real: Callable[..., RealRegistry], told: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """docker-registry 2.8 signs how far an upload got, and gives up one that got further before the answer."""
     registry = real(secret="kept")
     layers = [noise(1 << 20, seed) * 32 for seed in range(4)]
 
     def crash() -> None:
-        while len(registry.blobs()) < 2 or registry.arriving() < 1 << 20:
-            time.sleep(0.001)
         registry.kill()
         time.sleep(0.3)
         registry.start()
 
-    crasher = threading.Thread(target=crash)
-    crasher.start()
+    # Two are there, or nearly, the other two on their way.
+    at(monkeypatch, 88 << 20, crash)
     one = image(*layers)
     policy = dataclasses.replace(Policy(), chunk=16 << 20, pause=0.1, longest=0.5, tries=20, parallel=2)
     send(registry.address, one, policy=policy)
-    crasher.join()
     assert [registry.blobs()[digest] for digest in one.digests[1:]] == layers
     assert sum(count for count in told if count > 0) <= sum(map(len, layers)) + 100 + 2 * (32 << 20)
 
 
 def test_a_push_that_was_given_up_is_taken_up_by_the_next_one(
-    image: Make, real: Callable[..., RealRegistry], told: list[int]
+    image: Make, real: Callable[..., RealRegistry], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry = real()
     layers = [noise(1 << 20, seed) * 8 for seed in range(6)]
     one = image(*layers)
-
-    def crash() -> None:
-        while len(registry.blobs()) < 3:
-            time.sleep(0.001)
-        registry.kill()
-
-    crasher = threading.Thread(target=crash)
-    crasher.start()
+    at(monkeypatch, 25 << 20, registry.kill)
     with pytest.raises(RegistryError, match="run `invoke push` again: what arrived is not sent twice"):
         send(registry.address, one, policy=dataclasses.replace(QUICK, parallel=1, chunk=1 << 20))
-    crasher.join()
     registry.start()
     sent = send(registry.address, one)
-    assert sent.there >= 2 * (8 << 20)
+    assert sent.there == 3 * (8 << 20)
     assert set(one.digests) <= set(registry.blobs())
 
 
@@ -210,7 +213,7 @@ def test_users_and_tls_as_docker_keeps_them(
     with pytest.raises(RegistryError, match=r"certificate is not trusted: .*certs.d/127.0.0.1:\d+/ca.crt"):
         push.push(registry.address, frozenset())
 
-    monkeypatch.setenv("SSL_CERT_FILE", str(registry.certificate))
+    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
     with pytest.raises(RegistryError, match=rf"refuses: 401 .*docker login {registry.address}"):
         push.push(registry.address, frozenset())
     assert not images_lock.path().exists()
@@ -233,10 +236,26 @@ def test_every_way_to_trust_a_registry_works(
         monkeypatch.setattr(trust, "CERTS_D", tmp_path / "certs.d")
         folder = tmp_path / "certs.d" / registry.address
         folder.mkdir(parents=True)
-        (folder / "ca.crt").write_bytes(registry.certificate.read_bytes())
+        (folder / "ca.crt").write_bytes(CERTIFICATE.read_bytes())
     else:
-        monkeypatch.setenv(way, str(registry.certificate))
+        monkeypatch.setenv(way, str(CERTIFICATE))
     send(registry.address, image(b"x"))
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_skopeo_trusts_the_certificates_of_requests(
+    own_lock: None, real: Callable[..., RealRegistry], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, folder: bool
+) -> None:
+    monkeypatch.setattr(Registry, "plain_http", False)
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    (tmp_path / "certificates").mkdir()
+    (tmp_path / "certificates" / HASHED).write_bytes(CERTIFICATE.read_bytes())
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "certificates" if folder else CERTIFICATE))
+    registry = real(tls=True)
+    image = built(Image(Layout(receipt.layout()), [b"x"]).write())
+    push.push(registry.address, frozenset())
+    assert images_lock.read()[0].digest == image.digest
 
 
 def test_a_registry_that_speaks_no_tls_is_not_spoken_to_in_the_clear(

@@ -1,4 +1,4 @@
-"""`invoke bench build`: the run, in a scratch checkout, and its tables."""
+"""`invoke bench build` and `invoke bench bump`: the run, in a scratch checkout, and its tables."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from common import benchmark, console
 from common.errors import BuildError, MissingEnvironmentError
 from images import reference, spec
 from images.bench import scratch, table
-from images.bench.race import Results
+from images.bench.race import LARGEST, Results, Scope
 from lockfiles import fetching, lockfile, rootfs
 
-_SETS = ("train", "api")
 COMMAND = "invoke bench build"
-# At its peak, with room to spare: the context, the unpacked files, the layer, and the registry's copy of it, twice.
-_NEED = {True: 6_000_000_000, False: 32_000_000_000}
+# Where the tables of a scope are written.
+_PUBLISHED: dict[Scope, str] = {"all": COMMAND, "bump": "invoke bench bump"}
+# The small set is made of train's packages.
+_SETS: dict[Scope, tuple[str, ...]] = {"all": ("train", LARGEST), "quick": ("train",), "bump": ("train", LARGEST)}
+# At its peak, with room to spare: the context, the unpacked files, the layer, and the registry's copy of it, twice; for a
+# bump, the layout and the registry's copy of that.
+_NEED: dict[Scope, int] = {"all": 32_000_000_000, "quick": 6_000_000_000, "bump": 10_000_000_000}
 
 
 def run_bench(*, quick: bool) -> str:
@@ -31,20 +35,34 @@ def run_bench(*, quick: bool) -> str:
         LockError, BuildError, RegistryError: something that is measured fails; what was measured is written all the same.
         MissingEnvironmentError: root, disk, network or a tool is missing.
     """
-    results = measured(quick=quick)
-    blocks = table.blocks(results)
+    return _told("quick" if quick else "all")
+
+
+def run_bump() -> str:
+    """Measure what a bump of one small package costs in the largest image: a part of `run_bench`, in some minutes.
+
+    Raises:
+        LockError, BuildError, RegistryError, MissingEnvironmentError: as `run_bench`.
+    """
+    return _told("bump")
+
+
+def _told(scope: Scope) -> str:
+    results, place = measured(scope), _PUBLISHED.get(scope)
+    # A part of the run has nothing to say in some of the tables.
+    blocks = [(head, rows) for head, rows in table.blocks(results) if rows]
     for head, rows in blocks:
         console.title(head[0])
         console.table(head, rows, right=range(1, len(head) - 1))
-    if not quick:
+    if place and blocks:
         tables = [benchmark.markdown(head, rows, right=range(1, len(head) - 1)) for head, rows in blocks]
-        benchmark.publish(COMMAND, *(f"Not measured: {failure}" for failure in results.failures), *tables)
+        benchmark.publish(place, *(f"Not measured: {failure}" for failure in results.failures), *tables)
     if results.failures:
         raise BuildError("; ".join(results.failures), fix="the other figures stand")
-    return f"{len(results.figures)} figures, {'not written down' if quick else 'written to docs/performance.md'}"
+    return f"{len(results.figures)} figures, {'written to docs/performance.md' if place else 'not written down'}"
 
 
-def measured(*, quick: bool) -> Results:
+def measured(scope: Scope) -> Results:
     """The run itself.
 
     Raises:
@@ -54,14 +72,14 @@ def measured(*, quick: bool) -> Results:
     reference.buildx()
     if os.geteuid() != 0:
         raise MissingEnvironmentError(f"`{COMMAND}` starts an engine of its own, which needs root")
-    sets = ("train",) if quick else _SETS
+    sets = _SETS[scope]
     fetching.fetch(sets)
     rootfs.made(lockfile.read_base())
     wheels = [wheel.artifact for role in sets for wheel in lockfile.read_set(spec.read(role).set).wheels]
     wheels += [deb.artifact for deb in lockfile.read_base().debs]
-    with scratch.made(wheels, need=_NEED[quick]) as made:
+    with scratch.made(wheels, need=_NEED[scope]) as made:
         result = made.folder / "result.json"
-        argv = [sys.executable, "-m", "images.bench.race", str(result), *(["--quick"] if quick else [])]
+        argv = [sys.executable, "-m", "images.bench.race", str(result), scope]
         environment = {**os.environ, **made.environment()}
         console.out.file.flush()
         # Not in the terminal's process group: Ctrl-C comes once, from here, and the run cleans up undisturbed.

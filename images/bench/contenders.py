@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,12 +68,9 @@ class Product:
 
     def push(self, registry: Registry) -> str:
         """See Contender."""
-        run(
-            [paths.ROOT / "invokew", "push", "--registry", registry.address],
-            cwd=paths.ROOT,
-            error=RegistryError,
-            what="invoke push",
-        )
+        # The images alone: proof is no part of what the others send, and needs a key.
+        send = "import sys; from images.push import push; push(sys.argv[1], frozenset())"
+        run([sys.executable, "-c", send, registry.address], cwd=paths.ROOT, error=RegistryError, what="the push")
         (image,) = receipt.read().images
         return f"{registry.address}/{image.name}:{image.version}"
 

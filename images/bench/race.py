@@ -1,6 +1,6 @@
 """One run of the benchmark, inside the scratch checkout: everybody builds the same, in turn, and is measured.
 
-    python -m images.bench.race RESULT [--quick]
+    python -m images.bench.race RESULT all|quick|bump
 
 Writes what was found as JSON; `build.py` starts it and makes the tables.
 """
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from common import console, paths
 from common.errors import ExitCode, PinwheelError
@@ -31,6 +31,9 @@ from images.layout import Layout
 from lockfiles import lockfile, store
 
 COLD, SAME, BUMP = "cold", "nothing changed", "one package bumped"
+# What is run: everything, the small set once, or a bump of a package in the largest image alone.
+Scope = Literal["all", "quick", "bump"]
+LARGEST = "api"
 _ROUNDS = 3
 # What the small set is for: some 40 wheels, and of the quick run some 8.
 _SMALL, _TINY = "transformers", "httpx"
@@ -241,23 +244,25 @@ class Race:
         return usage
 
 
-def run_race(folder: Path, *, quick: bool) -> Results:
-    """Everything, or only the small set once."""
-    bump.add_small_set(_TINY if quick else _SMALL)
+def run_race(folder: Path, scope: Scope) -> Results:
+    """The runs of a scope."""
+    bump.add_small_set(_SMALL if scope == "all" else _TINY)
     race = Race(folder)
     race.lay_out_base(bump.SMALL)
-    race.all_of(bump.SMALL, rounds=1 if quick else _ROUNDS)
-    if not quick:
-        race.attempt("api", race.bumps_alone, rounds=1)
+    if scope != "bump":
+        race.all_of(bump.SMALL, rounds=1 if scope == "quick" else _ROUNDS)
+    if scope != "quick":
+        race.attempt(LARGEST, race.bumps_alone, rounds=_ROUNDS if scope == "bump" else 1)
+    if scope == "all":
         race.all_of("train", rounds=1)
     return race.results
 
 
-def main(result: Path, *, quick: bool) -> int:
+def main(result: Path, scope: Scope) -> int:
     """Run, and write what was found, or what went wrong in one line."""
     try:
         with terminable():
-            body = dataclasses.asdict(run_race(result.parent, quick=quick))
+            body = dataclasses.asdict(run_race(result.parent, scope))
     except PinwheelError as problem:
         body = {"error": problem.line()}
     except KeyboardInterrupt:
@@ -268,4 +273,5 @@ def main(result: Path, *, quick: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), quick="--quick" in sys.argv))
+    (chosen,) = [one for one in get_args(Scope) if one == sys.argv[2]]
+    sys.exit(main(Path(sys.argv[1]), chosen))

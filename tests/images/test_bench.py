@@ -173,7 +173,7 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(own_folders: 
 def test_a_quick_run_fills_every_cell_and_leaves_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     before = run(["git", "-C", paths.ROOT, "status", "--porcelain"]).stdout
     started = time.time()
-    results = bench.measured(quick=True)
+    results = bench.measured("quick")
     made = {(one.who[:3], one.case) for one in results.figures}
     assert made == {("(d)", COLD)} | {(who, case) for who in ("(a)", "(b)", "(c)") for case in (COLD, SAME, BUMP)}
     assert sum(one.who.startswith("(d)") for one in results.figures) == len(limit.WAYS)

@@ -61,6 +61,7 @@ TOOLS = (
     Tool("docker-buildx", "docker-buildx", newer=True, need="test, bench: the reference images"),
     Tool("docker-registry", "docker-registry", newer=True, need="push: the embedded registry"),
     Tool("skopeo", "skopeo", newer=False, need="push"),
+    Tool("cosign", "cosign", newer=True, need="push: proof"),
     Tool("kubectl", "kubectl", newer=True, need="deploy to a cluster"),
 )
 

@@ -8,16 +8,26 @@ import math
 from common.errors import SmokeError
 
 
-def losses_of(log: str) -> tuple[float, ...]:
-    """The losses of LLaMA-Factory's `trainer_log.jsonl`.
+def steps_of(log: str) -> tuple[tuple[int, float], ...]:
+    """The steps of LLaMA-Factory's `trainer_log.jsonl`, in its order, each with its loss.
 
     Raises:
-        SmokeError: there are none, or one is no number.
+        SmokeError: there are none, or a loss is no number.
     """
-    losses = [entry["loss"] for line in log.splitlines() if "loss" in (entry := json.loads(line))]
-    if not losses or not all(isinstance(loss, float) and math.isfinite(loss) for loss in losses):
-        raise SmokeError(f"the training log holds no usable losses: {losses[:5]}", where="adapter/trainer_log.jsonl")
-    return tuple(losses)
+    entries = [entry for line in log.splitlines() if "loss" in (entry := json.loads(line))]
+    if not entries or not all(isinstance(entry["loss"], float) and math.isfinite(entry["loss"]) for entry in entries):
+        losses = [entry["loss"] for entry in entries]
+        raise SmokeError(f"the training log holds no usable losses: {losses[:5]}", where="trainer_log.jsonl")
+    return tuple((entry["current_steps"], entry["loss"]) for entry in entries)
+
+
+def losses_of(log: str) -> tuple[float, ...]:
+    """The losses of the log, step by step.
+
+    Raises:
+        SmokeError: as `steps_of`.
+    """
+    return tuple(loss for _, loss in steps_of(log))
 
 
 def tensors(safetensors: bytes) -> dict[str, bytes]:

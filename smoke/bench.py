@@ -1,35 +1,41 @@
-"""What the rungs of one run share: the images and how to start them, and a book of everything they find out."""
+"""What the rungs of one run share: how to start the images, and a book of everything they find out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-
-from docker.types import DeviceRequest
 
 from images.receipt import BuiltImage
-from smoke.container import Sandbox, Spec
-from smoke.receipt import Answer, Serving, Training
-from smoke.session import Session
+from smoke.box import Box, Place
+from smoke.jobs import Jobs
+from smoke.receipt import Answer, Figure, Serving, Training
 
 # One thread: the tiny model gains nothing from more, and sums in one order give the same figures every time. The hub cannot
 # be reached, and says so at once instead of after retries.
-_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
 @dataclass(slots=True)
 class Figures:
-    """What the rungs found out so far; the receipt takes it over, but for the versions.
+    """What the rungs found out so far; the receipt takes it over. Several threads may book.
 
     Attributes:
         versions: of the packages in an image, by its task.
+        measured: by name.
     """
 
     versions: dict[str, dict[str, str]] = field(default_factory=dict)
     training: Training | None = None
     servings: list[Serving] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
+    measured: dict[str, Figure] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def measure(self, name: str, value: float, unit: str) -> None:
+        """Book a figure; of two under one name the last stays."""
+        with self._lock:
+            self.measured[name] = Figure(name, round(value, 4), unit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,33 +43,30 @@ class Bench:
     """Everything a rung needs.
 
     Attributes:
-        session: the run's belongings in the engine.
-        images: by task: `train` and `api`, whatever family they are of.
-        gpu: what a container asks for to get a GPU; None on the CPU.
-        logs: directory of the containers' logs.
+        place: where the programs work.
+        gpu: whether on the GPU.
+        jobs: what goes on meanwhile.
+        contained: whether the images run; without, plain processes do.
+        open: makes a box: its name, the task whose image it is of (`train` or `api`), its command, its environment beside
+            `ENVIRONMENT`, bytes of /dev/shm.
+        images: by task; none where none run.
         figures: the book.
     """
 
-    session: Session
-    images: Mapping[str, BuiltImage]
-    gpu: DeviceRequest | None
-    logs: Path
+    place: Place
+    gpu: bool
+    jobs: Jobs
+    contained: bool
+    open: Callable[[str, str, list[str], Mapping[str, str], int], Box]
+    images: Mapping[str, BuiltImage] = field(default_factory=dict)
     figures: Figures = field(default_factory=Figures)
 
-    def container(
-        self, name: str, task: str, command: Sequence[str], *, environment: Mapping[str, str] | None = None, shm: int = 64 << 20
-    ) -> Sandbox:
-        """A container of the image for `task`, not started yet."""
-        spec = Spec(
-            name=name,
-            image=self.images[task].digest,
-            command=tuple(command),
-            labels=self.session.labels,
-            volume=self.session.volume,
-            environment={**_ENVIRONMENT, **(environment or {})},
-            # CUDA maps much more than it uses; on the CPU the measured need is below half of this.
-            memory=(32 if self.gpu else 8) << 30,
-            shm=shm,
-            gpu=self.gpu,
-        )
-        return Sandbox(spec, self.logs)
+    def box(
+        self, name: str, task: str, command: list[str], *, environment: Mapping[str, str] | None = None, shm: int = 64 << 20
+    ) -> Box:
+        """A program in the image for `task`, not started yet."""
+        return self.open(name, task, command, {**ENVIRONMENT, **(environment or {})}, shm)
+
+    def payload(self, program: str) -> str:
+        """The path of a payload program, as programs in a box see it."""
+        return f"{self.place.payload}/{program}"

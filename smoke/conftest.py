@@ -9,6 +9,7 @@ import pytest
 
 from smoke.bench import Bench
 from smoke.rungs import bench_of, note
+from smoke.rungs import took as book
 
 
 @pytest.hookimpl(trylast=True)
@@ -27,3 +28,9 @@ def bench(pytestconfig: pytest.Config) -> Bench:
 def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Put what was measured on the rung's line."""
     return functools.partial(note, request.node)
+
+
+@pytest.fixture
+def took(request: pytest.FixtureRequest) -> Callable[[float], None]:
+    """Say how long the rung's own work took, where it went on before the rung waited for it."""
+    return functools.partial(book, request.node)

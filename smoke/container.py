@@ -5,90 +5,50 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import docker.errors
+import requests
 from docker.types import DeviceRequest
 from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
 
 from common import console, paths
 from common.errors import SmokeError
-from smoke.session import RUN, WORKSPACE
+from images.receipt import BuiltImage
+from smoke.box import Ended, Said
+from smoke.held import Spec, options
+from smoke.session import WORKSPACE, Session
 
 # The reaper's image would have to be pulled; `session` cleans up by label instead.
 testcontainers_config.ryuk_disabled = True
 
-_POLL_S = 1.0
+_PAUSE_S = 0.5
 _SAY_S = 30.0
 _TAIL = 5
+# One program inside asks again and again: to start one each time costs more than asking. The key comes by the environment and
+# goes to curl by a pipe (printf is the shell's own), so that no list of processes shows it.
+_KEY = "SMOKE_KEY"
+_ASK = 'until curl -fs -o /dev/null --max-time 5 "$1"; do sleep 0.2; done'
+_ASK_WITH_KEY = (
+    f"""until printf 'Authorization: Bearer %s' "${_KEY}" | curl -fs -o /dev/null --max-time 5 -H @- "$1"; do sleep 0.2; done"""
+)
 # As Python ends a traceback, whatever a logger puts before it; not one that is quoted in a warning.
 _EXCEPTION = re.compile(r"(?:^|\s)([\w.]*(?:Error|Exception): .+)$")
 
 
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """What to run.
-
-    Attributes:
-        name: for people, and of the log file.
-        image: digest of the image manifest, which the engine holds.
-        command: argument vector; the image has no entrypoint.
-        labels: of the run.
-        volume: mounted as the workspace.
-        environment: added to the image's.
-        memory: limit in bytes, the tmpfs included.
-        shm: bytes of /dev/shm.
-        gpu: what to ask of the engine; None on the CPU.
-    """
-
-    name: str
-    image: str
-    command: tuple[str, ...]
-    labels: Mapping[str, str]
-    volume: str
-    environment: Mapping[str, str] = field(default_factory=dict)
-    memory: int = 8 << 30
-    shm: int = 64 << 20
-    gpu: DeviceRequest | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How a container ended: its exit code, seconds since its start (or since SIGTERM), the highest memory seen."""
-
-    code: int
-    seconds: float
-    memory: int
-
-
-def options(spec: Spec) -> dict[str, Any]:
-    """What the container is created with, beside image, command, environment and mounts.
-
-    The user is the image's own, and there is no `init`: the program is process 1, as it is in a cluster.
-    """
-    return {
-        "labels": dict(spec.labels),
-        "working_dir": RUN,
-        "read_only": True,
-        "network": "none",
-        "cap_drop": ["ALL"],
-        "security_opt": ["no-new-privileges"],
-        "mem_limit": spec.memory,
-        "memswap_limit": spec.memory,
-        # Threads count too: torch starts some for each core of a large host.
-        "pids_limit": 4096,
-        "shm_size": spec.shm,
-        **({"device_requests": [spec.gpu]} if spec.gpu else {}),
-    }
-
-
 class Sandbox(DockerContainer):
-    """A container of one `Spec`: a context manager that keeps the log and leaves nothing behind."""
+    """A container of one `Spec`, as a `Box`: keeps the log and leaves nothing behind.
+
+    Args:
+        spec: what to run.
+        logs: where the log goes.
+    """
 
     def __init__(self, spec: Spec, logs: Path) -> None:
         super().__init__(spec.image, docker_client_kw={"timeout": 600})
@@ -96,6 +56,8 @@ class Sandbox(DockerContainer):
         self.log = logs / f"{spec.name.replace(' ', '-')}.log"
         self._peak = 0
         self._started = 0.0
+        self._stopped = self._removed = False
+        self._stopping = threading.RLock()
         self.with_command(list(spec.command))
         self.with_envs(**spec.environment)
         self.with_volume_mapping(spec.volume, WORKSPACE, "rw")
@@ -107,90 +69,128 @@ class Sandbox(DockerContainer):
         """Create and start it.
 
         Raises:
-            SmokeError: the engine cannot.
+            SmokeError: the engine cannot, or the run is over.
         """
         self._started = time.monotonic()
         try:
             super().start()
+            # It was told to stop while it was made: by a run that ends, in another thread.
+            if self._stopped:
+                self.stop()
+                raise SmokeError(f"{self.spec.name} was ended")
+            samples = self.get_wrapped_container().stats(stream=True, decode=True)
         except docker.errors.APIError as problem:
             raise SmokeError(f"{self.spec.name} does not start", where=str(problem.explanation or problem)) from None
+        threading.Thread(target=self._measure, args=(samples,), name=f"memory of {self.spec.name}", daemon=True).start()
         return self
 
     def stop(self, force: bool = True, delete_volume: bool = True) -> None:  # noqa: FBT001 - as in the base class
-        """Keep the log, then remove the container."""
-        if self._container is not None:
-            self.log.parent.mkdir(parents=True, exist_ok=True)
-            self.log.write_bytes(self._container.logs())
-        super().stop(force, delete_volume)
+        """Keep the log, then remove the container; see Box."""
+        self._stopped = True
+        with self._stopping:
+            if self._container is None or self._removed:
+                return
+            self._removed = True
+            # It may have been removed by somebody else.
+            with contextlib.suppress(docker.errors.APIError):
+                said = self._container.logs()
+                self.log.parent.mkdir(parents=True, exist_ok=True)
+                self.log.write_bytes(said)
+            with contextlib.suppress(docker.errors.APIError):
+                super().stop(force, delete_volume)
 
-    def finish(self, limit: float) -> Ended:
-        """Wait for the program's own end.
+    def finish(self, limit: float, *, code: int | None = 0) -> Ended:
+        """See Box."""
+        while (seconds := self._ran()) <= limit:
+            ended = self._wait(min(_SAY_S, limit - seconds + 0.01))
+            if ended is not None:
+                result = Ended(ended, self._ran(), self._peak)
+                if code is not None and ended != code:
+                    wanted = f", not with {code}" if code else ""
+                    raise SmokeError(f"{self.spec.name} ended with code {ended}{wanted}{self._killed()}", where=self.tail())
+                return result
+            if self._ran() <= limit:
+                console.info(f"  {self.spec.name}: {self._ran():.0f} s of at most {limit:.0f} s")
+        raise SmokeError(f"{self.spec.name} did not end within {limit:.0f} s", where=self.tail())
 
-        Raises:
-            SmokeError: it did not end within `limit` seconds, or not with code 0.
-        """
-        said = 0.0
-        while self._running():
-            seconds = time.monotonic() - self._started
-            if seconds > limit:
-                raise SmokeError(f"{self.spec.name} did not end within {limit:.0f} s", where=self.tail())
-            said = self._say(said, seconds, limit)
-            time.sleep(_POLL_S)
-        ended = Ended(self.wait(), self._ran(), self._peak)
-        if ended.code != 0:
-            raise SmokeError(f"{self.spec.name} ended with code {ended.code}{self._killed()}", where=self.tail())
-        return ended
-
-    def await_http(self, url: str, limit: float) -> float:
-        """Wait until the server inside answers `url`, asked from inside as a probe of a cluster would.
-
-        Returns:
-            Seconds since the container's start.
-
-        Raises:
-            SmokeError: it ended, or does not answer within `limit` seconds.
-        """
+    def await_http(self, url: str, limit: float, *, key: str = "") -> float:
+        """See Box."""
+        environment = {_KEY: key} if key else {}
         said = 0.0
         while True:
-            if not self._running():
-                raise SmokeError(
-                    f"{self.spec.name} ended with code {self.wait()} before it was ready{self._killed()}", where=self.tail()
-                )
-            seconds = time.monotonic() - self._started
-            # A container that ends right now refuses the exec; the next round says how it ended.
-            with contextlib.suppress(docker.errors.APIError):
-                if self.exec(["curl", "-fs", "-o", "/dev/null", "--max-time", "5", url]).exit_code == 0:
+            some = max(0.1, min(_SAY_S, limit - self._ran()))
+            # A container that ends right now refuses; the next lines say how it ended.
+            with contextlib.suppress(SmokeError):
+                command = ["sh", "-c", _ASK_WITH_KEY if key else _ASK, "sh", url]
+                if self.run(command, some, environment=environment).code == 0:
                     return self._ran()
+            if not self._running():
+                code = self._wait(_SAY_S)
+                raise SmokeError(
+                    f"{self.spec.name} ended with code {code} before it was ready{self._killed()}", where=self.tail()
+                )
+            seconds = self._ran()
             if seconds > limit:
                 raise SmokeError(f"{self.spec.name} was not ready within {limit:.0f} s", where=self.tail())
-            said = self._say(said, seconds, limit)
-            time.sleep(_POLL_S)
+            if seconds - said >= _SAY_S:
+                console.info(f"  {self.spec.name}: {seconds:.0f} s of at most {limit:.0f} s")
+                said = seconds
+            time.sleep(_PAUSE_S)
 
-    def ask(self, command: Sequence[str], limit: float) -> Any:
-        """Run a program beside the server and return the JSON object it prints.
+    def run(self, command: Sequence[str], limit: float, *, environment: dict[str, str] | None = None) -> Said:
+        """See Box.
 
         Raises:
-            SmokeError: it fails, or takes longer than `limit` seconds.
+            SmokeError: the container has ended.
         """
-        bounded = ["timeout", "-k", "5", f"{limit:.0f}", *command]
-        result = self.get_wrapped_container().exec_run(bounded, demux=True)
-        self._running()
+        bounded = ["timeout", "-k", "5", f"{limit:g}", *command]
+        try:
+            result = self.get_wrapped_container().exec_run(bounded, demux=True, environment=environment or {})
+        except docker.errors.APIError as problem:
+            what = f"{command[0]} cannot be run in {self.spec.name}"
+            raise SmokeError(what, where=str(problem.explanation or problem)) from None
         # A pair, because of `demux`; the published types know only the undivided form.
         stdout, stderr = (stream or b"" for stream in cast("tuple[bytes | None, bytes | None]", result.output))
-        if result.exit_code != 0:
-            code = f"code {result.exit_code}" if result.exit_code != 124 else f"no end within {limit:.0f} s"
-            raise SmokeError(f"{command[1]} in {self.spec.name}: {code}", where=complaint(stderr))
-        return json.loads(stdout)
+        # None: the container ended under it.
+        return Said(137 if result.exit_code is None else result.exit_code, stdout, stderr)
+
+    def ask(self, command: Sequence[str], limit: float, *, environment: dict[str, str] | None = None) -> Any:
+        """See Box."""
+        said = self.run(command, limit, environment=environment)
+        what = f"{Path(command[min(1, len(command) - 1)]).name} in {self.spec.name}"
+        if said.code != 0:
+            code = f"code {said.code}" if said.code != 124 else f"no end within {limit:.0f} s"
+            raise SmokeError(f"{what}: {code}", where=complaint(said.stderr))
+        try:
+            return json.loads(said.stdout)
+        except ValueError:
+            raise SmokeError(f"{what}: it printed no JSON", where=complaint(said.stdout)) from None
+
+    def signal(self, number: int) -> None:
+        """See Box.
+
+        Raises:
+            SmokeError: it has ended.
+        """
+        try:
+            self.get_wrapped_container().kill(signal=int(number))
+        except docker.errors.APIError as problem:
+            where = str(problem.explanation or problem)
+            raise SmokeError(f"{self.spec.name} takes no signal", where=where) from None
 
     def terminate(self, grace: int) -> Ended:
-        """Send SIGTERM and wait; after `grace` seconds the engine kills it, which the code 137 shows."""
+        """See Box."""
         before = time.monotonic()
-        self._running()
-        self.get_wrapped_container().stop(timeout=grace)
-        return Ended(self.wait(), time.monotonic() - before, self._peak)
+        try:
+            self.get_wrapped_container().stop(timeout=grace)
+        except docker.errors.APIError:
+            self._running()
+            raise
+        code = self._wait(_SAY_S)
+        return Ended(-1 if code is None else code, time.monotonic() - before, self._peak)
 
     def processes(self) -> list[int]:
-        """Processes of this container that the host's kernel knows, by their control group: measured, not asked for."""
+        """See Box: those of its control group."""
         mine = self.get_container_id()
         found = []
         for entry in Path("/proc").iterdir():
@@ -205,42 +205,102 @@ class Sandbox(DockerContainer):
         return sorted(found)
 
     def output(self) -> str:
-        """Everything it has printed so far."""
+        """See Box."""
         return self.get_wrapped_container().logs().decode(errors="replace")
 
     def stdout(self) -> str:
-        """What it printed to standard output alone."""
+        """See Box."""
         return self.get_logs()[0].decode(errors="replace")
 
     def tail(self) -> str:
-        """What the program complained about, on one line, and where the whole log will be."""
-        return f"{complaint(self.get_wrapped_container().logs())}; log: {paths.shown(self.log)}"
+        """See Box."""
+        try:
+            said = self.get_wrapped_container().logs()
+        except docker.errors.APIError:
+            said = self.log.read_bytes() if self.log.exists() else b""
+        return f"{complaint(said)}; log: {paths.shown(self.log)}"
+
+    def _wait(self, seconds: float) -> int | None:
+        """The exit code; None where it runs on after these seconds."""
+        try:
+            return int(self.get_wrapped_container().wait(timeout=seconds)["StatusCode"])
+        except docker.errors.APIError:
+            raise self._lost() from None
+        except (requests.ReadTimeout, requests.ConnectionError):
+            # The answer took too long; or the engine is gone, which the question shows.
+            self._running()
+            return None
 
     def _running(self) -> bool:
         container = self.get_wrapped_container()
-        container.reload()
-        if container.status not in {"created", "running", "restarting"}:
-            return False
-        usage = cast("dict[str, Any]", container.stats(stream=False, one_shot=True)).get("memory_stats", {})
-        # As `docker stats` counts: files that the kernel would drop on demand are nobody's need.
-        stats = usage.get("stats", {})
-        self._peak = max(self._peak, usage.get("usage", 0) - stats.get("total_inactive_file", stats.get("inactive_file", 0)))
-        return True
+        try:
+            container.reload()
+        except docker.errors.NotFound:
+            raise self._lost() from None
+        return container.status in {"created", "running", "restarting"}
+
+    def _lost(self) -> SmokeError:
+        return SmokeError(f"{self.spec.name} was ended", where=self.tail())
+
+    def _measure(self, samples: Any) -> None:
+        """Keep the highest memory that the engine tells of, once a second, until the container is removed."""
+        # What goes wrong here is no more than a figure; the engine's end is noticed by those who wait.
+        with contextlib.suppress(docker.errors.DockerException, requests.RequestException, OSError, ValueError):
+            for sample in samples:
+                usage = sample.get("memory_stats", {})
+                stats = usage.get("stats", {})
+                # As `docker stats` counts: files that the kernel would drop on demand are nobody's need.
+                droppable = stats.get("total_inactive_file", stats.get("inactive_file", 0))
+                self._peak = max(self._peak, usage.get("usage", 0) - droppable)
 
     def _ran(self) -> float:
         return time.monotonic() - self._started
 
     def _killed(self) -> str:
         container = self.get_wrapped_container()
-        container.reload()
+        with contextlib.suppress(docker.errors.APIError):
+            container.reload()
         over = container.attrs["State"].get("OOMKilled")
         return f", killed: it needs more than {console.size(self.spec.memory)} of memory" if over else ""
 
-    def _say(self, said: float, seconds: float, limit: float) -> float:
-        if seconds - said < _SAY_S:
-            return said
-        console.info(f"  {self.spec.name}: {seconds:.0f} s of at most {limit:.0f} s")
-        return seconds
+
+@dataclass(frozen=True, slots=True)
+class Opener:
+    """Makes the containers of a run; it is what `Bench.open` is.
+
+    Attributes:
+        session: the run's belongings in the engine.
+        images: by task: `train` and `api`, whatever family they are of.
+        gpu: what a container asks for to get a GPU; None on the CPU.
+        logs: directory of the containers' logs.
+    """
+
+    session: Session
+    images: Mapping[str, BuiltImage]
+    gpu: DeviceRequest | None
+    logs: Path
+
+    def __call__(self, name: str, task: str, command: list[str], environment: Mapping[str, str], shm: int) -> Sandbox:
+        """A container, not started yet; see `Bench.open`.
+
+        Raises:
+            SmokeError: the run is over.
+        """
+        spec = Spec(
+            name=name,
+            image=self.images[task].digest,
+            command=tuple(command),
+            labels=self.session.labels,
+            volume=self.session.volume,
+            environment=environment,
+            # CUDA maps much more than it uses; on the CPU the measured need is below half of this.
+            memory=(32 if self.gpu else 8) << 30,
+            shm=shm,
+            gpu=self.gpu,
+        )
+        box = Sandbox(spec, self.logs)
+        self.session.admit(box)
+        return box
 
 
 def complaint(log: bytes) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,24 +19,31 @@ from common.signals import terminable
 from images import receipt as built
 from images import spec
 from images.receipt import BuildReceipt, BuiltImage
-from smoke import curve, engine, host, preflight, receipt
+from smoke import engine, history, host, preflight, receipt, report
 from smoke.bench import Bench
+from smoke.container import Opener
 from smoke.engine import Engine
-from smoke.receipt import ProvenImage, Rung, SmokeReceipt
+from smoke.jobs import Jobs
+from smoke.local import Workshop
+from smoke.receipt import ProvenImage, Rung, SmokeReceipt, Version
 from smoke.rungs import Ladder
 from smoke.servers import TUNED
 from smoke.session import Session
+from smoke.watch import Watch
 
 _HERE = Path(__file__).resolve().parent
 # In the order they stand on each other.
-SUITES = ("test_contract.py", "test_train.py", "test_serve.py")
+SUITES = ("test_contract.py", "test_device.py", "test_train.py", "test_serve.py")
+# Written by a run, in the order they are worth a look.
+_RESULTS = (report.NAME, "receipt.json", "junit.xml", "logs")
 
 
-def run_smoke(*, gpu: bool) -> SmokeReceipt:
+def run_smoke(*, gpu: bool, container: bool = True) -> SmokeReceipt:
     """Run the ladder against what was built, and write the receipt, whether it passes or not.
 
     Args:
         gpu: on a GPU, with the pair that was built for one; otherwise on the CPU.
+        container: run the images. Otherwise the programs on PATH run as plain processes, which proves nothing of an image.
 
     Raises:
         MissingEnvironmentError: this machine cannot run it; nothing was touched.
@@ -43,39 +52,58 @@ def run_smoke(*, gpu: bool) -> SmokeReceipt:
         KeyboardInterrupt: interrupted, by SIGINT or SIGTERM; everything is cleaned up and the receipt says so.
     """
     started, clock = datetime.now(UTC), time.monotonic()
-    fit = engine.connect(gpu=gpu)
-    build = built.read()
-    images = choose(build, gpu=gpu)
-    if gpu:
-        fit = preflight.choose(fit, images)
     directory = receipt.directory()
+    build: BuildReceipt | None = None
+    images: tuple[BuiltImage, ...] = ()
+    version = ""
+    ground: AbstractContextManager[tuple[Bench, Watch]]
+    if container:
+        connected = engine.connect(gpu=gpu)
+        version = connected.version
+        build = built.read()
+        images = choose(build, gpu=gpu)
+        connected, fit = preflight.contained(connected, images, gpu=gpu)
+        ground = _containers(connected, images, directory / "logs", fit.at_once, gpu=gpu)
+    else:
+        fit = preflight.plain(gpu=gpu)
+        ground = _processes(Workshop(directory, gpu=fit.device), fit.at_once, gpu=gpu)
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    with terminable():
-        ladder, code = _climb(fit, images, directory)
-    figures = ladder.bench.figures
+    with terminable(), ground as (bench, watch):
+        ladder = Ladder(bench, watch)
+        ladder.book("preflight", fit.seconds, fit.message)
+        code = _pytest(ladder, directory)
+    figures = bench.figures
     result = SmokeReceipt(
         passed=ladder.passed and code == pytest.ExitCode.OK,
         gpu=gpu,
+        container=container,
         started=started.isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - clock, 3),
-        source=build.source,
-        engine=fit.version,
+        source=build.source if build else "",
+        engine=version,
         host=host.describe(),
         images=tuple(ProvenImage(image.name, image.role, image.version, image.digest) for image in images),
-        rungs=tuple(ladder.rungs.values()),
+        rungs=ladder.result(directory),
         training=figures.training,
         servings=tuple(figures.servings),
         answers=tuple(figures.answers),
+        versions=tuple(
+            Version(image, package, version)
+            for image, packages in sorted(figures.versions.items())
+            for package, version in sorted(packages.items())
+        ),
+        figures=tuple(figure for _, figure in sorted(figures.measured.items())),
     )
+    result = history.compare(result)
     receipt.write(result)
-    if result.training:
-        curve.draw(result.training.losses, directory / "loss.png")
-    if code == pytest.ExitCode.INTERRUPTED and not ladder.trouble:
-        raise KeyboardInterrupt
+    report.write(result, directory)
+    if ladder.interrupted and not ladder.trouble:
+        raise ladder.interrupted
     _summary(result)
     if not result.passed:
         raise SmokeError(_verdict(result.rungs, ladder.trouble, code), where=paths.shown(receipt.path()))
+    history.keep(result)
     return result
 
 
@@ -106,20 +134,37 @@ def _how_to_build(pair: tuple[str, str]) -> str:
     return f"run `invoke build {'--cpu' if family == spec.CPU else f'--family {family}'}` first"
 
 
-def _climb(fit: Engine, images: tuple[BuiltImage, ...], directory: Path) -> tuple[Ladder, int]:
-    """Load the images and run the suite; what it made in the engine is gone afterwards."""
+@contextmanager
+def _containers(
+    fit: Engine, images: tuple[BuiltImage, ...], logs: Path, at_once: int, *, gpu: bool
+) -> Iterator[tuple[Bench, Watch]]:
+    """Load the images, for a ladder that runs them; what it makes in the engine is gone afterwards."""
     try:
-        with Session(fit.client) as session:
-            for number, image in enumerate(images):
-                engine.load(fit, image, built.layout(), present=images[:number])
-            session.prepare(images[0].digest)
-            tasks = dict(zip(("train", "api"), images, strict=True))
-            ladder = Ladder(Bench(session, tasks, fit.gpu, directory / "logs"))
-            return ladder, _pytest(ladder, directory)
+        # The order counts: no box is opened any more, then the jobs end, then nothing is left that a label names.
+        with Session(fit.client) as session, Watch() as watch, Jobs(at_once, watch.work) as jobs:
+            try:
+                for number, image in enumerate(images):
+                    engine.load(fit, image, built.layout(), present=images[:number])
+                session.prepare(images[0].digest)
+                tasks = dict(zip(("train", "api"), images, strict=True))
+                opener = Opener(session, tasks, fit.gpu, logs)
+                yield Bench(session, gpu, jobs, contained=True, open=watch.booked(opener), images=tasks), watch
+            finally:
+                session.stop()
     except (requests.ConnectionError, docker.errors.APIError) as problem:
         raise MissingEnvironmentError(
             f"the engine broke off: {problem}", fix="look at the engine's log; `invoke engine` says whether it answers"
         ) from problem
+
+
+@contextmanager
+def _processes(workshop: Workshop, at_once: int, *, gpu: bool) -> Iterator[tuple[Bench, Watch]]:
+    """The same ladder with plain processes; they are gone afterwards, too."""
+    with workshop, Watch() as watch, Jobs(at_once, watch.work) as jobs:
+        try:
+            yield Bench(workshop, gpu, jobs, contained=False, open=watch.booked(workshop.open)), watch
+        finally:
+            workshop.stop()
 
 
 def _pytest(ladder: Ladder, directory: Path) -> int:
@@ -150,7 +195,7 @@ def _summary(result: SmokeReceipt) -> None:
     exact = sum(answer.got == answer.expected for answer in result.answers if answer.model == TUNED)
     asked = sum(answer.model == TUNED for answer in result.answers)
     console.info(f"{exact} of {asked} trained answers exact, on {_where(result)}, in {console.seconds(result.seconds)}")
-    for name in ("receipt.json", "junit.xml", "loss.png", "logs"):
+    for name in _RESULTS:
         if (receipt.directory() / name).exists():
             console.info(paths.shown(receipt.directory() / name))
 

@@ -1,6 +1,6 @@
 """What a smoke run hands to the stages after it: `dist/smoke/receipt.json`.
 
-JSON form: one object with `format` (1) and the fields of `SmokeReceipt`, the dataclasses below field by field; tuples are
+JSON form: one object with `format` (2) and the fields of `SmokeReceipt`, the dataclasses below field by field; tuples are
 arrays, an absent `training` is null. Times are seconds, sizes bytes. Only `ladder.run_smoke` writes one, at the end of a
 run, passed or not; the one of an earlier run is removed when a run starts.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from common import paths
 from common.errors import SmokeError
 from common.files import write_whole
 
-FORMAT = 1
+FORMAT = 2
 Outcome = Literal["passed", "failed", "not run"]
 T = TypeVar("T")
 
@@ -59,15 +60,49 @@ class Rung:
 
     Attributes:
         name: `train`, `vllm serve: answers`.
+        code: its own exit code, of the table in `smoke/table.py`; 0 when it passed.
         outcome: `not run` when a rung it stands on did not pass, or the run was interrupted before it.
-        seconds: how long it took.
+        seconds: how long its work took, whether anybody waited for it or not.
+        limit: how long it may take.
         message: what was measured when it passed, why not otherwise; one line.
+        fix: what to do when it failed; else empty.
+        logs: of its containers, below the receipt's directory.
     """
 
     name: str
+    code: int
     outcome: Outcome
     seconds: float
+    limit: float
     message: str
+    fix: str
+    logs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One thing that was measured.
+
+    Attributes:
+        name: `vllm serve: first token`.
+        value: in `unit`.
+        unit: `s`, `bytes`, `tokens/s`.
+        last: the value of the last passed run on a host of the same class; None where there is none.
+    """
+
+    name: str
+    value: float
+    unit: str
+    last: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A package in an image, `vllm` `0.28.0`."""
+
+    image: str
+    package: str
+    version: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,20 +167,25 @@ class SmokeReceipt:
     Attributes:
         passed: every rung passed.
         gpu: the run was with `--gpu`.
+        container: the images ran. Without (`--no-container`) their programs ran as plain processes of the host: the run then
+            proves nothing of a digest, and `images` is empty.
         started: UTC, ISO 8601.
         seconds: of the whole run.
         source: git revision of the build receipt.
-        engine: version of the engine.
+        engine: version of the engine; empty without containers.
         host: the machine.
         images: that were run.
         rungs: in the order they stand on each other.
         training: None when the training did not end.
         servings: of every server that was stopped.
         answers: every one that was given.
+        versions: of the packages that matter, by image.
+        figures: everything else that was measured, sorted by name.
     """
 
     passed: bool
     gpu: bool
+    container: bool
     started: str
     seconds: float
     source: str
@@ -156,6 +196,8 @@ class SmokeReceipt:
     training: Training | None
     servings: tuple[Serving, ...]
     answers: tuple[Answer, ...]
+    versions: tuple[Version, ...]
+    figures: tuple[Figure, ...]
 
     def outcome(self) -> str:
         """The result in a few words."""
@@ -175,10 +217,29 @@ def path() -> Path:
     return directory() / "receipt.json"
 
 
+def dump(receipt: SmokeReceipt) -> str:
+    """Its JSON form; the same receipt gives the same text."""
+    return json.dumps({"format": FORMAT, **dataclasses.asdict(receipt)}, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def load(text: str) -> SmokeReceipt:
+    """The receipt of which `text` is the JSON form.
+
+    Raises:
+        ValueError: it is none, or of another format.
+    """
+    try:
+        body = json.loads(text)
+        if body.pop("format") != FORMAT:
+            raise ValueError("another format")
+        return _typed(SmokeReceipt, body)
+    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as problem:
+        raise ValueError(f"{type(problem).__name__}: {problem}") from problem
+
+
 def write(receipt: SmokeReceipt) -> Path:
     """Write the receipt, whole or not at all."""
-    body = {"format": FORMAT, **dataclasses.asdict(receipt)}
-    write_whole(path(), json.dumps(body, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    write_whole(path(), dump(receipt))
     return path()
 
 
@@ -189,23 +250,20 @@ def read() -> SmokeReceipt:
         SmokeError: there is none, or it is not one of ours.
     """
     try:
-        body = json.loads(path().read_text(encoding="utf-8"))
-        if body.pop("format") != FORMAT:
-            raise ValueError("another format")
-        return _typed(SmokeReceipt, body)
+        return load(path().read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SmokeError("nothing was proven yet", where=paths.shown(path()), fix="run `invoke smoke` first") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as problem:
+    except ValueError as problem:
         raise SmokeError(f"not a smoke receipt: {problem}", where=paths.shown(path()), fix="run `invoke smoke` again") from None
 
 
 def proven_digests() -> frozenset[str]:
-    """Digests of the images that the last run proved; none when it failed, or when there was no run."""
+    """Digests of the images that the last run proved; none when it failed, ran no images, or when there was no run."""
     try:
         last = read()
     except SmokeError:
         return frozenset()
-    return frozenset(image.digest for image in last.images) if last.passed else frozenset()
+    return frozenset(image.digest for image in last.images) if last.passed and last.container else frozenset()
 
 
 def _typed(kind: type[T], value: Any) -> T:
@@ -227,8 +285,8 @@ def _field(where: str, hint: Any, value: Any) -> Any:
     if origin is Literal and value in typing.get_args(hint):
         return value
     # bool is an int to Python, and JSON writes 1.0 as 1 in some hands.
-    if hint is float and type(value) in {int, float}:
+    if hint is float and type(value) in {int, float} and math.isfinite(value):
         return float(value)
-    if type(value) is hint:
+    if hint is not float and type(value) is hint:
         return value
     raise ValueError(f"{where} is {value!r}")

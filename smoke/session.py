@@ -12,9 +12,11 @@ import io
 import os
 import socket
 import tarfile
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import docker
 import docker.errors
@@ -22,6 +24,7 @@ from docker.models.containers import Container
 
 from common import console
 from common.errors import SmokeError
+from smoke.box import Box
 
 LABEL = "io.pinwheel.smoke"
 # Where the volume is mounted; the image's working directory.
@@ -33,13 +36,19 @@ _PAYLOAD = Path(__file__).resolve().parent / "payload"
 
 
 class Session:
-    """A run's label, and the volume its containers share. A context manager: leaving it removes everything."""
+    """A run's label, and the volume its containers share, as a `Place`. A context manager: leaving it removes everything."""
+
+    payload = PAYLOAD
+    run = RUN
 
     def __init__(self, client: docker.DockerClient) -> None:
         self.client = client
         self.id = run_id(os.getpid())
         self.volume = f"pinwheel-smoke-{self.id}"
         self._hands: Container | None = None
+        self._boxes: list[Box] = []
+        self._over = False
+        self._lock = threading.Lock()
 
     @property
     def labels(self) -> dict[str, str]:
@@ -51,7 +60,27 @@ class Session:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
         remove(self.client, self.id)
+
+    def admit(self, box: Box) -> None:
+        """Take in a container that is not started yet.
+
+        Raises:
+            SmokeError: the run is over.
+        """
+        with self._lock:
+            if self._over:
+                raise SmokeError("the run is over")
+            self._boxes.append(box)
+
+    def stop(self) -> None:
+        """End every container of the run, and let no other start; from any thread, and more than once."""
+        with self._lock:
+            self._over = True
+            boxes = tuple(self._boxes)
+        for box in boxes:
+            box.stop()
 
     def prepare(self, image: str) -> None:
         """Make the volume and put the payload into it.
@@ -85,14 +114,49 @@ class Session:
         if self._hands is None:
             raise SmokeError("the smoke volume was not prepared")
         try:
-            stream, _ = self._hands.get_archive(f"{RUN}/{name}")
+            with self._lock:
+                stream, _ = self._hands.get_archive(f"{RUN}/{name}")
+                data = b"".join(stream)
         except docker.errors.NotFound:
             raise SmokeError(f"the program wrote no {name}") from None
-        with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as tar:
+        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
             member = tar.extractfile(tar.getmembers()[0])
             if member is None:
                 raise SmokeError(f"{name} is no file")
             return member.read()
+
+    def config(self, image: str) -> Mapping[str, Any]:
+        """The configuration of an image, as the engine has it.
+
+        Args:
+            image: its digest.
+        """
+        found: Mapping[str, Any] = self.client.images.get(image).attrs["Config"]
+        return found
+
+    def look(self, image: str, folders: Iterable[str]) -> dict[str, list[str]]:
+        """What is below folders of an image that its own user may not look into, or that are mounted over when it runs.
+
+        Args:
+            image: its digest.
+            folders: absolute paths; one that is not there holds nothing.
+
+        Returns:
+            By folder, the paths of what lies below it, relative to it, sorted.
+        """
+        # Never started, and nothing is mounted: the engine's archive calls read the image itself.
+        container = self.client.containers.create(image, command=["true"], labels=self.labels, network_mode="none")
+        found: dict[str, list[str]] = {}
+        for folder in folders:
+            try:
+                stream, _ = container.get_archive(folder)
+            except docker.errors.NotFound:
+                found[folder] = []
+                continue
+            with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as tar:
+                found[folder] = sorted(below for name in tar.getnames() if (below := name.partition("/")[2]))
+        container.remove(force=True)
+        return found
 
 
 def payload(*, owner: str) -> bytes:

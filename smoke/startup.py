@@ -22,10 +22,13 @@ from images import spec
 from lockfiles import lockfile
 from smoke import engine, receipt
 from smoke.bench import Bench
-from smoke.container import Sandbox
+from smoke.box import Box
+from smoke.container import Opener
+from smoke.jobs import Jobs
 from smoke.ladder import choose
-from smoke.servers import BASE, PORT, SHM, VLLM, command, environment
-from smoke.session import PAYLOAD, RUN, Session
+from smoke.servers import BASE, PORT, SHM, command, environment
+from smoke.session import RUN, Session
+from smoke.table import VLLM
 
 _ROUNDS = 3
 _LIMIT_S = 600.0
@@ -87,11 +90,14 @@ def run_bench() -> str:
     """
     fit = engine.connect(gpu=False)
     images = choose(built.read(), gpu=False)
-    with Session(fit.client) as session:
+    # What is measured runs alone: no jobs.
+    with Session(fit.client) as session, Jobs(1) as jobs:
         for number, image in enumerate(images):
             engine.load(fit, image, built.layout(), present=images[:number])
         session.prepare(images[0].digest)
-        bench = Bench(session, dict(zip(("train", "api"), images, strict=True)), None, receipt.directory() / "logs")
+        tasks = dict(zip(("train", "api"), images, strict=True))
+        opener = Opener(session, tasks, None, receipt.directory() / "logs")
+        bench = Bench(session, gpu=False, jobs=jobs, contained=True, open=opener, images=tasks)
         _hide(bench)
         starts = [*_imports(bench), _first_token(bench)]
     head, cells = ("start of api-cpu", _WITH, _WITHOUT, "ratio"), [one.row() for one in starts]
@@ -103,7 +109,7 @@ def run_bench() -> str:
 
 def _hide(bench: Bench) -> None:
     script = f"import os; os.mkdir({_HIDING!r}); open({_HIDING + '/sitecustomize.py'!r}, 'w').write({_HOOK!r})"
-    with bench.container("hiding bytecode", "train", ["python", "-c", script]) as box:
+    with bench.box("hiding bytecode", "train", ["python", "-c", script]) as box:
         box.finish(_LIMIT_S)
 
 
@@ -128,7 +134,7 @@ def _imports(bench: Bench) -> list[Start]:
 def _import(bench: Bench, env: Mapping[str, str]) -> float:
     script = _IMPORT.format(stack=", ".join(_STACK))
     variables = {**environment(gpu=False), **env}
-    with bench.container("import", "api", ["python", "-c", script], environment=variables, shm=SHM) as box:
+    with bench.box("import", "api", ["python", "-c", script], environment=variables, shm=SHM) as box:
         box.finish(_LIMIT_S)
         said = json.loads(box.stdout().splitlines()[-1])
     # What is compared must be what it is called: nearly every module from bytecode, or none.
@@ -142,10 +148,10 @@ def _import(bench: Bench, env: Mapping[str, str]) -> float:
 
 def _first_token(bench: Bench) -> Start:
     for name, argv in (
-        ("tiny model", ["python", f"{PAYLOAD}/tiny.py", "."]),
+        ("tiny model", ["python", bench.payload("tiny.py"), "."]),
         ("train", ["llamafactory-cli", "train", "train.yaml"]),
     ):
-        with console.step(name), bench.container(name, "train", argv) as box:
+        with console.step(name), bench.box(name, "train", argv) as box:
             box.finish(_LIMIT_S)
     held = lockfile.read_set(spec.read(bench.images["api"].role).set).wheels
     (vllm,) = (wheel.version for wheel in held if wheel.name == "vllm")
@@ -156,19 +162,19 @@ def _first_token(bench: Bench) -> Start:
             variables = {**environment(gpu=False), **env}
             with console.step(f"{VLLM} {way}") as notes:
                 started = time.monotonic()
-                with bench.container(VLLM, "api", argv, environment=variables, shm=SHM) as box:
+                with bench.box(VLLM, "api", argv, environment=variables, shm=SHM) as box:
                     _await_token(box)
                     times[way].append(time.monotonic() - started)
                 notes.append(f"first token after {console.seconds(times[way][-1])}")
     return _start("`docker run` of vllm serve to the first token; files in memory", times)
 
 
-def _await_token(box: Sandbox) -> None:
+def _await_token(box: Box) -> None:
     box.await_http(f"http://127.0.0.1:{PORT}/health", _LIMIT_S)
     body = json.dumps({"model": BASE, "prompt": "a", "max_tokens": 1, "temperature": 0})
     argv = ["curl", "-fs", "--max-time", "60", "-H", "Content-Type: application/json", "-d", body]
-    answer = box.exec([*argv, f"http://127.0.0.1:{PORT}/v1/completions"])
-    if answer.exit_code != 0:
+    answer = box.run([*argv, f"http://127.0.0.1:{PORT}/v1/completions"], _LIMIT_S)
+    if answer.code != 0:
         raise SmokeError("vllm serve gives no token", where=box.tail())
 
 

@@ -1,39 +1,80 @@
-"""What every image promises, found out from inside a container of it."""
+"""What every image promises, found out from inside a container of it, and from what the engine says of it."""
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
+from images import spec
+from lockfiles import inputs, lockfile
+from smoke import contract
 from smoke.bench import Bench
-from smoke.session import PAYLOAD
+from smoke.jobs import Job
+from smoke.session import Session
+from smoke.table import KNOWN
 
-_LIMIT_S = 60.0
+_IMAGES = ("train", "api")
 
 
-@pytest.mark.parametrize("image", ["train", "api"])
-@pytest.mark.rung("contract of {image}")
-def test_contract(bench: Bench, say: Callable[[str], None], image: str) -> None:
-    """Debian 12, Python 3.11.2, an unprivileged user, nothing writable but the workspace and /tmp, no network."""
-    with bench.container(f"contract of {image}", image, ["python", f"{PAYLOAD}/contract.py"]) as box:
-        box.finish(_LIMIT_S)
-        found = json.loads(box.stdout())
-    bench.figures.versions[image] = found["packages"]
-    assert found["os"] == "debian 12", f"the system is {found['os']}, not Debian 12"
-    assert found["python"] == "3.11.2", f"Python is {found['python']}, not 3.11.2"
-    assert found["prefix"] == "/opt/venv", f"python is that of {found['prefix']}, not of /opt/venv"
-    assert found["uid"] > 0, "the image's user is root"
-    assert found["gid"] > 0, "the image's group is root's"
-    # The workspace is a fresh volume, which takes its owner from the image.
-    expected = ["/tmp", "/workspace"]  # noqa: S108 - inside the container
-    assert found["writable"] == expected, f"writable: {', '.join(found['writable'])}; should be: {', '.join(expected)}"
-    assert found["interfaces"] == ["lo"], f"network interfaces: {', '.join(found['interfaces'])}; should be: lo"
-    assert int(found["capabilities"], 16) == 0, f"the container can gain capabilities {found['capabilities']}"
-    assert found["no_new_privileges"] == "1", "the container can gain privileges"
-    needed = {"llamafactory", "torch", "transformers"} | ({"vllm"} if image == "api" else set())
-    missing = sorted(needed - found["packages"].keys())
-    assert not missing, f"not installed: {', '.join(missing)}"
-    versions = ", ".join(f"{name} {found['packages'][name]}" for name in sorted(needed))
-    say(f"Debian 12, Python 3.11.2, uid {found['uid']}, {versions}")
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was found of an image: by its programs, and by the engine."""
+
+    inside: dict[str, Any]
+    contents: dict[str, Any]
+    config: dict[str, Any]
+    closed: dict[str, list[str]]
+
+
+@pytest.fixture(scope="session")
+def looks(bench: Bench) -> dict[str, Job[Seen]]:
+    """Both images are looked at at the same time."""
+    return {image: bench.jobs.start(_name(image), functools.partial(_look, bench, image)) for image in _IMAGES}
+
+
+def _name(image: str) -> str:
+    return f"contract of {image}"
+
+
+def _look(bench: Bench, image: str) -> Seen:
+    limit = KNOWN[_name(image)].limit
+    said = []
+    for name, program in ((_name(image), "contract.py"), (f"{_name(image)}: contents", "contents.py")):
+        with bench.box(name, image, ["python", bench.payload(program)]) as box:
+            box.finish(limit)
+            said.append(json.loads(box.stdout().splitlines()[-1]))
+    # These rungs are about images: there are none without an engine.
+    assert isinstance(bench.place, Session)
+    digest = bench.images[image].digest
+    return Seen(said[0], said[1], dict(bench.place.config(digest)), bench.place.look(digest, sorted(contract.CLOSED)))
+
+
+@pytest.mark.parametrize("image", _IMAGES)
+@pytest.mark.rung("contract of {image}", contained=True)
+def test_contract(
+    bench: Bench, say: Callable[[str], None], took: Callable[[float], None], looks: dict[str, Job[Seen]], image: str
+) -> None:
+    """It is what its spec and the locks say, gives no rights, tells no secrets, works on a read-only root without a network."""
+    try:
+        seen = looks[image].result()
+    finally:
+        took(looks[image].seconds)
+    built = bench.images[image]
+    own = spec.read(built.role)
+    bench.figures.versions[image] = seen.inside["packages"]
+    problems = [
+        *contract.system(seen.inside),
+        *contract.configuration(seen.config, own, built),
+        *contract.packages(seen.inside, lockfile.read_set(own.set), lockfile.read_base(), inputs.read_set(own.set).overrides),
+        *contract.files(seen.contents, seen.closed),
+    ]
+    assert not problems, contract.told(problems)
+    say(
+        f"Debian 12, Python 3.11.2, uid {seen.inside['uid']}, {len(seen.inside['distributions'])} distributions and "
+        f"{len(seen.inside['debs'])} packages as locked, {seen.contents['files']:,} files, {seen.contents['linked']:,} linked"
+    )

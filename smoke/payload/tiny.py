@@ -10,6 +10,11 @@ Everything is made on the spot, so that a smoke test needs no network and no mod
     data/             smoke.json (alpaca rows), dataset_info.json
     rendered.txt      the first row as the chat template renders it
     train.yaml        for `llamafactory-cli train`; writes adapter/
+    again.yaml        the same training once more; writes again/
+    killed.yaml       the same with checkpoints, to be killed after the first; writes resumed/
+    resume.yaml       goes on from that checkpoint
+    misspelt.yaml     a training with a key that there is not
+    no-dataset.yaml   a training on a dataset that there is not; both have to fail and write nothing to broken/
     export.yaml       for `llamafactory-cli export`; writes merged/
     api.yaml          for `llamafactory-cli api`
 
@@ -29,6 +34,9 @@ LORA_RANK = 16
 MAX_LENGTH = 512
 # vLLM's share of a GPU's memory: the model needs megabytes, and the GPU may be shared.
 GPU_SHARE = 0.2
+# The step whose checkpoint the killed training goes on from: early, so that it is surely killed before its end.
+CHECKPOINT = 50
+MISSPELT, NO_DATASET = "learning_rat", "elsewhere"
 _VOCABULARY = 512
 _SEED = 20
 
@@ -84,6 +92,15 @@ def configs(*, gpu: bool) -> dict[str, Config]:
         "plot_loss": True,
     }
     train |= {"bf16": True} if gpu else {"use_cpu": True, "bf16": False, "fp16": False}
+    # A training that goes on must not empty the directory it goes on in, nor the log it appends to.
+    resume: Config = {
+        **train,
+        "output_dir": "resumed",
+        "overwrite_output_dir": False,
+        "resume_from_checkpoint": f"resumed/checkpoint-{CHECKPOINT}",
+    }
+    killed: Config = {**train, "output_dir": "resumed", "save_strategy": "steps", "save_steps": CHECKPOINT}
+    broken: Config = {**train, "output_dir": "broken"}
     export: Config = {**adapter, "export_dir": "merged", "export_device": "cpu", "export_legacy_format": False}
     api: Config = {
         **adapter,
@@ -94,7 +111,16 @@ def configs(*, gpu: bool) -> dict[str, Config]:
     }
     if gpu:
         api["vllm_gpu_util"] = GPU_SHARE
-    return {"train.yaml": train, "export.yaml": export, "api.yaml": api}
+    return {
+        "train.yaml": train,
+        "again.yaml": {**train, "output_dir": "again"},
+        "killed.yaml": killed,
+        "resume.yaml": resume,
+        "misspelt.yaml": {**broken, MISSPELT: 1e-3},
+        "no-dataset.yaml": {**broken, "dataset": NO_DATASET},
+        "export.yaml": export,
+        "api.yaml": api,
+    }
 
 
 def yaml(config: Config) -> str:

@@ -8,23 +8,19 @@ from __future__ import annotations
 import fnmatch
 import posixpath
 import tempfile
-import tomllib
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 from elftools.elf.dynamic import DynamicSegment
 from elftools.elf.elffile import ELFFile
 
 from common.files import CHUNK
-from images import receipt
+from images import libraries, receipt
 from images.layout import Layout
-from images.wheel import SITE
 from tests.images import trees
 
 # After the line, which builds the images.
 pytestmark = pytest.mark.engine
-EXPLAINED = tomllib.loads((Path(__file__).parent / "libraries.toml").read_text())
 # What Debian's ld.so searches on amd64; base.lock's /etc/ld.so.conf.d adds nothing else (asserted).
 DEFAULT = ("usr/lib/x86_64-linux-gnu", "usr/lib", "usr/local/lib", "usr/local/lib/x86_64-linux-gnu")
 
@@ -145,26 +141,19 @@ def images() -> dict[str, Objects]:
     return found
 
 
-def explains(entry: dict[str, str], path: str, name: str) -> bool:
-    pattern = entry["path"].lstrip("/") if entry["path"].startswith("/") else f"{SITE}/{entry['path']}"
-    return fnmatch.fnmatchcase(path, pattern) and fnmatch.fnmatchcase(name, entry["needs"])
-
-
 def test_every_library_that_is_needed_is_found_or_its_absence_explained(images: dict[str, Objects]) -> None:
     assert set(images) >= {"train", "api-cpu"}
-    idle = [*EXPLAINED["loaded"], *EXPLAINED["absent"]]
+    listed = libraries.read()
+    idle = set(listed.excuses)
     for role, objects in images.items():
         assert len(objects.found) > 500
         assert objects.configured <= {*DEFAULT, "lib/x86_64-linux-gnu"}
         names = {path.rpartition("/")[2] for path in (*objects.files, *objects.links)}
         unexplained = []
         for path, name in sorted(missing(objects)):
-            kind = "loaded" if name in names else "absent"
-            entries = [entry for entry in EXPLAINED[kind] if explains(entry, path, name)]
-            idle = [entry for entry in idle if entry not in entries]
-            if not entries and name not in EXPLAINED["driver"]["libraries"]:
-                unexplained.append(
-                    f"{role}: {path} needs {name}, which is {'elsewhere' if name in names else 'not'} in the image"
-                )
+            elsewhere = name in names
+            idle -= set(listed.of(path, name, elsewhere=elsewhere))
+            if listed.unexplained(path, name, elsewhere=elsewhere):
+                unexplained.append(f"{role}: {path} needs {name}, which is {'elsewhere' if elsewhere else 'not'} in the image")
         assert not unexplained, "\n".join(unexplained)
     assert not idle, f"explains nothing any more: {idle}"

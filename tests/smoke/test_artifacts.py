@@ -1,21 +1,26 @@
-"""What a training leaves behind, the curve drawn of it, and the machine it ran on."""
+"""What a training leaves behind, and the machine it ran on."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
 from common.benchmark import cpu_model
 from common.errors import SmokeError
-from smoke import curve, host
-from smoke.artifacts import losses_of, tensors
+from smoke import host
+from smoke.artifacts import losses_of, steps_of, tensors
 
 
 def test_losses_are_read_and_the_summary_line_is_not_one() -> None:
     log = '{"current_steps": 1, "loss": 8.5}\n{"current_steps": 2, "loss": 0.25}\n{"current_steps": 2, "epoch": 2.0}\n'
     assert losses_of(log) == (8.5, 0.25)
+
+
+def test_steps_stay_in_the_order_of_the_log() -> None:
+    # As a training leaves it that was killed at step 52 and resumed at 51.
+    log = "".join(f'{{"current_steps": {step}, "loss": {step}.5}}\n' for step in (50, 51, 52, 51, 52))
+    assert steps_of(log) == ((50, 50.5), (51, 51.5), (52, 52.5), (51, 51.5), (52, 52.5))
 
 
 @pytest.mark.parametrize("log", ["", '{"epoch": 1}', '{"loss": NaN}', '{"loss": "8"}', '{"loss": 8.0}\n{"loss": Infinity}'])
@@ -29,16 +34,6 @@ def test_tensors_by_name() -> None:
         {"__metadata__": {}, "a": {"data_offsets": [0, 2]}, "b": {"data_offsets": [2, 5]}}, separators=(",", ":")
     ).encode()
     assert tensors(len(header).to_bytes(8, "little") + header + b"12345") == {"a": b"12", "b": b"345"}
-
-
-def test_curve_is_a_picture_and_always_the_same(tmp_path: Path) -> None:
-    curve.draw([8.0, 1.0, 0.01], tmp_path / "one.png")
-    curve.draw([8.0, 1.0, 0.01], tmp_path / "two.png")
-    curve.draw([8.0, 2.0, 0.01], tmp_path / "other.png")
-    one = (tmp_path / "one.png").read_bytes()
-    assert one.startswith(b"\x89PNG\r\n\x1a\n")
-    assert (int.from_bytes(one[16:20]), int.from_bytes(one[20:24])) == (840, 480)
-    assert one == (tmp_path / "two.png").read_bytes() != (tmp_path / "other.png").read_bytes()
 
 
 def test_this_machine() -> None:

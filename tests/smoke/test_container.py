@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import docker.errors
 import pytest
-from docker.models.containers import ExecResult
+import requests
 from testcontainers.core.config import testcontainers_config
 
 from common.errors import ExitCode, SmokeError
 from smoke import container, engine
-from smoke.container import Sandbox, Spec, complaint, options
+from smoke.container import Sandbox, complaint
+from smoke.held import Spec, options
 
 SPEC = Spec("vllm serve", "sha256:" + "0" * 64, ("vllm", "serve"), {"io.pinwheel.smoke": "run"}, "a-volume", {"A": "b"})
 
 
+def answered(code: int, stdout: bytes | None, stderr: bytes | None) -> SimpleNamespace:
+    """As docker-py answers an exec whose streams are kept apart."""
+    return SimpleNamespace(exit_code=code, output=(stdout, stderr))
+
+
 class FakeContainer:
-    """A container whose life is a list of states, one for each time it is looked at; the last one stays."""
+    """A container whose life is a list of states, one for each time it is looked at or waited for; the last one stays."""
 
     id = short_id = "c0ffee"
 
@@ -29,21 +37,35 @@ class FakeContainer:
         self.attrs = {"State": {"OOMKilled": oom}}
         self.status = "created"
         self.removed = False
+        self.asked: list[tuple[list[str], dict[str, str]]] = []
+        self.answer = answered(7, None, b"connection refused")
 
     def reload(self) -> None:
+        if self.removed:
+            raise docker.errors.NotFound("no such container")
         self.status = self._states.pop(0) if len(self._states) > 1 else self._states[0]
 
-    def wait(self) -> dict[str, int]:
+    def wait(self, timeout: float) -> dict[str, int]:
+        self.reload()
+        if self.status == "running":
+            time.sleep(min(timeout, 0.02))
+            raise requests.ConnectionError("Read timed out.")
         return {"StatusCode": self._code}
 
     def logs(self, **_: Any) -> bytes:
+        if self.removed:
+            raise docker.errors.NotFound("no such container")
         return self._log
 
-    def stats(self, **_: Any) -> dict[str, Any]:
-        return {"memory_stats": {"usage": 1000, "stats": {"inactive_file": 300}}}
+    def stats(self, **_: Any) -> Iterator[dict[str, Any]]:
+        for usage in (500, 1000, 400):
+            yield {"memory_stats": {"usage": usage, "stats": {"inactive_file": 300}}}
+        yield {}
 
-    def exec_run(self, **_: Any) -> ExecResult:
-        return ExecResult(7, b"connection refused")
+    def exec_run(self, command: list[str], *, demux: bool, environment: dict[str, str]) -> SimpleNamespace:
+        assert demux
+        self.asked.append((command, environment))
+        return self.answer
 
     def remove(self, **_: Any) -> None:
         self.removed = True
@@ -68,7 +90,8 @@ class FakeClient:
 
 @pytest.fixture
 def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Sandbox]:
-    monkeypatch.setattr(container, "_POLL_S", 0.01)
+    monkeypatch.setattr(container, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(container, "_SAY_S", 0.05)
 
     def make(fake: FakeContainer, spec: Spec = SPEC, *, refuses: bool = False) -> Sandbox:
         client = FakeClient(fake, refuses)
@@ -170,9 +193,68 @@ def test_start_fails_and_the_created_container_is_removed(sandbox: Callable[...,
     assert fake.removed
 
 
-def test_memory_is_counted_without_droppable_files(sandbox: Callable[..., Sandbox]) -> None:
-    with sandbox(FakeContainer("running", "exited")) as box:
+def test_memory_is_counted_without_droppable_files_and_while_nobody_waits(sandbox: Callable[..., Sandbox]) -> None:
+    with sandbox(FakeContainer("exited")) as box:
+        for thread in threading.enumerate():
+            if thread.name == "memory of vllm serve":
+                thread.join()
         assert box.finish(60).memory == 700
+
+
+def test_another_code_is_asked_for(sandbox: Callable[..., Sandbox]) -> None:
+    with sandbox(FakeContainer("exited", code=2)) as box:
+        assert box.finish(60, code=2).code == 2
+        assert box.finish(60, code=None).code == 2
+        with pytest.raises(SmokeError, match="vllm serve ended with code 2, not with 3"):
+            box.finish(60, code=3)
+
+
+def test_stopped_from_another_thread_while_it_is_waited_for(sandbox: Callable[..., Sandbox], tmp_path: Path) -> None:
+    fake = FakeContainer("running", log=b"working\n")
+    with sandbox(fake) as box:
+        threading.Timer(0.1, box.stop).start()
+        with pytest.raises(SmokeError, match=r"vllm serve was ended \(working; log: "):
+            box.finish(60)
+        assert fake.removed
+        box.stop()
+    assert (tmp_path / "logs/vllm-serve.log").read_bytes() == b"working\n"
+
+
+def test_stopped_before_it_was_started(sandbox: Callable[..., Sandbox]) -> None:
+    fake = FakeContainer("running")
+    box = sandbox(fake)
+    box.stop()
+    with pytest.raises(SmokeError, match="vllm serve was ended"):
+        box.__enter__()
+    assert fake.removed
+
+
+def test_a_key_is_on_no_command_line(sandbox: Callable[..., Sandbox]) -> None:
+    fake = FakeContainer("running")
+    fake.answer = answered(0, b"", b"")
+    with sandbox(fake) as box:
+        box.await_http("http://127.0.0.1:8000/health", 5, key="open-sesame")
+    ((command, environment),) = fake.asked
+    assert "open-sesame" not in " ".join(command)
+    assert environment == {"SMOKE_KEY": "open-sesame"}
+
+
+def test_what_a_program_beside_it_says(sandbox: Callable[..., Sandbox]) -> None:
+    fake = FakeContainer("running")
+    with sandbox(fake) as box:
+        said = box.run(["curl", "x"], 0.5, environment={"A": "b"})
+        assert (said.code, said.stdout, said.stderr) == (7, b"", b"connection refused")
+        assert fake.asked == [(["timeout", "-k", "5", "0.5", "curl", "x"], {"A": "b"})]
+        with pytest.raises(SmokeError, match=r"ask\.py in vllm serve: code 7 \(connection refused\)"):
+            box.ask(["python", "/payload/ask.py"], 5)
+        fake.answer = answered(124, b"", b"")
+        with pytest.raises(SmokeError, match=r"ask\.py in vllm serve: no end within 5 s"):
+            box.ask(["python", "/payload/ask.py"], 5)
+        fake.answer = answered(0, b"{", b"")
+        with pytest.raises(SmokeError, match=r"ask\.py in vllm serve: it printed no JSON"):
+            box.ask(["python", "/payload/ask.py"], 5)
+        fake.answer = answered(0, b'{"a": 1}', None)
+        assert box.ask(["python", "/payload/ask.py"], 5) == {"a": 1}
 
 
 @pytest.mark.parametrize(

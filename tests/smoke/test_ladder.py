@@ -7,34 +7,46 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+import time
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 from xml.etree import ElementTree as ET
 
 import pytest
 
 from common import host, paths
 from common.errors import BuildError, ExitCode, SmokeError
+from common.signals import TerminatedError
 from images import receipt as built
 from images.receipt import BuildReceipt
-from smoke import ladder, receipt
+from smoke import ladder, receipt, table
 from smoke.bench import Bench
+from smoke.box import Place
+from smoke.jobs import Jobs
 from smoke.rungs import Ladder
-from smoke.servers import FACTORY, VLLM
 from smoke.session import LABEL, Session
+from smoke.table import KNOWN, Known
+from smoke.watch import Opening, Watch
 from tests.smoke import layouts
 from tests.smoke.simulator import SimulatedEngine
 
 pytestmark = pytest.mark.slow
 
-CONFTEST = "from smoke.conftest import bench, say\n"
-HEAD = "import pytest\nfrom common.errors import SmokeError\nfrom smoke.receipt import Answer, Training\n"
-Run = Callable[[str], SimulatedEngine]
+CONFTEST = "from smoke.conftest import bench, say, took\n"
+HEAD = "import pytest, time\nfrom common.errors import SmokeError\nfrom smoke.receipt import Answer, Training\n"
+# The rungs that the small suites of these tests may have.
+NAMES = ("one", "two", "three", "four", "ready")
 
 
-def rung(name: str, body: str, needs: str = "()") -> str:
-    return f"@pytest.mark.rung({name!r}, needs={needs})\ndef test_{name}(bench, say):\n    {body}\n"
+class Run(Protocol):
+    """Runs a ladder of these rungs."""
+
+    def __call__(self, tests: str, *, container: bool = True) -> SimulatedEngine: ...
+
+
+def rung(name: str, body: str, needs: str = "()", more: str = "") -> str:
+    return f"@pytest.mark.rung({name!r}, needs={needs}{more})\ndef test_{name}(bench, say, took):\n    {body}\n"
 
 
 @pytest.fixture
@@ -59,13 +71,21 @@ def run(images: BuildReceipt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(ladder, "_HERE", suite)
     monkeypatch.setattr(ladder, "SUITES", ("test_it.py",))
     monkeypatch.syspath_prepend(tmp_path)
+    for number, name in enumerate(NAMES):
+        monkeypatch.setitem(table.KNOWN, name, Known(100 + number, 50, f"mend {name}"))
 
-    def start(tests: str) -> SimulatedEngine:
+    # Each run reads its own suite, not the one that this process knows by the name.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def start(tests: str, *, container: bool = True) -> SimulatedEngine:
+        for name in [name for name in sys.modules if name.startswith(suite.name)]:
+            del sys.modules[name]
         (suite / "test_it.py").write_text(HEAD + tests)
         simulated = SimulatedEngine()
-        monkeypatch.setattr(host, "engine", lambda: simulated)
+        # Without containers nobody asks for an engine; this one would break down.
+        monkeypatch.setattr(host, "engine", lambda: simulated if container else None)
         try:
-            ladder.run_smoke(gpu=False)
+            ladder.run_smoke(gpu=False, container=container)
         finally:
             assert not simulated.containers.all
             assert not simulated.volumes.all
@@ -75,7 +95,11 @@ def run(images: BuildReceipt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def outcomes() -> dict[str, str]:
-    return {rung.name: rung.outcome for rung in receipt.read().rungs}
+    """Of the suite's own rungs; the ladder's own first one passed, or there would be no receipt."""
+    preflight, *others = receipt.read().rungs
+    assert (preflight.name, preflight.outcome, preflight.code) == ("preflight", "passed", 0)
+    assert preflight.message.startswith("engine 26.1.5, ")
+    return {rung.name: rung.outcome for rung in others}
 
 
 def test_passes(run: Run, images: BuildReceipt, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,13 +111,15 @@ def test_passes(run: Run, images: BuildReceipt, capsys: pytest.CaptureFixture[st
     result = receipt.read()
     assert (result.passed, result.gpu, result.source, result.engine) == (True, False, "abc-dirty", "26.1.5")
     assert [image.digest for image in result.images] == [image.digest for image in images.images]
-    assert [(rung.name, rung.outcome, rung.message) for rung in result.rungs] == [
-        ("one", "passed", "it works"),
-        ("two", "passed", ""),
+    assert outcomes() == {"one": "passed", "two": "passed"}
+    assert [(rung.code, rung.limit, rung.message, rung.fix) for rung in result.rungs[1:]] == [
+        (0, 50, "it works", ""),
+        (0, 50, "", ""),
     ]
+    assert result.container
     assert result.training is not None
     assert result.training.losses == (8.0, 0.01)
-    assert (receipt.directory() / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert "PASSED" in (receipt.directory() / "report.html").read_text()
     suite = ET.parse(receipt.directory() / "junit.xml").getroot().find("testsuite")
     assert suite is not None
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("2", "0", "0")
@@ -104,7 +130,7 @@ def test_passes(run: Run, images: BuildReceipt, capsys: pytest.CaptureFixture[st
 
 def test_a_failed_rung_is_told_once_and_what_needs_it_is_not_run(run: Run) -> None:
     with pytest.raises(
-        SmokeError, match=r"1 of 4 rungs failed; one: the loss is \[8\.0\] \(.*dist/smoke/receipt\.json\)"
+        SmokeError, match=r"1 of 5 rungs failed; one: the loss is \[8\.0\] \(.*dist/smoke/receipt\.json\)"
     ) as caught:
         run(
             rung("one", "losses = [8.0]; assert losses == [], f'the loss is {losses}'")
@@ -114,8 +140,9 @@ def test_a_failed_rung_is_told_once_and_what_needs_it_is_not_run(run: Run) -> No
         )
     assert caught.value.exit_code == ExitCode.SMOKE
     assert outcomes() == {"one": "failed", "two": "not run", "three": "not run", "four": "passed"}
-    rungs = receipt.read().rungs
-    assert rungs[0].message == "the loss is [8.0]"
+    rungs = receipt.read().rungs[1:]
+    assert (rungs[0].message, rungs[0].code, rungs[0].fix) == ("the loss is [8.0]", 100, "mend one")
+    assert [(rung.code, rung.fix) for rung in rungs[1:]] == [(0, "")] * 3
     assert rungs[1].message == "needs 'one', which did not pass"
     assert not receipt.read().passed
 
@@ -123,23 +150,25 @@ def test_a_failed_rung_is_told_once_and_what_needs_it_is_not_run(run: Run) -> No
 def test_error_of_ours_is_its_line(run: Run) -> None:
     with pytest.raises(SmokeError, match=r"vllm serve was not ready within 5 s \(its log\)"):
         run(rung("ready", "raise SmokeError('vllm serve was not ready within 5 s', where='its log')"))
-    assert receipt.read().rungs[0].outcome == "failed"
+    assert outcomes() == {"ready": "failed"}
 
 
 def test_a_rung_whose_cleaning_up_fails_has_failed(run: Run) -> None:
     tests = "@pytest.fixture\ndef broken():\n    yield\n    raise RuntimeError('the container stays')\n"
     with pytest.raises(SmokeError, match="one: the container stays"):
-        run(tests + rung("one", "pass").replace("(bench, say)", "(broken)"))
+        run(tests + rung("one", "pass").replace("(bench, say, took)", "(broken)"))
     assert outcomes() == {"one": "failed"}
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted(run: Run, sent: signal.Signals) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as caught:
         run(rung("one", "pass") + rung("two", f"import os; os.kill({os.getpid()}, {int(sent)})") + rung("three", "pass"))
     assert outcomes() == {"one": "passed", "two": "failed", "three": "not run"}
-    assert receipt.read().rungs[1].message == "interrupted"
+    # The exit code tells the two apart.
+    assert isinstance(caught.value, TerminatedError) is (sent is signal.SIGTERM)
+    assert receipt.read().rungs[2].message == "interrupted"
     assert not receipt.read().passed
     assert signal.getsignal(signal.SIGTERM) is before
 
@@ -166,6 +195,8 @@ def test_interrupted_while_an_image_is_loaded(images: BuildReceipt, monkeypatch:
         ("import no_such_module\n", "No module named 'no_such_module'"),
         ("def test_plain():\n    pass\n", "is no rung"),
         (rung("two", "pass", "('one',)"), "exists twice, or needs what is not before it"),
+        (rung("one", "pass").replace("'one'", "'unheard of'"), "rung 'unheard of' is not in smoke/table.py"),
+        (rung("one", "pass", more=", gpus=True"), "unknown arguments: gpus"),
         ("", "no rung failed"),
     ],
 )
@@ -202,19 +233,27 @@ def test_nothing_built(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> No
         ladder.run_smoke(gpu=False)
 
 
-def test_the_real_suite() -> None:
-    folder = Path(ladder.__file__).parent
-    assert set(ladder.SUITES) == {file.name for file in folder.glob("test_*.py")}
-    collected = Ladder(cast("Bench", None))
+def collected(*, gpu: bool, contained: bool) -> list[str]:
+    """The rungs of the real suite on such a run."""
+    bench = Bench(cast("Place", None), gpu, cast("Jobs", None), contained, cast("Opening", None))
+    found = Ladder(bench, Watch())
     arguments = ["--collect-only", "-p", "no:terminal", "-p", "no:cacheprovider", "-o", "addopts=", "--strict-markers"]
+    folder = Path(ladder.__file__).parent
     config = ["-c", str(paths.ROOT / "pyproject.toml"), *(str(folder / suite) for suite in ladder.SUITES)]
-    assert pytest.main([*arguments, *config], plugins=[ladder._Registered(collected)]) == 0
-    assert not collected.trouble
-    servers = [f"{server}: {rung}" for server in (VLLM, FACTORY) for rung in ("ready", "answers", "streaming", "stop")]
-    first = ["contract of train", "contract of api", "tiny model", "train", "export"]
-    assert list(collected.rungs) == [*first, *servers, "the base model does not know"]
+    assert pytest.main([*arguments, *config], plugins=[ladder._Registered(found)]) == 0
+    assert not found.trouble
     # Nothing ran, so nothing passed.
-    assert not collected.passed
+    assert not found.passed
+    return list(found.rungs)
+
+
+def test_the_real_suite_has_every_rung_that_is_known_in_the_order_of_the_table() -> None:
+    assert set(ladder.SUITES) == {file.name for file in Path(ladder.__file__).parent.glob("test_*.py")}
+    everything = [name for name in KNOWN if name != "preflight"]
+    contract = {"contract of train", "contract of api"}
+    assert collected(gpu=True, contained=True) == everything
+    assert collected(gpu=False, contained=True) == [name for name in everything if name != "GPU memory given back"]
+    assert collected(gpu=True, contained=False) == [name for name in everything if name not in contract]
 
 
 def test_the_suite_run_by_hand_says_how_to_run_it() -> None:
@@ -235,3 +274,138 @@ def test_a_rung_that_skips_itself_has_not_passed(run: Run) -> None:
         run(rung("one", "pass") + rung("two", "pytest.skip('not today')"))
     assert outcomes() == {"one": "passed", "two": "not run"}
     assert not receipt.read().passed
+
+
+def test_what_there_is_not_on_such_a_run_is_left_out_and_not_waited_for(run: Run) -> None:
+    run(
+        rung("one", "raise AssertionError", more=", gpu=True")
+        + rung("two", "pass", "('one',)", more=", contained=True")
+        + rung("three", "pass", "('four',)", more=", last=True")
+        + rung("four", "pass")
+    )
+    assert outcomes() == {"two": "passed", "four": "passed", "three": "passed"}
+    assert list(outcomes()) == ["two", "four", "three"]
+
+
+def test_a_rung_that_works_but_takes_too_long_has_failed(run: Run) -> None:
+    with pytest.raises(SmokeError, match="one: it took 51 s, which is more than 50 s; it works"):
+        run(rung("one", "took(50.7); say('it works')") + rung("two", "took(49.0)"))
+    assert outcomes() == {"one": "failed", "two": "passed"}
+    assert [rung.seconds for rung in receipt.read().rungs[1:]] == [50.7, 49.0]
+
+
+def test_what_was_measured_is_in_the_receipt_sorted(run: Run) -> None:
+    run(
+        rung(
+            "one",
+            "bench.figures.measure('b', 1.00001, 's'); bench.figures.measure('a', 5, 'bytes'); "
+            "bench.figures.measure('b', 2, 's'); bench.figures.versions['train'] = {'torch': '2', 'llamafactory': '0.9'}",
+        )
+    )
+    result = receipt.read()
+    assert [(figure.name, figure.value, figure.unit) for figure in result.figures] == [("a", 5.0, "bytes"), ("b", 2.0, "s")]
+    assert [(one.image, one.package, one.version) for one in result.versions] == [
+        ("train", "llamafactory", "0.9"),
+        ("train", "torch", "2"),
+    ]
+
+
+def test_figures_of_a_passed_run_are_beside_those_of_the_next(run: Run) -> None:
+    suite = rung("one", "bench.figures.measure('a', {}, 's')")
+    run(suite.format(1))
+    run(suite.format(2))
+    with pytest.raises(SmokeError):
+        run(suite.format(3) + rung("two", "raise AssertionError"))
+    assert [figure.last for figure in receipt.read().figures] == [2.0]
+    # A run that failed is nothing to compare with.
+    run(suite.format(4))
+    assert [figure.last for figure in receipt.read().figures] == [2.0]
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host on whose PATH the programs of both images are, as far as a ladder looks for them."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in ("llamafactory-cli", "vllm", "python"):
+        (folder / name).write_text("#!/bin/sh\necho it is $0\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def test_without_containers_plain_processes_run_and_prove_nothing_of_an_image(run: Run, programs: None) -> None:
+    simulated = run(
+        rung(
+            "one",
+            "box = bench.box('one', 'api', ['vllm', 'serve']); box.__enter__(); box.finish(20); box.stop(); "
+            "say(box.stdout().strip().rpartition('/')[2])",
+        )
+        + rung("two", "raise AssertionError", more=", contained=True"),
+        container=False,
+    )
+    assert not simulated.images.received
+    result = receipt.read()
+    assert (result.passed, result.container, result.images, result.engine, result.source) == (True, False, (), "", "")
+    preflight, one = result.rungs
+    assert preflight.message.startswith("no containers, ")
+    assert (one.message, one.logs) == ("vllm", ("logs/one.log",))
+    assert receipt.proven_digests() == frozenset()
+    assert "not proof" in (receipt.directory() / "report.html").read_text().lower()
+
+
+WORK = """
+import os, threading
+
+class Box:
+    def __init__(self): self.ended = threading.Event()
+    def stop(self): self.ended.set()
+
+def work(place):
+    box = Box()
+    place.admit(box)
+    assert box.ended.wait(60)
+    # Too late for another one.
+    place.admit(Box())
+
+"""
+
+
+@pytest.mark.parametrize("how", ["raise SmokeError('not today')", f"os.kill({os.getpid()}, {int(signal.SIGTERM)})"])
+def test_jobs_that_nobody_waits_for_any_more_are_ended(run: Run, how: str) -> None:
+    started = time.monotonic()
+    jobs = "[bench.jobs.start(name, lambda: work(bench.place)) for name in ('two', 'three', 'four')]"
+    with pytest.raises((SmokeError, TerminatedError)):
+        run(WORK + rung("one", f"{jobs}; time.sleep(0.2); {how}"))
+    assert time.monotonic() - started < 20
+    assert outcomes() == {"one": "failed"}
+
+
+def test_one_that_hangs_loses_its_boxes_and_fails(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(table.KNOWN, "one", Known(100, 1, "mend it"))
+    monkeypatch.setattr(Watch.__init__, "__defaults__", (0.0,))
+    # What opens boxes is replaced by one that opens those of this test; the watch knows of them all the same.
+    monkeypatch.setattr(ladder, "Opener", lambda *_: hanging)
+    with pytest.raises(SmokeError, match="one: it was ended after 1 s, its limit: the box was stopped"):
+        run(rung("one", "box = bench.box('one', 'train', []); box.hang(); raise SmokeError('the box was stopped')"))
+    (log,) = receipt.read().rungs[1].logs
+    assert log == "logs/one.log"
+
+
+class Hanging:
+    """A box that hangs until it is stopped."""
+
+    def __init__(self, name: str) -> None:
+        self._stopped = threading.Event()
+        self.log = receipt.directory() / f"logs/{name}.log"
+
+    def stop(self) -> None:
+        self.log.parent.mkdir(exist_ok=True)
+        self.log.write_text("it hung")
+        self._stopped.set()
+
+    def hang(self) -> None:
+        assert self._stopped.wait(30)
+
+
+def hanging(name: str, *_: object) -> Hanging:
+    return Hanging(name)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,10 +20,13 @@ import pytest
 
 from common import paths
 from common.errors import MissingEnvironmentError, SmokeError
+from images import receipt as built
 from images.receipt import BuiltImage
 from smoke import archive, engine
-from smoke.bench import Bench
+from smoke.container import Opener, Sandbox
 from smoke.engine import Engine
+from smoke.jobs import Jobs
+from smoke.ladder import choose
 from smoke.session import LABEL, Session
 from tests.smoke import layouts
 
@@ -54,16 +61,17 @@ def left(client: docker.DockerClient, run: str) -> list[object]:
     return [*client.containers.list(all=True, filters=only), *client.volumes.list(filters=only)]
 
 
-def bench(session: Session, image: BuiltImage, tmp_path: Path) -> Bench:
+def opened(session: Session, image: BuiltImage, tmp_path: Path, *command: str) -> Sandbox:
+    """A container of the image, not started yet."""
     session.prepare(image.digest)
-    return Bench(session, {"train": image}, None, tmp_path / "logs")
+    return Opener(session, {"train": image}, None, tmp_path / "logs")("server", "train", list(command), {}, 64 << 20)
 
 
 def test_container_that_never_gets_ready(fit: Engine, image: BuiltImage, tmp_path: Path) -> None:
     with (
         pytest.raises(SmokeError, match=r"server was not ready within 1 s \(it said nothing; log: .*server\.log\)"),
         Session(fit.client) as session,
-        bench(session, image, tmp_path).container("server", "train", ["/waits"]) as box,
+        opened(session, image, tmp_path, "/waits") as box,
     ):
         box.await_http("http://127.0.0.1:8000/health", 1)
     assert (tmp_path / "logs/server.log").exists()
@@ -71,7 +79,7 @@ def test_container_that_never_gets_ready(fit: Engine, image: BuiltImage, tmp_pat
 
 
 def test_held_tightly_and_processes_are_seen_until_they_are_gone(fit: Engine, image: BuiltImage, tmp_path: Path) -> None:
-    with Session(fit.client) as session, bench(session, image, tmp_path).container("server", "train", ["/waits"]) as box:
+    with Session(fit.client) as session, opened(session, image, tmp_path, "/waits") as box:
         attrs = box.get_wrapped_container().attrs
         container = fit.client.containers.get(str(attrs["Id"])).attrs
         held = container["HostConfig"]
@@ -91,7 +99,7 @@ def test_held_tightly_and_processes_are_seen_until_they_are_gone(fit: Engine, im
 
 def test_start_that_fails_leaves_nothing(fit: Engine, image: BuiltImage, tmp_path: Path) -> None:
     with Session(fit.client) as session:
-        box = bench(session, image, tmp_path).container("server", "train", ["/no-such-program"])
+        box = opened(session, image, tmp_path, "/no-such-program")
         with pytest.raises(SmokeError, match="server does not start .*no-such-program"):
             box.start()
         assert "created" in {container.status for container in fit.client.containers.list(all=True)}
@@ -111,7 +119,8 @@ ABORTED = """
     from pathlib import Path
     from common.signals import terminable
     from smoke import engine
-    from smoke.container import Sandbox, Spec
+    from smoke.container import Sandbox
+    from smoke.held import Spec
     from smoke.session import Session
 
     fit = engine.connect(gpu=False)
@@ -139,6 +148,99 @@ def aborted(image: BuiltImage, logs: Path, how: signal.Signals) -> str:
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_aborted_run_leaves_nothing(fit: Engine, image: BuiltImage, tmp_path: Path, how: signal.Signals) -> None:
     assert not left(fit.client, aborted(image, tmp_path / "logs", how))
+
+
+def test_a_run_that_ends_ends_what_other_threads_wait_for(fit: Engine, image: BuiltImage, tmp_path: Path) -> None:
+    with Session(fit.client) as session, Jobs(1) as jobs:
+        box = opened(session, image, tmp_path, "/waits")
+
+        def wait() -> None:
+            with box:
+                started.set()
+                box.finish(60)
+
+        started = threading.Event()
+        job = jobs.start("server", wait)
+        assert started.wait(30)
+        before = time.monotonic()
+        session.stop()
+        with pytest.raises(SmokeError, match="server (was ended|ended with code 137)"):
+            job.result()
+        assert time.monotonic() - before < 10
+        # What comes too late is refused.
+        with pytest.raises(SmokeError, match="the run is over"):
+            opened(session, image, tmp_path, "/waits")
+        assert (tmp_path / "logs/server.log").exists()
+    assert not left(fit.client, session.id)
+
+
+def test_signals_arrive_and_memory_is_seen_while_nobody_waits(fit: Engine, image: BuiltImage, tmp_path: Path) -> None:
+    with Session(fit.client) as session, opened(session, image, tmp_path, "/waits") as box:
+        time.sleep(2)
+        box.signal(signal.SIGKILL)
+        ended = box.finish(30, code=137)
+        assert ended.memory > 0
+        assert ended.seconds < 20
+        with pytest.raises(SmokeError, match="server takes no signal"):
+            box.signal(signal.SIGTERM)
+
+
+SERVER = """
+    import os, time
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+
+    begin = time.monotonic()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            known = self.headers.get("Authorization") == f"Bearer {os.environ['KEY']}"
+            self.send_response(401 if not known else 200 if time.monotonic() - begin > 2 else 503)
+            self.end_headers()
+
+    HTTPServer(("127.0.0.1", 8000), Handler).serve_forever()
+"""
+
+
+def test_a_key_opens_the_server_and_is_in_no_list_of_processes(fit: Engine, tmp_path: Path) -> None:
+    image = choose(built.read(), gpu=False)[0]
+    engine.load(fit, image, built.layout())
+    key, seen, over = secrets.token_urlsafe(24), list[str](), threading.Event()
+
+    def look() -> None:
+        while not over.is_set():
+            for entry in Path("/proc").glob("[0-9]*/cmdline"):
+                with contextlib.suppress(OSError):
+                    seen.append(entry.read_bytes().decode(errors="replace"))
+
+    watcher = threading.Thread(target=look)
+    with Session(fit.client) as session:
+        session.prepare(image.digest)
+        opener = Opener(session, {"train": image}, None, tmp_path / "logs")
+        program = ["python", "-c", textwrap.dedent(SERVER)]
+        with opener("server", "train", program, {"KEY": key}, 64 << 20) as box:
+            watcher.start()
+            try:
+                ready = box.await_http("http://127.0.0.1:8000/health", 60, key=key)
+                said = box.run(["sh", "-c", 'sleep 1; test "$A" = "$KEY"'], 10, environment={"A": key})
+            finally:
+                over.set()
+                watcher.join()
+            assert said.code == 0
+            assert ready > 2
+            with pytest.raises(SmokeError, match="was not ready within"):
+                box.await_http("http://127.0.0.1:8000/health", 1)
+            assert box.run(["sleep", "9"], 0.5).code == 124
+            assert key not in box.output()
+    # It was looked while the question was asked.
+    assert any("curl" in line for line in seen)
+    assert not any(key in line for line in seen)
+
+
+def test_folders_of_an_image_are_looked_into_without_running_it(fit: Engine, image: BuiltImage) -> None:
+    with Session(fit.client) as session:
+        assert session.look(image.digest, ["/waits-not", "/workspace"]) == {"/waits-not": [], "/workspace": []}
+        assert session.config(image.digest)["User"] == "10001:10001"
+    assert not left(fit.client, session.id)
 
 
 def test_killed_run_is_swept_by_the_next(fit: Engine, image: BuiltImage, tmp_path: Path) -> None:

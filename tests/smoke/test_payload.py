@@ -13,6 +13,7 @@ import yaml
 
 from smoke import servers, session
 from smoke.payload import tiny
+from smoke.table import MERGED, VLLM
 
 PAYLOAD = Path(tiny.__file__).parent
 
@@ -56,25 +57,33 @@ def test_training_on_the_cpu_and_on_the_gpu() -> None:
 
 
 def test_all_steps_name_the_same_model_template_and_adapter() -> None:
-    train, export, api = tiny.configs(gpu=False).values()
-    assert train["template"] == export["template"] == api["template"] == "qwen3_nothink"
+    configs = tiny.configs(gpu=False)
+    assert {config["template"] for config in configs.values()} == {"qwen3_nothink"}
+    assert {config["model_name_or_path"] for config in configs.values()} == {"model"}
+    train, export, api = (configs[f"{name}.yaml"] for name in ("train", "export", "api"))
     assert train["output_dir"] == export["adapter_name_or_path"] == api["adapter_name_or_path"] == "adapter"
-    assert f"{servers.TUNED}=adapter" in servers.command(servers.VLLM, gpu=False, vllm="0.28.0+cpu")
+    assert f"{servers.TUNED}=adapter" in servers.command(VLLM, gpu=False, vllm="0.28.0+cpu")
+    assert str(export["export_dir"]) in servers.command(MERGED, gpu=False, vllm="0.28.0+cpu")
 
 
-def test_server_commands() -> None:
-    assert servers.command(servers.FACTORY, gpu=True, vllm="0.28.0") == ["llamafactory-cli", "api", "api.yaml"]
-    cpu = servers.command(servers.VLLM, gpu=False, vllm="0.28.0+cpu")
-    gpu = servers.command(servers.VLLM, gpu=True, vllm="0.28.0")
-    assert cpu[cpu.index("--dtype") + 1] == "float32"
-    assert gpu[gpu.index("--dtype") + 1] == "bfloat16"
-    assert int(cpu[cpu.index("--shutdown-timeout") + 1]) < servers.GRACE_S < 30
-    # vLLM knows it from 0.18.0 on, and refuses to start over what it does not know.
-    assert "--shutdown-timeout" not in servers.command(servers.VLLM, gpu=True, vllm="0.11.0")
-    assert "VLLM_CPU_KVCACHE_SPACE" in servers.environment(gpu=False)
-    assert servers.environment(gpu=False)["API_PORT"] == str(servers.PORT)
-    assert "VLLM_CPU_KVCACHE_SPACE" not in servers.environment(gpu=True)
-    assert tiny.configs(gpu=True)["api.yaml"]["infer_dtype"] == "bfloat16"
+def test_other_trainings_differ_from_the_first_in_what_they_are_about_alone() -> None:
+    configs = tiny.configs(gpu=False)
+    train = configs["train.yaml"]
+
+    def differs(name: str) -> set[str]:
+        other = configs[name]
+        return {key for key in train.keys() | other.keys() if train.get(key) != other.get(key)}
+
+    assert differs("again.yaml") == {"output_dir"}
+    assert differs("killed.yaml") == {"output_dir", "save_strategy", "save_steps"}
+    assert differs("resume.yaml") == {"output_dir", "overwrite_output_dir", "resume_from_checkpoint"}
+    assert differs("misspelt.yaml") == {"output_dir", tiny.MISSPELT}
+    assert differs("no-dataset.yaml") == {"output_dir", "dataset"}
+    killed, resume = configs["killed.yaml"], configs["resume.yaml"]
+    assert resume["resume_from_checkpoint"] == f"{killed['output_dir']}/checkpoint-{killed['save_steps']}"
+    # Emptying the directory would take the checkpoint along.
+    assert (killed["output_dir"], resume["overwrite_output_dir"]) == (resume["output_dir"], False)
+    assert configs["misspelt.yaml"]["output_dir"] == configs["no-dataset.yaml"]["output_dir"] != train["output_dir"]
 
 
 @pytest.mark.parametrize("script", sorted(PAYLOAD.glob("*.py")), ids=lambda script: str(script.name))
@@ -86,7 +95,16 @@ def test_imports_nothing_of_pinwheel(script: Path) -> None:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0
             named.add(str(node.module).partition(".")[0])
-    assert named <= {*sys.stdlib_module_names, "torch", "transformers", "tokenizers", "openai"}
+    assert named <= {
+        *sys.stdlib_module_names,
+        "llamafactory",
+        "openai",
+        "packaging",
+        "peft",
+        "tokenizers",
+        "torch",
+        "transformers",
+    }
 
 
 def test_contract_runs_as_plain_python() -> None:
@@ -98,6 +116,34 @@ def test_contract_runs_as_plain_python() -> None:
     assert found["prefix"] == sys.prefix
     assert "/tmp" in found["writable"]
     assert "lo" in found["interfaces"]
+
+
+# As uvicorn ends: it puts the handler back that stood before, and sends itself the signal once more.
+UVICORN = """
+import atexit, os, signal, sys
+def main():
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    os.kill(os.getpid(), signal.SIGTERM)
+    signal.signal(signal.SIGTERM, before)
+    atexit.register(print, "engine ended", sys.argv)
+    signal.raise_signal(signal.SIGTERM)
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "printed"),
+    [
+        ([str(PAYLOAD / "api.py"), "api.yaml"], 0, "engine ended ['llamafactory-cli', 'api', 'api.yaml']\n"),
+        # What it is there for: without it the process is gone before it could end anything.
+        (["-c", "from llamafactory.cli import main; main()"], -15, ""),
+    ],
+)
+def test_api_ends_in_order_where_it_is_not_process_1(tmp_path: Path, program: list[str], code: int, printed: str) -> None:
+    (tmp_path / "llamafactory").mkdir()
+    (tmp_path / "llamafactory/cli.py").write_text(UVICORN)
+    env = {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-S", *program], env=env, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (code, printed)
 
 
 def test_the_whole_payload_travels() -> None:

@@ -1,11 +1,15 @@
-"""What `invoke smoke --gpu` refuses before it touches an image, on machines that an `nvidia-smi` of ours describes."""
+"""What `invoke smoke` refuses before it touches an image, on machines that an `nvidia-smi` of ours describes, and others."""
 
 from __future__ import annotations
 
+import re
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
+import docker
 import pytest
 from docker.types import DeviceRequest
 
@@ -15,7 +19,7 @@ from common.errors import BuildError, ExitCode, MissingEnvironmentError, UsageEr
 from images import receipt as built
 from images import spec
 from images.receipt import BuildReceipt, BuiltImage
-from smoke import gpus, host, ladder, receipt
+from smoke import gpus, host, ladder, preflight, receipt
 from smoke.engine import Engine
 from smoke.gpus import Device
 from smoke.receipt import Gpu
@@ -60,12 +64,12 @@ def kept(*images: BuiltImage) -> BuildReceipt:
     return made
 
 
-def refused() -> str:
+def refused(*, gpu: bool = True, container: bool = True) -> str:
     """The one line with which the run ends; nothing was touched by it."""
     receipt.path().parent.mkdir(parents=True, exist_ok=True)
     receipt.path().write_text("an earlier run's")
     with pytest.raises(MissingEnvironmentError) as caught:
-        ladder.run_smoke(gpu=True)
+        ladder.run_smoke(gpu=gpu, container=container)
     assert caught.value.exit_code == ExitCode.ENVIRONMENT
     assert receipt.path().read_text() == "an earlier run's"
     return caught.value.line()
@@ -75,11 +79,11 @@ def chosen(monkeypatch: pytest.MonkeyPatch) -> DeviceRequest | None:
     """What the run asks the engine for; it ends there."""
     requests = []
 
-    def climb(fit: Engine, *_: object) -> None:
+    def climb(fit: Engine, *_: object, **__: object) -> None:
         requests.append(fit.gpu)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ladder, "_climb", climb)
+    monkeypatch.setattr(ladder, "_containers", climb)
     with pytest.raises(KeyboardInterrupt):
         ladder.run_smoke(gpu=True)
     (request,) = requests
@@ -182,14 +186,14 @@ def test_a_driver_that_does_not_answer(engine: SimulatedEngine, machine: Machine
         (
             PLAIN,
             nvidia.BUSY,
-            "NVIDIA L4 has 1.27 GB of 24.15 GB free, smoke needs 4.83 GB (NVIDIA L4): "
+            "NVIDIA L4 has 1.27 GB of 24.15 GB free, smoke needs 9.66 GB (NVIDIA L4): "
             "end what uses it, which `nvidia-smi` names, or run `invoke smoke` without --gpu",
         ),
         # A fifth of it is little, but not what CUDA itself takes.
         (
             PLAIN,
             nvidia.L4.replace("23034, 22560", "2000, 1990"),
-            "NVIDIA L4 has 2.10 GB of memory, smoke needs 2.15 GB (NVIDIA L4): "
+            "NVIDIA L4 has 2.10 GB of memory, smoke needs 4.29 GB (NVIDIA L4): "
             "use another GPU, or run `invoke smoke` without --gpu",
         ),
     ],
@@ -233,6 +237,7 @@ def test_an_engine_without_room_for_both(engine: SimulatedEngine, machine: Machi
     made = build(*PLAIN)
     machine.answers(nvidia.H100)
     engine._info["DockerRootDir"] = str(built.layout())
+    monkeypatch.setattr(preflight, "_DISK", 0)
     # Enough for either of them, not for both.
     free = sum(2 * image.size for image in made.images) - 1
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": free})())
@@ -400,3 +405,86 @@ def test_needs_of_what_is_not_built_are_the_locks_and_none_where_no_gpu_is_asked
     assert spec.gpu_needs("api-cpu") is None
     set_locks.write(api=None)
     assert spec.gpu_needs("api") is None
+
+
+def test_the_host_of_a_run_on_the_cpu_is_told(engine: SimulatedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = build("train", "api-cpu")
+    fit, found = preflight.contained(connected(engine), made.images, gpu=False)
+    assert re.fullmatch(
+        r"engine 26\.1\.5, \d+ cores, [\d.]+ GB of [\d.]+ GB of memory available, [\d.]+ [GT]B of disk free", found.message
+    )
+    assert fit.gpu is None
+
+
+def connected(simulated: SimulatedEngine) -> Engine:
+    return Engine(cast("docker.DockerClient", simulated), "26.1.5", None)
+
+
+def available(monkeypatch: pytest.MonkeyPatch, folder: Path, size: int) -> None:
+    (folder / "meminfo").write_text(f"MemTotal:       24684084 kB\nMemAvailable:   {size >> 10} kB\n")
+    monkeypatch.setattr(preflight, "_MEMINFO", folder / "meminfo")
+
+
+@pytest.mark.parametrize(("memory", "at_once"), [(3_900_000_000, 1), (7_500_000_000, 1), (7_700_000_000, 2), (10**12, 2)])
+def test_as_much_runs_together_as_there_is_memory_for(
+    locks: Path, monkeypatch: pytest.MonkeyPatch, memory: int, at_once: int
+) -> None:
+    available(monkeypatch, locks, memory)
+    assert preflight.plain(gpu=False).at_once == at_once
+
+
+@pytest.mark.parametrize("container", [True, False])
+def test_too_little_memory_is_said_before_anything_is_touched(
+    engine: SimulatedEngine, locks: Path, monkeypatch: pytest.MonkeyPatch, container: bool
+) -> None:
+    build("train", "api-cpu")
+    available(monkeypatch, locks, 2_000_000_000)
+    line = refused(gpu=False, container=container)
+    assert line.startswith("2.00 GB of memory are available, a server needs 3.80 GB (")
+    assert not engine.images.received
+
+
+@pytest.mark.parametrize("container", [True, False])
+def test_too_little_disk_for_results_is_said_before_anything_is_touched(
+    engine: SimulatedEngine, monkeypatch: pytest.MonkeyPatch, container: bool
+) -> None:
+    build("train", "api-cpu")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10**8})())
+    assert refused(gpu=False, container=container).startswith("100.0 MB of disk are free, a run writes up to 500.0 MB (")
+
+
+def test_an_engine_without_room_for_both_on_the_cpu(engine: SimulatedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    build("train", "api-cpu")
+    engine._info["DockerRootDir"] = str(built.layout())
+    monkeypatch.setattr(preflight, "_DISK", 0)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
+    assert refused(gpu=False).startswith("test-train and test-api-cpu need 41.0 kB of disk in the engine, 1.0 kB are free")
+
+
+def test_too_little_shared_memory_is_said_where_no_engine_brings_its_own(locks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = shutil.disk_usage(locks)
+    monkeypatch.setattr("shutil.disk_usage", lambda place: whole._replace(free=64 << 20) if str(place) == "/dev/shm" else whole)
+    assert refused(gpu=False, container=False).startswith(
+        "67.1 MB of shared memory are free, the servers need 840.0 MB (/dev/shm)"
+    )
+
+
+def test_without_containers_a_missing_gpu_is_said_at_once_and_no_engine_is_asked(
+    locks: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none() -> None:
+        raise AssertionError("the engine was asked for")
+
+    monkeypatch.setattr(engine_host, "engine", none)
+    started = time.monotonic()
+    assert refused(container=False).startswith("no NVIDIA driver is installed")
+    assert time.monotonic() - started < 1
+
+
+def test_without_containers_the_gpu_is_named_by_its_uuid(locks: Path, machine: Machine) -> None:
+    machine.answers(nvidia.V100, nvidia.L4)
+    fit = preflight.plain(gpu=True)
+    assert fit.device == nvidia.L4.split(", ")[1]
+    assert "GPU 1: NVIDIA L4, driver" in fit.message
+    machine.answers(nvidia.V100)
+    assert refused(container=False).endswith("use another GPU, or run `invoke smoke` without --gpu")

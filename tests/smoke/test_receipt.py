@@ -15,24 +15,28 @@ from hypothesis import strategies as st
 
 from common.errors import SmokeError
 from smoke import receipt
-from smoke.receipt import Host, ProvenImage, Rung, SmokeReceipt
+from smoke.receipt import Figure, Host, ProvenImage, Rung, SmokeReceipt, Version
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
 SIMPLE = SmokeReceipt(
     passed=True,
     gpu=False,
+    container=True,
     started="2026-11-23T00:00:00+00:00",
     seconds=1.5,
     source="abc",
     engine="26.1.5",
     host=Host("cpu", 2, 1, ()),
     images=(),
-    rungs=(Rung("train", "passed", 1.0, ""),),
+    rungs=(Rung("train", 0, "passed", 1.0, 300.0, "", "", ("logs/train.log",)),),
     training=None,
     servings=(),
     answers=(),
+    versions=(Version("train", "torch", "2.13.0"),),
+    figures=(Figure("train: time", 1.0, "s"), Figure("train: memory", 1.0, "bytes", 2.0)),
 )
 
+RUNG: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(SIMPLE.rungs[0])))
 # Whole receipts from the types alone; finite numbers, as `write` insists.
 st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))
 st.register_type_strategy(str, TEXT)
@@ -57,13 +61,21 @@ def test_none_yet(own_folders: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("format", 2),
+        ("format", 1),
+        ("format", "2"),
         ("passed", "true"),
         ("passed", 1),
         ("seconds", "1"),
         ("seconds", True),
-        ("rungs", [{"name": "train", "outcome": "fine", "seconds": 1.0, "message": ""}]),
-        ("rungs", [{"name": "train", "outcome": "passed", "seconds": 1.0}]),
+        ("rungs", [{**RUNG, "outcome": "fine"}]),
+        ("rungs", [{**RUNG, "code": 1.0}]),
+        ("rungs", [{**RUNG, "logs": "logs/train.log"}]),
+        ("rungs", [{**RUNG, "logs": [1]}]),
+        ("rungs", [{**RUNG, "more": 1}]),
+        ("rungs", [{name: value for name, value in RUNG.items() if name != "fix"}]),
+        ("figures", [{"name": "a", "value": 1.0, "unit": "s"}]),
+        ("figures", [{"name": "a", "value": 1.0, "unit": "s", "last": "1"}]),
+        ("container", None),
         ("rungs", {}),
         ("host", None),
         ("images", [["digest"]]),
@@ -92,7 +104,7 @@ def test_not_a_number_is_not_written(own_folders: Path) -> None:
     assert not receipt.path().exists()
 
 
-def test_only_a_passed_run_proves_its_digests(own_folders: Path) -> None:
+def test_only_a_passed_run_of_the_images_proves_their_digests(own_folders: Path) -> None:
     assert receipt.proven_digests() == frozenset()
     run = dataclasses.replace(
         SIMPLE, images=(ProvenImage("n", "train", "1", "sha256:a"), ProvenImage("m", "api", "1", "sha256:b"))
@@ -100,6 +112,8 @@ def test_only_a_passed_run_proves_its_digests(own_folders: Path) -> None:
     receipt.write(run)
     assert receipt.proven_digests() == {"sha256:a", "sha256:b"}
     receipt.write(dataclasses.replace(run, passed=False))
+    assert receipt.proven_digests() == frozenset()
+    receipt.write(dataclasses.replace(run, container=False))
     assert receipt.proven_digests() == frozenset()
     receipt.path().write_text("{")
     assert receipt.proven_digests() == frozenset()

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import quote
 
 from common.errors import RegistryError
 from common.files import sha256_bytes
 from images.layout import INDEX, MANIFEST
+from images.registry.answer import Answer
 from images.registry.blob import Blob
 from images.registry.policy import Policy
 from images.registry.target import Registry, resolve
 from images.registry.upload import Upload
 from images.registry.wire import Wire
 
+# How registries answer that never heard of the referrers API; the specification names 404.
+_NO_REFERRERS = frozenset({400, 404, 405, 406, 501})
 _FIX = "do not use this tag; something altered it on the way or in the registry"
 
 
@@ -142,12 +147,60 @@ class Client:
             RegistryError: it serves none.
         """
         what = f"reading {self.target.host}/{repository} {reference} back"
-        headers = {"Accept": f"{MANIFEST}, {INDEX}"}
-        url = f"/v2/{repository}/manifests/{reference}"
-        answer = self._wire.ask("GET", url, what, (self._scope(repository),), headers=headers)
+        answer = self._get_manifest(repository, reference, what)
         if answer.status != 200:
             raise self._wire.refusal(what, answer)
         return answer.data
+
+    def find_manifest(self, repository: str, reference: str) -> bytes | None:
+        """As `manifest`; None when there is none.
+
+        Raises:
+            RegistryError: the registry does not answer, or refuses.
+        """
+        what = f"looking for {self.target.host}/{repository} {reference}"
+        answer = self._get_manifest(repository, reference, what)
+        if answer.status not in {200, 404}:
+            raise self._wire.refusal(what, answer)
+        return answer.data if answer.status == 200 else None
+
+    def read_blob(self, repository: str, digest: str) -> bytes:
+        """A small blob's bytes as the registry serves them ("Pulling blobs").
+
+        Raises:
+            RegistryError: it serves none, or one larger than any answer may be.
+        """
+        what = f"reading {self.target.host}/{repository}@{digest}"
+        answer = self._wire.ask("GET", f"/v2/{repository}/blobs/{digest}", what, (self._scope(repository),))
+        if answer.status != 200:
+            raise self._wire.refusal(what, answer)
+        return answer.data
+
+    def referrers(self, repository: str, digest: str) -> list[dict[str, Any]] | None:
+        """Descriptors of the manifests whose subject is this one ("Listing Referrers"), the first page of them.
+
+        Returns:
+            None where the registry lacks the referrers API.
+
+        Raises:
+            RegistryError: it does not answer, refuses, or answers with something else.
+        """
+        what = f"listing what refers to {self.target.host}/{repository}@{digest}"
+        answer = self._wire.ask("GET", f"/v2/{repository}/referrers/{digest}", what, (self._scope(repository),))
+        if answer.status in _NO_REFERRERS:
+            return None
+        try:
+            listed = json.loads(answer.data)["manifests"] if answer.status == 200 else None
+        except (ValueError, KeyError, TypeError, RecursionError):
+            listed = None
+        if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
+            raise self._wire.refusal(what, answer)
+        return listed
+
+    def _get_manifest(self, repository: str, reference: str, what: str) -> Answer:
+        headers = {"Accept": f"{MANIFEST}, {INDEX}"}
+        url = f"/v2/{repository}/manifests/{reference}"
+        return self._wire.ask("GET", url, what, (self._scope(repository),), headers=headers)
 
     def _scope(self, repository: str) -> str:
         return f"repository:{repository}:{self._actions}"

@@ -18,8 +18,10 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
+from images.layout import INDEX
+
 USER, PASSWORD, IDENTITY = "ada", "s3cret-pass", "identity-token-123"
-_PATH = re.compile(r"/v2/(?P<repo>.+)/(?P<kind>blobs/uploads|blobs|manifests)/(?P<rest>[^/]*)")
+_PATH = re.compile(r"/v2/(?P<repo>.+)/(?P<kind>blobs/uploads|blobs|manifests|referrers)/(?P<rest>[^/]*)")
 
 
 def digest_of(data: bytes | bytearray) -> str:
@@ -66,6 +68,7 @@ class Double:
         keeps_parts: whether bytes of a request that was cut are kept.
         strict: whether a manifest is refused when a blob is missing.
         pretends: digests of blobs that it says it has.
+        referrers: whether it has the referrers API.
         readable: repositories, as patterns, that a token is given for.
         forbids: whether there is no token at all, but a 403, where one of the repositories asked for is not readable.
         ended: nobody needs an answer any more.
@@ -89,6 +92,7 @@ class Double:
     keeps_parts: bool = True
     strict: bool = True
     pretends: set[str] = field(default_factory=set)
+    referrers: bool = False
     readable: set[str] = field(default_factory=lambda: {".*"})
     forbids: bool = False
     ended: threading.Event = field(default_factory=threading.Event)
@@ -179,7 +183,9 @@ class Handler(BaseHTTPRequestHandler):
         self.repo, kind, self.rest = found["repo"], found["kind"], found["rest"]
         if not self._allowed():
             return None
-        return {"blobs/uploads": self._upload, "blobs": self._blob, "manifests": self._manifest}[kind]()
+        return {"blobs/uploads": self._upload, "blobs": self._blob, "manifests": self._manifest, "referrers": self._referrers}[
+            kind
+        ]()
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = _serve
 
@@ -266,16 +272,30 @@ class Handler(BaseHTTPRequestHandler):
         if self.command == "PUT":
             data = self.rfile.read(self.left)
             body = json.loads(data)
-            named = [body["config"]["digest"], *(one["digest"] for one in body["layers"])]
+            named = [one["digest"] for one in [body.get("config"), *body.get("layers", [])] if one]
             if self.double.strict and not set(named) <= set(self.double.blobs[self.repo]):
                 return self.error(400, "MANIFEST_BLOB_UNKNOWN")
             held[self.rest] = held[digest_of(data)] = (self.headers["Content-Type"], data)
-            return self.answer(201, {"Docker-Content-Digest": digest_of(data)})
+            # Nobody need keep the list of referrers by hand (distribution spec 1.1, "Pushing Manifests with Subject").
+            noted = {"OCI-Subject": body["subject"]["digest"]} if self.double.referrers and "subject" in body else {}
+            return self.answer(201, {"Docker-Content-Digest": digest_of(data), **noted})
         if self.rest not in held:
             return self.error(404, "MANIFEST_UNKNOWN")
         kind, data = held[self.rest]
         head = {"Content-Type": kind, "Content-Length": str(len(data)), "Docker-Content-Digest": digest_of(data)}
         return self.answer(200, head, data)
+
+    def _referrers(self) -> None:
+        if not self.double.referrers:
+            return self.error(404, "NOT_FOUND")
+        listed = []
+        for reference, (kind, data) in sorted(self.double.manifests[self.repo].items()):
+            body = json.loads(data)
+            if reference == digest_of(data) and body.get("subject", {}).get("digest") == self.rest:
+                described = {"mediaType": kind, "digest": reference, "size": len(data)}
+                listed.append({**described, "artifactType": body.get("artifactType") or body["config"]["mediaType"]})
+        index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": listed}
+        return self.answer(200, {"Content-Type": INDEX}, json.dumps(index).encode())
 
     def _allowed(self) -> bool:
         sent = self.headers.get("Authorization", "")

@@ -1,0 +1,127 @@
+"""What is signed, and whether it is: DSSE envelopes (https://github.com/secure-systems-lab/dsse, 1.0.2), ECDSA over P-256.
+
+Cosign's plain image signature is the same thing without the encoding that keeps types apart: the bytes are signed as they are.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from dataclasses import dataclass
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+
+from common.errors import UsageError
+
+IN_TOTO = "application/vnd.in-toto+json"
+# Cosign's "simple signing" payload: a signature over an image's digest.
+SIMPLE = "application/vnd.dev.cosign.simplesigning.v1+json"
+PublicKey = ec.EllipticCurvePublicKey
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """Bytes with signatures, not verified yet.
+
+    Attributes:
+        payload_type: `IN_TOTO`, or `SIMPLE` for what is signed without the encoding.
+        payload: what is said.
+        signatures: over `signed`, each by whoever; DER.
+    """
+
+    payload_type: str
+    payload: bytes
+    signatures: tuple[bytes, ...]
+
+    @property
+    def signed(self) -> bytes:
+        """The very bytes that signatures are over."""
+        return self.payload if self.payload_type == SIMPLE else pae(self.payload_type, self.payload)
+
+    def holds(self, key: PublicKey) -> bool:
+        """Whether one of the signatures is the key's."""
+        return any(_holds(key, signature, self.signed) for signature in self.signatures)
+
+    def json(self) -> bytes:
+        """As a DSSE envelope of JSON."""
+        signatures = [{"keyid": "", "sig": base64.b64encode(one).decode()} for one in self.signatures]
+        body = {
+            "payload": base64.b64encode(self.payload).decode(),
+            "payloadType": self.payload_type,
+            "signatures": signatures,
+        }
+        return json.dumps(body, separators=(",", ":")).encode()
+
+
+def pae(payload_type: str, payload: bytes) -> bytes:
+    """DSSE's pre-authentication encoding: what is signed says its own type and lengths."""
+    kind = payload_type.encode()
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+
+
+def parse(data: bytes) -> Envelope:
+    """Read a DSSE envelope of an in-toto statement.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        body = json.loads(data)
+        if body["payloadType"] != IN_TOTO:
+            raise ValueError(f"payload type {body['payloadType']!r}")
+        return Envelope(IN_TOTO, decode(body["payload"]), tuple(decode(one["sig"]) for one in body["signatures"]))
+    except (KeyError, TypeError, AttributeError, RecursionError) as problem:
+        raise ValueError(f"no DSSE envelope: {type(problem).__name__}") from None
+
+
+def decode(text: str) -> bytes:
+    """Strict base64.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, TypeError) as problem:
+        raise ValueError(f"not base64: {problem}") from None
+
+
+def public_key(pem: bytes, where: str) -> PublicKey:
+    """Read a public key.
+
+    Args:
+        pem: the key, PEM.
+        where: says in the error where it stands.
+
+    Raises:
+        UsageError: it is no public key of the kind that cosign makes.
+    """
+    if b"PRIVATE KEY" in pem:
+        raise UsageError("this is a private key", where=where, fix="give the public one, `cosign.pub` beside it")
+    try:
+        key = load_pem_public_key(pem)
+    except (ValueError, UnsupportedAlgorithm):
+        raise UsageError("not a public key in PEM form", where=where, fix="give the file `cosign.pub` of who pushed") from None
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        fix = "sign with a key as `cosign generate-key-pair` makes it"
+        raise UsageError("not an ECDSA key over P-256", where=where, fix=fix)
+    return key
+
+
+def fingerprint(key: PublicKey) -> str:
+    """A short name of a key: the start of its digest (SubjectPublicKeyInfo, DER)."""
+    der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(der).hexdigest()[:16]
+
+
+def _holds(key: PublicKey, signature: bytes, data: bytes) -> bool:
+    try:
+        key.verify(signature, data, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature:
+        return False
+    return True

@@ -1,0 +1,138 @@
+"""Provenance of an image: SLSA v1 (https://slsa.dev/spec/v1.0/provenance), from the build receipt, its SBOM and the locks.
+
+Packages are read from the SBOM, which the build wrote from the very locks it used; the locks' own digests are stated only when
+they still are those of the build. No location stands in it, as none stands in a lock.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from common import paths
+from common.errors import BuildError
+from common.files import sha256_bytes, sha256_file
+from images import receipt, spec
+from images.receipt import BuiltImage
+from images.recipe import recipe_of
+from lockfiles import lockfile
+
+# Ours; docs/proof.md says what they mean.
+BUILD_TYPE = "https://example.com/pinwheel/build/v1"
+BUILDER = "https://example.com/pinwheel/local"
+_SOURCE = "git+https://example.com/pinwheel"
+
+
+def read_sbom(image: BuiltImage) -> dict[str, Any]:
+    """The SBOM that the build wrote for this image.
+
+    Raises:
+        BuildError: it is gone, or another one.
+    """
+    file, fix = receipt.sbom(image.name), "run `invoke build` again"
+    try:
+        data = file.read_bytes()
+    except FileNotFoundError:
+        raise BuildError(f"the SBOM of {image.name} is missing", where=paths.shown(file), fix=fix) from None
+    if sha256_bytes(data) != image.sbom:
+        raise BuildError(f"the SBOM of {image.name} is not the one that was built", where=paths.shown(file), fix=fix)
+    body: dict[str, Any] = json.loads(data)
+    return body
+
+
+def locks(image: BuiltImage) -> dict[str, str]:
+    """The digest of each lock the image was built from, by path.
+
+    Raises:
+        BuildError: the locks or specs changed since the build.
+    """
+    image_spec = spec.read(image.role)
+    if recipe_of(image_spec, lockfile.read_base()).inputs != image.inputs:
+        what = f"{image.name} was not built from the locks and specs that are here now"
+        raise BuildError(what, where=f"images/{image.role}", fix="run `invoke build` again, or check its revision out")
+    files = [lockfile.lock_path("base"), lockfile.lock_path(image_spec.set), paths.LOCKFILES / "toolkit.txt"]
+    return {paths.shown(file): sha256_file(file) for file in files}
+
+
+def built_at() -> str:
+    """When the build ended: its receipt is the last thing it writes."""
+    stamp = receipt.path().stat().st_mtime
+    return datetime.datetime.fromtimestamp(int(stamp), datetime.UTC).isoformat()
+
+
+def version() -> str:
+    """Pinwheel's own."""
+    return str(tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["project"]["version"])
+
+
+def predicate(
+    image: BuiltImage, *, source: str, locks: dict[str, str], sbom: dict[str, Any], finished: str, builder: str = BUILDER
+) -> dict[str, Any]:
+    """What the build says of an image.
+
+    Args:
+        image: of the build receipt.
+        source: its git revision, `-dirty` appended when files differed; `unknown` outside git.
+        locks: digest of each lock, by path.
+        sbom: the image's, as a CycloneDX document.
+        finished: when the build ended, UTC, ISO 8601.
+        builder: who says so, a URI.
+    """
+    role, _, family = image.role.partition("-")
+    dependencies = [_source(source), *({"name": path, "digest": _digest(digest)} for path, digest in sorted(locks.items()))]
+    dependencies += _packages(sbom)
+    return {
+        "buildDefinition": {
+            "buildType": BUILD_TYPE,
+            "externalParameters": {"image": image.role, "role": role, "family": family},
+            "internalParameters": {
+                "inputs": image.inputs,
+                "version": image.version,
+                "config": image.config_digest,
+                "layers": [layer.digest for layer in image.layers],
+            },
+            "resolvedDependencies": dependencies,
+        },
+        "runDetails": {
+            "builder": {"id": builder, "version": {"pinwheel": version()}},
+            "metadata": {"invocationId": f"{image.inputs}@{source}", "finishedOn": finished},
+            "byproducts": [{"name": Path(receipt.sbom(image.name)).name, "digest": _digest(image.sbom)}],
+        },
+    }
+
+
+def revision(predicate: dict[str, Any]) -> tuple[str, bool]:
+    """The source revision that a provenance names, and whether exactly that was built.
+
+    Raises:
+        KeyError, TypeError, AttributeError: the predicate is not of our form.
+    """
+    for one in predicate["buildDefinition"]["resolvedDependencies"]:
+        if str(one.get("uri", "")).startswith("git+"):
+            commit = str(one.get("digest", {}).get("gitCommit", ""))
+            return commit or "unknown", bool(commit) and one.get("annotations", {}).get("dirty") is False
+    return "unknown", False
+
+
+def _source(source: str) -> dict[str, Any]:
+    commit, dash, _ = source.partition("-dirty")
+    if source == "unknown":
+        return {"uri": _SOURCE, "annotations": {"dirty": True}}
+    return {"uri": _SOURCE, "digest": {"gitCommit": commit}, "annotations": {"dirty": bool(dash)}}
+
+
+def _packages(sbom: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every deb and wheel, and the source of a wheel that was built here, by purl and digest."""
+    found = []
+    for component in sbom["components"]:
+        for one in [component, *component.get("pedigree", {}).get("ancestors", [])]:
+            digest = next(part["content"] for part in one["hashes"] if part["alg"] == "SHA-256")
+            found.append({"uri": one["purl"], "digest": {"sha256": digest}})
+    return sorted(found, key=lambda one: str(one["uri"]))
+
+
+def _digest(digest: str) -> dict[str, str]:
+    return {"sha256": digest.removeprefix("sha256:")}

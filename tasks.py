@@ -195,21 +195,49 @@ def build(
     return build_images(roles, twice=twice).outcome()
 
 
-@stage(help={"gpu": "run on the GPU, with the api image instead of api-cpu"})
-def smoke(_: Context, gpu: bool = False) -> str:  # noqa: FBT001
+@stage(
+    help={
+        "gpu": "run on the GPU, with the api image instead of api-cpu",
+        "no-container": "run the programs of this machine's PATH, without engine and images: proves nothing of a digest",
+    }
+)
+def smoke(_: Context, gpu: bool = False, no_container: bool = False) -> str:  # noqa: FBT001
     """Prove what was built: train a tiny model in one image, serve it from the other, write the receipt."""
     from smoke import ladder
 
-    return ladder.run_smoke(gpu=gpu).outcome()
+    return ladder.run_smoke(gpu=gpu, container=not no_container).outcome()
 
 
-@stage(help={"registry": "host[:port][/path]; default: the embedded registry on loopback"})
-def push(_: Context, registry: str = "") -> str:
-    """Push what was built, read each digest back, record it in lockfiles/images.lock."""
+@stage(
+    help={
+        "registry": "host[:port][/path]; default: the embedded registry on loopback",
+        "key": "to sign with: a file, a KMS URI or env://NAME, as for cosign; default: PINWHEEL_KEY, else a pair in .keys/",
+        "keyless": "sign without a key, by cosign's OIDC login",
+    }
+)
+def push(_: Context, registry: str = "", key: str = "", keyless: bool = False) -> str:  # noqa: FBT001
+    """Push what was built, read each digest back, attach signed proof, record the digests in lockfiles/images.lock."""
     from images.push import push as push_images
+    from smoke.proof import attach
     from smoke.receipt import proven_digests
 
-    return push_images(registry, proven_digests())
+    attach.check(key=key, keyless=keyless)
+    pushed = push_images(registry, proven_digests())
+    return f"{pushed}; {attach.attach(registry, key=key, keyless=keyless)}"
+
+
+@stage(
+    help={
+        "ref": "an image in a registry, by tag or digest",
+        "key": "the public key's file, or a URI that cosign knows; default: that of .keys/",
+        "policy": "a file that says what must hold (docs/proof.md); default: everything, on a CPU at least",
+    }
+)
+def verify(_: Context, ref: str, key: str = "", policy: str = "") -> str:
+    """Say whether an image carries its proof: signature, SBOM, provenance, a passed smoke run of this very digest."""
+    from smoke.proof import show
+
+    return show.show(ref, key, policy)
 
 
 @stage(help={"env": "one of k8s/envs/", "dry-run": "say what would happen and change nothing"})
@@ -228,7 +256,7 @@ def check(context: Context, path: str, env: str = "local") -> str:
     return run_check([path, *shlex.split(context.remainder)], env)
 
 
-@stage(help={"what": "locks, build or startup", "quick": "build: the small set only, once, and nothing written"})
+@stage(help={"what": "locks, build, bump, startup or smoke", "quick": "build: the small set only, once, and nothing written"})
 def bench(_: Context, what: str, quick: bool = False) -> str:  # noqa: FBT001
     """Measure Pinwheel beside the plain tools, in one run, and write the table into docs/performance.md."""
     if quick and what != "build":
@@ -242,11 +270,19 @@ def bench(_: Context, what: str, quick: bool = False) -> str:  # noqa: FBT001
             from images.bench import build as builds
 
             return builds.run_bench(quick=quick)
+        case "bump":
+            from images.bench import build as builds
+
+            return builds.run_bump()
         case "startup":
             from smoke import startup
 
             return startup.run_bench()
-    raise UsageError(f"no such benchmark: {what}", fix="there are: locks, build, startup")
+        case "smoke":
+            from smoke import overhead
+
+            return overhead.run_bench()
+    raise UsageError(f"no such benchmark: {what}", fix="there are: locks, build, bump, startup, smoke")
 
 
 @stage(help={"fast": "only what needs no engine and no tools of the machine: under a minute"})

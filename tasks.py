@@ -221,7 +221,7 @@ def push(_: Context, registry: str = "", key: str = "", keyless: bool = False) -
     from smoke.proof import attach
     from smoke.receipt import proven_digests
 
-    attach.check(key=key, keyless=keyless)
+    attach.check(registry, key=key, keyless=keyless)
     pushed = push_images(registry, proven_digests())
     return f"{pushed}; {attach.attach(registry, key=key, keyless=keyless)}"
 
@@ -240,12 +240,52 @@ def verify(_: Context, ref: str, key: str = "", policy: str = "") -> str:
     return show.show(ref, key, policy)
 
 
-@stage(help={"env": "one of k8s/envs/", "dry-run": "say what would happen and change nothing"})
-def deploy(_: Context, env: str, dry_run: bool = False) -> str:  # noqa: FBT001
-    """Check the manifests, pin every image by digest, then render or apply them as the environment says."""
+_TO_CLUSTER = {
+    "env": "one of k8s/envs/",
+    "dry-run": "say what would happen and change nothing",
+    "yes": "agree to the plan beforehand; needed without a terminal",
+    "wait": "wait for another deploy to end, instead of being refused",
+}
+
+
+@stage(help=_TO_CLUSTER)
+def deploy(_: Context, env: str, dry_run: bool = False, yes: bool = False, wait: bool = False) -> str:  # noqa: FBT001
+    """Check the manifests, pin every image by digest, ask for its proof; then render or apply, as the environment says."""
     from k8s.deploy import deploy as deploy_to
 
-    return deploy_to(env, dry_run=dry_run).outcome()
+    return deploy_to(env, dry_run=dry_run, yes=yes, wait=wait).outcome()
+
+
+@stage(help=_TO_CLUSTER)
+def rollback(_: Context, env: str, dry_run: bool = False, yes: bool = False, wait: bool = False) -> str:  # noqa: FBT001
+    """Go back to the last proven set before the one that runs."""
+    from k8s.rollback import rollback as roll_back
+
+    return roll_back(env, dry_run=dry_run, yes=yes, wait=wait).outcome()
+
+
+@stage(help={"env": "one of k8s/envs/"})
+def drift(_: Context, env: str) -> str:
+    """Compare what runs, the release record and this checkout; code 15 where they differ."""
+    from k8s.drift import drift as look
+
+    return look(env)
+
+
+@stage(help={"env": "one of k8s/envs/", "folder": "holds a file for each key; default: variables only"})
+def secrets(_: Context, env: str, folder: str = "") -> str:
+    """Make or rotate the Secrets of an environment; no value is ever printed."""
+    from k8s import secrets as keys
+
+    return keys.put(env, folder=folder)
+
+
+@stage()
+def envs(_: Context) -> str:
+    """Show all environments side by side, and where they differ."""
+    from k8s import compare
+
+    return compare.show()
 
 
 @stage(help={"path": "a file or folder of manifests; more of them after --", "env": "one of k8s/envs/"})

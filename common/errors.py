@@ -37,7 +37,7 @@ MEANING: dict[ExitCode, str] = {
     ExitCode.BUILD: "the image could not be built",
     ExitCode.SMOKE: "an image did not do its job",
     ExitCode.REGISTRY: "the registry refused, failed, or holds another digest than was pushed",
-    ExitCode.POLICY: "a manifest or an image is refused by policy; nothing was sent",
+    ExitCode.POLICY: "a manifest, an image or a deploy beside another is refused, or what runs drifted; nothing was sent",
     ExitCode.DEPLOY_ROLLED_BACK: "the deploy failed and the last good set was put back",
     ExitCode.DEPLOY_NOT_ROLLED_BACK: "the deploy failed and could NOT be put back: look at the cluster",
     ExitCode.INTERRUPTED: "interrupted from the keyboard",

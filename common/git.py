@@ -8,10 +8,10 @@ from common.run import run
 
 
 def revision() -> str:
-    """The commit checked out, with `-dirty` when tracked files differ; `unknown` outside git."""
+    """The commit checked out, with `-dirty` when files differ or are new; `unknown` outside git."""
     try:
         head = run(["git", "-C", paths.ROOT, "rev-parse", "HEAD"])
-        changed = run(["git", "-C", paths.ROOT, "status", "--porcelain", "--untracked-files=no"])
+        changed = run(["git", "-C", paths.ROOT, "status", "--porcelain", "--untracked-files=normal"])
     except MissingEnvironmentError:
         return "unknown"
     if head.code or changed.code:

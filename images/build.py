@@ -6,6 +6,7 @@ cores; their bytes do not depend on how many.
 
 from __future__ import annotations
 
+import datetime
 import fcntl
 import os
 import shutil
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from common import console, git, paths, workers
 from common.errors import BuildError, MissingEnvironmentError
-from common.files import PART
+from common.files import PART, sha256_file
 from images import bill, budget, compare, config, layer, receipt, spec
 from images.layer import Layer
 from images.layout import Layout
@@ -50,6 +51,8 @@ def build(roles: Iterable[str], *, twice: bool = False) -> BuildReceipt:
         MissingEnvironmentError: network, disk or a tool is missing.
     """
     check.check()
+    # What runs now was installed from it.
+    toolkit = sha256_file(paths.LOCKFILES / "toolkit.txt")
     specs = [spec.read(role) for role in roles]
     fetching.fetch(dict.fromkeys(s.set for s in specs))
     base = lockfile.read_base()
@@ -64,7 +67,8 @@ def build(roles: Iterable[str], *, twice: bool = False) -> BuildReceipt:
         if twice:
             _again(recipes, base, images)
         images = tuple(made.result().written(image) for made, image in zip(bills, images, strict=True))
-        result = BuildReceipt(git.revision(), images)
+        finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        result = BuildReceipt(git.revision(), images, finished, toolkit)
         receipt.write(result)
         # After the receipt: until it is replaced, smoke and push go by the one before, and find what it names.
         if freed := layer.sweep(layout):

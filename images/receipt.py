@@ -1,11 +1,12 @@
 """What a build hands to the stages after it: `dist/build.json`.
 
-JSON form: one object with `format` (1), `source` and `images`, the dataclasses below field by field. Sizes are bytes.
+JSON form: one object with `format` (1) and the fields of `BuildReceipt`, the dataclasses below field by field. Sizes are bytes.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 from common import console, paths
 from common.errors import BuildError
 from common.files import write_whole
-from common.refs import short
+from common.refs import check_digest, short
 
 FORMAT = 1
 
@@ -82,10 +83,14 @@ class BuildReceipt:
     Attributes:
         source: git revision the build ran from, `-dirty` appended when files differed; `unknown` outside git.
         images: in the order they were asked for.
+        finished: when it ended, UTC, RFC 3339; empty in receipts of before that was written.
+        toolkit: digest of `lockfiles/toolkit.txt`, whose packages built; empty as above.
     """
 
     source: str
     images: tuple[BuiltImage, ...]
+    finished: str = ""
+    toolkit: str = ""
 
     def outcome(self) -> str:
         """The result in a few words."""
@@ -114,6 +119,16 @@ def write(receipt: BuildReceipt) -> Path:
     return path()
 
 
+def _finished(text: str) -> str:
+    if text and datetime.datetime.fromisoformat(text).utcoffset() != datetime.timedelta():
+        raise ValueError(f"finished at no time of UTC: {text!r}")
+    return text
+
+
+def _toolkit(text: str) -> str:
+    return check_digest(text) if text else ""
+
+
 def read() -> BuildReceipt:
     """The receipt of the last build.
 
@@ -134,7 +149,7 @@ def read() -> BuildReceipt:
             )
             for image in body["images"]
         )
-        return BuildReceipt(body["source"], images)
+        return BuildReceipt(body["source"], images, _finished(body.get("finished", "")), _toolkit(body.get("toolkit", "")))
     except FileNotFoundError:
         raise BuildError("nothing was built yet", where=paths.shown(path()), fix="run `invoke build` first") from None
     except (ValueError, KeyError, TypeError, AttributeError) as problem:

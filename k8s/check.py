@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from common import console
 from common.errors import LockError, PolicyError
-from k8s import environment, manifests, nodes, pin, rules_object, rules_pod, rules_refs, schema
+from k8s import (
+    environment,
+    manifests,
+    nodes,
+    pin,
+    rules_object,
+    rules_pod,
+    rules_policy,
+    rules_quota,
+    rules_refs,
+    rules_security,
+    schema,
+)
 from k8s.environment import Environment
 from k8s.findings import Finding
 from k8s.render import RenderedSet, with_config_hashes
+from k8s.rules_set import WholeSet
+from k8s.schema import Walk
 from lockfiles import images_lock
 from lockfiles.images_lock import PinnedImage
 
@@ -37,9 +51,25 @@ def check(
     pinned, pins, unpinned = pin.pin(walks, env, {name: image.digest for name, image in locked.items()})
     placed, placements, nowhere = nodes.place(pinned, pins, env, locked)
     misfits = [finding for walk in walks for finding in walk.findings]
-    crossed = [*rules_object.check(walks), *rules_pod.check(objects), *rules_refs.check(walks, env)]
     rendered = RenderedSet(with_config_hashes(placed), pins, placements)
-    return rendered, tuple(sorted({*found, *unpinned, *nowhere, *misfits, *crossed}))
+    return rendered, tuple(sorted({*found, *unpinned, *nowhere, *misfits, *crossed(walks, env)}))
+
+
+def crossed(walks: Sequence[Walk], env: Environment) -> Iterator[Finding]:
+    """What the rules find, within objects and between them; what only does not fit its schema is not among it.
+
+    Args:
+        walks: of the manifests, in order.
+        env: the environment they are for.
+    """
+    objects = [walk.manifest for walk in walks]
+    whole = WholeSet.of_walks(walks, env)
+    yield from rules_object.check(walks)
+    yield from rules_pod.check(objects)
+    yield from rules_security.check(objects)
+    yield from rules_refs.check(walks, env)
+    yield from rules_policy.check(walks, whole)
+    yield from rules_quota.check(whole)
 
 
 def refuse(found: Sequence[Finding]) -> None:

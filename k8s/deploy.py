@@ -1,58 +1,94 @@
 """`invoke deploy`: check, pin, then render into a directory or apply to a cluster.
 
-Which bytes may run is decided by `lockfiles/images.lock` alone for now: every image is pinned to the digest that was pushed and
-read back. That the digest carries a signature and a passed smoke attestation is not asked here yet; a deploy does not claim it.
+Which bytes may run is decided twice: every image is pinned to the digest in `lockfiles/images.lock`, which was pushed and read
+back; and that digest must carry the proof that the environment asks for, signed by its key.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from common import console, git, paths
-from k8s import check, cluster, environment, findings, receipt, render
+from k8s import check, cluster, environment, findings, gate, receipt, render
+from k8s.cluster import Order, Origin, Outcome
 from k8s.environment import ClusterTarget, DirectoryTarget, Environment
 from k8s.kubectl import Patience
 from k8s.pin import Images, image_line, images
 from k8s.receipt import DeployedImage, DeployReceipt
+from k8s.release import Release
 from k8s.render import RenderedSet
+from lockfiles.images_lock import PinnedImage
 
 
-def deploy(env_name: str, *, dry_run: bool = False, patience: Patience | None = None) -> DeployReceipt:
+def deploy(
+    env_name: str, *, dry_run: bool = False, yes: bool = False, wait: bool = False, patience: Patience | None = None
+) -> DeployReceipt:
     """Put the manifests of `k8s/manifests/` where the environment says, pinned to the digests that were pushed.
 
     Args:
         env_name: one of `k8s/envs/`.
         dry_run: say what would happen and change nothing.
+        yes: the plan for a cluster is agreed to beforehand; otherwise it is asked for on the terminal.
+        wait: for another deploy to the same cluster to end, instead of being refused.
         patience: how long to wait for a cluster; default: as long as a large model may take to load.
 
     Returns:
         What was done, as written to `dist/deploy/<env_name>.json` (a dry run writes nothing).
 
     Raises:
-        UsageError: the environment is unknown or wrong, or its directory cannot be written.
+        UsageError: the environment is unknown or wrong, its directory cannot be written, or the plan was not agreed to.
         LockError: nothing was pushed yet, or the lock was edited.
-        PolicyError: a manifest is wrong or an image cannot be pinned, or the cluster refuses the set; nothing was sent.
+        PolicyError: a manifest is wrong, an image cannot be pinned or lacks proof, or the cluster refuses the set; nothing was
+            sent.
+        RegistryError: the proof cannot be read.
         MissingEnvironmentError: no kubectl, no such context, no answer from the cluster.
         DeployRolledBackError: the cluster failed on the way and runs the last good set again.
         DeployNotRolledBackError: the cluster failed on the way and does not run the last good set.
     """
     env = environment.load(env_name)
-    root = paths.K8S / "manifests"
-    rendered, found = check.check([root], env, check.locked_images(required=True))
-    check.refuse(found)
+    locked = check.locked_images(required=True)
+    rendered = from_git(env, locked)
     console.info(f"environment  {env.name}: {env.where}")
     console.info(f"checked      {len(rendered.objects)} objects against Kubernetes {env.kubernetes}")
     for placement in rendered.placements:
         console.info(placement.text())
     for name, other in env.substitute.items():
         console.warn(f"{name} is replaced by {other} ({env.file}): this set is to look at, not to apply")
+    # Others' images, which a manifest names by digest, carry no proof of ours.
+    ours = {image.digest for image in locked.values()}
+    proof = gate.check((pin.pinned for pin in rendered.pins if pin.pinned.digest in ours), env)
     match env.target:
         case DirectoryTarget():
             result = _to_directory(rendered, env, env.target, dry_run=dry_run)
         case ClusterTarget():
-            outcome = cluster.deploy(rendered, env, env.target, patience or Patience(), dry_run=dry_run)
-            result = _receipt(rendered, env, "planned" if dry_run else "running", outcome.before, outcome.changed)
+            order, origin = Order(dry_run, yes, wait), Origin(git.revision(), proof)
+            outcome = cluster.deploy(rendered, env, env.target, patience or Patience(), order, origin)
+            result = of_cluster(rendered, env, outcome)
     if not dry_run:
         console.info(f"receipt      {paths.shown(receipt.write(result))}")
     return result
+
+
+def from_git(env: Environment, locked: Mapping[str, PinnedImage]) -> RenderedSet:
+    """The set that this checkout says, ready to be sent.
+
+    Args:
+        env: where it would go.
+        locked: `lockfiles/images.lock`, by image name.
+
+    Raises:
+        PolicyError: something is wrong with the manifests, or an image cannot be pinned.
+    """
+    rendered, found = check.check([paths.K8S / "manifests"], env, locked)
+    check.refuse(found)
+    return rendered
+
+
+def of_cluster(rendered: RenderedSet, env: Environment, outcome: Outcome) -> DeployReceipt:
+    """The receipt of a set that was sent to a cluster, or that a dry run planned."""
+    result = "running" if outcome.release else "planned"
+    source = outcome.release.source if outcome.release else git.revision()
+    return _receipt(rendered, env, result, outcome.before, outcome.changed, source, outcome.release)
 
 
 def _to_directory(rendered: RenderedSet, env: Environment, target: DirectoryTarget, *, dry_run: bool) -> DeployReceipt:
@@ -72,11 +108,17 @@ def _to_directory(rendered: RenderedSet, env: Environment, target: DirectoryTarg
         if changed:
             render.write(target.path, content)
         console.done(f"rendered     {len(content)} files in {paths.shown(target.path)}")
-    return _receipt(rendered, env, "planned" if dry_run else "rendered", before, changed)
+    return _receipt(rendered, env, "planned" if dry_run else "rendered", before, changed, git.revision(), None)
 
 
 def _receipt(
-    rendered: RenderedSet, env: Environment, result: str, before: Images, changed: tuple[tuple[str, str], ...]
+    rendered: RenderedSet,
+    env: Environment,
+    result: str,
+    before: Images,
+    changed: tuple[tuple[str, str], ...],
+    source: str,
+    made: Release | None,
 ) -> DeployReceipt:
     deployed = sorted(
         DeployedImage(
@@ -85,4 +127,4 @@ def _receipt(
         for pin in rendered.pins
     )
     titles = tuple(one.title for one in rendered.objects)
-    return DeployReceipt(env.name, env.where, result, git.revision(), tuple(deployed), titles, changed)
+    return DeployReceipt(env.name, env.where, result, source, tuple(deployed), titles, changed, made)

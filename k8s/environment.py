@@ -1,11 +1,16 @@
 """The environments, `k8s/envs/<name>.yaml`: where manifests go and what differs there. Unknown keys are refused.
 
 Keys:
-    target: `directory: {path: …}` (below `dist/` unless absolute) or `cluster: {context: …}`.
+    target: `directory: {path: …}` (below `dist/` unless absolute) or `cluster: {context: …, namespace: …}`. The namespace,
+        optional, holds the release record and the lease (k8s/release.py, k8s/lease.py); without it that is the first namespace
+        of the set by name, and a set that gets another first one starts a record anew.
     registry: where the target pulls images from, host and optional path.
     kubernetes: minor version of the target, as a string; manifests are checked against its schema.
     secrets: optional; `namespace/name: [key, …]` for each Secret that is made outside of this repository.
     substitute: optional, `directory` targets only; an image that stands in for another.
+    proof: `none`, or what an image must carry to be deployed: `key`, the public key's file (below the repository unless
+        absolute); `policy`, optional, the mapping of smoke/proof/policy.py; `refuse`, optional, `false` to warn only. The
+        environment `production` always asks and refuses.
     gpu-labels: optional; `nvidia` (default): GPU nodes carry the labels of NVIDIA's GPU feature discovery, and pods with a GPU
         are bound to nodes that can run their images. `none`: they do not, and pods go wherever the manifests say.
 """
@@ -22,6 +27,11 @@ from common.errors import UsageError
 from common.refs import ImageRef
 from k8s import schema, strict_yaml
 from k8s.findings import Finding
+from smoke.proof import policy
+from smoke.proof.policy import Policy
+
+# The environment that is never deployed to without proof.
+_STRICT = "production"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +43,30 @@ class DirectoryTarget:
 
 @dataclass(frozen=True, slots=True)
 class ClusterTarget:
-    """Manifests are applied to the cluster of a kubeconfig context."""
+    """Manifests are applied to the cluster of a kubeconfig context.
+
+    Attributes:
+        context: of the kubeconfig.
+        namespace: where the release record and the lease lie; empty: the first of the set.
+    """
 
     context: str
+    namespace: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What an image must carry.
+
+    Attributes:
+        key: the public key's file.
+        policy: what must hold.
+        refuse: whether an image that does not carry it is refused; or only warned about.
+    """
+
+    key: str
+    policy: Policy = field(default_factory=Policy)
+    refuse: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +79,7 @@ class Environment:
         target: where manifests go.
         registry: where the target pulls images from.
         kubernetes: the target's minor version.
+        proof: what images must carry; None: nothing.
         secrets: keys of each Secret made elsewhere, by (namespace, name).
         substitute: the image that stands in for another, by name.
         gpu_labels: whether GPU nodes say by labels what they have.
@@ -58,6 +90,7 @@ class Environment:
     target: DirectoryTarget | ClusterTarget
     registry: str
     kubernetes: str
+    proof: Gate | None
     secrets: Mapping[tuple[str, str], frozenset[str]] = field(default_factory=dict)
     substitute: Mapping[str, str] = field(default_factory=dict)
     gpu_labels: bool = True
@@ -155,6 +188,9 @@ def parse(text: str, name: str, file: str) -> Environment:
     kubernetes = top.text("kubernetes")
     if kubernetes not in schema.versions():
         raise top.refused("kubernetes", f"no schema for version {kubernetes!r}, there are {', '.join(schema.versions())}")
+    proof = _proof(top)
+    if name == _STRICT and not (proof and proof.refuse):
+        raise top.refused("proof", f"{_STRICT} always asks for proof and refuses what has none")
     secrets = _secrets(top.below("secrets", optional=True))
     stand_in = top.below("substitute", optional=True)
     substitute = {key: stand_in.text(key) for key in tuple(stand_in.body)}
@@ -162,7 +198,7 @@ def parse(text: str, name: str, file: str) -> Environment:
     top.end()
     if substitute and not isinstance(target, DirectoryTarget):
         raise top.refused("substitute", "a cluster runs the image that was meant, not one that stands in for it")
-    return Environment(name, file, target, registry, kubernetes, secrets, substitute, labels == "nvidia")
+    return Environment(name, file, target, registry, kubernetes, proof, secrets, substitute, labels == "nvidia")
 
 
 def _target(keys: _Keys) -> DirectoryTarget | ClusterTarget:
@@ -176,10 +212,24 @@ def _target(keys: _Keys) -> DirectoryTarget | ClusterTarget:
     if "cluster" in keys.body:
         cluster = keys.below("cluster")
         context = cluster.text("context")
+        namespace = cluster.text("namespace") if "namespace" in cluster.body else ""
         cluster.end()
-        return ClusterTarget(context)
+        return ClusterTarget(context, namespace)
     keys.end()
     raise AssertionError
+
+
+def _proof(top: _Keys) -> Gate | None:
+    if top.body.get("proof") == "none":
+        del top.body["proof"]
+        return None
+    keys = top.below("proof")
+    key, refuse = keys.text("key"), keys.body.pop("refuse", True)
+    if not isinstance(refuse, bool):
+        raise keys.refused("refuse", f"expected true or false, got {refuse!r}")
+    asked = policy.parse(keys.body.pop("policy", {}), f"{keys.file}, proof.policy")
+    keys.end()
+    return Gate(str(paths.ROOT / key), asked, refuse)
 
 
 def _secrets(keys: _Keys) -> dict[tuple[str, str], frozenset[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +24,6 @@ _PASSING = re.compile(
     re.IGNORECASE,
 )
 _ADVICE = re.compile(r"Please review the fields above.*?#conflicts", re.DOTALL)
-# Its output is read here: no pager, no colours, no other program.
-_PLAIN_DIFF = {"KUBECTL_EXTERNAL_DIFF": None}
 _CONFLICT = re.compile(r'conflicts? with "(?P<owner>[^"]+)"[^\n]*?:(?P<fields>(?: \.[^\n]*|(?:\n- [^\n]*)+))')
 
 
@@ -40,6 +38,7 @@ class Patience:
         request: for one request.
         pause: between two tries of what may pass by itself.
         tries: of a call that fails with something that may pass.
+        lease: how long a deploy that gives no sign of life keeps others away; whole seconds, as the Lease says it.
     """
 
     rollout: float = 1800
@@ -47,6 +46,7 @@ class Patience:
     request: float = 30
     pause: float = 2
     tries: int = 4
+    lease: int = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,14 @@ def brief(result: Result) -> str:
     return " | ".join(lines[:6]) or f"code {result.code}"
 
 
+def listed(said: str) -> list[dict[str, Any]]:
+    """The objects of an answer in JSON: none, one, or a List of them."""
+    if not said.strip():
+        return []
+    found: dict[str, Any] = json.loads(said)
+    return found["items"] if found.get("kind") == "List" else [found]
+
+
 class Kubectl:
     """kubectl for one context.
 
@@ -91,13 +99,12 @@ class Kubectl:
     def __init__(self, context: str, patience: Patience) -> None:
         self.context, self.patience = context, patience
 
-    def call(self, args: Sequence[str], *, stdin: str | None = None, good: Sequence[int] = (0,), timeout: float = 0) -> Result:
+    def call(self, args: Sequence[str], *, stdin: str | None = None, timeout: float = 0) -> Result:
         """Run kubectl; what may pass by itself is tried again. The caller looks at the code.
 
         Args:
             args: after `kubectl --context …`.
             stdin: manifests.
-            good: codes that need no second try.
             timeout: of one try, seconds; default: a few requests' worth.
 
         Raises:
@@ -105,17 +112,17 @@ class Kubectl:
         """
         argv = ["kubectl", "--context", self.context, *args]
         for left in range(self.patience.tries - 1, -1, -1):
-            result = run(argv, stdin=stdin, env=_PLAIN_DIFF, timeout=timeout or 4 * self.patience.request, missing=_INSTALL)
+            result = run(argv, stdin=stdin, timeout=timeout or 4 * self.patience.request, missing=_INSTALL)
             # 124: it used up its time; a second try would double the wait.
-            if result.code in {*good, 124} or not left or not _PASSING.search(result.stderr):
+            if result.code in {0, 124} or not left or not _PASSING.search(result.stderr):
                 break
             console.debug(f"kubectl: {brief(result)}; trying again in {self.patience.pause} s")
             time.sleep(self.patience.pause)
         return result
 
-    def request(self, args: Sequence[str], *, stdin: str | None = None, good: Sequence[int] = (0,)) -> Result:
+    def request(self, args: Sequence[str], *, stdin: str | None = None) -> Result:
         """`call` whose requests end after a while."""
-        return self.call([f"--request-timeout={self.patience.request:g}s", *args], stdin=stdin, good=good)
+        return self.call([f"--request-timeout={self.patience.request:g}s", *args], stdin=stdin)
 
     def preflight(self, wanted: str) -> None:
         """Make sure that the context exists, the server answers, and is not older than the schema the set was checked against.
@@ -148,35 +155,73 @@ class Kubectl:
         if shown != wanted:
             console.warn(f"the cluster runs Kubernetes {shown}, the manifests were checked against {wanted}")
 
-    def live(self, text: str) -> list[dict[str, Any]]:
+    def live(self, text: str, *, owners: bool = False) -> list[dict[str, Any]]:
         """What the cluster holds of the objects in `text`; those that are not there are left out.
+
+        Args:
+            text: manifests.
+            owners: with `managedFields`, which say who owns what.
 
         Raises:
             MissingEnvironmentError: the cluster does not answer, or does not let us look.
         """
-        said = self.request(["get", "-f", "-", "--ignore-not-found", "-o", "json"], stdin=text)
+        extra = ["--show-managed-fields"] if owners else []
+        said = self.request(["get", "-f", "-", "--ignore-not-found", *extra, "-o", "json"], stdin=text)
         if said.code:
             fix = "see whether the cluster is up and you may `get` these objects"
             raise MissingEnvironmentError("the cluster does not say what it runs", where=brief(said), fix=fix)
-        if not said.stdout.strip():
-            return []
-        found: dict[str, Any] = json.loads(said.stdout)
-        return found["items"] if found.get("kind") == "List" else [found]
+        return listed(said.stdout)
+
+    def get(self, resource: str, namespace: str, name: str) -> dict[str, Any] | None:
+        """One object; None where it, or its namespace, is not there.
+
+        Raises:
+            MissingEnvironmentError: the cluster does not answer, or does not let us look.
+        """
+        said = self.request(["get", resource, name, "-n", namespace, "--ignore-not-found", "-o", "json"])
+        if said.code:
+            fix = f"see whether the cluster is up and you may `get` {resource} in {namespace}"
+            what = f"the cluster does not show {resource} {namespace}/{name}"
+            raise MissingEnvironmentError(what, where=brief(said), fix=fix)
+        return next(iter(listed(said.stdout)), None)
+
+    def create(self, body: Mapping[str, Any]) -> Result:
+        """Make an object that must not be there; its new form comes as JSON."""
+        return self._write("create", body)
+
+    def replace(self, body: Mapping[str, Any]) -> Result:
+        """Write an object whole; with a resource version in it only over that very version. Its new form comes as JSON."""
+        return self._write("replace", body)
+
+    def _write(self, verb: str, body: Mapping[str, Any]) -> Result:
+        args = [verb, f"--field-manager={FIELD_MANAGER}", "-o", "json", "-f", "-"]
+        return self.request(args, stdin=json.dumps(body))
 
     def labelled(self, label: str) -> bool | None:
         """Whether any node carries a label; None where we are not told, as nodes are not everybody's to list."""
         said = self.request(["get", "nodes", "-l", label, "-o", "name"])
         return None if said.code else bool(said.stdout.strip())
 
-    def apply(self, text: str, *, dry_run: bool = False) -> Result:
-        """Server-side apply with our field manager. Never forced: a field that another manager owns is theirs."""
-        extra = ["--dry-run=server"] if dry_run else []
-        return self.request(["apply", "--server-side", f"--field-manager={FIELD_MANAGER}", *extra, "-f", "-"], stdin=text)
+    def apply(self, text: str, *, part: str = "") -> Result:
+        """Server-side apply with our field manager. Never forced: a field that another manager owns is theirs.
 
-    def diff(self, text: str) -> Result:
-        """What an apply would change; code 0 nothing, 1 something, above that it would be refused."""
-        args = ["diff", "--server-side", f"--field-manager={FIELD_MANAGER}", "-f", "-"]
-        return self.request(args, stdin=text, good=(0, 1))
+        Args:
+            text: manifests.
+            part: of our manager: parts of an object that are applied one without the other.
+        """
+        manager = f"{FIELD_MANAGER}.{part}" if part else FIELD_MANAGER
+        return self.request(["apply", "--server-side", f"--field-manager={manager}", "-f", "-"], stdin=text)
+
+    def dry_run(self, text: str, *, force: bool = False) -> Result:
+        """What the objects would be after an apply, and whose, as JSON (`listed`); the server judges it, and keeps nothing.
+
+        Args:
+            text: manifests.
+            force: as if every field of theirs were ours.
+        """
+        extra = ["--force-conflicts"] if force else []
+        head = ["apply", "--server-side", "--dry-run=server", f"--field-manager={FIELD_MANAGER}"]
+        return self.request([*head, *extra, "--show-managed-fields", "-o", "json", "-f", "-"], stdin=text)
 
     def rollout(self, kind: str, namespace: str, name: str, seconds: float) -> Result:
         """Wait until a workload runs its newest pods, at most `seconds`."""

@@ -1,7 +1,7 @@
 """What a deploy leaves: `dist/deploy/<environment>.json`.
 
-JSON form: one object with `format` (1) and the dataclasses below field by field. No time and no host in it: the same deploy
-writes the same bytes.
+JSON form: one object with `format` (1) and the dataclasses below field by field. For a directory no time and no host is in it:
+the same deploy writes the same bytes. For a cluster, `release` says what the record there says.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from common import paths
 from common.files import write_whole
+from k8s.release import Release
 
 FORMAT = 1
 
@@ -48,6 +49,7 @@ class DeployReceipt:
         images: every image reference, sorted.
         objects: every object of the set, in order.
         changed: objects or files that were created, changed or removed, and which of the three.
+        release: what the cluster's record says of it; null for directories.
     """
 
     environment: str
@@ -57,20 +59,16 @@ class DeployReceipt:
     images: tuple[DeployedImage, ...]
     objects: tuple[str, ...]
     changed: tuple[tuple[str, str], ...]
+    release: Release | None = None
 
     def outcome(self) -> str:
         """The result in a few words."""
         return f"{len(self.objects)} objects, {len(self.images)} images pinned by digest, {self.result}: {self.target}"
 
 
-def folder() -> Path:
-    """Where deploys leave their receipts and the last good sets."""
-    return paths.dist() / "deploy"
-
-
 def path(environment: str) -> Path:
     """Where the receipt of an environment lies."""
-    return folder() / f"{environment}.json"
+    return paths.dist() / "deploy" / f"{environment}.json"
 
 
 def write(receipt: DeployReceipt) -> Path:

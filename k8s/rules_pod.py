@@ -1,4 +1,7 @@
-"""Rules inside one pod template: volumes, resources, ports, probes, GPUs, Pod Security."""
+"""Rules inside one pod template: volumes, resources, ports, probes, GPUs.
+
+What the schema check refused may stand anywhere, a list where a name should be: values are compared here, never hashed.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,7 @@ def quantity(text: Any) -> Decimal | None:
 def _volumes(template: Template) -> Iterator[Finding]:
     names = [str(volume.get("name", "")) for volume in items(template.spec, "volumes")]
     claims = items(mapping(template.manifest.body.get("spec")), "volumeClaimTemplates")
-    known = {*names, *(str(mapping(claim.get("metadata")).get("name", "")) for claim in claims)}
+    known = [*names, *(str(mapping(claim.get("metadata")).get("name", "")) for claim in claims)]
     for number, name in enumerate(names):
         path: Path = (*template.path, "spec", "volumes", number)
         if name in names[:number]:
@@ -55,21 +58,23 @@ def _volumes(template: Template) -> Iterator[Finding]:
             what = f"the volume {name} has no source"
             yield template.manifest.finding(path, what, "write emptyDir: {} if an empty one is meant")
     for path, container in template.containers():
-        taken = set()
+        taken: list[Any] = []
         for number, mount in enumerate(items(container, "volumeMounts")):
             below: Path = (*path, "volumeMounts", number)
             if mount.get("name") not in known:
                 what = f"mounts {mount.get('name')!r}, which is no volume of the pod"
-                yield template.manifest.finding((*below, "name"), what, f"volumes are: {', '.join(sorted(known)) or 'none'}")
+                yield template.manifest.finding(
+                    (*below, "name"), what, f"volumes are: {', '.join(sorted(set(known))) or 'none'}"
+                )
             if mount.get("mountPath") in taken:
                 what = f"{mount.get('mountPath')} is mounted twice"
                 yield template.manifest.finding((*below, "mountPath"), what, "one path, one volume")
-            taken.add(mount.get("mountPath"))
+            taken.append(mount.get("mountPath"))
 
 
 def _names(template: Template) -> Iterator[Finding]:
-    seen: set[Any] = set()
-    ports: set[Any] = set()
+    seen: list[Any] = []
+    ports: list[Any] = []
     if not items(template.spec, "containers"):
         yield template.manifest.finding((*template.path, "spec", "containers"), "no container", "a pod runs at least one")
     for path, container in template.containers():
@@ -80,7 +85,7 @@ def _names(template: Template) -> Iterator[Finding]:
             yield template.manifest.finding(
                 (*path, "name"), f"{name!r} is no container name", "use lower-case letters, digits, -"
             )
-        seen.add(name)
+        seen.append(name)
         for number, port in enumerate(items(container, "ports")):
             label = port.get("name")
             below: Path = (*path, "ports", number)
@@ -91,7 +96,7 @@ def _names(template: Template) -> Iterator[Finding]:
                 )
             if label is not None and label in ports:
                 yield template.manifest.finding((*below, "name"), f"the port name {label} stands twice", "give it another name")
-            ports.add(label)
+            ports.append(label)
             number_ = port.get("containerPort")
             if isinstance(number_, int) and not 1 <= number_ <= 65535:
                 yield template.manifest.finding((*below, "containerPort"), f"{number_} is no port", "write 1 to 65535")
@@ -103,7 +108,7 @@ def _container(manifest: Manifest, path: Path, container: Mapping[str, Any]) -> 
     yield from _resources(manifest, path, mapping(container.get("resources")))
     yield from _env(manifest, path, container)
     ports = items(container, "ports")
-    known = {port.get("name") for port in ports} | {port.get("containerPort") for port in ports}
+    known = [port.get(name) for port in ports for name in ("name", "containerPort")]
     for name in _PROBES:
         if container.get(name) is not None:
             yield from _probe(manifest, (*path, name), mapping(container[name]), known)
@@ -128,18 +133,18 @@ def _resources(manifest: Manifest, path: Path, resources: Mapping[str, Any]) -> 
 
 
 def _env(manifest: Manifest, path: Path, container: Mapping[str, Any]) -> Iterator[Finding]:
-    seen: set[Any] = set()
+    seen: list[Any] = []
     for number, variable in enumerate(items(container, "env")):
         below: Path = (*path, "env", number)
         name = variable.get("name")
         if name in seen:
             yield manifest.finding(below, f"the variable {name} stands twice", "keep one; the last would win")
-        seen.add(name)
+        seen.append(name)
         if variable.get("value") and variable.get("valueFrom"):
             yield manifest.finding(below, f"{name} has both value and valueFrom", "keep one")
 
 
-def _probe(manifest: Manifest, path: Path, probe: Mapping[str, Any], ports: set[Any]) -> Iterator[Finding]:
+def _probe(manifest: Manifest, path: Path, probe: Mapping[str, Any], ports: Sequence[Any]) -> Iterator[Finding]:
     handlers = [name for name in _HANDLERS if probe.get(name) is not None]
     if len(handlers) != 1:
         what = f"a probe with {' and '.join(handlers) or 'no handler'}"
@@ -149,7 +154,7 @@ def _probe(manifest: Manifest, path: Path, probe: Mapping[str, Any], ports: set[
         if port is not None and port not in ports:
             shown = ", ".join(str(one) for one in ports if one is not None) or "none"
             yield manifest.finding((*path, handler, "port"), f"probes port {port}", f"the container's ports are: {shown}")
-    if path[-1] != "readinessProbe" and probe.get("successThreshold") not in {None, 1}:
+    if path[-1] != "readinessProbe" and probe.get("successThreshold") not in (None, 1):
         yield manifest.finding((*path, "successThreshold"), "must be 1 for this probe", "remove it")
 
 
@@ -166,7 +171,7 @@ def _surge(template: Template) -> Iterator[Finding]:
     rolling = mapping(strategy.get("rollingUpdate"))
     if not devices or strategy.get("type") == "Recreate":
         return
-    if rolling.get("maxSurge") not in {0, "0%"} or rolling.get("maxUnavailable") in {None, 0, "0%"}:
+    if rolling.get("maxSurge") not in (0, "0%") or rolling.get("maxUnavailable") in (None, 0, "0%"):
         what = "a surge pod would wait for the GPU of the pod it is to replace"
         path: Path = ("spec", "strategy")
         yield template.manifest.finding(path, what, "write rollingUpdate: {maxSurge: 0, maxUnavailable: 1}")

@@ -94,7 +94,7 @@ def _reference(one: Manifest, part: Part, known: _Known) -> Iterator[Finding]:
             ((*part.path, "items", number, "key"), item.get("key")) for number, item in enumerate(items(part.body, "items"))
         ]
     for path, key in wanted:
-        if held and key not in held:
+        if held and str(key) not in held:
             yield one.finding(path, f"{kind} {name} has no key {key!r}", f"it has: {', '.join(sorted(held))}")
 
 
@@ -132,14 +132,14 @@ def _own_selector(one: Manifest) -> Iterator[Finding]:
 
 def _service(one: Manifest, known: _Known) -> Iterator[Finding]:
     spec = mapping(one.body.get("spec"))
-    seen: set[Any] = set()
+    seen: list[Any] = []
     for number, port in enumerate(items(spec, "ports")):
         path: Path = ("spec", "ports", number)
         if not port.get("name"):
             yield one.finding(path, f"port {port.get('port')} has no name", "name it; probes, Ingress and monitors refer to it")
         elif port["name"] in seen:
             yield one.finding((*path, "name"), f"the port name {port['name']} stands twice", "give it another name")
-        seen.add(port.get("name"))
+        seen.append(port.get("name"))
     selector = mapping(spec.get("selector"))
     if not selector or spec.get("type") == "ExternalName":
         return
@@ -150,13 +150,13 @@ def _service(one: Manifest, known: _Known) -> Iterator[Finding]:
             ("spec", "selector"), f"selects no pod of this set ({labels})", "write the labels of the pod template"
         )
     for template in chosen:
-        declared = {
+        declared = [
             value for _, container in template.containers() for port in items(container, "ports") for value in _both(port)
-        }
+        ]
         for number, port in enumerate(items(spec, "ports")):
             target = port.get("targetPort", port.get("port"))
             if target not in declared:
-                shown = ", ".join(sorted(str(value) for value in declared)) or "none"
+                shown = ", ".join(sorted(set(map(str, declared)))) or "none"
                 what = f"targets port {target} of {template.manifest.title}"
                 yield one.finding(("spec", "ports", number, "targetPort"), what, f"its ports are: {shown}")
 
@@ -209,7 +209,7 @@ def _shared_claims(target: Manifest, known: _Known, why: str) -> Iterator[Findin
 
 def _binding(one: Manifest, known: _Known) -> Iterator[Finding]:
     role = mapping(one.body.get("roleRef"))
-    if role.get("kind") == "Role" and ("Role", one.namespace, role.get("name")) not in known.objects:
+    if role.get("kind") == "Role" and ("Role", one.namespace, str(role.get("name"))) not in known.objects:
         yield one.finding(
             ("roleRef", "name"), f"no Role {one.namespace}/{role.get('name')}", "add it to the set, or mend the name"
         )

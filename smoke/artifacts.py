@@ -12,9 +12,12 @@ def steps_of(log: str) -> tuple[tuple[int, float], ...]:
     """The steps of LLaMA-Factory's `trainer_log.jsonl`, in its order, each with its loss.
 
     Raises:
-        SmokeError: there are none, or a loss is no number.
+        SmokeError: there are none, a loss is no number, or a line is broken.
     """
-    entries = [entry for line in log.splitlines() if "loss" in (entry := json.loads(line))]
+    try:
+        entries = [entry for line in log.splitlines() if "loss" in (entry := json.loads(line))]
+    except ValueError as problem:
+        raise SmokeError(f"the training log holds a line that is no JSON: {problem}", where="trainer_log.jsonl") from None
     if not entries or not all(isinstance(entry["loss"], float) and math.isfinite(entry["loss"]) for entry in entries):
         losses = [entry["loss"] for entry in entries]
         raise SmokeError(f"the training log holds no usable losses: {losses[:5]}", where="trainer_log.jsonl")

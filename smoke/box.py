@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
+
+from common.errors import SmokeError
+
+# How `timeout` says that it killed.
+TOO_LONG = 124
+_TAIL = 5
+# As Python ends a traceback, whatever a logger puts before it; not one that is quoted in a warning.
+_EXCEPTION = re.compile(r"(?:^|\s)([\w.]*(?:Error|Exception): .+)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,3 +139,50 @@ class Place(Protocol):
         Raises:
             SmokeError: it is not there.
         """
+
+
+def complaint(log: bytes) -> str:
+    """The first exception of the log, from which the others mostly follow; without one, the last lines."""
+    lines = [" ".join(line.split()) for line in log.decode(errors="replace").splitlines()]
+    for line in lines:
+        if found := _EXCEPTION.search(line):
+            return found[1][:400].rstrip(".")
+    return " | ".join(line[:200] for line in [line for line in lines if line][-_TAIL:]) or "it said nothing"
+
+
+def answered(what: str, said: Said, limit: float) -> Any:
+    """The JSON object that a program printed which was run beside another.
+
+    Args:
+        what: the program, for people.
+        said: what it did.
+        limit: seconds that it had.
+
+    Raises:
+        SmokeError: it failed, was killed after its time, or printed something else.
+    """
+    if said.code != 0:
+        code = f"code {said.code}" if said.code != TOO_LONG else f"no end within {limit:.0f} s"
+        raise SmokeError(f"{what}: {code}", where=complaint(said.stderr))
+    try:
+        return json.loads(said.stdout)
+    except ValueError:
+        raise SmokeError(f"{what}: it printed no JSON", where=complaint(said.stdout)) from None
+
+
+def told(what: str, printed: str) -> dict[str, Any]:
+    """The JSON object that a program printed on a line of its own, among what the packages it imports have to say.
+
+    Args:
+        what: the program, for people.
+        printed: its standard output.
+
+    Raises:
+        SmokeError: there is none.
+    """
+    for line in reversed(printed.splitlines()):
+        if line.startswith("{"):
+            with contextlib.suppress(ValueError):
+                found: dict[str, Any] = json.loads(line)
+                return found
+    raise SmokeError(f"{what} told nothing", where=complaint(printed.encode()))

@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import docker.errors
 import requests
-from docker.types import DeviceRequest
 from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
 
 from common import console, paths
 from common.errors import SmokeError
-from images.receipt import BuiltImage
-from smoke.box import Ended, Said
+from smoke.box import Ended, Said, answered, complaint
 from smoke.held import Spec, options
-from smoke.session import WORKSPACE, Session
+from smoke.session import WORKSPACE
 
 # The reaper's image would have to be pulled; `session` cleans up by label instead.
 testcontainers_config.ryuk_disabled = True
 
 _PAUSE_S = 0.5
 _SAY_S = 30.0
-_TAIL = 5
 # One program inside asks again and again: to start one each time costs more than asking. The key comes by the environment and
 # goes to curl by a pipe (printf is the shell's own), so that no list of processes shows it.
 _KEY = "SMOKE_KEY"
@@ -38,8 +32,6 @@ _ASK = 'until curl -fs -o /dev/null --max-time 5 "$1"; do sleep 0.2; done'
 _ASK_WITH_KEY = (
     f"""until printf 'Authorization: Bearer %s' "${_KEY}" | curl -fs -o /dev/null --max-time 5 -H @- "$1"; do sleep 0.2; done"""
 )
-# As Python ends a traceback, whatever a logger puts before it; not one that is quoted in a warning.
-_EXCEPTION = re.compile(r"(?:^|\s)([\w.]*(?:Error|Exception): .+)$")
 
 
 class Sandbox(DockerContainer):
@@ -72,15 +64,13 @@ class Sandbox(DockerContainer):
             SmokeError: the engine cannot, or the run is over.
         """
         self._started = time.monotonic()
-        try:
+        with self._refused("does not start"):
             super().start()
             # It was told to stop while it was made: by a run that ends, in another thread.
             if self._stopped:
                 self.stop()
                 raise SmokeError(f"{self.spec.name} was ended")
             samples = self.get_wrapped_container().stats(stream=True, decode=True)
-        except docker.errors.APIError as problem:
-            raise SmokeError(f"{self.spec.name} does not start", where=str(problem.explanation or problem)) from None
         threading.Thread(target=self._measure, args=(samples,), name=f"memory of {self.spec.name}", daemon=True).start()
         return self
 
@@ -144,11 +134,8 @@ class Sandbox(DockerContainer):
             SmokeError: the container has ended.
         """
         bounded = ["timeout", "-k", "5", f"{limit:g}", *command]
-        try:
+        with self._refused(f"cannot run {command[0]}"):
             result = self.get_wrapped_container().exec_run(bounded, demux=True, environment=environment or {})
-        except docker.errors.APIError as problem:
-            what = f"{command[0]} cannot be run in {self.spec.name}"
-            raise SmokeError(what, where=str(problem.explanation or problem)) from None
         # A pair, because of `demux`; the published types know only the undivided form.
         stdout, stderr = (stream or b"" for stream in cast("tuple[bytes | None, bytes | None]", result.output))
         # None: the container ended under it.
@@ -157,14 +144,7 @@ class Sandbox(DockerContainer):
     def ask(self, command: Sequence[str], limit: float, *, environment: dict[str, str] | None = None) -> Any:
         """See Box."""
         said = self.run(command, limit, environment=environment)
-        what = f"{Path(command[min(1, len(command) - 1)]).name} in {self.spec.name}"
-        if said.code != 0:
-            code = f"code {said.code}" if said.code != 124 else f"no end within {limit:.0f} s"
-            raise SmokeError(f"{what}: {code}", where=complaint(said.stderr))
-        try:
-            return json.loads(said.stdout)
-        except ValueError:
-            raise SmokeError(f"{what}: it printed no JSON", where=complaint(said.stdout)) from None
+        return answered(f"{Path(command[min(1, len(command) - 1)]).name} in {self.spec.name}", said, limit)
 
     def signal(self, number: int) -> None:
         """See Box.
@@ -172,20 +152,14 @@ class Sandbox(DockerContainer):
         Raises:
             SmokeError: it has ended.
         """
-        try:
+        with self._refused("takes no signal"):
             self.get_wrapped_container().kill(signal=int(number))
-        except docker.errors.APIError as problem:
-            where = str(problem.explanation or problem)
-            raise SmokeError(f"{self.spec.name} takes no signal", where=where) from None
 
     def terminate(self, grace: int) -> Ended:
         """See Box."""
         before = time.monotonic()
-        try:
+        with self._refused("cannot be told to stop"):
             self.get_wrapped_container().stop(timeout=grace)
-        except docker.errors.APIError:
-            self._running()
-            raise
         code = self._wait(_SAY_S)
         return Ended(-1 if code is None else code, time.monotonic() - before, self._peak)
 
@@ -206,19 +180,29 @@ class Sandbox(DockerContainer):
 
     def output(self) -> str:
         """See Box."""
-        return self.get_wrapped_container().logs().decode(errors="replace")
+        return self._said().decode(errors="replace")
 
     def stdout(self) -> str:
         """See Box."""
-        return self.get_logs()[0].decode(errors="replace")
+        with self._refused("does not show what it printed"):
+            return self.get_logs()[0].decode(errors="replace")
 
     def tail(self) -> str:
         """See Box."""
         try:
-            said = self.get_wrapped_container().logs()
-        except docker.errors.APIError:
-            said = self.log.read_bytes() if self.log.exists() else b""
-        return f"{complaint(said)}; log: {paths.shown(self.log)}"
+            said = complaint(self._said())
+        except SmokeError as problem:
+            said = problem.line()
+        return f"{said}; log: {paths.shown(self.log)}"
+
+    def _said(self) -> bytes:
+        """Both of its streams; from the log that was kept, once it is removed."""
+        try:
+            return self.get_wrapped_container().logs()
+        except docker.errors.APIError as problem:
+            if self.log.exists():
+                return self.log.read_bytes()
+            raise SmokeError("its output is lost", where=str(problem.explanation or problem)) from None
 
     def _wait(self, seconds: float) -> int | None:
         """The exit code; None where it runs on after these seconds."""
@@ -238,6 +222,16 @@ class Sandbox(DockerContainer):
         except docker.errors.NotFound:
             raise self._lost() from None
         return container.status in {"created", "running", "restarting"}
+
+    @contextlib.contextmanager
+    def _refused(self, what: str) -> Iterator[None]:
+        """What the engine refuses is said of the box, in the engine's words; unless the box is gone, which says it all."""
+        try:
+            yield
+        except docker.errors.APIError as problem:
+            if self._removed or (self._container is not None and isinstance(problem, docker.errors.NotFound)):
+                raise self._lost() from None
+            raise SmokeError(f"{self.spec.name} {what}", where=str(problem.explanation or problem)) from None
 
     def _lost(self) -> SmokeError:
         return SmokeError(f"{self.spec.name} was ended", where=self.tail())
@@ -262,51 +256,3 @@ class Sandbox(DockerContainer):
             container.reload()
         over = container.attrs["State"].get("OOMKilled")
         return f", killed: it needs more than {console.size(self.spec.memory)} of memory" if over else ""
-
-
-@dataclass(frozen=True, slots=True)
-class Opener:
-    """Makes the containers of a run; it is what `Bench.open` is.
-
-    Attributes:
-        session: the run's belongings in the engine.
-        images: by task: `train` and `api`, whatever family they are of.
-        gpu: what a container asks for to get a GPU; None on the CPU.
-        logs: directory of the containers' logs.
-    """
-
-    session: Session
-    images: Mapping[str, BuiltImage]
-    gpu: DeviceRequest | None
-    logs: Path
-
-    def __call__(self, name: str, task: str, command: list[str], environment: Mapping[str, str], shm: int) -> Sandbox:
-        """A container, not started yet; see `Bench.open`.
-
-        Raises:
-            SmokeError: the run is over.
-        """
-        spec = Spec(
-            name=name,
-            image=self.images[task].digest,
-            command=tuple(command),
-            labels=self.session.labels,
-            volume=self.session.volume,
-            environment=environment,
-            # CUDA maps much more than it uses; on the CPU the measured need is below half of this.
-            memory=(32 if self.gpu else 8) << 30,
-            shm=shm,
-            gpu=self.gpu,
-        )
-        box = Sandbox(spec, self.logs)
-        self.session.admit(box)
-        return box
-
-
-def complaint(log: bytes) -> str:
-    """The first exception of the log, from which the others mostly follow; without one, the last lines."""
-    lines = [" ".join(line.split()) for line in log.decode(errors="replace").splitlines()]
-    for line in lines:
-        if found := _EXCEPTION.search(line):
-            return found[1][:400].rstrip(".")
-    return " | ".join(line[:200] for line in [line for line in lines if line][-_TAIL:]) or "it said nothing"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
@@ -68,19 +67,6 @@ def used() -> dict[str, int]:
         for device in gpus.devices()
         if device.memory and device.free is not None
     }
-
-
-def told(printed: str) -> Found:
-    """What payload/device.py found, among what the packages it imports have to say.
-
-    Raises:
-        SmokeError: it told nothing.
-    """
-    for line in reversed(printed.splitlines()):
-        if line.startswith("{"):
-            found: Found = json.loads(line)
-            return found
-    raise SmokeError("the program on the devices told nothing", where=printed[-400:])
 
 
 def judge(found: Found, *, gpu: bool, needed: tuple[str, ...]) -> str:

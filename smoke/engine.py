@@ -20,7 +20,7 @@ from images.receipt import BuiltImage
 from smoke import archive, gpus
 from smoke.gpus import Device
 
-_CDI_KIND = "nvidia.com/gpu="
+_RUNTIME, _CDI_KIND = "nvidia", "nvidia.com/gpu="
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,13 @@ class Engine:
         client: connected.
         version: of the engine.
         gpu: what a container asks for to get one GPU; None when the run is on the CPU.
+        every: what it asks for to get all of them; None on the CPU, and where the engine has no name for all.
     """
 
     client: docker.DockerClient
     version: str
     gpu: DeviceRequest | None
+    every: DeviceRequest | None = None
 
 
 def connect(*, gpu: bool) -> Engine:
@@ -62,20 +64,32 @@ def gpu_request(info: Mapping[str, Any], device: Device | None = None, *, only: 
             CDI devices is this one.
     """
     name = device.id if device else "0"
-    if "nvidia" in (info.get("Runtimes") or {}):
+    if _RUNTIME in (info.get("Runtimes") or {}):
         return DeviceRequest(device_ids=[name], capabilities=[["gpu"]])
-    cdi = sorted(
-        str(found.get("ID", ""))
-        for found in info.get("DiscoveredDevices") or []
-        if str(found.get("ID", "")).startswith(_CDI_KIND)
-    )
-    if cdi:
+    if cdi := _discovered(info):
         return DeviceRequest(driver="cdi", device_ids=[_cdi(cdi, device, only=only)])
     raise MissingEnvironmentError(
         "--gpu was asked for, but the engine has no GPU runtime",
         where="neither a runtime called nvidia nor a CDI device nvidia.com/gpu in `docker info`",
         fix=gpus.how_to_get(),
     )
+
+
+def every_gpu(info: Mapping[str, Any]) -> DeviceRequest | None:
+    """What a container asks of the engine to get all GPUs; None where the engine has no name for that.
+
+    Args:
+        info: what the engine says about itself.
+    """
+    if _RUNTIME in (info.get("Runtimes") or {}):
+        return DeviceRequest(count=-1, capabilities=[["gpu"]])
+    name = f"{_CDI_KIND}all"
+    return DeviceRequest(driver="cdi", device_ids=[name]) if name in _discovered(info) else None
+
+
+def _discovered(info: Mapping[str, Any]) -> list[str]:
+    names = [str(found.get("ID", "")) for found in info.get("DiscoveredDevices") or []]
+    return sorted(name for name in names if name.startswith(_CDI_KIND))
 
 
 def _cdi(known: Sequence[str], device: Device | None, *, only: bool) -> str:

@@ -7,7 +7,7 @@ import re
 import shutil
 from dataclasses import dataclass
 
-from common.errors import LockError, MissingEnvironmentError
+from common.errors import LockError, MissingEnvironmentError, PinwheelError
 from common.run import Result, run
 from images import spec
 
@@ -92,6 +92,16 @@ def devices() -> tuple[Device, ...]:
     divided = any(_enabled(cells) for cells in found)
     listed = run([_PROGRAM, "-L"], timeout=_LIMIT_S).stdout if divided else ""
     return tuple(device for cells in found for device in _devices(cells, listed))
+
+
+def users() -> str:
+    """The processes that compute on GPUs, as the driver tells of them; empty where it does not."""
+    argv = [_PROGRAM, "--query-compute-apps=pid,process_name,used_memory", "--format=csv,noheader"]
+    try:
+        said = run(argv, timeout=_LIMIT_S)
+    except (PinwheelError, OSError):
+        return ""
+    return "; ".join(said.stdout.split("\n")).strip("; ")[:400] if said.code == 0 else ""
 
 
 def instances(listed: str, index: str) -> tuple[tuple[str, str, int, str], ...]:

@@ -38,7 +38,7 @@ class Change:
 
 
 def change(figure: Figure) -> Change | None:
-    """How a figure moved; None where there is nothing to compare it with."""
+    """How a figure moved; None where there is nothing to compare it with, or nothing to take a share of."""
     if figure.last is None or figure.last <= 0:
         return None
     share = figure.value / figure.last - 1
@@ -50,18 +50,25 @@ def change(figure: Figure) -> Change | None:
 
 
 def compare(receipt: SmokeReceipt) -> SmokeReceipt:
-    """Put beside each figure what it was in the last passed run on a host of the same class, and tell of those much worse."""
+    """Put beside each figure what it was in the last passed run on a host of the same class.
+
+    Those of a passed run that are much worse are told; a run that failed has more to say than its figures.
+    """
     last = _last(receipt)
     if last is None:
         return receipt
     known = {(figure.name, figure.unit): figure.value for figure in last.figures}
     compared = tuple(replace(figure, last=known.get((figure.name, figure.unit))) for figure in receipt.figures)
-    _tell([figure for figure in compared if _worse(figure)], last.started)
+    if receipt.passed:
+        _tell([figure for figure in compared if _worse(figure)], last.started)
     return replace(receipt, figures=compared)
 
 
 def keep(receipt: SmokeReceipt) -> None:
-    """Keep a receipt for the runs to come, in place of the one before of its class; one that did not pass is not kept."""
+    """Keep a receipt for the runs to come, in place of the one before of its class; one that did not pass is not kept.
+
+    Those of classes that never come again stay: some kilobytes each, below the cache that is safe to delete.
+    """
     if not receipt.passed:
         return
     path = _path(receipt)

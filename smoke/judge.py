@@ -6,7 +6,7 @@ Each complaint says which question it is about, what was expected, and what came
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from smoke.payload.ask import AT_ONCE, CUT
@@ -18,10 +18,10 @@ Found = Mapping[str, Any]
 AGREE = {"torch.float32": 1e-5, "torch.bfloat16": 0.05}
 
 
-def answers(found: Found, models: Iterable[str], questions: int) -> list[str]:
-    """The list of models, and the tuned model's answers, word for word."""
+def answers(found: Found, models: Sequence[str], questions: int) -> list[str]:
+    """The list of models, the tuned one first, and the tuned model's answers, word for word."""
     expected = sorted(models)
-    tuned = next(iter(models))
+    tuned = models[0]
     wrong = [] if found["models"] == expected else [f"/v1/models names {found['models']}, expected {expected}"]
     given = [answer for answer in found["answers"] if answer["model"] == tuned]
     if len(given) != questions:

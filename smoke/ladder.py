@@ -21,10 +21,10 @@ from images import spec
 from images.receipt import BuildReceipt, BuiltImage
 from smoke import engine, history, host, preflight, receipt, report
 from smoke.bench import Bench
-from smoke.container import Opener
 from smoke.engine import Engine
 from smoke.jobs import Jobs
 from smoke.local import Workshop
+from smoke.opener import Opener
 from smoke.receipt import ProvenImage, Rung, SmokeReceipt, Version
 from smoke.rungs import Ladder
 from smoke.servers import TUNED
@@ -46,7 +46,7 @@ def run_smoke(*, gpu: bool, container: bool = True) -> SmokeReceipt:
         container: run the images. Otherwise the programs on PATH run as plain processes, which proves nothing of an image.
 
     Raises:
-        MissingEnvironmentError: this machine cannot run it; nothing was touched.
+        MissingEnvironmentError: this machine cannot run it, and nothing was touched; or the engine broke off.
         BuildError: nothing was built, or not the pair that runs here.
         SmokeError: a rung did not pass; the receipt says which.
         KeyboardInterrupt: interrupted, by SIGINT or SIGTERM; everything is cleaned up and the receipt says so.
@@ -97,7 +97,10 @@ def run_smoke(*, gpu: bool, container: bool = True) -> SmokeReceipt:
     )
     result = history.compare(result)
     receipt.write(result)
-    report.write(result, directory)
+    try:
+        report.write(result, directory)
+    except Exception as problem:  # noqa: BLE001 - a fault in the page must not take the verdict along
+        console.warn(f"{report.NAME} could not be written: {type(problem).__name__}: {problem}")
     if ladder.interrupted and not ladder.trouble:
         raise ladder.interrupted
     _summary(result)
@@ -147,11 +150,11 @@ def _containers(
                     engine.load(fit, image, built.layout(), present=images[:number])
                 session.prepare(images[0].digest)
                 tasks = dict(zip(("train", "api"), images, strict=True))
-                opener = Opener(session, tasks, fit.gpu, logs)
+                opener = Opener(session, tasks, fit.gpu, logs, fit.every)
                 yield Bench(session, gpu, jobs, contained=True, open=watch.booked(opener), images=tasks), watch
             finally:
                 session.stop()
-    except (requests.ConnectionError, docker.errors.APIError) as problem:
+    except (requests.RequestException, docker.errors.APIError) as problem:
         raise MissingEnvironmentError(
             f"the engine broke off: {problem}", fix="look at the engine's log; `invoke engine` says whether it answers"
         ) from problem
@@ -187,6 +190,8 @@ class _Registered:
     def pytest_configure(self, config: pytest.Config) -> None:
         """Called by pytest."""
         self._ladder.register(config)
+        # Longer tracebacks, which go to junit.xml, show what functions were called with: the servers' API keys among it.
+        config.option.tbstyle = "short"
 
 
 def _summary(result: SmokeReceipt) -> None:

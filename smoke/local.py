@@ -6,8 +6,8 @@ So the ladder can be climbed on a GPU machine without Docker, in a virtual envir
 
 from __future__ import annotations
 
+import contextlib
 import http.client
-import json
 import os
 import shutil
 import signal
@@ -23,15 +23,12 @@ from urllib.parse import urlsplit
 from common import console, paths
 from common.errors import MissingEnvironmentError, SmokeError
 from images import spec
-from smoke.box import Ended, Said
-from smoke.container import complaint
+from smoke.box import TOO_LONG, Ended, Said, answered, complaint
 from smoke.supervised import Program
 
 _POLL_S = 0.1
 _SAY_S = 30.0
 _ANSWER_S = 5.0
-# How `timeout` says that it killed.
-_TOO_LONG = 124
 _PAYLOAD = Path(__file__).resolve().parent / "payload"
 # The program whose folder holds the environment of a task, and the package that brings it.
 _NEEDED = {"train": ("llamafactory-cli", "llamafactory"), "api": ("vllm", "vllm")}
@@ -119,19 +116,12 @@ class Process:
             in_time = beside.wait(limit)
         finally:
             beside.end()
-        return Said(beside.code if in_time else _TOO_LONG, beside.stdout(), beside.stderr())
+        return Said(beside.code if in_time else TOO_LONG, beside.stdout(), beside.stderr())
 
     def ask(self, command: Sequence[str], limit: float, *, environment: dict[str, str] | None = None) -> Any:
         """See Box."""
         said = self.run(command, limit, environment=environment)
-        what = f"{Path(command[min(1, len(command) - 1)]).name} beside {self.name}"
-        if said.code != 0:
-            code = f"code {said.code}" if said.code != _TOO_LONG else f"no end within {limit:.0f} s"
-            raise SmokeError(f"{what}: {code}", where=complaint(said.stderr))
-        try:
-            return json.loads(said.stdout)
-        except ValueError:
-            raise SmokeError(f"{what}: it printed no JSON", where=complaint(said.stdout)) from None
+        return answered(f"{Path(command[min(1, len(command) - 1)]).name} beside {self.name}", said, limit)
 
     def signal(self, number: int) -> None:
         """See Box."""
@@ -220,7 +210,9 @@ class Workshop:
             self._open = False
             boxes = tuple(self._boxes)
         for box in boxes:
-            box.stop()
+            # One that cannot be ended must not keep the others.
+            with contextlib.suppress(OSError):
+                box.stop()
 
     def open(self, name: str, task: str, command: Sequence[str], environment: Mapping[str, str], shm: int) -> Process:
         """A program of a task, not started yet.

@@ -25,9 +25,10 @@ from images import spec
 from lockfiles import lockfile
 from smoke import engine, receipt
 from smoke.bench import ENVIRONMENT
-from smoke.container import Opener, Sandbox
+from smoke.container import Sandbox
 from smoke.held import Spec, options
 from smoke.ladder import choose
+from smoke.opener import Opener
 from smoke.servers import PORTS, PROMISES, SHM, command, environment
 from smoke.session import PAYLOAD, WORKSPACE, Session
 from smoke.table import VLLM

@@ -79,7 +79,8 @@ def contained(fit: Engine, images: Sequence[BuiltImage], *, gpu: bool) -> tuple[
     found = [f"engine {fit.version}", *_host()]
     if gpu:
         device, only = _choose(images)
-        fit = replace(fit, gpu=engine.gpu_request(fit.client.info(), device, only=only))
+        info = fit.client.info()
+        fit = replace(fit, gpu=engine.gpu_request(info, device, only=only), every=engine.every_gpu(info))
         found.append(_told(device))
     _check_disk(fit, images)
     return fit, Fit("", _at_once(), ", ".join(found), time.monotonic() - began)

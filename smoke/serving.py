@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import secrets
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from common.errors import SmokeError
 from smoke import training
 from smoke.bench import Bench
-from smoke.box import Ended
+from smoke.box import Box, Ended
 from smoke.jobs import Job
 from smoke.receipt import Answer
 from smoke.servers import GRACE_S, PORTS, PROMISES, SHM, command, environment, models
@@ -73,6 +74,9 @@ class Served:
 
 def begin(bench: Bench, server: str) -> Job[Served]:
     """Let the server live its life meanwhile; or the job of which this was said before."""
+    if server == MERGED:
+        # In line before who waits for it, whatever else was begun.
+        training.begin_export(bench)
     return bench.jobs.start(server, functools.partial(live, bench, server))
 
 
@@ -98,8 +102,16 @@ def live(bench: Bench, server: str) -> Served:
             lost = problem.line()
         before = box.processes()
         ended = box.terminate(GRACE_S)
-        left = tuple(box.processes())
+        left = _left(box, GRACE_S - ended.seconds)
         return Served(server, ready, said, lost, len(before), left, ended, key in box.output(), box.tail())
+
+
+def _left(box: Box, seconds: float) -> tuple[int, ...]:
+    """Processes that are there after the server; what cleans up behind it has the rest of the grace period to end."""
+    until = time.monotonic() + seconds
+    while (found := box.processes()) and time.monotonic() < until:
+        time.sleep(0.2)
+    return tuple(found)
 
 
 def _start(bench: Bench, server: str) -> list[str]:

@@ -20,6 +20,7 @@ from typing import Any
 
 import docker
 import docker.errors
+import requests
 from docker.models.containers import Container
 
 from common import console
@@ -49,6 +50,8 @@ class Session:
         self._boxes: list[Box] = []
         self._over = False
         self._lock = threading.Lock()
+        # Of its own: reading may take minutes, and nobody who ends the run may wait for that.
+        self._reading = threading.Lock()
 
     @property
     def labels(self) -> dict[str, str]:
@@ -60,8 +63,10 @@ class Session:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        self.stop()
-        remove(self.client, self.id)
+        try:
+            self.stop()
+        finally:
+            remove(self.client, self.id)
 
     def admit(self, box: Box) -> None:
         """Take in a container that is not started yet.
@@ -80,7 +85,9 @@ class Session:
             self._over = True
             boxes = tuple(self._boxes)
         for box in boxes:
-            box.stop()
+            # An engine that does not answer about one may still end the others; whether it is gone, the removal shows.
+            with contextlib.suppress(requests.RequestException):
+                box.stop()
 
     def prepare(self, image: str) -> None:
         """Make the volume and put the payload into it.
@@ -114,7 +121,7 @@ class Session:
         if self._hands is None:
             raise SmokeError("the smoke volume was not prepared")
         try:
-            with self._lock:
+            with self._reading:
                 stream, _ = self._hands.get_archive(f"{RUN}/{name}")
                 data = b"".join(stream)
         except docker.errors.NotFound:
@@ -213,8 +220,8 @@ def remove(client: docker.DockerClient, run: str) -> None:
 
 def _each(things: Iterable[object]) -> None:
     for thing in things:
-        # Something already on its way out is what is wanted; one refusal must not keep the others.
-        with contextlib.suppress(docker.errors.APIError):
+        # Something already on its way out is what is wanted; one refusal, or no answer, must not keep the others.
+        with contextlib.suppress(docker.errors.APIError, requests.RequestException):
             thing.remove(force=True)  # type: ignore[attr-defined]
 
 

@@ -23,9 +23,9 @@ from lockfiles import lockfile
 from smoke import engine, receipt
 from smoke.bench import Bench
 from smoke.box import Box
-from smoke.container import Opener
 from smoke.jobs import Jobs
 from smoke.ladder import choose
+from smoke.opener import Opener
 from smoke.servers import BASE, PORT, SHM, command, environment
 from smoke.session import RUN, Session
 from smoke.table import VLLM

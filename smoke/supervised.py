@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import threading
@@ -91,7 +92,7 @@ class Program:
         finally:
             os.close(tell)
             os.close(hear)
-        self._reader = threading.Thread(target=self._read, args=(report,), name="reader", daemon=True)
+        self._reader = threading.Thread(target=self._listen, args=(report,), name="reader", daemon=True)
         self._reader.start()
         self._begun.wait()
         if self._refusal:
@@ -141,6 +142,13 @@ class Program:
         with self._lock:
             return bytes(self._held[_ERR])
 
+    def _listen(self, report: int) -> None:
+        try:
+            self._read(report)
+        finally:
+            # Whatever goes wrong in here, nobody waits for ever.
+            self._finish()
+
     def _read(self, report: int) -> None:
         """Read what it prints and what the supervisor tells, until both have no more to say."""
         above = self._supervisor
@@ -161,7 +169,6 @@ class Program:
                 if time.monotonic() - looked >= _LOOK_S and not self._ended.is_set():
                     self.peak = max(self.peak, _memory(self.processes()))
                     looked = time.monotonic()
-        self._finish()
 
     def _take(self, selector: selectors.BaseSelector, seconds: float) -> bool:
         """Read once whatever is there to be read; whether there was anything."""
@@ -171,7 +178,8 @@ class Program:
             if not data:
                 selector.unregister(key.fileobj)
                 if not key.data and not self.finished:
-                    # The supervisor itself was killed.
+                    # The supervisor itself was killed, and nobody stands above the program any more.
+                    _kill_session(self.pid)
                     self._hear("ended 137")
             elif key.data:
                 self._keep(key.data, data)
@@ -200,8 +208,12 @@ class Program:
     def _append(self, data: bytes) -> None:
         self._merged += data
         if self._log is not None and data:
-            self._log.write(data)
-            self._log.flush()
+            try:
+                self._log.write(data)
+                self._log.flush()
+            except (OSError, ValueError):
+                # A full disk, or closed because the run is over: what is printed has to be read on, or the program would wait.
+                self._log = None
 
     def _finish(self) -> None:
         """Whoever waits may go on: all that it printed is there."""
@@ -211,6 +223,17 @@ class Program:
                 self._open[stream].clear()
         self._begun.set()
         self._ended.set()
+
+
+def _kill_session(session: int) -> None:
+    """End the processes of a session, which a program and all below it are of that did not leave it; 0 is nobody's."""
+    if not session:
+        return
+    for process in psutil.process_iter():
+        # One that ended meanwhile, or is another's, is none of these.
+        with contextlib.suppress(OSError):
+            if os.getsid(process.pid) == session:
+                os.kill(process.pid, signal.SIGKILL)
 
 
 def _memory(pids: Sequence[int]) -> int:

@@ -27,7 +27,7 @@ _STOP = "the server must be process 1 and end on SIGTERM: look at how it is star
 VLLM, MERGED, FACTORY = "vllm serve", "vllm serve merged", "llamafactory-cli api"
 
 KNOWN: dict[str, Known] = {
-    "preflight": Known(10, 30, "see the message"),
+    "preflight": Known(10, 30, "do as `invoke smoke` says: it ends with 10, and no receipt is written"),
     "contract of train": Known(20, 120, _IMAGE),
     "contract of api": Known(21, 120, _IMAGE),
     "device of train": Known(30, 240, "torch does not see what it should: look at the driver, and at the rung's log"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from images import spec
 from lockfiles import inputs, lockfile
 from smoke import contract
 from smoke.bench import Bench
+from smoke.box import told
 from smoke.jobs import Job
 from smoke.session import Session
 from smoke.table import KNOWN
@@ -47,7 +47,7 @@ def _look(bench: Bench, image: str) -> Seen:
     for name, program in ((_name(image), "contract.py"), (f"{_name(image)}: contents", "contents.py")):
         with bench.box(name, image, ["python", bench.payload(program)]) as box:
             box.finish(limit)
-            said.append(json.loads(box.stdout().splitlines()[-1]))
+            said.append(told(name, box.stdout()))
     # These rungs are about images: there are none without an engine.
     assert isinstance(bench.place, Session)
     digest = bench.images[image].digest

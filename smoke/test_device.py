@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from common import console
-from smoke import devices
+from smoke import devices, gpus
 from smoke.bench import Bench
+from smoke.box import told
 from smoke.devices import Found, GpuMemory
 from smoke.jobs import Job
 from smoke.table import KNOWN
@@ -43,7 +44,7 @@ def _look(bench: Bench, image: str) -> Found:
     every = {} if bench.contained or not bench.gpu else devices.every_gpu()
     with bench.box(name, image, ["python", bench.payload("device.py")], environment=every, shm=_SHM) as box:
         box.finish(KNOWN[name].limit)
-        return devices.told(box.stdout())
+        return told(name, box.stdout())
 
 
 @pytest.mark.parametrize("image", _IMAGES)
@@ -73,7 +74,10 @@ def test_gpu_memory_given_back(bench: Bench, say: Callable[[str], None], gpu_mem
     held = gpu_memory.held(_GIVEN_BACK_S)
     taken = max((gpu_memory.peak.get(gpu, 0) - size for gpu, size in gpu_memory.before.items()), default=0)
     what = ", ".join(f"{console.size(size)} of {gpu}" for gpu, size in held.items())
-    assert not held, f"{what} are still used {_GIVEN_BACK_S:.0f} s after everything ended"
+    assert not held, (
+        f"{what} more than before are used {_GIVEN_BACK_S:.0f} s after everything ended, by this run or by others; "
+        f"the driver names {gpus.users() or 'no process'}"
+    )
     if not gpu_memory.before:
         say("the driver does not say what is used of a MIG instance, or of memory that CPU and GPU share: not measured")
         return

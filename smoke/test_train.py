@@ -14,6 +14,7 @@ from common.errors import SmokeError
 from smoke import judge, serving, training
 from smoke.artifacts import losses_of, tensors
 from smoke.bench import Bench
+from smoke.box import told
 from smoke.jobs import Job
 from smoke.payload import tiny
 from smoke.receipt import Training
@@ -36,7 +37,7 @@ def test_tiny_model(bench: Bench, say: Say) -> None:
     command = ["python", bench.payload("tiny.py"), *(["--gpu"] if bench.gpu else []), "."]
     with bench.box("tiny model", "train", command) as box:
         box.finish(KNOWN["tiny model"].limit)
-        made = json.loads(box.stdout().splitlines()[-1])
+        made = told("tiny model", box.stdout())
     say(f"{made['parameters']:,} random parameters, {len(tiny.rows())} questions")
 
 

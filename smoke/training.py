@@ -12,7 +12,7 @@ from typing import Any
 from common.errors import SmokeError
 from smoke.artifacts import steps_of
 from smoke.bench import Bench
-from smoke.box import Box, Ended
+from smoke.box import Box, Ended, told
 from smoke.jobs import Job
 from smoke.payload import tiny
 from smoke.table import KNOWN
@@ -83,6 +83,7 @@ def begin_export(bench: Bench) -> Job[Ended]:
 
 def begin_agree(bench: Bench) -> Job[dict[str, Any]]:
     """The adapter on its base beside the merged model; it waits for the export."""
+    begin_export(bench)
     return bench.jobs.start("adapter and merge agree", functools.partial(_agree, bench))
 
 
@@ -113,7 +114,9 @@ def _resume(bench: Bench) -> Resumed:
     after = _log(bench, "resumed")
     if not after.startswith(before):
         raise SmokeError("the resumed training wrote over the log of the first", where="resumed/trainer_log.jsonl")
-    return Resumed(killed.code, steps_of(before)[-1][0], steps_of(after[len(before) :]))
+    # It may have been killed in the middle of a line.
+    whole = before[: before.rfind("\n") + 1]
+    return Resumed(killed.code, steps_of(whole)[-1][0], steps_of(after[len(before) :]))
 
 
 def _await_checkpoint(bench: Bench, box: Box, limit: float) -> None:
@@ -154,5 +157,4 @@ def _agree(bench: Bench) -> dict[str, Any]:
     name = "adapter and merge agree"
     with bench.box(name, "train", ["python", bench.payload("agree.py")]) as box:
         box.finish(KNOWN[name].limit)
-        found: dict[str, Any] = json.loads(box.stdout().splitlines()[-1])
-    return found
+        return told(name, box.stdout())

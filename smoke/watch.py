@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+from common import console
 from smoke import table
 from smoke.box import Box
 
@@ -26,10 +27,11 @@ Opening = Callable[[str, str, list[str], Mapping[str, str], int], Box]
 
 @dataclass(slots=True)
 class _Work:
-    """Something under way, and the boxes that it opened."""
+    """Something under way, since when, what it may take, and the boxes that it opened."""
 
     name: str
     began: float
+    limit: float
     boxes: list[Box] = field(default_factory=list)
 
 
@@ -60,8 +62,12 @@ class Watch:
 
     @contextmanager
     def work(self, name: str) -> Iterator[None]:
-        """What this thread does inside is of that name."""
-        work = _Work(name, time.monotonic())
+        """What this thread does inside is of that name.
+
+        Raises:
+            ValueError: no rung is about work of that name, so nobody would know when it takes too long.
+        """
+        work = _Work(name, time.monotonic(), limit(name))
         with self._lock:
             self._works.append(work)
         self._current.work = work
@@ -81,6 +87,9 @@ class Watch:
             with self._lock:
                 self._logs.append((work.name if work else "", name, box.log))
                 if work:
+                    if not work.boxes:
+                        # Before, it may have waited for other work, which has a limit of its own.
+                        work.began = time.monotonic()
                     work.boxes.append(box)
             return box
 
@@ -94,22 +103,33 @@ class Watch:
 
     def overdue(self, rung: str) -> bool:
         """Whether work that the rung is about took too long."""
-        return any(_about(name, rung) for name in self._overdue)
+        with self._lock:
+            return any(_about(name, rung) for name in self._overdue)
 
     def _look(self) -> None:
         while not self._over.wait(_LOOK_S):
             now = time.monotonic()
             with self._lock:
-                late = [work for work in self._works if now - work.began > limit(work.name) + self._grace]
+                late = [work for work in self._works if now - work.began > work.limit + self._grace]
                 boxes = [box for work in late for box in work.boxes]
                 self._overdue |= {work.name for work in late if work.boxes}
             for box in boxes:
-                box.stop()
+                try:
+                    box.stop()
+                except Exception as problem:  # noqa: BLE001 - whatever the engine says, the others are watched on
+                    console.debug(f"{box.log.stem} cannot be ended: {problem}")
 
 
 def limit(work: str) -> float:
-    """Seconds that a piece of work may take: a rung's own; a job that several rungs are about has all their time."""
-    return sum(known.limit for name, known in table.KNOWN.items() if _about(work, name)) or float("inf")
+    """Seconds that a piece of work may take: a rung's own; a job that several rungs are about has all their time.
+
+    Raises:
+        ValueError: no rung is about it.
+    """
+    found = [known.limit for name, known in table.KNOWN.items() if _about(work, name)]
+    if not found:
+        raise ValueError(f"no rung of smoke/table.py is about {work!r}")
+    return sum(found)
 
 
 def _about(work: str, rung: str) -> bool:

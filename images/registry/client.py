@@ -17,6 +17,8 @@ from images.registry.target import Registry, resolve
 from images.registry.upload import Upload
 from images.registry.wire import Wire
 
+# Pages of referrers that are asked for; each must hold something.
+_PAGES = 50
 # How registries answer that never heard of the referrers API; the specification names 404.
 _NO_REFERRERS = frozenset({400, 404, 405, 406, 501})
 _FIX = "do not use this tag; something altered it on the way or in the registry"
@@ -176,26 +178,45 @@ class Client:
             raise self._wire.refusal(what, answer)
         return answer.data
 
-    def referrers(self, repository: str, digest: str) -> list[dict[str, Any]] | None:
-        """Descriptors of the manifests whose subject is this one ("Listing Referrers"), the first page of them.
+    def referrers(self, repository: str, digest: str, most: int) -> list[dict[str, Any]] | None:
+        """Descriptors of the manifests whose subject is this one ("Listing Referrers"), of all pages.
+
+        Args:
+            repository: as in `exists`.
+            digest: of the subject.
+            most: of them. A list that is longer is refused, never cut: what stands at its end may be what matters.
 
         Returns:
             None where the registry lacks the referrers API.
 
         Raises:
-            RegistryError: it does not answer, refuses, or answers with something else.
+            RegistryError: it does not answer, refuses, answers with something else, or lists more.
         """
         what = f"listing what refers to {self.target.host}/{repository}@{digest}"
-        answer = self._wire.ask("GET", f"/v2/{repository}/referrers/{digest}", what, (self._scope(repository),))
-        if answer.status in _NO_REFERRERS:
-            return None
-        try:
-            listed = json.loads(answer.data)["manifests"] if answer.status == 200 else None
-        except (ValueError, KeyError, TypeError, RecursionError):
-            listed = None
-        if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
-            raise self._wire.refusal(what, answer)
-        return listed
+        found: list[dict[str, Any]] = []
+        url = f"/v2/{repository}/referrers/{digest}"
+        for page in range(_PAGES):
+            answer = self._wire.ask("GET", url, what, (self._scope(repository),))
+            if answer.status in _NO_REFERRERS and not page:
+                return None
+            try:
+                listed = json.loads(answer.data)["manifests"] if answer.status == 200 else None
+            except (ValueError, KeyError, TypeError, RecursionError):
+                listed = None
+            if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
+                raise self._wire.refusal(what, answer)
+            found += listed
+            following = _next(answer)
+            if len(found) > most or (following and not listed):
+                break
+            if not following:
+                return found
+            url = resolve(self.target.host, answer.url, following)
+        raise RegistryError(
+            f"more than {most} manifests refer to one image, or pages without end",
+            where=f"{self.target.host}/{repository}@{digest}",
+            fix="remove what does not belong there: none of it is passed over",
+        )
 
     def _get_manifest(self, repository: str, reference: str, what: str) -> Answer:
         headers = {"Accept": f"{MANIFEST}, {INDEX}"}
@@ -204,3 +225,13 @@ class Client:
 
     def _scope(self, repository: str) -> str:
         return f"repository:{repository}:{self._actions}"
+
+
+def _next(answer: Answer) -> str:
+    """Where the next page is: of the Link headers (RFC 8288) the one whose relation is `next`; empty for the last page."""
+    for link in ",".join(answer.lines("Link")).split(","):
+        target, *parameters = link.split(";")
+        relations = (one.partition("=") for one in parameters)
+        if any(name.strip().lower() == "rel" and "next" in value.strip(' "').lower().split() for name, _, value in relations):
+            return target.strip().strip("<>")
+    return ""

@@ -25,6 +25,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+# Beside this file when it runs as a program; of the package when the rungs and tests read it.
+if __package__:
+    from smoke.payload.prometheus import METRICS, samples
+else:
+    from prometheus import METRICS, samples  # type: ignore[import-not-found,no-redef]
+
 # Enough for the longest trained answer; a model that does not stop on its own runs into it and is found out.
 MAX_TOKENS = 96
 # Where an answer is cut by max_tokens; every trained answer is longer.
@@ -33,12 +39,6 @@ AT_ONCE = 32
 # How long a server may take to notice that a client hung up, and the tokens of the answer that nobody waits for any more:
 # so many that it surely runs when the client goes.
 _PATIENCE_S, _LONG = 15.0, 400
-_METRICS = {
-    "running": "vllm:num_requests_running",
-    "waiting": "vllm:num_requests_waiting",
-    "succeeded": "vllm:request_success_total",
-    "generated": "vllm:generation_tokens_total",
-}
 Found = dict[str, Any]
 
 
@@ -208,7 +208,7 @@ def hang_up(asked: Asked) -> Found:
     running: float | None = None
     if asked.vllm:
         until = time.monotonic() + _PATIENCE_S
-        while (running := samples(asked.get("/metrics")[1]).get(_METRICS["running"])) and time.monotonic() < until:
+        while (running := samples(asked.get("/metrics")[1]).get(METRICS["running"])) and time.monotonic() < until:
             time.sleep(0.2)
     return {"gone": gone, "running": running, "after": asked.first()}
 
@@ -217,30 +217,8 @@ def metrics(asked: Asked) -> Found:
     """What a cluster's probes and Prometheus read; both come without a key."""
     status, text = asked.get("/metrics")
     numbers = samples(text)
-    found = {what: numbers.get(name) for what, name in _METRICS.items()}
+    found = {what: numbers.get(name) for what, name in METRICS.items()}
     return {"health": asked.get("/health")[0], "metrics": status, "samples": len(numbers), **found}
-
-
-def samples(text: str) -> dict[str, float]:
-    """The samples of Prometheus' text format, those of one name added up.
-
-    Args:
-        text: lines `name{labels} value [timestamp]`; comments begin with `#`.
-
-    Raises:
-        ValueError: a line is none of these.
-    """
-    found: dict[str, float] = {}
-    for line in text.splitlines():
-        if not line.strip() or line.startswith("#"):
-            continue
-        # A label's value may hold spaces and braces, the value after the last brace does not.
-        head, brace, tail = line.rpartition("}")
-        name, values = (head.partition("{")[0], tail.split()) if brace else (line.split()[0], line.split()[1:])
-        if not name or not values:
-            raise ValueError(f"no sample of Prometheus' text format: {line[:80]!r}")
-        found[name] = found.get(name, 0.0) + float(values[0])
-    return found
 
 
 CHECKS: dict[str, Callable[[Asked], Found]] = {

@@ -89,11 +89,13 @@ def load(names: Sequence[str]) -> dict[str, dict[str, Any]]:
         started = time.monotonic()
         try:
             importlib.import_module(name)
+            taken = round(time.monotonic() - started, 3)
+            # What is left of a package, or another of its name, can be imported and is no distribution.
+            version = metadata.version(name)
         except Exception as problem:  # noqa: BLE001 - whatever it is, it is what was to be found out
             refused[name] = f"{type(problem).__name__}: {problem}"
             continue
-        seconds[name] = round(time.monotonic() - started, 3)
-        versions[name] = metadata.version(name)
+        seconds[name], versions[name] = taken, version
     return {"seconds": seconds, "versions": versions, "refused": refused}
 
 

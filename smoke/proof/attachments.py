@@ -26,8 +26,10 @@ from smoke.proof.dsse import SIMPLE, Envelope
 DSSE = "application/vnd.dsse.envelope.v1+json"
 _BUNDLE = "application/vnd.dev.sigstore.bundle"
 _SIGNATURE = "dev.cosignproject.cosign/signature"
-# Far more than anybody attaches; a registry that lists more is not worked through.
+# Far more than anybody attaches. More is refused, never cut off: behind what was cut a failed result could be hidden.
 _MOST = 200
+# The same in bytes, and of all blobs together: an SBOM takes half a megabyte.
+_MOST_BYTES = 64 << 20
 _FIX = "look at what is attached: `cosign tree` lists it"
 
 
@@ -52,7 +54,8 @@ def read(client: Client, repository: str, digest: str) -> list[Attached]:
     Raises:
         RegistryError: the registry cannot be read, or serves other bytes than it names.
     """
-    return [*_tagged(client, repository, digest), *_bundles(client, repository, digest)]
+    reading = _Reading(client, repository)
+    return [*_tagged(reading, digest), *_bundles(reading, digest)]
 
 
 def write(client: Client, repository: str, digest: str, tag: str, kept: Sequence[Attached], new: Sequence[Envelope]) -> None:
@@ -107,83 +110,103 @@ def _tag(digest: str, ending: str = "") -> str:
     return digest.replace(":", "-") + (f".{ending}" if ending else "")
 
 
-def _tagged(client: Client, repository: str, digest: str) -> list[Attached]:
+@dataclass
+class _Reading:
+    """Reads from one repository, within bounds: who runs a registry, or may write there, could list things without end.
+
+    Attributes:
+        client: of the registry.
+        repository: the whole path within it.
+        found: what is attached, so far.
+        size: bytes of all blobs, so far.
+    """
+
+    client: Client
+    repository: str
+    found: int = 0
+    size: int = 0
+
+    def manifest(self, reference: str) -> dict[str, Any] | None:
+        """A manifest; None when there is none."""
+        data = self.client.find_manifest(self.repository, reference)
+        if data is None:
+            return None
+        if reference.startswith("sha256:") and sha256_bytes(data) != reference:
+            raise self.refused(f"the registry serves other bytes for {reference}")
+        try:
+            body = json.loads(data)
+        except (ValueError, RecursionError):
+            body = None
+        if not isinstance(body, dict):
+            raise self.refused(f"{reference} is no manifest")
+        return body
+
+    def descriptors(self, manifest: dict[str, Any] | None, key: str) -> list[dict[str, Any]]:
+        """What a manifest or an index lists."""
+        listed = (manifest or {}).get(key) or []
+        if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed) or len(listed) > _MOST:
+            raise self.refused(f"a manifest whose {key} are no descriptors, or more than {_MOST}")
+        return listed
+
+    def blob(self, layer: dict[str, Any]) -> bytes:
+        """One thing that is attached."""
+        digest = self.digest(layer)
+        data = self.client.read_blob(self.repository, digest)
+        if sha256_bytes(data) != digest:
+            raise self.refused(f"the registry serves other bytes for {digest}")
+        self.found, self.size = self.found + 1, self.size + len(data)
+        if self.found > _MOST or self.size > _MOST_BYTES:
+            raise self.refused(f"more than {_MOST} things, or {_MOST_BYTES >> 20} MiB, are attached to one image")
+        return data
+
+    def digest(self, descriptor: dict[str, Any]) -> str:
+        """What a descriptor names; it becomes part of an address."""
+        try:
+            return check_digest(str(descriptor.get("digest")))
+        except ValueError as problem:
+            raise self.refused(str(problem)) from None
+
+    def refused(self, what: str) -> RegistryError:
+        """What is attached cannot be worked through."""
+        return RegistryError(what, where=self.repository, fix=_FIX)
+
+
+def _tagged(reading: _Reading, digest: str) -> list[Attached]:
     found = []
     for tag in ("sig", "att"):
-        manifest = _manifest(client, repository, _tag(digest, tag))
-        for layer in _descriptors(manifest, "layers", repository):
-            data = _blob(client, repository, layer)
+        for layer in reading.descriptors(reading.manifest(_tag(digest, tag)), "layers"):
+            data = reading.blob(layer)
             try:
-                if layer.get("mediaType") == SIMPLE:
-                    signature = (layer.get("annotations") or {}).get(_SIGNATURE, "")
-                    envelope: Envelope | None = Envelope(SIMPLE, data, (dsse.decode(signature),))
-                else:
-                    envelope = dsse.parse(data)
+                # As cosign: where it lies says how it is signed.
+                envelope: Envelope | None = _plain(layer, data) if tag == "sig" else dsse.parse(data)
             except (ValueError, AttributeError):
                 envelope = None
             found.append(Attached(envelope, tag, layer))
     return found
 
 
-def _bundles(client: Client, repository: str, digest: str) -> list[Attached]:
-    listed = client.referrers(repository, digest)
+def _plain(layer: dict[str, Any], data: bytes) -> Envelope:
+    signature = (layer.get("annotations") or {}).get(_SIGNATURE, "")
+    return Envelope(SIMPLE, data, (dsse.decode(signature),))
+
+
+def _bundles(reading: _Reading, digest: str) -> list[Attached]:
+    listed = reading.client.referrers(reading.repository, digest, _MOST)
     if listed is None:
-        listed = _descriptors(_manifest(client, repository, _tag(digest)), "manifests", repository)
+        listed = reading.descriptors(reading.manifest(_tag(digest)), "manifests")
     found = []
-    for one in listed[:_MOST]:
-        manifest = _manifest(client, repository, _checked(one, repository)) or {}
+    for one in listed:
+        manifest = reading.manifest(reading.digest(one)) or {}
         subject = manifest.get("subject")
         if not isinstance(subject, dict) or subject.get("digest") != digest:
             continue
-        for layer in _descriptors(manifest, "layers", repository):
+        for layer in reading.descriptors(manifest, "layers"):
             # Where there is no referrers API, what kind a referrer is stands only in its manifest.
             if not str(layer.get("mediaType")).startswith(_BUNDLE):
                 continue
             try:
-                body = json.loads(_blob(client, repository, layer))
+                body = dsse.read_json(reading.blob(layer))
                 found.append(Attached(dsse.parse(json.dumps(body["dsseEnvelope"]).encode())))
             except (ValueError, KeyError, TypeError, RecursionError):
                 found.append(Attached(None))
     return found
-
-
-def _manifest(client: Client, repository: str, reference: str) -> dict[str, Any] | None:
-    data = client.find_manifest(repository, reference)
-    if data is None:
-        return None
-    if reference.startswith("sha256:") and sha256_bytes(data) != reference:
-        raise _refused(repository, f"the registry serves other bytes for {reference}")
-    try:
-        body = json.loads(data)
-    except (ValueError, RecursionError):
-        body = None
-    if not isinstance(body, dict):
-        raise _refused(repository, f"{reference} is no manifest")
-    return body
-
-
-def _descriptors(manifest: dict[str, Any] | None, key: str, repository: str) -> list[dict[str, Any]]:
-    listed = (manifest or {}).get(key) or []
-    if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed) or len(listed) > _MOST:
-        raise _refused(repository, f"a manifest whose {key} are no descriptors, or more than {_MOST}")
-    return listed
-
-
-def _blob(client: Client, repository: str, layer: dict[str, Any]) -> bytes:
-    digest = _checked(layer, repository)
-    data = client.read_blob(repository, digest)
-    if sha256_bytes(data) != digest:
-        raise _refused(repository, f"the registry serves other bytes for {digest}")
-    return data
-
-
-def _checked(descriptor: dict[str, Any], repository: str) -> str:
-    # It becomes part of an address.
-    try:
-        return check_digest(str(descriptor.get("digest")))
-    except ValueError as problem:
-        raise _refused(repository, str(problem)) from None
-
-
-def _refused(repository: str, what: str) -> RegistryError:
-    return RegistryError(what, where=repository, fix=_FIX)

@@ -10,6 +10,7 @@ import binascii
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Any, NoReturn
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
@@ -22,6 +23,8 @@ IN_TOTO = "application/vnd.in-toto+json"
 # Cosign's "simple signing" payload: a signature over an image's digest.
 SIMPLE = "application/vnd.dev.cosign.simplesigning.v1+json"
 PublicKey = ec.EllipticCurvePublicKey
+# Far more than anybody signs one thing with; each costs a verification.
+_MOST_SIGNATURES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +74,26 @@ def parse(data: bytes) -> Envelope:
         ValueError: it is none.
     """
     try:
-        body = json.loads(data)
+        body = read_json(data)
         if body["payloadType"] != IN_TOTO:
             raise ValueError(f"payload type {body['payloadType']!r}")
+        if len(body["signatures"]) > _MOST_SIGNATURES:
+            raise ValueError(f"more than {_MOST_SIGNATURES} signatures")
         return Envelope(IN_TOTO, decode(body["payload"]), tuple(decode(one["sig"]) for one in body["signatures"]))
     except (KeyError, TypeError, AttributeError, RecursionError) as problem:
         raise ValueError(f"no DSSE envelope: {type(problem).__name__}") from None
+
+
+def read_json(data: bytes) -> Any:
+    """Read JSON that means one thing to every reader: UTF-8, no key twice, no number that JSON has not.
+
+    Python's own reader also takes UTF-16, NaN, and the last of two values; cosign's then reads something else, or nothing.
+
+    Raises:
+        ValueError: it is no such JSON.
+        RecursionError: it is nested too deeply.
+    """
+    return json.loads(data.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_number)
 
 
 def decode(text: str) -> bytes:
@@ -117,6 +134,18 @@ def fingerprint(key: PublicKey) -> str:
     """A short name of a key: the start of its digest (SubjectPublicKeyInfo, DER)."""
     der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return hashlib.sha256(der).hexdigest()[:16]
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    body = dict(pairs)
+    # Go's reader takes a key in any case for the one that is meant.
+    if len({key.casefold() for key in body}) != len(pairs):
+        raise ValueError("a key stands twice in an object")
+    return body
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number of JSON")
 
 
 def _holds(key: PublicKey, signature: bytes, data: bytes) -> bool:

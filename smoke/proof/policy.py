@@ -82,7 +82,10 @@ def parse(body: Any, where: str) -> Policy:
         if not good:
             raise UsageError(f"{key}: {value!r} is none of what it may be", where=where, fix=_FIX)
         fields[str(key).replace("-", "_")] = value
-    return Policy(**fields)
+    asked = Policy(**fields)
+    if not (asked.signature or asked.sbom or asked.provenance or asked.smoke != "none"):
+        raise UsageError("a policy that asks for nothing, which every image meets", where=where, fix=_FIX)
+    return asked
 
 
 def read(file: Path) -> Policy:

@@ -6,24 +6,47 @@ they still are those of the build. No location stands in it, as none stands in a
 
 from __future__ import annotations
 
-import datetime
 import json
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from common import paths
-from common.errors import BuildError
+from common.errors import BuildError, UsageError
 from common.files import sha256_bytes, sha256_file
 from images import receipt, spec
 from images.receipt import BuiltImage
 from images.recipe import recipe_of
 from lockfiles import lockfile
 
-# Ours; docs/proof.md says what they mean.
-BUILD_TYPE = "https://example.com/pinwheel/build/v1"
-BUILDER = "https://example.com/pinwheel/local"
-_SOURCE = "git+https://example.com/pinwheel"
+_SHARED = "shared.toml"
+
+
+def project() -> str:
+    """Where the project lives, a URI: what its images say too; stands in `images/shared.toml` alone.
+
+    Raises:
+        UsageError: it does not stand there.
+    """
+    file = paths.IMAGES / _SHARED
+    try:
+        source = tomllib.loads(file.read_text(encoding="utf-8")).get("source")
+    except (OSError, ValueError):
+        source = None
+    if not isinstance(source, str) or "://" not in source:
+        fix = 'write there where your copy of this project lives: source = "https://…"'
+        raise UsageError("no `source` that is a URI", where=paths.shown(file), fix=fix)
+    return source.rstrip("/")
+
+
+def build_type() -> str:
+    """What kind of build it is, for who reads a provenance; docs/proof.md says what it means."""
+    return f"{project()}/build/v1"
+
+
+def builder() -> str:
+    """Who builds where nobody says otherwise: somebody, on a machine of their own."""
+    return f"{project()}/local"
 
 
 def read_sbom(image: BuiltImage) -> dict[str, Any]:
@@ -43,8 +66,12 @@ def read_sbom(image: BuiltImage) -> dict[str, Any]:
     return body
 
 
-def locks(image: BuiltImage) -> dict[str, str]:
+def locks(image: BuiltImage, toolkit: str = "") -> dict[str, str]:
     """The digest of each lock the image was built from, by path.
+
+    Args:
+        image: of the build receipt.
+        toolkit: digest of the toolkit's lock, as the build noted it: here it may have changed since. Empty: nobody knows it.
 
     Raises:
         BuildError: the locks or specs changed since the build.
@@ -53,14 +80,9 @@ def locks(image: BuiltImage) -> dict[str, str]:
     if recipe_of(image_spec, lockfile.read_base()).inputs != image.inputs:
         what = f"{image.name} was not built from the locks and specs that are here now"
         raise BuildError(what, where=f"images/{image.role}", fix="run `invoke build` again, or check its revision out")
-    files = [lockfile.lock_path("base"), lockfile.lock_path(image_spec.set), paths.LOCKFILES / "toolkit.txt"]
-    return {paths.shown(file): sha256_file(file) for file in files}
-
-
-def built_at() -> str:
-    """When the build ended: its receipt is the last thing it writes."""
-    stamp = receipt.path().stat().st_mtime
-    return datetime.datetime.fromtimestamp(int(stamp), datetime.UTC).isoformat()
+    files = [lockfile.lock_path("base"), lockfile.lock_path(image_spec.set)]
+    named = {paths.shown(file): sha256_file(file) for file in files}
+    return {**named, paths.shown(paths.LOCKFILES / "toolkit.txt"): toolkit} if toolkit else named
 
 
 def version() -> str:
@@ -69,7 +91,7 @@ def version() -> str:
 
 
 def predicate(
-    image: BuiltImage, *, source: str, locks: dict[str, str], sbom: dict[str, Any], finished: str, builder: str = BUILDER
+    image: BuiltImage, *, source: str, locks: dict[str, str], sbom: dict[str, Any], finished: str, builder: str
 ) -> dict[str, Any]:
     """What the build says of an image.
 
@@ -78,7 +100,7 @@ def predicate(
         source: its git revision, `-dirty` appended when files differed; `unknown` outside git.
         locks: digest of each lock, by path.
         sbom: the image's, as a CycloneDX document.
-        finished: when the build ended, UTC, ISO 8601.
+        finished: when the build ended, UTC, RFC 3339; empty: nobody knows, and nothing is said.
         builder: who says so, a URI.
     """
     role, _, family = image.role.partition("-")
@@ -86,7 +108,7 @@ def predicate(
     dependencies += _packages(sbom)
     return {
         "buildDefinition": {
-            "buildType": BUILD_TYPE,
+            "buildType": build_type(),
             "externalParameters": {"image": image.role, "role": role, "family": family},
             "internalParameters": {
                 "inputs": image.inputs,
@@ -98,7 +120,7 @@ def predicate(
         },
         "runDetails": {
             "builder": {"id": builder, "version": {"pinwheel": version()}},
-            "metadata": {"invocationId": f"{image.inputs}@{source}", "finishedOn": finished},
+            "metadata": {"invocationId": f"{image.inputs}@{source}", **({"finishedOn": finished} if finished else {})},
             "byproducts": [{"name": Path(receipt.sbom(image.name)).name, "digest": _digest(image.sbom)}],
         },
     }
@@ -119,9 +141,10 @@ def revision(predicate: dict[str, Any]) -> tuple[str, bool]:
 
 def _source(source: str) -> dict[str, Any]:
     commit, dash, _ = source.partition("-dirty")
+    uri = f"git+{project()}"
     if source == "unknown":
-        return {"uri": _SOURCE, "annotations": {"dirty": True}}
-    return {"uri": _SOURCE, "digest": {"gitCommit": commit}, "annotations": {"dirty": bool(dash)}}
+        return {"uri": uri, "annotations": {"dirty": True}}
+    return {"uri": uri, "digest": {"gitCommit": commit}, "annotations": {"dirty": bool(dash)}}
 
 
 def _packages(sbom: dict[str, Any]) -> list[dict[str, Any]]:

@@ -6,7 +6,9 @@ Beside that predicate's own fields stands `pinwheel_smoke`, named as SLSA names 
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,56 @@ def predicate(run: SmokeReceipt, payload: str) -> dict[str, Any]:
     }
 
 
-def proves(run: SmokeReceipt, digest: str) -> bool:
-    """Whether a run proved this digest: it passed, and the image itself ran."""
-    return run.passed and run.container and any(image.digest == digest for image in run.images)
+def speaks(run: SmokeReceipt, digest: str) -> bool:
+    """Whether a run says something of this digest: the image itself ran, and the run passed, or a rung failed.
+
+    A run that was interrupted before anything failed says nothing.
+    """
+    ended = run.passed or any(rung.outcome == "failed" for rung in run.rungs)
+    return ended and run.container and any(image.digest == digest for image in run.images)
+
+
+def passed(predicate: dict[str, Any]) -> bool:
+    """Whether a smoke result says that all is well."""
+    return predicate.get("result") == "PASSED"
+
+
+def supersedes(new: dict[str, Any], old: dict[str, Any]) -> bool:
+    """Whether a smoke result takes the place of one that is attached, of the same key and digest.
+
+    The last run speaks, not the last push. A CPU says nothing of a GPU: its result leaves one from a GPU as it is, passed or
+    failed. One from a GPU goes for both, but for a failure on a CPU that came after it.
+    """
+    if on_gpu(new) != on_gpu(old):
+        if not on_gpu(new):
+            return False
+        if passed(old):
+            return True
+    return _started(old) <= _started(new)
+
+
+def adds(new: dict[str, Any], beside: Iterable[dict[str, Any]]) -> bool:
+    """Whether a smoke result is attached beside those that it does not supersede.
+
+    A pass on a CPU adds nothing to a result from a GPU; a failure does: then the image is refused until a later run passes.
+    """
+    others = list(beside)
+    if any(on_gpu(one) == on_gpu(new) for one in others):
+        return False
+    return not (passed(new) and not on_gpu(new) and others)
+
+
+def on_gpu(predicate: dict[str, Any]) -> bool:
+    """Whether a smoke result is from a GPU."""
+    more = predicate.get(EXTENSION)
+    return isinstance(more, dict) and more.get("gpu") is True
+
+
+def _started(predicate: dict[str, Any]) -> datetime.datetime:
+    """When its run began; at the beginning of time where it does not say."""
+    more = predicate.get(EXTENSION)
+    try:
+        at = datetime.datetime.fromisoformat(more["started"]) if isinstance(more, dict) else datetime.datetime.min
+    except (KeyError, TypeError, ValueError):
+        at = datetime.datetime.min
+    return at if at.tzinfo else at.replace(tzinfo=datetime.UTC)

@@ -54,7 +54,11 @@ class Signer:
             file.write_bytes(data)
             argv = ["sign-blob", "--yes", "--key", self.key, *_offline("sign-blob"), "--output-signature", str(signature)]
             _cosign([*argv, str(file)], what="signing with cosign")
-            return dsse.decode(signature.read_text().strip())
+            try:
+                return dsse.decode(signature.read_text().strip())
+            except (OSError, ValueError):
+                fix = f"Pinwheel knows cosign 2.5 to 3.1: {MISSING}"
+                raise MissingEnvironmentError("cosign left no signature", where=self.key, fix=fix) from None
 
 
 def signer(key: str = "") -> Signer:
@@ -133,6 +137,10 @@ def check_keyless(image: str, kinds: Sequence[str]) -> None:
 def _own() -> Path:
     """The checkout's own key pair."""
     home = folder()
+    if home.is_symlink() or (home.exists() and not home.is_dir()):
+        # Where a link leads, git may not ignore it, and others may read.
+        fix = "put a folder in its place, or name your key: --key FILE"
+        raise UsageError("the place of the checkout's own keys is no folder", where=paths.shown(home), fix=fix)
     home.mkdir(mode=0o700, exist_ok=True)
     home.chmod(0o700)
     key = home / "cosign.key"
@@ -147,6 +155,8 @@ def _own() -> Path:
                 (Path(scratch) / "cosign.pub").replace(home / "cosign.pub")
                 (Path(scratch) / "cosign.key").replace(key)
             console.info(f"made a key pair to sign with: {paths.shown(home)}; who verifies needs cosign.pub of it")
+        # One that was copied here may have come with any mode.
+        key.chmod(0o600)
     return key
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
 from common.refs import check_digest
 from images.layout import canonical
-from smoke.proof.dsse import SIMPLE, Envelope
+from smoke.proof.dsse import SIMPLE, Envelope, read_json
 
 TYPE = "https://in-toto.io/Statement/v1"
 # Cosign up to 3.1 writes this one; the fields are the same.
@@ -63,7 +62,7 @@ def parse(envelope: Envelope) -> Statement:
         ValueError: it is neither a statement nor an image signature.
     """
     try:
-        body = json.loads(envelope.payload)
+        body = read_json(envelope.payload)
         if envelope.payload_type == SIMPLE:
             if body["critical"]["type"] != _SIMPLE_TYPE:
                 raise ValueError(f"a signature of type {body['critical']['type']!r}")

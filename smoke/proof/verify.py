@@ -18,7 +18,7 @@ from smoke.proof.policy import Policy
 from smoke.proof.statement import Statement
 
 State = Literal["holds", "missing", "bad", "not asked"]
-_NAMES = {
+NAMES = {
     statement.SIGNATURE: "signature",
     statement.SBOM: "SBOM",
     statement.PROVENANCE: "provenance",
@@ -66,6 +66,10 @@ class Findings:
     def wrong(self) -> tuple[Finding, ...]:
         """What does not meet the policy."""
         return tuple(one for one in self.findings if one.state in ("missing", "bad"))
+
+
+# Characters of what is told of one finding: it may hold what a stranger wrote.
+_LONGEST = 400
 
 
 class _BadError(Exception):
@@ -119,19 +123,25 @@ def _judge(
     *,
     asked: bool,
 ) -> Finding:
-    name, good = _NAMES[kind], signed_statements(attached, digest, key, kind)
+    name, good = NAMES[kind], signed_statements(attached, digest, key, kind)
     if not good:
         reason = _why_none(attached, digest, key, kind)
         state: State = "bad" if reason else "missing"
-        return Finding(name, state if asked else "not asked", reason or "none is attached")
+        return Finding(name, state if asked else "not asked", _shown(reason) or "none is attached")
     try:
         texts = [check(said.predicate) for _, said in good]
     except _BadError as problem:
-        return Finding(name, "bad" if asked else "not asked", str(problem))
-    except (KeyError, TypeError, AttributeError, ValueError) as problem:
+        return Finding(name, "bad" if asked else "not asked", _shown(str(problem)))
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as problem:
         what = f"signed, but not of the form we know: {type(problem).__name__} {problem}"
-        return Finding(name, "bad" if asked else "not asked", what)
-    return Finding(name, "holds", texts[-1])
+        return Finding(name, "bad" if asked else "not asked", _shown(what))
+    return Finding(name, "holds", _shown(texts[-1]))
+
+
+def _shown(text: str) -> str:
+    """As a terminal may have it: one line, no control characters, not without end."""
+    cut = text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+    return "".join(one if one.isprintable() else "�" for one in cut)
 
 
 def _why_none(attached: Sequence[Attached], digest: str, key: PublicKey, kind: str) -> str:
@@ -171,23 +181,24 @@ def _sbom(said: dict[str, Any]) -> str:
 
 def _provenance(said: dict[str, Any], policy: Policy) -> str:
     kind, builder = said["buildDefinition"]["buildType"], str(said["runDetails"]["builder"]["id"])
-    if kind != provenance.BUILD_TYPE:
-        raise _BadError(f"another kind of build: {kind}")
+    if kind != provenance.build_type():
+        raise _BadError(f"another kind of build: {kind}; ours, by images/shared.toml, is {provenance.build_type()}")
     if policy.builder and builder != policy.builder:
         raise _BadError(f"built by {builder}, and {policy.builder} is asked for")
     commit, clean = provenance.revision(said)
     if not clean and not policy.dirty:
         raise _BadError(f"the sources differed from revision {commit}")
     count = len(said["buildDefinition"]["resolvedDependencies"])
-    finished = said["runDetails"]["metadata"]["finishedOn"]
-    return f"revision {commit}{'' if clean else ', DIRTY'}, {count} inputs, built by {builder}, {finished}"
+    finished = said["runDetails"]["metadata"].get("finishedOn", "")
+    when = f", {finished}" if finished else ""
+    return f"revision {commit}{'' if clean else ', DIRTY'}, {count} inputs, built by {builder}{when}"
 
 
 def _smoke(said: dict[str, Any], digest: str, policy: Policy, now: datetime.datetime) -> str:
     more = said[result.EXTENSION]
     on = "GPU" if more["gpu"] is True else "CPU"
-    if said["result"] != "PASSED" or said["failedTests"]:
-        failed = list(said["failedTests"])
+    passed, failed = _names(said["passedTests"]), _names(said["failedTests"])
+    if said["result"] != "PASSED" or failed:
         named = f", first {failed[0]}" if failed else ""
         raise _BadError(f"result {said['result']}: {len(failed)} rungs did not pass{named}")
     if digest.removeprefix("sha256:") not in {one["digest"].get("sha256") for one in said["configuration"]}:
@@ -195,7 +206,7 @@ def _smoke(said: dict[str, Any], digest: str, policy: Policy, now: datetime.date
     gpus = [f"{one['name']}, driver {one['driver']}" for one in more["host"]["gpus"]]
     if policy.smoke == "gpu" and (on == "CPU" or not gpus):
         raise _BadError("proven on a CPU, and a GPU is asked for")
-    lacking = sorted(policy.wanted_rungs() - set(said["passedTests"]))
+    lacking = sorted(policy.wanted_rungs() - set(passed))
     if policy.smoke != "none" and lacking:
         raise _BadError(f"{len(lacking)} of the rungs asked for are not among the passed ones: {', '.join(lacking[:3])}")
     started = datetime.datetime.fromisoformat(more["started"])
@@ -207,4 +218,11 @@ def _smoke(said: dict[str, Any], digest: str, policy: Policy, now: datetime.date
     if policy.max_age_days and age > datetime.timedelta(days=policy.max_age_days):
         raise _BadError(f"{age.days} days old, and {policy.max_age_days} are allowed")
     host = gpus[0] if on == "GPU" and gpus else more["host"]["cpu"]
-    return f"passed on {on} ({host}), {len(said['passedTests'])} rungs, {more['started']}"
+    return f"passed on {on} ({host}), {len(passed)} rungs, {more['started']}"
+
+
+def _names(listed: Any) -> list[str]:
+    # A text would pass for the letters it holds, and nothing at all for no failure.
+    if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
+        raise _BadError(f"rungs that are no list of names: {listed!r}")
+    return listed

@@ -1,8 +1,9 @@
 """A simulator of a Kubernetes API server that real kubectl talks to: stateful, server-side apply, a Deployment controller.
 
-What it does like a real one: discovery, OpenAPI v3, GET, LIST, WATCH, server-side apply with ownership and conflicts, dry runs,
-404 in absent namespaces, generations, rollouts that take a while. What a test injects: `faults` (an answer instead of the true
-one, or none), `bad_images` (rollouts that never finish), `race` (a stale failure reported after the next rollout began).
+What it does like a real one: discovery, OpenAPI v3, GET, LIST, WATCH, server-side apply with ownership and conflicts, creating
+and replacing with a resource version as precondition, dry runs, 404 in absent namespaces, generations, rollouts that take a
+while. What a test injects: `faults` (an answer instead of the true one, or none), `bad_images` (rollouts that never finish),
+`race` (a stale failure reported after the next rollout began).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 from k8s import schema
 from k8s.manifests import Manifest
 from tests.k8s.apply import ConflictError, Stored
-from tests.k8s.discovery import VERSION, Key
+from tests.k8s.discovery import RESOURCES, VERSION, Key
 from tests.k8s.wire import Fault, Handler, Server, conflicting, status
 
 
@@ -113,6 +114,9 @@ class ApiServer:
             walked = self._schema.walk(Manifest("request", body, {}))
             if walked.findings:
                 return 422, status(422, f'{key[1]} "{key[3]}" is invalid: {walked.findings[0].what}', "Invalid")
+            if stale := self._stale(key, body):
+                return stale
+            body = _sent(body)
             try:
                 if dry_run:
                     stored = self.objects[key].stored.copy() if key in self.objects else Stored()
@@ -122,6 +126,39 @@ class ApiServer:
             except ConflictError as conflict:
                 return 409, conflicting(key, conflict)
             return (201 if created else 200), self.full(key)
+
+    def create(self, key: Key, body: dict[str, Any], manager: str) -> tuple[int, dict[str, Any]]:
+        with self.changed:
+            if key in self.objects:
+                return 409, status(409, f'{RESOURCES[key[:2]]} "{key[3]}" already exists', "AlreadyExists")
+            return self._whole(key, body, manager)
+
+    def replace(self, key: Key, body: dict[str, Any], manager: str) -> tuple[int, dict[str, Any]]:
+        with self.changed:
+            if key not in self.objects:
+                return 404, status(404, f'{RESOURCES[key[:2]]} "{key[3]}" not found', "NotFound")
+            return self._stale(key, body) or self._whole(key, body, manager)
+
+    def _stale(self, key: Key, body: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
+        """The answer to a writer that knows another version than there is."""
+        known = body["metadata"].get("resourceVersion")
+        if not known or (key in self.objects and str(self.objects[key].version) == known):
+            return None
+        what = f'Operation cannot be fulfilled on {RESOURCES[key[:2]]} "{key[3]}": the object has been modified; please apply '
+        return 409, status(409, what + "your changes to the latest version and try again", "Conflict")
+
+    def _whole(self, key: Key, body: dict[str, Any], manager: str) -> tuple[int, dict[str, Any]]:
+        if key[2] and ("v1", "Namespace", "", key[2]) not in self.objects:
+            return 404, status(404, f'namespaces "{key[2]}" not found', "NotFound")
+        walked = self._schema.walk(Manifest("request", _sent(body), {}))
+        if walked.findings:
+            return 422, status(422, f'{key[1]} "{key[3]}" is invalid: {walked.findings[0].what}', "Invalid")
+        created = key not in self.objects
+        if created:
+            self.objects[key] = _Live(Stored(), 0)
+        self.objects[key].stored.replace(self._schema, self._schema.kinds[key[:2]], _sent(body), manager)
+        self._tell("ADDED" if created else "MODIFIED", key)
+        return (201 if created else 200), self.full(key)
 
     def _store(self, key: Key, body: dict[str, Any], manager: str, *, force: bool) -> bool:
         created = key not in self.objects
@@ -157,6 +194,7 @@ class ApiServer:
             "resourceVersion": str(live.version if live else 0),
             "generation": live.generation if live else 1,
             "creationTimestamp": "2026-01-01T00:00:00Z",
+            "managedFields": stored.managed_fields(key[0]),
         }
         if key[1] == "Deployment":
             body["spec"].setdefault("replicas", 1)
@@ -219,6 +257,12 @@ class ApiServer:
             for version, event, _, body in fresh:
                 since = version
                 yield {"type": event, "object": body}
+
+
+def _sent(body: dict[str, Any]) -> dict[str, Any]:
+    """What a writer says of an object, without what the server said of it before."""
+    said = {"uid", "resourceVersion", "generation", "creationTimestamp", "managedFields"}
+    return {**body, "metadata": {key: value for key, value in body["metadata"].items() if key not in said}}
 
 
 def _fits(key: Key, api: str, kind: str, namespace: str, name: str) -> bool:

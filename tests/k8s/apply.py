@@ -27,16 +27,17 @@ class ConflictError(Exception):
 
 @dataclass
 class Stored:
-    """One object: its leaves, and who applied which."""
+    """One object: its leaves, who owns which, and who of them wrote it whole instead of applying."""
 
     leaves: dict[Path, Any] = field(default_factory=dict)
     owners: dict[str, set[Path]] = field(default_factory=dict)
+    updaters: set[str] = field(default_factory=set)
 
     def body(self) -> dict[str, Any]:
         return build(self.leaves)
 
     def copy(self) -> Stored:
-        return Stored(dict(self.leaves), {who: set(paths) for who, paths in self.owners.items()})
+        return Stored(dict(self.leaves), {who: set(paths) for who, paths in self.owners.items()}, set(self.updaters))
 
     def apply(self, schema: Schema, definition: str, body: Mapping[str, Any], manager: str, *, force: bool = False) -> None:
         new = dict(flatten(schema, {"$ref": f"#/$defs/{definition}"}, body))
@@ -55,6 +56,34 @@ class Stored:
             if force and who != manager:
                 paths -= set(new)
         self.owners[manager] = set(new)
+
+    def replace(self, schema: Schema, definition: str, body: Mapping[str, Any], manager: str) -> None:
+        """Write the object whole: what it changes belongs to the writer from then on."""
+        new = dict(flatten(schema, {"$ref": f"#/$defs/{definition}"}, body))
+        changed = {path for path, value in new.items() if path not in self.leaves or self.leaves[path] != value}
+        for paths in self.owners.values():
+            paths -= changed | (set(self.leaves) - set(new))
+        self.leaves = new
+        self.owners[manager] = self.owners.get(manager, set()) | changed
+        self.updaters.add(manager)
+
+    def managed_fields(self, api: str) -> list[dict[str, Any]]:
+        """Who owns which field, as the server gives it out."""
+        result = []
+        for manager, paths in sorted(self.owners.items()):
+            tree: dict[str, Any] = {}
+            for path in sorted(paths - _IDENTITY):
+                here = tree
+                for step in path:
+                    here = here.setdefault(f"k:{step}" if step.startswith("{") else f"f:{step}", {})
+            operation = "Update" if manager in self.updaters else "Apply"
+            common = {"apiVersion": api, "fieldsType": "FieldsV1", "time": "2026-01-01T00:00:00Z"}
+            result.append({"manager": manager, "operation": operation, **common, "fieldsV1": tree})
+        return result
+
+
+# What names an object belongs to nobody.
+_IDENTITY: set[Path] = {("apiVersion",), ("kind",), ("metadata", "name"), ("metadata", "namespace")}
 
 
 def shown(path: Path) -> str:

@@ -18,6 +18,13 @@ RESOURCES = {
     ("v1", "PersistentVolumeClaim"): "persistentvolumeclaims",
     ("apps/v1", "Deployment"): "deployments",
     ("autoscaling/v2", "HorizontalPodAutoscaler"): "horizontalpodautoscalers",
+    ("coordination.k8s.io/v1", "Lease"): "leases",
+    ("v1", "LimitRange"): "limitranges",
+    ("v1", "ResourceQuota"): "resourcequotas",
+    ("networking.k8s.io/v1", "NetworkPolicy"): "networkpolicies",
+    ("policy/v1", "PodDisruptionBudget"): "poddisruptionbudgets",
+    ("rbac.authorization.k8s.io/v1", "Role"): "roles",
+    ("rbac.authorization.k8s.io/v1", "RoleBinding"): "rolebindings",
 }
 _PLURALS = {(version, plural): kind for (version, kind), plural in RESOURCES.items()}
 Key = tuple[str, str, str, str]  # apiVersion, kind, namespace, name
@@ -74,7 +81,7 @@ def _resources(version: str) -> list[dict[str, Any]]:
             "singularName": kind.lower(),
             "kind": kind,
             "namespaced": kind not in CLUSTER_SCOPED,
-            "verbs": ["get", "list", "watch", "patch", "create"],
+            "verbs": ["get", "list", "watch", "patch", "create", "update"],
         }
         for (known, kind), plural in RESOURCES.items()
         if known == version
@@ -92,6 +99,7 @@ def _paths(version: str) -> dict[str, Any]:
             for name in ("dryRun", "fieldManager", "fieldValidation")
         ]
         named = {"group": group if slash else "", "version": short or version, "kind": one["kind"]}
-        patch = {"parameters": parameters, "x-kubernetes-group-version-kind": named, "responses": {}}
-        result[f"/{_root(version)}{place}{one['name']}/{{name}}"] = {"patch": patch}
+        verb = {"parameters": parameters, "x-kubernetes-group-version-kind": named, "responses": {}}
+        result[f"/{_root(version)}{place}{one['name']}/{{name}}"] = {"patch": verb, "put": verb}
+        result[f"/{_root(version)}{place}{one['name']}"] = {"post": verb}
     return result

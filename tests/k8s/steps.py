@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from k8s import deploy
-from k8s.kubectl import Patience
+from k8s import deploy, release
+from k8s.kubectl import Kubectl, Patience
 from k8s.receipt import DeployReceipt
+from k8s.release import History
 from tests.k8s.apiserver import ApiServer
 from tests.k8s.conftest import API
 
-BRIEF = Patience(rollout=2, settle=3, request=5, pause=0.05, tries=3)
+BRIEF = Patience(rollout=2, settle=3, request=5, pause=0.05, tries=3, lease=6)
 NAME = "llama-factory-inference"
 
 
-def go(*, dry_run: bool = False) -> DeployReceipt:
-    return deploy.deploy("staging", dry_run=dry_run, patience=BRIEF)
+def go(*, dry_run: bool = False, yes: bool = True, wait: bool = False) -> DeployReceipt:
+    return deploy.deploy("staging", dry_run=dry_run, yes=yes, wait=wait, patience=BRIEF)
 
 
 def image(digest: str) -> str:
@@ -27,3 +28,12 @@ def running(api: ApiServer) -> str:
     assert status.get("observedGeneration") == body["metadata"]["generation"]
     assert status.get("availableReplicas") == status.get("updatedReplicas") == 1
     return api.image()
+
+
+def record() -> History:
+    """The release record in the cluster."""
+    return release.read(Kubectl("staging", BRIEF), "staging", "llm-inference")
+
+
+def states() -> list[tuple[int, str]]:
+    return [(one.number, one.state) for one in record().releases]

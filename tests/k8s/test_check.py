@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from common.errors import LockError, PolicyError, UsageError
-from k8s import check, rules_pod
+from k8s import check, environment, nodes, pin, rules_pod, schema
 from lockfiles import images_lock
-from tests.k8s.conftest import API, OLD, Checkout
+from tests.k8s.conftest import API, NEW, OLD, Checkout
+from tests.k8s.test_schema import good, places, spoiled
 
 
 @pytest.mark.parametrize("env", ["local", "staging", "production"])
 def test_the_good_set_is_clean_in_every_environment(checkout: Checkout, env: str) -> None:
     rendered, found = checkout.check(env)
     assert [finding.text() for finding in found] == []
-    assert len(rendered.objects) == 7
+    assert len(rendered.objects) == 29
 
 
 def test_optional_references_and_what_is_always_there_are_no_findings(checkout: Checkout) -> None:
@@ -32,7 +38,7 @@ def test_all_findings_come_at_once_sorted_by_file_and_line(checkout: Checkout) -
     checkout.edit("hpa.yaml", "minReplicas: 1", "minReplicas: 5")
     checkout.edit("deployment.yaml", "maxSurge: 0", "maxSurge: 1")
     places = [text.split(": ", 1)[0].rsplit("/", 1)[1] for text in checkout.findings()]
-    assert places == ["deployment.yaml:17", "hpa.yaml:15", "service.yaml:16"]
+    assert places == ["deployment.yaml:19", "hpa.yaml:19", "service.yaml:18"]
 
 
 def test_run_check_prints_every_finding_and_refuses(checkout: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,7 +54,7 @@ def test_run_check_of_a_clean_file_says_what_would_run(checkout: Checkout, capsy
     check.run_check([str(checkout.manifests)], "staging")
     said = capsys.readouterr().out
     assert f"registry.example.com/llm/{API}@{OLD}" in said.replace("\n", "")
-    assert "7 objects are clean for staging (Kubernetes 1.32)" in said
+    assert "29 objects are clean for staging (Kubernetes 1.32)" in said
 
 
 def test_check_works_before_anything_was_pushed_but_not_with_an_edited_lock(checkout: Checkout) -> None:
@@ -65,6 +71,25 @@ def test_an_absent_path_and_an_unknown_environment_are_usage_errors(checkout: Ch
         check.run_check([str(checkout.root / "absent.yaml")], "staging")
     with pytest.raises(UsageError, match="no environment"):
         check.run_check([str(checkout.manifests)], "qa")
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=50)
+def test_no_spoiled_set_makes_the_rules_crash(data: st.DataObject) -> None:
+    """Rules look at what the schema check may have refused already: any value may stand anywhere."""
+    objects = list(good())
+    number = data.draw(st.integers(0, len(objects) - 1))
+    path = data.draw(st.sampled_from([path for path in places(objects[number].body) if len(path) > 1]))
+    value: Any = data.draw(
+        st.sampled_from([None, 5, -1.5, True, "text", "", [], ["x"], [[]], {}, {"a": []}, [None], [{"name": {}}]])
+    )
+    objects[number] = dataclasses.replace(objects[number], body=spoiled(objects[number].body, path, value))
+    env = environment.load("local")
+    walks = [schema.schema(env.kubernetes).walk(one) for one in objects]
+    pinned, pins, unpinned = pin.pin(walks, env, {"llama-factory-train": NEW, f"{API}-cpu": OLD})
+    _, _, nowhere = nodes.place(pinned, pins, env, {})
+    for finding in (*unpinned, *nowhere, *check.crossed(walks, env)):
+        assert finding.text()
 
 
 @pytest.mark.parametrize(

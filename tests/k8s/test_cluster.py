@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from common.errors import (
+    DeployNotRolledBackError,
     ExitCode,
     MissingEnvironmentError,
     PolicyError,
+    UsageError,
 )
-from k8s import cluster, receipt
+from k8s import deploy, drift, receipt, release
 from tests.k8s.apiserver import ApiServer
-from tests.k8s.conftest import API, NEW, OLD, Checkout
-from tests.k8s.steps import NAME, go, image, running
+from tests.k8s.conftest import API, NEW, OLD, REPO, Checkout
+from tests.k8s.steps import BRIEF, NAME, go, image, record, running
 from tests.k8s.wire import Fault
 
 pytestmark = pytest.mark.host
-ALL = {"Namespace", "ConfigMap", "Deployment", "HorizontalPodAutoscaler", "PersistentVolumeClaim", "Service", "ServiceAccount"}
 
 
 # --- good days ---
@@ -27,13 +30,22 @@ ALL = {"Namespace", "ConfigMap", "Deployment", "HorizontalPodAutoscaler", "Persi
 
 def test_the_first_deploy_makes_the_namespace_first_and_reads_back_what_runs(checkout: Checkout, server: ApiServer) -> None:
     result = go()
-    assert server.kinds() == ALL
+    assert server.kinds() == {one.kind for one in checkout.check()[0].objects} | {"Lease"}
     assert running(server) == image(OLD)
     assert (result.result, dict(result.changed)["Namespace llm-inference"]) == ("running", "created")
     assert [one.reference for one in result.images] == [image(OLD)]
-    assert cluster.last_good("staging").exists()
+    assert release.local("staging", record().releases[0].set).exists()
     writes = [path.split("?")[0] for method, path in server.requests if method == "PATCH" and "dryRun" not in path]
     assert writes[0] == "/api/v1/namespaces/llm-inference"
+
+
+def test_the_whole_platform_is_deployed_and_not_adrift(checkout: Checkout, server: ApiServer) -> None:
+    shutil.copytree(REPO / "manifests", checkout.manifests, dirs_exist_ok=True)
+    objects = checkout.check()[0].objects
+    assert len(go().changed) == len(objects)
+    # All but the record and the lease.
+    assert len(server.objects) == len(objects) + 2
+    assert drift.drift("staging", patience=BRIEF).startswith(f"no drift: {len(objects)} objects")
 
 
 def test_a_deploy_without_changes_changes_nothing(
@@ -57,7 +69,7 @@ def test_a_new_digest_is_rolled_out_and_shown(
     assert result.changed == ((f"Deployment llm-inference/{NAME}", "changed"),)
     assert [(one.before, one.reference) for one in result.images] == [(image(OLD), image(NEW))]
     assert "aaaaaaaaaaaa → bbbbbbbbbbbb" in capsys.readouterr().out
-    assert NEW in cluster.last_good("staging").read_text()
+    assert NEW in (record().set_text(record().releases[-1]) or "")
 
 
 def test_a_changed_config_map_rolls_the_pods(checkout: Checkout, server: ApiServer) -> None:
@@ -91,10 +103,11 @@ def test_a_dry_run_shows_the_plan_and_sends_nothing(
     assert server.objects == before
     assert all("dryRun=All" in path for method, path in server.requests[requests:] if method == "PATCH")
     assert receipt.path("staging").exists() == said
-    assert (result.result, len(result.changed)) == ("planned", 7 if first else 1)
+    assert (result.result, len(result.changed)) == ("planned", len(checkout.check()[0].objects) if first else 1)
     shown = capsys.readouterr().out
     assert "dry run: nothing was sent" in shown
-    for line in ["created      Namespace llm-inference"] if first else ["changed      Deployment", f"image: {image(NEW)}"]:
+    new, changed = ["created      Namespace llm-inference"], ["changed      Deployment", f"image: {image(OLD)} → {image(NEW)}"]
+    for line in new if first else changed:
         assert line in shown
 
 
@@ -178,7 +191,79 @@ def test_a_forbidden_namespace_is_a_refusal(checkout: Checkout, server: ApiServe
 
 
 def test_a_server_that_will_not_say_what_it_holds_is_an_environment_error(checkout: Checkout, server: ApiServer) -> None:
-    server.faults = [Fault(500, "GET")]
+    server.faults = [Fault(500, "GET", "Deployment")]
     with pytest.raises(MissingEnvironmentError, match="does not say what it runs"):
         go()
     assert server.objects == {}
+
+
+def test_without_a_terminal_the_plan_is_shown_and_nothing_is_sent(
+    checkout: Checkout, server: ApiServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(UsageError, match=r"no terminal to ask on \(apply \d+ changes to staging, cluster of context staging"):
+        go(yes=False)
+    assert "created      Namespace llm-inference" in capsys.readouterr().out
+    assert server.objects == {}
+    go()
+    # Nothing to change is nothing to agree to.
+    assert go(yes=False).changed == ()
+
+
+# --- the plan and the record ---
+
+
+def test_the_plan_names_changed_fields_and_what_is_no_longer_in_the_set(
+    checkout: Checkout, server: ApiServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkout.add("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: extra, namespace: llm-inference}\n")
+    go()
+    (checkout.manifests / "added.yaml").unlink()
+    checkout.edit("configmap.yaml", "vllm_maxlen: 8192", "vllm_maxlen: 4096")
+    capsys.readouterr()
+    go()
+    said = capsys.readouterr().out
+    assert re.search(
+        r"changed +ConfigMap \S+\n +data\['inference.yaml'\]:\n +- +vllm_maxlen: 8192\n +\+ +vllm_maxlen: 4096\n", said
+    )
+    assert "spec.template.metadata.annotations['pinwheel/config-sha256']: " in said
+    assert "left         ConfigMap llm-inference/extra: not in this set; it stays until you delete it" in said
+    assert server.body("ConfigMap", "extra")
+
+
+def test_the_record_says_who_when_from_what_and_holds_the_set(checkout: Checkout, server: ApiServer) -> None:
+    first = go()
+    history = record()
+    (one,) = history.releases
+    assert (one.number, one.state, one.source, one.images) == (1, "running", first.source, (image(OLD),))
+    assert "@" in one.who
+    assert one.begun <= one.ended
+    assert history.sets[one.set] == checkout.check()[0].text()
+    assert json.loads(receipt.path("staging").read_text())["release"]["set"] == one.set
+    body = server.body("ConfigMap", release.NAME)
+    assert {entry["manager"] for entry in body["metadata"]["managedFields"]} == {"pinwheel"}
+
+
+def test_a_deploy_without_changes_writes_nothing_at_all(checkout: Checkout, server: ApiServer) -> None:
+    go()
+    requests = len(server.requests)
+    assert go().release == record().releases[0]
+    writes = [path for method, path in server.requests[requests:] if method != "GET"]
+    assert writes
+    assert all("dryRun=All" in path for path in writes)
+
+
+def test_a_set_that_is_there_and_does_not_run_is_no_success(checkout: Checkout, server: ApiServer) -> None:
+    go()
+    server.objects[next(key for key in server.objects if key[1] == "Deployment")].status["availableReplicas"] = 0
+    with pytest.raises(DeployNotRolledBackError, match="the cluster holds the set already, and it does not run"):
+        go()
+
+
+def test_a_record_of_another_environment_is_not_overwritten(checkout: Checkout, server: ApiServer) -> None:
+    go()
+    (checkout.root / "k8s/envs/twin.yaml").write_text((checkout.root / "k8s/envs/staging.yaml").read_text())
+    checkout.lock({API: NEW})
+    with pytest.raises(PolicyError, match="the release record there is that of environment staging"):
+        deploy.deploy("twin", yes=True, patience=BRIEF)
+    assert running(server) == image(OLD)

@@ -10,12 +10,14 @@ from common.errors import (
     DeployNotRolledBackError,
     DeployRolledBackError,
     ExitCode,
+    MissingEnvironmentError,
+    PolicyError,
 )
-from k8s import cluster, receipt
+from k8s import receipt, release
 from k8s.kubectl import Kubectl
 from tests.k8s.apiserver import ApiServer
 from tests.k8s.conftest import API, NEW, OLD, Checkout
-from tests.k8s.steps import NAME, go, image, running
+from tests.k8s.steps import NAME, go, image, record, running, states
 from tests.k8s.wire import Fault
 
 pytestmark = pytest.mark.host
@@ -51,7 +53,7 @@ def test_a_partial_apply_is_rolled_back(checkout: Checkout, server: ApiServer, k
     assert caught.value.exit_code == ExitCode.DEPLOY_ROLLED_BACK
     assert running(server) == image(OLD)
     assert "vllm_maxlen: 8192" in server.body("ConfigMap", NAME)["data"]["inference.yaml"]
-    assert OLD in cluster.last_good("staging").read_text()
+    assert states() == [(1, "running"), (2, "put back")]
     assert json.loads(receipt.path("staging").read_text())["images"][0]["reference"] == image(OLD)
 
 
@@ -114,7 +116,7 @@ def test_a_first_deploy_that_fails_has_nothing_to_put_back(checkout: Checkout, s
         go()
     assert caught.value.exit_code == ExitCode.DEPLOY_NOT_ROLLED_BACK
     assert server.image() == image(OLD)
-    assert not cluster.last_good("staging").exists()
+    assert states() == [(1, "half done")]
     assert not receipt.path("staging").exists()
 
 
@@ -125,8 +127,9 @@ def test_a_rollback_that_fails_too_says_what_is_where(checkout: Checkout, server
     server.faults = [Fault(500, kind="Deployment", after=1)]
     with pytest.raises(DeployNotRolledBackError, match="putting the last good set back failed too") as caught:
         go()
-    assert "last-good.yaml by hand" in caught.value.line()
+    assert f"{release.local('staging', record().releases[0].set).name} by hand" in caught.value.line()
     assert server.image() == image(NEW)
+    assert states() == [(1, "running"), (2, "half done")]
 
 
 def test_a_rollback_to_pods_that_no_longer_start_is_no_rollback(checkout: Checkout, server: ApiServer) -> None:
@@ -137,12 +140,48 @@ def test_a_rollback_to_pods_that_no_longer_start_is_no_rollback(checkout: Checko
         go()
 
 
-def test_a_server_that_dies_in_the_middle_is_not_called_rolled_back(checkout: Checkout, server: ApiServer) -> None:
+def test_a_server_that_dies_in_the_middle_is_not_called_rolled_back_and_the_next_deploy_mends(
+    checkout: Checkout, server: ApiServer, capsys: pytest.CaptureFixture[str]
+) -> None:
     go()
     checkout.lock({API: NEW})
-    server.faults = [Fault(0, after=2), Fault(0, "GET", after=40)]
+    server.faults = [Fault(0, "*", after=3)]
     with pytest.raises(DeployNotRolledBackError, match="apply failed"):
         go()
+    assert states() == [(1, "running"), (2, "begun")]
+    server.faults = []
+    go(wait=True)
+    said = capsys.readouterr().err
+    assert "release 2" in said
+    assert "is begun: the cluster may hold parts of it; this deploy puts its whole set over them" in said
+    assert "had ended without being let go of; taken over" in said
+    assert running(server) == image(NEW)
+    assert states() == [(1, "running"), (2, "begun"), (3, "running")]
+
+
+def test_a_record_that_cannot_be_begun_stops_the_deploy_before_anything_is_sent(checkout: Checkout, server: ApiServer) -> None:
+    go()
+    checkout.lock({API: NEW})
+    server.faults = [Fault(403, kind="ConfigMap")]
+    with pytest.raises(PolicyError, match="the release record cannot be written.*a policy forbids it.*`patch` ConfigMaps"):
+        go()
+    assert running(server) == image(OLD)
+    server.faults = []
+    go()
+    assert running(server) == image(NEW)
+
+
+def test_a_record_that_cannot_be_ended_is_an_error_though_the_set_runs(checkout: Checkout, server: ApiServer) -> None:
+    go()
+    checkout.lock({API: NEW})
+    own = sum(one.kind == "ConfigMap" for one in checkout.check()[0].objects)
+    server.faults = [Fault(500, kind="ConfigMap", after=1 + own)]
+    with pytest.raises(MissingEnvironmentError, match="the set runs, every image was read back, but the release record cannot"):
+        go()
+    server.faults = []
+    assert (running(server), states()) == (image(NEW), [(1, "running"), (2, "begun")])
+    go()
+    assert states()[-1] == (3, "running")
 
 
 def test_an_image_that_somebody_swaps_during_the_rollout_is_noticed(

@@ -75,8 +75,13 @@ def test_every_kind_with_pods_is_bound(checkout: Checkout, kind: str) -> None:
 
 def test_the_set_of_the_project_carries_it_and_says_so(checkout: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
     text = checkout.check("production")[0].text()
-    (body,) = [one for one in yaml.safe_load_all(text) if one["kind"] == "Deployment"]
-    assert terms(body["spec"]["template"]["spec"]) == OURS
+    bodies = {
+        one["metadata"]["name"]: one["spec"]["template"]["spec"]
+        for one in yaml.safe_load_all(text)
+        if one["kind"] == "Deployment"
+    }
+    assert terms(bodies[NAME]) == OURS
+    assert "affinity" not in bodies["llama-factory-webui"]  # Its image needs a GPU's driver only where it gets a GPU.
     check.run_check([str(checkout.manifests)], "production")
     assert (
         f"nodes        Deployment llm-inference/{NAME}: {API} asks for driver 580 or newer and compute "

@@ -14,8 +14,9 @@ from k8s.manifests import Manifest
 from tests.k8s.conftest import API, CPU, NEW, OLD, Checkout
 
 OTHER = "sha256:" + "e" * 64
+TRAIN = "llama-factory-train"
 DIGESTS = {API: OLD, f"{API}-cpu": CPU}
-HEAD = "target: {cluster: {context: c}}\nregistry: registry.example.com/llm\nkubernetes: '1.32'\n"
+HEAD = "target: {cluster: {context: c}}\nregistry: registry.example.com/llm\nkubernetes: '1.32'\nproof: none\n"
 
 
 def env(text: str = HEAD) -> Environment:
@@ -86,10 +87,13 @@ def test_a_directory_may_have_an_image_stand_in_for_another() -> None:
 
 
 def test_the_image_that_was_meant_needs_no_digest_when_another_stands_in(checkout: Checkout) -> None:
-    checkout.lock({f"{API}-cpu": CPU})
+    checkout.lock({f"{API}-cpu": CPU, TRAIN: NEW})
     rendered, found = checkout.check("local")
     assert found == ()
-    assert [(one.written, one.pinned.digest, one.substituted) for one in rendered.pins] == [(API, CPU, True)]
+    assert [(one.written, one.pinned.digest, one.substituted) for one in rendered.pins] == [
+        (API, CPU, True),
+        (TRAIN, NEW, False),
+    ]
 
 
 def test_a_kind_without_schema_is_refused(checkout: Checkout) -> None:

@@ -68,6 +68,15 @@ def test_the_good_set_fits_every_version(version: str) -> None:
         assert schema.schema(version).walk(one).findings == []
 
 
+@pytest.mark.parametrize("version", ["1.32", schema.versions()[-1]])
+@pytest.mark.filterwarnings("error")
+def test_the_published_validator_accepts_the_set_and_the_examples(version: str) -> None:
+    examples, refused = manifests.load([REPO / "examples"])
+    assert not refused
+    for one in (*good(), *examples):
+        kubernetes_validate.validate(one.body, version, strict=True)
+
+
 def test_a_role_binding_without_api_group_is_no_false_alarm() -> None:
     text = "apiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\nmetadata: {name: a, namespace: b}\n"
     (one,) = manifests.parse(text + "roleRef: {kind: Role, name: r}\n", "f")
@@ -96,7 +105,10 @@ def test_short_definition_names_mean_one_type_where_rules_use_them(version: str)
     from k8s import pin, rules_refs
 
     used = (
-        {owner for owner, _ in pin.IMAGE_FIELDS | pin.FALSE_FRIENDS} | set(rules_refs._REFERENCES) | {"PodSpec", "ObjectMeta"}
+        {owner for owner, _ in pin.IMAGE_FIELDS | pin.FALSE_FRIENDS}
+        | set(rules_refs._REFERENCES)
+        | {"PodSpec", "ObjectMeta"}
+        | {"IngressServiceBackend", "IngressTLS"}
     )
     for short in used:
         full = [name for name in schema.schema(version).definitions if name.rsplit(".", 1)[1] == short]

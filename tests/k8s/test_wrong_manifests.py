@@ -87,7 +87,7 @@ SPOILED = {
         "is ReadWriteOnce, HorizontalPodAutoscaler",
     ),
     "account_absent": (
-        "serviceaccount.yaml",
+        "inference/serviceaccount.yaml",
         "name: llama-factory-inference\n",
         "name: sa\n",
         "no ServiceAccount llm-inference/llama-fac",
@@ -111,7 +111,7 @@ SPOILED = {
         "given out whole, not 0.5",
     ),
     "limit_below_request": ("deployment.yaml", "memory: 48Gi", "memory: 16Gi", "memory: request 24Gi is more than limit 16Gi"),
-    "cpu_autoscaler_without_cpu_request": ("deployment.yaml", '              cpu: "4"\n', "", "no request for cpu, of which"),
+    "cpu_autoscaler_without_cpu_request": ("deployment.yaml", '              cpu: "2"\n', "", "no request for cpu, of which"),
     "replicas_with_an_autoscaler": (
         "deployment.yaml",
         "spec:\n  # No",
@@ -195,7 +195,7 @@ SPOILED = {
     "image_by_tag": ("deployment.yaml", f"image: {API}", f"image: my-registry/{API}:latest", "is not pinned"),
     "namespace_absent": ("service.yaml", "  namespace: llm-inference\n", "", "no namespace, so it would land wherever"),
     "namespace_on_a_namespace": (
-        "namespace.yaml",
+        "inference/namespace.yaml",
         "  name: llm-inference\n",
         "  name: llm-inference\n  namespace: x\n",
         "a Namespace has no",
@@ -207,7 +207,7 @@ SPOILED = {
         "  type: ClusterIP\n  type: LoadBalancer\n",
         "the key type stands twice",
     ),
-    "ambiguous_boolean": ("serviceaccount.yaml", "Token: false", "Token: no", "no means different things"),
+    "ambiguous_boolean": ("inference/serviceaccount.yaml", "Token: false", "Token: no", "no means different things"),
 }
 
 

@@ -24,7 +24,7 @@ class Fault:
 
     Attributes:
         code: HTTP status; 0 cuts the connection without an answer.
-        method: which requests.
+        method: which requests; `*` for all that write.
         kind: of which objects; empty for all.
         dry_run: whether dry runs, real requests or (None) both.
         times: how often; then the server is well again.
@@ -39,7 +39,9 @@ class Fault:
     after: int = 0
 
     def hits(self, method: str, kind: str, *, dry_run: bool) -> bool:
-        if self.method != method or self.kind not in {"", kind} or self.dry_run not in {None, dry_run}:
+        if self.method != method and not (self.method == "*" and method != "GET"):
+            return False
+        if self.kind not in {"", kind} or self.dry_run not in {None, dry_run}:
             return False
         if self.after:
             self.after -= 1
@@ -151,6 +153,25 @@ class Handler(BaseHTTPRequestHandler):
             return
         force = query.get("force", ["false"])[0] == "true"
         self._answer(*self.api.apply(place, body, query["fieldManager"][0], force=force, dry_run=dry_run))
+
+    def do_POST(self) -> None:
+        self._write("POST")
+
+    def do_PUT(self) -> None:
+        self._write("PUT")
+
+    def _write(self, method: str) -> None:
+        """Create an object, or write it whole."""
+        url = urlsplit(self.path)
+        self.api.requests.append((method, self.path))
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        place = locate(url.path)
+        assert place, self.path
+        if self._faulty(method, place[1], dry_run=False):
+            return
+        manager = parse_qs(url.query).get("fieldManager", ["kubectl-" + method.lower()])[0]
+        key = (*place[:3], body["metadata"]["name"])
+        self._answer(*(self.api.create if method == "POST" else self.api.replace)(key, body, manager))
 
     def _faulty(self, method: str, kind: str, *, dry_run: bool) -> bool:
         for fault in self.api.faults:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from unittest.mock import Mock
 
 import pytest
 
 from common.benchmark import cpu_model
 from common.errors import SmokeError
-from smoke import host
+from smoke import host, training
 from smoke.artifacts import losses_of, steps_of, tensors
+from smoke.box import Ended
 
 
 def test_losses_are_read_and_the_summary_line_is_not_one() -> None:
@@ -27,6 +30,20 @@ def test_steps_stay_in_the_order_of_the_log() -> None:
 def test_log_without_usable_losses(log: str) -> None:
     with pytest.raises(SmokeError, match="no usable losses"):
         losses_of(log)
+
+
+def test_a_broken_line_of_the_log_is_told() -> None:
+    with pytest.raises(SmokeError, match="a line that is no JSON"):
+        steps_of('{"current_steps": 1, "loss": 8.5}\n{"current_st')
+
+
+def test_a_training_that_was_killed_in_the_middle_of_a_line_is_resumed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = '{"current_steps": 50, "loss": 1.5}\n{"current_steps": 51, "lo'
+    logs = [before, before + '{"current_steps": 51, "loss": 1.25}\n']
+    monkeypatch.setattr(training, "_train", lambda *_: contextlib.nullcontext(Mock(finish=lambda *_, **__: Ended(137, 1.0, 1))))
+    monkeypatch.setattr(training, "_await_checkpoint", lambda *_: None)
+    monkeypatch.setattr(training, "_log", lambda *_: logs.pop(0))
+    assert training._resume(Mock()) == training.Resumed(137, 50, ((51, 1.25),))
 
 
 def test_tensors_by_name() -> None:

@@ -17,6 +17,7 @@ from openai import OpenAI
 
 from smoke import judge
 from smoke.payload import ask, tiny
+from smoke.payload.prometheus import samples
 from smoke.servers import PROMISES, models
 from smoke.table import FACTORY, VLLM
 from tests.smoke import chat_server
@@ -198,14 +199,14 @@ def test_samples_are_added_up_by_name(metrics: dict[str, list[tuple[str, float]]
     text = "# TYPE x gauge\n\n" + "".join(
         f'{name}{{label="{label}"}} {value!r}\n' for name, all_of in metrics.items() for label, value in all_of
     )
-    assert ask.samples(text) == {name: pytest.approx(sum(value for _, value in all_of)) for name, all_of in metrics.items()}
+    assert samples(text) == {name: pytest.approx(sum(value for _, value in all_of)) for name, all_of in metrics.items()}
 
 
 @given(st.text())
 def test_samples_of_anything_are_read_or_refused(text: str) -> None:
     with contextlib.suppress(ValueError):
-        assert all(isinstance(value, float) for value in ask.samples(text).values())
+        assert all(isinstance(value, float) for value in samples(text).values())
 
 
 def test_samples_with_and_without_labels_and_time() -> None:
-    assert ask.samples('a 1\nb{x="} 2"} 3 1700000000\n') == {"a": 1.0, "b": 3.0}
+    assert samples('a 1\nb{x="} 2"} 3 1700000000\n') == {"a": 1.0, "b": 3.0}

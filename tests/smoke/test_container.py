@@ -8,16 +8,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import docker.errors
 import pytest
 import requests
+from docker.types import DeviceRequest
 from testcontainers.core.config import testcontainers_config
 
 from common.errors import ExitCode, SmokeError
 from smoke import container, engine
-from smoke.container import Sandbox, complaint
+from smoke.box import complaint
+from smoke.container import Sandbox
 from smoke.held import Spec, options
+from smoke.opener import Opener
+from smoke.session import Session
 
 SPEC = Spec("vllm serve", "sha256:" + "0" * 64, ("vllm", "serve"), {"io.pinwheel.smoke": "run"}, "a-volume", {"A": "b"})
 
@@ -237,6 +242,45 @@ def test_a_key_is_on_no_command_line(sandbox: Callable[..., Sandbox]) -> None:
     ((command, environment),) = fake.asked
     assert "open-sesame" not in " ".join(command)
     assert environment == {"SMOKE_KEY": "open-sesame"}
+
+
+def test_what_the_engine_refuses_is_an_error_of_ours(sandbox: Callable[..., Sandbox]) -> None:
+    fake = FakeContainer("running", log=b"working\n")
+
+    def refuse(**_: Any) -> None:
+        raise docker.errors.APIError("500", explanation="cannot kill container: it hangs in a driver")
+
+    fake.stop = fake.kill = refuse  # type: ignore[attr-defined]
+    with sandbox(fake) as box:
+        with pytest.raises(SmokeError, match=r"vllm serve cannot be told to stop \(cannot kill container: it hangs"):
+            box.terminate(1)
+        with pytest.raises(SmokeError, match=r"vllm serve takes no signal \(cannot kill container: it hangs"):
+            box.signal(9)
+
+
+def test_what_it_said_is_known_after_it_was_removed(sandbox: Callable[..., Sandbox]) -> None:
+    with sandbox(FakeContainer("running", log=b"working\n")) as box:
+        box.stop()
+        assert box.output() == "working\n"
+        assert box.tail().startswith("working; log: ")
+        box.log.unlink()
+        with pytest.raises(SmokeError, match="its output is lost"):
+            box.output()
+
+
+def test_who_looks_at_devices_gets_every_gpu_and_nobody_else(tmp_path: Path) -> None:
+    one, every = (DeviceRequest(count=count, capabilities=[["gpu"]]) for count in (1, -1))
+    image = SimpleNamespace(digest=SPEC.image)
+    session = Session(Mock())
+    opener = Opener(session, {"train": image, "api": image}, one, tmp_path, every)  # type: ignore[dict-item]
+    asked = {
+        name: opener(name, "api", [], {}, 0).spec.gpu for name in ("device of train", "device of api", "vllm serve", "train")
+    }
+    assert asked == {"device of train": every, "device of api": every, "vllm serve": one, "train": one}
+    assert options(opener("device of api", "api", [], {}, 0).spec)["device_requests"] == [every]
+    # Where the engine has no name for all, one is better than none.
+    assert Opener(session, opener.images, one, tmp_path)("device of api", "api", [], {}, 0).spec.gpu == one
+    assert Opener(session, opener.images, None, tmp_path)("device of api", "api", [], {}, 0).spec.gpu is None
 
 
 def test_what_a_program_beside_it_says(sandbox: Callable[..., Sandbox]) -> None:

@@ -89,6 +89,16 @@ def test_another_cdi_device_than_was_checked_is_never_handed_out(ids: list[str],
     )
 
 
+def test_all_gpus_are_asked_for_by_the_runtime_or_by_the_cdi_device_of_that_name() -> None:
+    request = engine.every_gpu({"Runtimes": {"nvidia": {}, "runc": {}}})
+    assert request == {"Driver": "", "Count": -1, "DeviceIDs": [], "Capabilities": [["gpu"]], "Options": {}}
+    request = engine.every_gpu(cdi("nvidia.com/gpu=0", "nvidia.com/gpu=all"))
+    assert request is not None
+    assert (request["Driver"], request["DeviceIDs"]) == ("cdi", ["nvidia.com/gpu=all"])
+    assert engine.every_gpu(cdi("nvidia.com/gpu=0", "nvidia.com/gpu=1")) is None
+    assert engine.every_gpu({}) is None
+
+
 def cdi(*ids: str) -> dict[str, Any]:
     return {"DiscoveredDevices": [{"Source": "cdi", "ID": name} for name in ids]}
 

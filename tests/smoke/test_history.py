@@ -55,10 +55,12 @@ def test_one_receipt_is_kept_for_each_class_the_last(one: Path, own_folders: Pat
     assert history.compare(run(Figure("a", 1.0, "s"))).figures[0].last == 20.0
 
 
-def test_a_failed_run_is_compared_but_not_kept(one: Path) -> None:
+def test_a_failed_run_is_compared_but_not_kept(one: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = one.read_bytes()
     failed = run(Figure("a", 20.0, "s"), passed=False)
     assert history.compare(failed).figures[0].last == 10.0
+    # It has more to say than that.
+    assert "worse" not in capsys.readouterr().out
     history.keep(failed)
     assert one.read_bytes() == before
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
-from smoke import table, watch
-from smoke.box import Box
-from smoke.jobs import Jobs
-from smoke.table import Known
+from smoke import serving, table, training, watch
+from smoke.bench import Bench
+from smoke.box import Box, Ended, Place
+from smoke.jobs import Job, Jobs
+from smoke.table import MERGED, Known
 from smoke.watch import Watch, limit
 
 
@@ -108,9 +111,55 @@ def test_only_work_that_takes_too_long_loses_its_boxes(monkeypatch: pytest.Monke
     assert not book.overdue("slow")
 
 
+def test_a_box_that_cannot_be_ended_keeps_neither_the_others_nor_the_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "_LOOK_S", 0.01)
+    for name in ("first", "second"):
+        monkeypatch.setitem(table.KNOWN, name, Known(1, 0.05, ""))
+
+    def refuse() -> None:
+        raise ConnectionError("the engine is gone")
+
+    with Watch(grace=0.0) as book:
+        open_box = book.booked(opening)
+        with book.work("first"):
+            stuck, other = (cast("Held", open_box(name, "train", [], {}, 0)) for name in ("a", "b"))
+            stuck.stop = refuse  # type: ignore[method-assign]
+            assert other.stopped.wait(10)
+        with book.work("second"):
+            assert cast("Held", open_box("c", "train", [], {}, 0)).stopped.wait(10)
+
+
+def test_time_begins_with_the_first_box(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "_LOOK_S", 0.01)
+    monkeypatch.setitem(table.KNOWN, "waits", Known(1, 0.2, ""))
+    with Watch(grace=0.0) as book, book.work("waits"):
+        # For another job, say.
+        time.sleep(0.3)
+        box = cast("Held", book.booked(opening)("a", "train", [], {}, 0))
+        assert not box.stopped.wait(0.1)
+        assert box.stopped.wait(10)
+
+
+@pytest.mark.parametrize("begin", [training.begin_agree, lambda bench: serving.begin(bench, MERGED)])
+def test_what_waits_for_the_export_puts_it_in_line_first(
+    monkeypatch: pytest.MonkeyPatch, begin: Callable[[Bench], Job[object]]
+) -> None:
+    def no_box(name: str, *_: object) -> Box:
+        raise ValueError(f"{name} was opened")
+
+    monkeypatch.setattr(training, "_export", lambda _: Ended(0, 1.0, 1))
+    with Jobs(1) as jobs:
+        bench = Bench(cast("Place", SimpleNamespace(payload="")), gpu=False, jobs=jobs, contained=True, open=no_box)
+        bench.figures.versions["api"] = {"vllm": "0.28.0"}
+        # With one place alone it would wait for ever for what is behind it.
+        with pytest.raises(ValueError, match="was opened"):
+            begin(bench)._future.result(timeout=10)
+
+
 def test_a_job_that_several_rungs_are_about_has_the_time_of_all() -> None:
     assert limit("train") == table.KNOWN["train"].limit
     assert limit("vllm serve merged") == sum(
         table.KNOWN[f"vllm serve merged: {rung}"].limit for rung in ("ready", "answers", "stop")
     )
-    assert limit("hiding bytecode") == float("inf")
+    with pytest.raises(ValueError, match="no rung of smoke.table.py is about .hiding bytecode"):
+        limit("hiding bytecode")

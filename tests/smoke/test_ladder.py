@@ -147,6 +147,29 @@ def test_a_failed_rung_is_told_once_and_what_needs_it_is_not_run(run: Run) -> No
     assert not receipt.read().passed
 
 
+def test_what_functions_were_called_with_is_in_no_traceback(run: Run) -> None:
+    tests = "def ask(key):\n    raise OSError('nobody listens')\n\n"
+    with pytest.raises(SmokeError, match="one: nobody listens"):
+        run(tests + rung("one", "ask('open' + '-' + 'sesame')"))
+    told = (receipt.directory() / "junit.xml").read_text()
+    assert "nobody listens" in told
+    assert "open-sesame" not in told
+
+
+def test_a_report_that_cannot_be_written_takes_nothing_along(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("a fault in the page")
+
+    monkeypatch.setattr("smoke.report.write", broken)
+    run(rung("one", "pass"))
+    assert receipt.read().passed
+    said = capsys.readouterr()
+    assert "report.html could not be written: KeyError: 'a fault in the page'" in said.out + said.err
+    assert "0 of 0 trained answers exact" in said.out
+
+
 def test_error_of_ours_is_its_line(run: Run) -> None:
     with pytest.raises(SmokeError, match=r"vllm serve was not ready within 5 s \(its log\)"):
         run(rung("ready", "raise SmokeError('vllm serve was not ready within 5 s', where='its log')"))

@@ -369,6 +369,29 @@ def test_nothing_survives_the_run_however_it_dies(programs: Path, tmp_path: Path
     assert not [pid for pid in pids if alive(pid)]
 
 
+def test_a_supervisor_that_is_killed_leaves_nothing_of_the_program(program: Open) -> None:
+    with program("import os, time; os.fork(); print('ready', flush=True); time.sleep(60)") as box:
+        while box.output().count("ready") < 2:
+            time.sleep(0.01)
+        pids = box.processes()
+        assert box._program is not None
+        assert box._program._supervisor is not None
+        box._program._supervisor.kill()
+        assert box.finish(10, code=137).code == 137
+    limit = time.monotonic() + 10
+    while [pid for pid in pids if alive(pid)] and time.monotonic() < limit:
+        time.sleep(0.01)
+    assert len(pids) == 2
+    assert not [pid for pid in pids if alive(pid)]
+
+
+def test_a_log_that_cannot_be_written_holds_up_nobody(program: Open) -> None:
+    with program("import time; time.sleep(0.3); print('x' * 1_000_000)") as box:
+        box._file.close()
+        assert box.finish(10).code == 0
+        assert len(box.stdout()) == 1_000_001
+
+
 def test_files_come_back_and_go_with_the_run(programs: Path, tmp_path: Path) -> None:
     with Workshop(tmp_path / "smoke") as workshop:
         with workshop.open("train", "train", ["python", "-c", "open('made', 'w').write('this')"], {}, 0) as box:

@@ -23,10 +23,11 @@ from common.errors import MissingEnvironmentError, SmokeError
 from images import receipt as built
 from images.receipt import BuiltImage
 from smoke import archive, engine
-from smoke.container import Opener, Sandbox
+from smoke.container import Sandbox
 from smoke.engine import Engine
 from smoke.jobs import Jobs
 from smoke.ladder import choose
+from smoke.opener import Opener
 from smoke.session import LABEL, Session
 from tests.smoke import layouts
 

@@ -11,8 +11,9 @@ import pytest
 from common.errors import SmokeError
 from images.receipt import BuiltImage
 from smoke import engine, overhead
-from smoke.container import Opener, Sandbox
+from smoke.container import Sandbox
 from smoke.engine import Engine
+from smoke.opener import Opener
 from smoke.session import Session
 from tests.smoke import layouts
 from tests.smoke.test_on_engine import WAITS, forget, left

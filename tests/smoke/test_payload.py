@@ -94,9 +94,11 @@ def test_imports_nothing_of_pinwheel(script: Path) -> None:
             named |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0
-            named.add(str(node.module).partition(".")[0])
+            # A neighbour travels along, and is there under its own name, too.
+            named.add(str(node.module).removeprefix("smoke.payload.").partition(".")[0])
     assert named <= {
         *sys.stdlib_module_names,
+        *(neighbour.stem for neighbour in PAYLOAD.glob("*.py")),
         "llamafactory",
         "openai",
         "packaging",
@@ -105,6 +107,12 @@ def test_imports_nothing_of_pinwheel(script: Path) -> None:
         "torch",
         "transformers",
     }
+
+
+def test_neighbours_are_found_by_who_runs_as_a_plain_program(tmp_path: Path) -> None:
+    argv = [sys.executable, str(PAYLOAD / "ask.py"), "--help"]
+    done = subprocess.run(argv, cwd=tmp_path, env={}, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_contract_runs_as_plain_python() -> None:

@@ -20,7 +20,7 @@ from images import receipt as built
 from images import spec
 from images.receipt import BuildReceipt, BuiltImage
 from smoke import gpus, host, ladder, preflight, receipt
-from smoke.engine import Engine
+from smoke.engine import Engine, every_gpu
 from smoke.gpus import Device
 from smoke.receipt import Gpu
 from tests import set_locks
@@ -81,6 +81,7 @@ def chosen(monkeypatch: pytest.MonkeyPatch) -> DeviceRequest | None:
 
     def climb(fit: Engine, *_: object, **__: object) -> None:
         requests.append(fit.gpu)
+        assert fit.every == every_gpu(fit.client.info())
         raise KeyboardInterrupt
 
     monkeypatch.setattr(ladder, "_containers", climb)

@@ -6,15 +6,19 @@ import io
 import os
 import subprocess
 import tarfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
 import docker
 import docker.errors
 import pytest
+import requests
 
 from common.errors import SmokeError
 from smoke import archive, session
+from smoke.box import Box
 from smoke.session import LABEL, Session
 from tests.smoke import layouts
 from tests.smoke.simulator import SimulatedEngine, Thing
@@ -83,6 +87,59 @@ def test_one_refusal_does_not_keep_the_rest(monkeypatch: pytest.MonkeyPatch) -> 
 
         monkeypatch.setattr(stuck, "remove", refuse)
     assert simulated.containers.all == [stuck]
+
+
+class Slow:
+    """A box that the engine does not answer about, or does."""
+
+    def __init__(self, problem: Exception | None = None) -> None:
+        self.stopped = 0
+        self._problem = problem
+
+    def stop(self) -> None:
+        self.stopped += 1
+        if self._problem:
+            raise self._problem
+
+
+def test_one_box_that_the_engine_is_silent_about_keeps_neither_the_others_nor_the_removal() -> None:
+    simulated = SimulatedEngine()
+    silent, sound = Slow(requests.ReadTimeout()), Slow()
+    with open_session(simulated) as run:
+        simulated.containers.create("of this run", labels=run.labels)
+        for box in (silent, sound):
+            run.admit(cast("Box", box))
+    assert (silent.stopped, sound.stopped) == (1, 1)
+    assert not simulated.containers.all
+
+
+def test_reading_a_file_keeps_nobody_from_ending_the_run() -> None:
+    reading, go = threading.Event(), threading.Event()
+
+    class Hands:
+        def get_archive(self, _: str) -> tuple[Iterator[bytes], None]:
+            reading.set()
+            go.wait(20)
+            raise docker.errors.NotFound("no such file")
+
+    run = open_session(SimulatedEngine())
+    run._hands = Hands()  # type: ignore[assignment]
+
+    def read() -> None:
+        with pytest.raises(SmokeError, match="wrote no adapter"):
+            run.fetch("adapter")
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert reading.wait(10)
+    ender = threading.Thread(target=run.stop)
+    ender.start()
+    ender.join(5)
+    waited = ender.is_alive()
+    go.set()
+    reader.join()
+    ender.join()
+    assert not waited
 
 
 def test_a_new_run_sweeps_what_killed_runs_left_and_nothing_else() -> None:

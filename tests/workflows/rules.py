@@ -34,6 +34,10 @@ WRITES = {
     ("nightwatch.yml", "watch"): {"issues"},
 }
 _PINNED = re.compile(r"uses: [\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$")
+# A runner of GitHub's own, new for each job.
+_HOSTED = re.compile(r"ubuntu-\d\d\.\d\d")
+# In any of its forms: `secrets.NAME`, `secrets['NAME']`, `toJSON(secrets)`, `secrets: inherit`.
+_SECRET = re.compile(r"\$\{\{[^}]*\bsecrets\b|'secrets':")
 _REDIRECTION = re.compile(r"\s\d?>>?(&\d|\s*\S+)")
 
 
@@ -115,17 +119,21 @@ def _runners(workflow: Workflow) -> Iterator[str]:
         yield "runs with secrets for what strangers sent"
     for name, job in workflow.jobs().items():
         guarded = job.get("if") == "github.event_name != 'pull_request'"
-        if "self-hosted" in job["runs-on"] and "pull_request" in events and not guarded:
+        # By name: an expression, a group or a label of ours may be any machine.
+        hosted = isinstance(job["runs-on"], str) and _HOSTED.fullmatch(job["runs-on"])
+        if "pull_request" in events and not hosted and not guarded:
             yield f"{name}: runs strangers' code on a machine of ours"
 
 
 def _secrets(workflow: Workflow) -> Iterator[str]:
     for name, job in workflow.jobs().items():
         steps = [{**step, "env": {}} for step in job["steps"]]
-        if "secrets." in str({**job, "steps": steps}) or "secrets" in str(workflow.body.get("env", "")):
+        if _SECRET.search(str({**job, "steps": steps})) or _SECRET.search(str(workflow.body.get("env", ""))):
             yield f"{name}: a secret reaches more than the environment of one step"
-        if "secrets." in str(job) and "environment" not in job:
+        if _SECRET.search(str(job)) and "environment" not in job:
             yield f"{name}: takes a secret without an environment that guards it"
+        if "pull_request" in workflow.body["on"] and (_SECRET.search(str(job)) or "environment" in job):
+            yield f"{name}: shows a secret to what strangers sent"
 
 
 def _runs(workflow: Workflow) -> Iterator[str]:

@@ -49,11 +49,11 @@ COMPONENTS: dict[str, Any] = {
 }
 
 
-def build(*, source: str = COMMIT, builder: str = provenance.BUILDER) -> dict[str, Any]:
+def build(*, source: str = COMMIT, builder: str = "", finished: str = "2026-11-23T17:00:00+00:00") -> dict[str, Any]:
     """Provenance as a push says it."""
     locks = {"lockfiles/train.lock": "sha256:" + "9" * 64, "lockfiles/base.lock": "sha256:" + "8" * 64}
     return provenance.predicate(
-        BUILT, source=source, locks=locks, sbom=COMPONENTS, finished="2026-11-23T17:00:00+00:00", builder=builder
+        BUILT, source=source, locks=locks, sbom=COMPONENTS, finished=finished, builder=builder or provenance.builder()
     )
 
 

@@ -20,7 +20,7 @@ from common.refs import ImageRef
 from images.layout import INDEX, MANIFEST, canonical
 from images.registry.client import Client
 from images.registry.target import Registry
-from smoke.proof import attachments, show, statement
+from smoke.proof import attach, attachments, provenance, show, signer, statement
 from smoke.proof.attach import Proof, deliver
 from smoke.proof.attachments import Attached
 from smoke.proof.policy import Policy
@@ -142,6 +142,65 @@ def test_a_run_on_a_cpu_does_not_displace_one_on_a_gpu(double: Double, capsys: p
     assert [one["pinwheel_smoke"]["started"] for one in results(double)] == [LATER]
 
 
+def failing(**options: Any) -> dict[str, Any]:
+    return {**ran(**options), "result": "FAILED", "passedTests": ["train"], "failedTests": ["vllm serve: answers"]}
+
+
+def outcomes(double: Double) -> list[tuple[bool, str]]:
+    return sorted((one["pinwheel_smoke"]["gpu"], one["result"]) for one in results(double))
+
+
+def test_a_failed_run_takes_the_proof_away_until_a_later_one_passes(double: Double, capsys: pytest.CaptureFixture[str]) -> None:
+    push(double, proof(smoke=ran()))
+    push(double, proof(smoke=failing(started=LATER)))
+    assert outcomes(double) == [(False, "FAILED")]
+    assert not holds(double)
+    assert "its last smoke run FAILED" in capsys.readouterr().err
+    # Somebody who still has yesterday's receipt pushes it.
+    push(double, proof(smoke=ran()))
+    assert outcomes(double) == [(False, "FAILED")]
+    assert "the result from a later run that is attached stays" in capsys.readouterr().err
+    push(double, proof(smoke=ran(started=ago(0))))
+    assert holds(double)
+
+
+def test_a_failure_on_a_gpu_displaces_a_pass_and_no_cpu_cures_it(double: Double) -> None:
+    push(double, proof(smoke=ran(gpu=True)))
+    push(double, proof(smoke=failing(gpu=True, started=LATER)))
+    push(double, proof(smoke=ran(started=ago(0))))
+    assert outcomes(double) == [(True, "FAILED")]
+    assert not holds(double)
+
+
+def test_a_failure_on_a_cpu_stands_beside_a_pass_on_a_gpu_until_a_run_passes(double: Double) -> None:
+    push(double, proof(smoke=ran(gpu=True)))
+    push(double, proof(smoke=failing(started=LATER)))
+    assert outcomes(double) == [(False, "FAILED"), (True, "PASSED")]
+    assert not holds(double)
+    assert not holds(double, Policy(smoke="gpu"))
+    push(double, proof(smoke=ran(started=ago(0))))
+    assert outcomes(double) == [(True, "PASSED")]
+    assert holds(double, Policy(smoke="gpu"))
+
+
+def test_without_a_key_a_failed_run_is_not_attached(double: Double, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[str] = []
+    monkeypatch.setattr(signer, "sign_keyless", lambda _: called.append("sign"))
+    monkeypatch.setattr(signer, "attest_keyless", lambda _, kind, __: called.append(kind))
+    monkeypatch.setattr(signer, "check_keyless", lambda _, read: called.extend(read))
+    with Client(Registry.parse(f"{double.address}/team"), QUICK, writes=True) as client:
+        attach._keyless(client, proof(smoke=failing()))
+    assert called == ["sign", *[statement.SBOM, statement.PROVENANCE] * 2]
+
+
+def test_a_builder_that_is_no_uri_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PINWHEEL_BUILDER", "my desk")
+    with pytest.raises(UsageError, match="'my desk' is no URI.*PINWHEEL_BUILDER"):
+        attach._builder()
+    monkeypatch.setenv("PINWHEEL_BUILDER", "")
+    assert attach._builder() == provenance.builder()
+
+
 def test_another_build_of_the_same_digest_replaces_provenance_alone(double: Double) -> None:
     push(double, proof(smoke=ran()))
     push(double, proof(source=signing.COMMIT + "-dirty"))
@@ -173,8 +232,12 @@ def test_proof_of_an_image_that_is_not_there_is_not_pushed(double: Double) -> No
 
 def test_a_registry_that_does_not_keep_what_it_takes_is_found_out(double: Double) -> None:
     double.fail("PUT", r"manifests/.*\.att", answers(201))
-    with pytest.raises(RegistryError, match=r"does not hold all of it: SBOM missing.*; provenance missing.*; smoke missing"):
+    with pytest.raises(RegistryError, match=r"does not hold all of it: SBOM missing; provenance missing; smoke missing"):
         push(double, proof(smoke=ran()))
+    push(double, proof(smoke=ran()))
+    double.fail("PUT", r"manifests/.*\.att", answers(201))
+    with pytest.raises(RegistryError, match=r"does not hold all of it: smoke is another"):
+        push(double, proof(smoke=ran(started=LATER)))
 
 
 def test_a_push_that_was_cut_short_is_completed_by_the_next(double: Double) -> None:
@@ -270,6 +333,60 @@ def test_a_list_of_attestations_that_is_none_is_refused(double: Double, data: by
         return
     with pytest.raises(RegistryError):
         attached(double)
+
+
+def page(link: str, manifests: list[dict[str, Any]]) -> Any:
+    """One page of a list of referrers."""
+    return answers(200, {"Link": link} if link else {}, json.dumps({"manifests": manifests}).encode())
+
+
+def other(number: int) -> dict[str, Any]:
+    return {"mediaType": MANIFEST, "digest": digest_of(str(number).encode()), "size": 1}
+
+
+def test_referrers_are_read_to_the_last_page(double: Double) -> None:
+    bundle(double, signing.attest(statement.SMOKE, failing(), digest=DIGEST))
+    last = [{"digest": digest_of(data)} for name, (_, data) in double.manifests[REPOSITORY].items() if b"subject" in data]
+    double.fail("GET", r"/referrers/sha256:[0-9a-f]{64}$", page(f'</v2/{REPOSITORY}/referrers/2?n=1>; rel="next"', [other(1)]))
+    double.fail("GET", r"/referrers/2", page('</elsewhere>; rel="first", <3>; rel=next', [other(2)]))
+    double.fail("GET", r"/referrers/3", page("", last))
+    assert [one["result"] for one in results(double)] == ["FAILED"]
+
+
+@pytest.mark.parametrize("listed", [[other(1)], []], ids=["full pages", "empty pages"])
+def test_a_list_of_referrers_without_end_is_refused(double: Double, listed: list[dict[str, Any]]) -> None:
+    double.fail("GET", r"/referrers/", page('<?n=1>; rel="next"', listed), times=999)
+    with pytest.raises(RegistryError, match="more than 200 manifests refer to one image, or pages without end"):
+        attached(double)
+    assert double.count("GET", "/referrers/") <= 50
+
+
+def test_more_referrers_than_are_worked_through_are_refused_and_not_cut(double: Double) -> None:
+    double.fail("GET", r"/referrers/", page("", [other(number) for number in range(201)]))
+    with pytest.raises(RegistryError, match="more than 200 manifests"):
+        attached(double)
+
+
+@pytest.mark.parametrize(("things", "size"), [(201, 10), (17, 4 << 20)], ids=["many", "large"])
+def test_more_than_anybody_attaches_is_refused_before_it_fills_the_memory(double: Double, things: int, size: int) -> None:
+    layers = []
+    for number in range(things):
+        data = str(number).encode().ljust(size)
+        double.blobs[REPOSITORY][digest_of(data)] = data
+        layers.append({"mediaType": attachments.DSSE, "digest": digest_of(data), "size": size})
+    for number, tag in enumerate(("sig", "att")):
+        half = layers[number::2]
+        manifest = canonical({"schemaVersion": 2, "layers": half})
+        double.manifests[REPOSITORY][f"{DIGEST.replace(':', '-')}.{tag}"] = (MANIFEST, manifest)
+    with pytest.raises(RegistryError, match="are attached to one image"):
+        attached(double)
+
+
+def test_a_signature_counts_only_where_cosign_looks_for_it(double: Double) -> None:
+    push(double, proof(smoke=ran()))
+    tags = double.manifests[REPOSITORY]
+    tags[f"{DIGEST.replace(':', '-')}.att"] = tags.pop(f"{DIGEST.replace(':', '-')}.sig")
+    assert statement.SIGNATURE not in kinds(double)
 
 
 def test_a_registry_that_fails_is_no_verdict(double: Double) -> None:

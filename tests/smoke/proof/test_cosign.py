@@ -49,7 +49,7 @@ COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", DOCUMENT, re.DOTALL
 CUE = dict(re.findall(r"```cue\n// (\S+)\n(.*?)```", DOCUMENT, re.DOTALL))
 RUNGS = frozenset({"train", "vllm serve: answers"})
 # What the document's CUE asks for, in our words.
-ASKED = Policy(rungs=RUNGS, max_age_days=7, builder=provenance.BUILDER)
+ASKED = Policy(rungs=RUNGS, max_age_days=7, builder=provenance.builder())
 ON_GPU = dataclasses.replace(ASKED, smoke="gpu")
 
 
@@ -373,7 +373,7 @@ def where(ref: ImageRef) -> str:
 def test_a_push_makes_a_key_attaches_and_anybody_can_verify(
     built: ImageRef, cosign: Path, folder: Path, own_folders: Path
 ) -> None:
-    assert "proof attached to 1 digests, 1 with a smoke result" in attach.attach(where(built))
+    assert "proof attached to 1 digests, 1 with a passed smoke run" in attach.attach(where(built))
     keys = own_folders / ".keys"
     assert (keys.stat().st_mode & 0o777, (keys / "cosign.key").stat().st_mode & 0o777) == (0o700, 0o600)
     first = [one.layer for one in attached(built)]
@@ -384,10 +384,15 @@ def test_a_push_makes_a_key_attaches_and_anybody_can_verify(
     assert "carries what the policy asks for" in show.show(str(built), str(keys / "cosign.pub"))
 
 
-def test_a_failed_run_is_not_attached(built: ImageRef) -> None:
-    smoke_receipt.write(dataclasses.replace(receipts.passed(train_digest=built.digest), passed=False))
-    assert "0 with a smoke result" in attach.attach(where(built))
-    assert statement.SMOKE not in [statement.parse(one.envelope).kind for one in attached(built) if one.envelope]
+def test_a_failed_run_is_attached_and_anybody_sees_it(built: ImageRef, cosign: Path, folder: Path, own_folders: Path) -> None:
+    attach.attach(where(built))
+    run = dataclasses.replace(receipts.failed(), started=ago(minutes=1))
+    images = (dataclasses.replace(run.images[0], digest=built.digest), *run.images[1:])
+    smoke_receipt.write(dataclasses.replace(run, images=images))
+    assert "0 with a passed smoke run, 1 with a FAILED one" in attach.attach(where(built))
+    (folder / "cosign.pub").write_bytes((own_folders / ".keys" / "cosign.pub").read_bytes())
+    assert not show.look(built, signer.public_key(str(folder / "cosign.pub")), Policy())[1].holds
+    assert by_cosign(cosign, built, ASKED, "cosign", folder)[3]
 
 
 def test_a_key_with_a_password_needs_it(
@@ -432,12 +437,12 @@ def test_what_signs_a_statement_is_a_dsse_signature(built: ImageRef) -> None:
 
 
 def test_what_would_keep_proof_from_an_image_is_found_before_the_push(built: ImageRef) -> None:
-    attach.check()
+    attach.check("")
     with pytest.raises(UsageError, match="--key and --keyless exclude each other"):
-        attach.check(key="x", keyless=True)
+        attach.check("", key="x", keyless=True)
     build_receipt.sbom("llama-factory-train").unlink()
     with pytest.raises(BuildError, match="the SBOM of llama-factory-train is missing"):
-        attach.check()
+        attach.check("")
 
 
 def test_without_a_key_everything_is_left_to_cosign(built: ImageRef, own_folders: Path) -> None:

@@ -92,6 +92,31 @@ def test_what_is_no_envelope_is_refused_without_a_crash(data: bytes) -> None:
         dsse.parse(data)
 
 
+@pytest.mark.parametrize(
+    "payload",
+    [
+        PAYLOAD.replace(b'"result":"PASSED"', b'"result":"FAILED","result":"PASSED"'),
+        PAYLOAD.replace(b'"result":"PASSED"', b'"Result":"FAILED","result":"PASSED"'),
+        PAYLOAD.replace(b'"seconds":312.518', b'"seconds":NaN'),
+        PAYLOAD.decode().encode("utf-16"),
+        PAYLOAD.decode().encode("utf-32-le"),
+        b"\xef\xbb\xbf" + PAYLOAD,
+    ],
+    ids=["a key twice", "a key in two cases", "no number", "UTF-16", "UTF-32", "byte order mark"],
+)
+def test_a_statement_that_another_reader_would_read_otherwise_is_none(payload: bytes) -> None:
+    assert payload != PAYLOAD
+    with pytest.raises(ValueError, match=r"twice|no number|codec|BOM|column 2"):
+        statement.parse(signing.sealed(IN_TOTO, payload, OWN))
+
+
+def test_an_envelope_with_signatures_without_end_is_none() -> None:
+    body = json.loads(DATA)
+    body["signatures"] *= 101
+    with pytest.raises(ValueError, match="more than 100 signatures"):
+        dsse.parse(json.dumps(body).encode())
+
+
 @pytest.mark.parametrize("text", ["a", "!!!!", "YQ", "Y Q==", "YQ==\n", None, 3])
 def test_base64_is_read_strictly(text: str) -> None:
     with pytest.raises(ValueError, match="base64|string"):

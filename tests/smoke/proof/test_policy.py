@@ -50,6 +50,7 @@ def test_every_key_is_read() -> None:
         [],
         None,
         "gpu",
+        {"signature": False, "sbom": False, "provenance": False, "smoke": "none"},
         {"smok": "gpu"},
         {"max_age_days": 1},
         {1: 2},

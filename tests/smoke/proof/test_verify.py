@@ -142,6 +142,18 @@ ATTEMPTS: list[tuple[str, Change, Policy, str]] = [
         "not of the form",
     ),
     (
+        "no list of failures",
+        instead(SMOKE, lambda: attest(statement.SMOKE, {**smoke(), "failedTests": {}})),
+        Policy(),
+        "no list of names",
+    ),
+    (
+        "no list of passed rungs",
+        instead(SMOKE, lambda: attest(statement.SMOKE, {**smoke(), "passedTests": {"train": 1}})),
+        Policy(rungs=frozenset({"train"})),
+        "no list of names",
+    ),
+    (
         "dirty sources",
         instead(BUILD, lambda: attest(statement.PROVENANCE, signing.build(source=signing.COMMIT + "-dirty"))),
         Policy(dirty=False),
@@ -206,6 +218,18 @@ def test_what_cannot_be_read_is_not_called_missing() -> None:
     assert judged(attached).wrong == (Finding("smoke", "bad", "something attached cannot be read"),)
 
 
+@pytest.mark.parametrize("key", [OWN, OTHER], ids=["signed", "a stranger's"])
+def test_nothing_that_is_shown_reaches_the_terminal_as_it_is(key: Any) -> None:
+    hostile = {**signing.build(), "buildDefinition": {"buildType": "\x1b[2J\nLONE" + "x" * 9999}}
+    payload = statement.make(statement.PROVENANCE, signing.REPOSITORY, DIGEST, hostile).replace(b"LONE", b"\\ud800")
+    found = judged(instead(BUILD, lambda: signing.signed(IN_TOTO, payload, key))(everything()))
+    strange = Attached(Envelope(IN_TOTO, b'{"_type": "' + b"x" * 9999 + b'"}', (b"",)), "att")
+    strange = Attached(strange.envelope, "att", {"annotations": {"predicateType": statement.SBOM}})
+    for one in (*found.findings, *judged([strange]).findings):
+        assert one.text.isprintable()
+        assert len(one.text) <= 400
+
+
 def test_what_is_not_asked_for_may_be_absent_or_bad() -> None:
     lax = Policy(signature=False, sbom=False, provenance=False, smoke="none")
     assert judged([], lax).holds
@@ -243,4 +267,4 @@ def test_a_signature_in_a_bundle_counts() -> None:
 
 
 def test_the_builder_that_is_asked_for_will_do() -> None:
-    assert judged(everything(), Policy(builder=provenance.BUILDER)).holds
+    assert judged(everything(), Policy(builder=provenance.builder())).holds

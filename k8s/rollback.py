@@ -1,0 +1,150 @@
+"""`invoke rollback`: back to the last set that was proven, from the release record, as a release of its own.
+
+Its manifests are applied again with our field manager, never by `kubectl rollout undo`, which changes owners and breaks later
+applies. The gate judges its images anew: what was proven once may be too old by now, or signed by a key that no longer counts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from common import console, paths
+from common.errors import MissingEnvironmentError, PinwheelError, PolicyError, RegistryError, UsageError
+from common.refs import ImageRef
+from k8s import cluster, deploy, environment, findings, gate, manifests, pin, receipt, release
+from k8s.cluster import Order, Origin
+from k8s.environment import ClusterTarget, Environment
+from k8s.findings import Finding
+from k8s.kubectl import Kubectl, Patience
+from k8s.manifests import Manifest
+from k8s.pin import Pin
+from k8s.receipt import DeployReceipt
+from k8s.release import History, Release
+from k8s.render import RenderedSet
+
+
+def rollback(
+    env_name: str, *, dry_run: bool = False, yes: bool = False, wait: bool = False, patience: Patience | None = None
+) -> DeployReceipt:
+    """Put the last proven set before the present one into the cluster again.
+
+    Args:
+        env_name: one of `k8s/envs/`.
+        dry_run: say what would happen and change nothing.
+        yes: the plan is agreed to beforehand; otherwise it is asked for on the terminal.
+        wait: for another deploy to end, instead of being refused.
+        patience: how long to wait for the cluster.
+
+    Returns:
+        What was done, as written to `dist/deploy/<env_name>.json` (a dry run writes nothing).
+
+    Raises:
+        UsageError: the environment is unknown or no cluster, or the plan was not agreed to.
+        PolicyError: there is nothing to go back to, or the cluster refuses it; nothing was sent.
+        RegistryError: the proof of no earlier set can be read.
+        MissingEnvironmentError: no kubectl, no such context, no answer from the cluster.
+        DeployRolledBackError: it failed on the way, and the set from before runs again.
+        DeployNotRolledBackError: it failed on the way, and that set does not run.
+    """
+    env = environment.load(env_name)
+    if not isinstance(env.target, ClusterTarget):
+        fix = "check out the revision you want and deploy it"
+        raise UsageError(f"{env.name} is rendered into a directory, and a directory has no releases", where=env.file, fix=fix)
+    kubectl = Kubectl(env.target.context, patience or Patience())
+    kubectl.preflight(env.kubernetes)
+    history = release.read(kubectl, env.name, cluster.home(env.target, _objects_in_git()))
+    console.info(f"environment  {env.name}: {env.where}")
+    if history.last is not None:
+        console.info(f"now          {history.last.text()}, {history.last.state}")
+    chosen, rendered, proof = _choose(history, env)
+    console.info(f"back to      {chosen.text()}")
+    origin = Origin(chosen.source, proof, chosen.position)
+    # The record lies where it was read, whatever namespaces the older set has.
+    target = dataclasses.replace(env.target, namespace=history.namespace)
+    outcome = cluster.deploy(rendered, env, target, kubectl.patience, Order(dry_run, yes, wait), origin)
+    result = deploy.of_cluster(rendered, env, outcome)
+    if not dry_run:
+        console.info(f"receipt      {paths.shown(receipt.write(result))}")
+    return result
+
+
+def _objects_in_git() -> tuple[Manifest, ...]:
+    return manifests.load([paths.K8S / "manifests"])[0]
+
+
+def candidates(history: History) -> tuple[Release, ...]:
+    """The releases that a rollback may go to, the nearest first.
+
+    Those that ran before the present one, but none that was rolled away from: a second rollback goes further back, never to
+    what the first came from. Where the newest release left the cluster half done, the one before it that ran is the nearest.
+    """
+    line: list[Release] = []
+    for one in history.releases:
+        if one.state == "running":
+            while line and line[-1].position >= one.position:
+                line.pop()
+            line.append(one)
+    if line and not history.unfinished:
+        present = line.pop()
+        line = [one for one in line if one.set != present.set]
+    return tuple(reversed(line))
+
+
+def _choose(history: History, env: Environment) -> tuple[Release, RenderedSet, tuple[tuple[str, str], ...]]:
+    """The nearest release whose set is there and passes the gate."""
+    problems: list[PinwheelError] = []
+    for one in candidates(history):
+        try:
+            rendered = read_set(history, one, env)
+            own = [found.pinned for found in rendered.pins if str(found.pinned).startswith(f"{env.registry}/")]
+            # Back is only to what is proven, also where a deploy is merely warned.
+            strict = dataclasses.replace(env, proof=env.proof and dataclasses.replace(env.proof, refuse=True))
+            return one, rendered, gate.check(own, strict)
+        except (PolicyError, RegistryError, MissingEnvironmentError) as problem:
+            console.warn(f"passed over  {one.text()}: {problem.line()}")
+            problems.append(problem)
+    where = f"ConfigMap {history.namespace}/{release.NAME}"
+    if not problems:
+        there = ", ".join(f"{one.number} {one.state}" for one in history.releases) or "none"
+        what = f"{env.name} has no earlier release that ran; there are: {there}"
+        raise PolicyError(what, where=where, fix="deploy the revision you want instead; nothing was sent")
+    if all(isinstance(problem, RegistryError) for problem in problems):
+        raise problems[0]
+    what = f"none of {len(problems)} earlier releases of {env.name} can be gone back to: {problems[0].what}"
+    raise PolicyError(what, where=where, fix="each line above says why; nothing was sent")
+
+
+def read_set(history: History, one: Release, env: Environment) -> RenderedSet:
+    """The set of a release, ready to be sent.
+
+    Args:
+        history: the record.
+        one: a release of it.
+        env: its environment.
+
+    Raises:
+        MissingEnvironmentError: the set is neither in the record nor on this machine.
+        PolicyError: the set is no longer what Pinwheel wrote.
+    """
+    text = history.set_text(one)
+    place = f"release {one.number}, ConfigMap {history.namespace}/{release.NAME}"
+    if text is None:
+        fix = f"it was too large for the record: roll back on the machine of {one.who}"
+        raise MissingEnvironmentError("the set of this release is not here", where=place, fix=fix)
+    objects = []
+    for found in manifests.parse(text, place):
+        if isinstance(found, Finding):
+            raise PolicyError("the set in the release record was edited", where=found.text(), fix="do not use it")
+        objects.append(found)
+    titles = {found.identity: found.title for found in objects}
+    pins = []
+    for (identity, path), reference in sorted(pin.images(objects, env.kubernetes).items(), key=str):
+        try:
+            pinned = ImageRef.parse(reference)
+        except ValueError:
+            pinned = None
+        if pinned is None or not pinned.pinned:
+            what = f"{titles[identity]} runs {reference} at {findings.shown(path)}, which is no digest"
+            raise PolicyError(f"the set in the release record was edited: {what}", where=place, fix="do not use it")
+        pins.append(Pin(titles[identity], identity, path, reference, pinned, substituted=False))
+    return RenderedSet(tuple(objects), tuple(pins), ())

@@ -26,7 +26,7 @@ def run(*, fast: bool) -> str:
     _part("ruff", "check", ".")
     _part("ruff", "format", "--check", ".")
     _part("mypy")
-    _part("pytest", "-q", "-m", f"{_HERE} and not slow")
+    _part("pytest", "-q", "-n", "auto", "-m", f"{_HERE} and not slow")
     if fast:
         return "the fast tier passed"
     _part("pytest", "-q", "-m", f"{_HERE} and slow")

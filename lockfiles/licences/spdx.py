@@ -143,7 +143,7 @@ def _parse(text: str) -> _Tree | None:
     try:
         tree = _licensing().parse(text, strict=True)
     # On what is malformed in earnest its parser stumbles with errors of Python's own.
-    except (ExpressionError, AttributeError, IndexError, TypeError, ValueError):
+    except (ExpressionError, AssertionError, AttributeError, IndexError, TypeError, ValueError):
         return None
     if tree is None or not all(_is_licence(symbol) for symbol in tree.symbols):
         return None

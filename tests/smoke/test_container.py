@@ -268,7 +268,8 @@ def test_what_it_said_is_known_after_it_was_removed(sandbox: Callable[..., Sandb
             box.output()
 
 
-def test_who_looks_at_devices_gets_every_gpu_and_nobody_else(tmp_path: Path) -> None:
+def test_who_looks_at_devices_gets_every_gpu_and_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("testcontainers.core.container.DockerClient", lambda **_: FakeClient(FakeContainer("running")))
     one, every = (DeviceRequest(count=count, capabilities=[["gpu"]]) for count in (1, -1))
     image = SimpleNamespace(digest=SPEC.image)
     session = Session(Mock())

@@ -64,6 +64,8 @@ TOOLS = (
     Tool("cosign", "cosign", newer=True, need="push: proof"),
     Tool("kubectl", "kubectl", newer=True, need="deploy to a cluster"),
 )
+# Only the project's own tests need them.
+TEST_TOOLS = (Tool("chromedriver", "chromium-driver", newer=False, need="test: the web UI in a browser"),)
 
 
 def installed(tool: Tool) -> str:
@@ -153,14 +155,17 @@ def report() -> str:
     return f"everything needed is here; registry on {REGISTRY}"
 
 
-def install() -> None:
+def install(*more: Tool) -> None:
     """Install what is missing from Debian's packages and start the engine and the registry where none answers.
+
+    Args:
+        more: tools beside those that every stage needs.
 
     Raises:
         MissingEnvironmentError: not root, apt fails, or a service does not come up; with the end of its log.
     """
     running = _running_engine()
-    absent = [tool for tool in _needed(engine_answers=running) if not installed(tool)]
+    absent = [tool for tool in (*_needed(engine_answers=running), *more) if not installed(tool)]
     if absent:
         with console.step(f"installing {', '.join(tool.package for tool in absent)}"):
             apt.install([t.package for t in absent if not t.newer], newer=[t.package for t in absent if t.newer])

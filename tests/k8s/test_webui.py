@@ -1,22 +1,27 @@
-"""The web UI in the train image that was built: started as its manifest says, held as the cluster would hold it, and used."""
+"""The web UI in the train image that was built: started and held as its manifest says, used in Chromium."""
 
 from __future__ import annotations
 
 import json
 import re
-import textwrap
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from docker.models.containers import Container
+from selenium.webdriver import Chrome, Keys
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.wait import WebDriverWait
 
 from images import receipt as built
 from k8s.rules_pod import quantity
 from smoke import engine
 from smoke.session import Session
+from tests.k8s.browser import chromium, forwarded
 from tests.k8s.conftest import REPO
 
 # After the line, which builds the image.
@@ -24,27 +29,6 @@ pytestmark = pytest.mark.engine
 
 POD: Any = next(yaml.safe_load_all((REPO / "manifests/webui/webui.yaml").read_text()))["spec"]["template"]["spec"]
 (MANIFEST,) = POD["containers"]
-# What a browser sends when somebody fills in the form and presses "Save arguments". Gradio knows the fields by number alone;
-# which is which is told by their order, that of LLaMA-Factory's source, and by what they hold.
-SAVE = """
-import json, urllib.request
-BASE = "http://127.0.0.1:7860"
-config = json.load(urllib.request.urlopen(f"{BASE}/config"))
-prefix = config["api_prefix"]
-(button,) = [one for one in config["dependencies"] if one["api_name"] == "save_args"]
-props = {one["id"]: one["props"] for one in config["components"]}
-fields = [props[number] for number in button["inputs"]]
-data = [field.get("value") for field in fields]
-own = [n for n, field in enumerate(fields) if field.get("allow_custom_value") and not field.get("choices")]
-where = next(n for n, field in enumerate(fields) if field.get("value") == "data") + 1
-output, path = [n for n in own if not fields[n].get("multiselect")][-2:]
-assert fields[where]["multiselect"], fields[where]
-data[:3], data[where], data[output], data[path] = ["en", "Custom", "/models/base"], ["mine"], "run-1", "mine.yaml"
-body = json.dumps({"data": data}).encode()
-request = urllib.request.Request(f"{BASE}{prefix}/call/save_args", body, {"Content-Type": "application/json"})
-event = json.load(urllib.request.urlopen(request))["event_id"]
-print(urllib.request.urlopen(f"{BASE}{prefix}/call/save_args/{event}").read().decode())
-"""
 
 
 def ran(container: Container, *command: str) -> tuple[int, str]:
@@ -101,14 +85,48 @@ def test_it_listens_on_loopback_alone(container: Container) -> None:
     assert [(address, int(port, 16)) for address, port in listening] == [("0100007F", MANIFEST["ports"][0]["containerPort"])]
 
 
-def test_what_is_saved_in_the_form_lies_in_configs(container: Container) -> None:
-    code, said = ran(container, "python", "-c", textwrap.dedent(SAVE))
-    assert code == 0, said
-    assert "event: complete" in said
+def field(browser: Chrome, label: str) -> WebElement:
+    """The part of the form that one types in."""
+    named = f"//span[@data-testid='block-info'][normalize-space()='{label}']/ancestor::div[contains(@class, 'block')][1]"
+    found = browser.find_elements(By.XPATH, f"{named}//*[self::input or self::textarea]")
+    return next(one for one in found if one.is_displayed())
+
+
+def fill(browser: Chrome, label: str, text: str) -> None:
+    typed = field(browser, label)
+    typed.click()
+    typed.send_keys(Keys.CONTROL, "a")
+    typed.send_keys(text, Keys.ENTER if typed.tag_name == "input" else Keys.TAB)
+
+
+def button(browser: Chrome, name: str) -> WebElement:
+    return browser.find_element(By.XPATH, f"//button[normalize-space()='{name}']")
+
+
+def test_what_is_saved_in_a_browser_lies_in_configs(container: Container, tmp_path: Path) -> None:
+    container.reload()
+    inside = MANIFEST["ports"][0]["containerPort"]
+    with forwarded(container.attrs["State"]["Pid"], inside) as port, chromium(tmp_path) as browser:
+        patience = WebDriverWait(browser, 60, ignored_exceptions=[StopIteration])
+        browser.get(f"http://127.0.0.1:{port}/")
+        patience.until(lambda found: button(found, "Save arguments"))
+        fill(browser, "Model name", "Custom")
+        # Choosing a model empties its path: a moment later, by an answer of the server.
+        patience.until(lambda found: field(found, "Model name").get_attribute("value") == "Custom")
+        fill(browser, "Model path", "/models/base")
+        fill(browser, "Dataset", "mine")
+        fill(browser, "Learning rate", "3e-4")
+        fill(browser, "Output dir", "run-1")
+        fill(browser, "Config path", "mine.yaml")
+        button(browser, "Save arguments").click()
+        patience.until(lambda _: ran(container, "test", "-s", "/workspace/configs/mine.yaml")[0] == 0)
+        said = patience.until(lambda found: found.find_element(By.XPATH, "//*[contains(text(), 'mine.yaml')]")).text
+        assert "mine.yaml" in said
     code, text = ran(container, "cat", "/workspace/configs/mine.yaml")
-    assert code == 0, said
+    assert code == 0, text
     saved = yaml.safe_load(text)
     assert (saved["top.model_name"], saved["train.dataset"]) == ("Custom", ["mine"])
+    assert (saved["train.learning_rate"], saved["train.dataset_dir"]) == ("3e-4", "data")
     assert json.loads(saved["train.extra_args"])
 
 

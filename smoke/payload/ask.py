@@ -277,7 +277,7 @@ def main() -> None:
     parser.add_argument("--model", action="append", required=True, help="model name to ask; more may follow the tuned one")
     parser.add_argument("--check", action="append", choices=CHECKS, help="what to check; default: all")
     parser.add_argument("--vllm", action="store_true", help="the server is vLLM's own")
-    parser.add_argument("--timeout", type=float, default=60.0, help="seconds for one request")
+    parser.add_argument("--timeout", type=float, default=150.0, help="seconds for one request")
     parser.add_argument("--rows", type=Path, default=Path(__file__).resolve().with_name("rows.json"))
     parser.add_argument("--rendered", type=Path, default=Path("rendered.txt"), help="the first row as the template renders it")
     args = parser.parse_args()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import functools
 import inspect
+import os
 import shlex
 import traceback
 from collections.abc import Callable
@@ -248,12 +249,19 @@ _TO_CLUSTER = {
 }
 
 
-@stage(help=_TO_CLUSTER)
-def deploy(_: Context, env: str, dry_run: bool = False, yes: bool = False, wait: bool = False) -> str:  # noqa: FBT001
+@stage(help={**_TO_CLUSTER, "prune": "delete what earlier releases left and the manifests no longer have; listed first"})
+def deploy(
+    _: Context,
+    env: str,
+    dry_run: bool = False,  # noqa: FBT001
+    yes: bool = False,  # noqa: FBT001
+    wait: bool = False,  # noqa: FBT001
+    prune: bool = False,  # noqa: FBT001
+) -> str:
     """Check the manifests, pin every image by digest, ask for its proof; then render or apply, as the environment says."""
     from k8s.deploy import deploy as deploy_to
 
-    return deploy_to(env, dry_run=dry_run, yes=yes, wait=wait).outcome()
+    return deploy_to(env, dry_run=dry_run, yes=yes, wait=wait, prune=prune).outcome()
 
 
 @stage(help=_TO_CLUSTER)
@@ -262,6 +270,31 @@ def rollback(_: Context, env: str, dry_run: bool = False, yes: bool = False, wai
     from k8s.rollback import rollback as roll_back
 
     return roll_back(env, dry_run=dry_run, yes=yes, wait=wait).outcome()
+
+
+@stage(
+    help={
+        "experiment": "experiments/<team>/<model>/<run>.yaml, a LLaMA-Factory configuration",
+        "env": "one of k8s/envs/",
+        "watch": "follow it to its end",
+        "deploy": "serve the model when it is registered",
+        "again": "run it once more: failed, or its model is there already",
+        "dry-run": "say what would happen and change nothing",
+    }
+)
+def train(
+    _: Context,
+    experiment: str,
+    env: str = "local",
+    watch: bool = False,  # noqa: FBT001
+    deploy: bool = True,  # noqa: FBT001
+    again: bool = False,  # noqa: FBT001
+    dry_run: bool = False,  # noqa: FBT001
+) -> str:
+    """Check an experiment of this repository and start its run in the cluster: train, export, register, deploy."""
+    from k8s.training.submit import train as start
+
+    return start(experiment, env, follow=watch, deploy=deploy, again=again, dry_run=dry_run).outcome()
 
 
 @stage(help={"env": "one of k8s/envs/"})
@@ -296,7 +329,12 @@ def check(context: Context, path: str, env: str = "local") -> str:
     return run_check([path, *shlex.split(context.remainder)], env)
 
 
-@stage(help={"what": "locks, build, bump, startup or smoke", "quick": "build: the small set only, once, and nothing written"})
+@stage(
+    help={
+        "what": "locks, build, bump, startup, smoke or deploy",
+        "quick": "build: the small set only, once, and nothing written",
+    }
+)
 def bench(_: Context, what: str, quick: bool = False) -> str:  # noqa: FBT001
     """Measure Pinwheel beside the plain tools, in one run, and write the table into docs/performance.md."""
     if quick and what != "build":
@@ -322,12 +360,24 @@ def bench(_: Context, what: str, quick: bool = False) -> str:  # noqa: FBT001
             from smoke import overhead
 
             return overhead.run_bench()
-    raise UsageError(f"no such benchmark: {what}", fix="there are: locks, build, bump, startup, smoke")
+        case "deploy":
+            from k8s import bench as deploys
+
+            return deploys.run_bench()
+    raise UsageError(f"no such benchmark: {what}", fix="there are: locks, build, bump, startup, smoke, deploy")
 
 
-@stage(help={"fast": "only what needs no engine and no tools of the machine: under a minute"})
-def test(_: Context, fast: bool = False) -> str:  # noqa: FBT001, PT028 - a task, not a test
+@stage(
+    help={
+        "fast": "only what needs no engine and no tools of the machine: under a minute",
+        "cluster": "run the deploy scenarios on the cluster of this kubeconfig context, in namespaces of their own",
+        "images": "with --cluster: two images by digest that it can pull, A@sha256:…,B@sha256:…",
+    }
+)
+def test(_: Context, fast: bool = False, cluster: str = "", images: str = "") -> str:  # noqa: FBT001, PT028 - no test
     """Run the project's whole test suite."""
     from tests import suite
 
+    if cluster:
+        return suite.run_cluster(cluster, images or os.environ.get("PINWHEEL_TEST_IMAGES", ""))
     return suite.run(fast=fast)

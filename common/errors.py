@@ -24,6 +24,7 @@ class ExitCode(enum.IntEnum):
     POLICY = 15
     DEPLOY_ROLLED_BACK = 16
     DEPLOY_NOT_ROLLED_BACK = 17
+    TRAINING = 18
     INTERRUPTED = 130
     TERMINATED = 143
 
@@ -40,6 +41,7 @@ MEANING: dict[ExitCode, str] = {
     ExitCode.POLICY: "a manifest, an image or a deploy beside another is refused, or what runs drifted; nothing was sent",
     ExitCode.DEPLOY_ROLLED_BACK: "the deploy failed and the last good set was put back",
     ExitCode.DEPLOY_NOT_ROLLED_BACK: "the deploy failed and could NOT be put back: look at the cluster",
+    ExitCode.TRAINING: "a training failed in the cluster: the step that failed is named",
     ExitCode.INTERRUPTED: "interrupted from the keyboard",
     ExitCode.TERMINATED: "told to end (SIGTERM)",
 }
@@ -124,3 +126,9 @@ class DeployNotRolledBackError(PinwheelError):
     """A deploy failed and the last good set could not be put back."""
 
     exit_code = ExitCode.DEPLOY_NOT_ROLLED_BACK
+
+
+class TrainingError(PinwheelError):
+    """A workflow that trains a model ended without one, or could not put it into service."""
+
+    exit_code = ExitCode.TRAINING

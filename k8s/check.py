@@ -12,6 +12,9 @@ from k8s import (
     manifests,
     nodes,
     pin,
+    rules_argo,
+    rules_argo_shell,
+    rules_argo_values,
     rules_object,
     rules_pod,
     rules_policy,
@@ -19,6 +22,7 @@ from k8s import (
     rules_refs,
     rules_security,
     schema,
+    settings,
 )
 from k8s.environment import Environment
 from k8s.findings import Finding
@@ -43,9 +47,10 @@ def check(
         The set ready to be sent, and everything that is wrong with it, sorted; it may be sent only if that is nothing.
 
     Raises:
-        UsageError: a place does not exist or holds no manifest.
+        UsageError: a place does not exist or holds no manifest, or the environment sets something that the manifests have not.
     """
     objects, found = manifests.load(places)
+    objects = settings.apply(objects, env.settings, env.file)
     kinds = schema.schema(env.kubernetes)
     walks = [kinds.walk(one) for one in objects]
     pinned, pins, unpinned = pin.pin(walks, env, {name: image.digest for name, image in locked.items()})
@@ -63,13 +68,17 @@ def crossed(walks: Sequence[Walk], env: Environment) -> Iterator[Finding]:
         env: the environment they are for.
     """
     objects = [walk.manifest for walk in walks]
+    sent = [inner.manifest for walk in walks for inner in walk.inner]  # By workflows, while they run.
     whole = WholeSet.of_walks(walks, env)
     yield from rules_object.check(walks)
-    yield from rules_pod.check(objects)
-    yield from rules_security.check(objects)
+    yield from rules_pod.check([*objects, *sent])
+    yield from rules_security.check([*objects, *sent])
     yield from rules_refs.check(walks, env)
     yield from rules_policy.check(walks, whole)
     yield from rules_quota.check(whole)
+    yield from rules_argo.check(walks)
+    yield from rules_argo_values.check(walks)
+    yield from rules_argo_shell.check(objects)
 
 
 def refuse(found: Sequence[Finding]) -> None:

@@ -23,7 +23,7 @@ from common.errors import (
     UsageError,
 )
 from common.refs import short
-from k8s import consent, manifests, nodes, planning, release, rollout
+from k8s import consent, kinds, manifests, nodes, planning, prune, release, rollout
 from k8s.environment import ClusterTarget, Environment
 from k8s.kubectl import Kubectl, Patience, brief
 from k8s.lease import Lease
@@ -43,11 +43,17 @@ class Order:
         dry_run: say what would happen and change nothing.
         yes: the plan is agreed to beforehand.
         wait: for another deploy to end, instead of being refused.
+        prune: delete what earlier releases left and the set has not.
     """
 
     dry_run: bool = False
     yes: bool = False
     wait: bool = False
+    prune: bool = False
+
+    def of(self, plan: Plan) -> tuple[Manifest, ...]:
+        """What is to be deleted."""
+        return plan.left.prunable if self.prune else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +132,7 @@ def deploy(
     digest = release.digest_of(rendered.text())
     while True:
         history = release.read(kubectl, env.name, namespace)
-        plan = planning.make(kubectl, rendered, env.kubernetes, history)
+        plan = planning.make(kubectl, rendered, env.kubernetes, history, prune=order.prune)
         if rendered.placements and kubectl.labelled(nodes.DRIVER) is False:
             # No refusal: an autoscaler may make such a node as soon as a pod waits for it.
             console.warn(
@@ -142,16 +148,18 @@ def deploy(
             console.done("dry run: nothing was sent")
             return Outcome(plan.before, plan.changed)
         current = history.last
-        if not plan.changed and current and current.state == "running" and current.set == digest:
+        doomed = order.of(plan)
+        if not (plan.changed or doomed) and current and current.state == "running" and current.set == digest:
             return _unchanged(kubectl, rendered, env, current, plan)
-        if plan.changed:
-            consent.ask(f"apply {len(plan.changed)} changes to {env.name}, {env.where}", yes=order.yes)
-        planning.make_namespaces(kubectl, plan)
+        if plan.changed or doomed:
+            deleting = f" and delete {len(doomed)} objects" if doomed else ""
+            consent.ask(f"apply {len(plan.changed)} changes{deleting} to {env.name}, {env.where}", yes=order.yes)
+        planning.lay_grounds(kubectl, plan)
         who = release.who()
         with Lease(kubectl, env.name, namespace, who).held(wait=order.wait) as lease:
             if release.read(kubectl, env.name, namespace).version == history.version:
                 draft = _draft(rendered, history, digest, who, origin)
-                return _release(kubectl, rendered, env, history, draft, plan, lease)
+                return _release(kubectl, rendered, env, history, draft, plan, lease, doomed)
         what = f"another deploy to {env.name} ended since the plan was made"
         if not order.wait:
             raise PolicyError(what, where=env.where, fix="look at the new plan: run it again; nothing was sent")
@@ -176,9 +184,16 @@ def _unchanged(kubectl: Kubectl, rendered: RenderedSet, env: Environment, curren
 
 
 def _release(
-    kubectl: Kubectl, rendered: RenderedSet, env: Environment, history: History, draft: Release, plan: Plan, lease: Lease
+    kubectl: Kubectl,
+    rendered: RenderedSet,
+    env: Environment,
+    history: History,
+    draft: Release,
+    plan: Plan,
+    lease: Lease,
+    doomed: Sequence[Manifest],
 ) -> Outcome:
-    """Write that it begins, do it, write how it ended."""
+    """Write that it begins, do it, delete what is left of earlier releases where that was asked, write how it ended."""
     text = rendered.text()
     history = history.with_release(draft, text)
     release.keep(env.name, text)
@@ -188,14 +203,19 @@ def _release(
     except (FailedError, KeyboardInterrupt) as problem:
         new = [one for one, what in plan.changed if what == "created"]
         _put_back(kubectl, env, history, str(problem) or "interrupted from the keyboard", new, lease)
-    ended = dataclasses.replace(draft, state="running", ended=release.now())
+    # From here on the set runs: what goes wrong now puts nothing back.
+    gone, left = prune.delete(kubectl, doomed, lease.lost)
+    ended = dataclasses.replace(draft, state="running", ended=release.now(), pruned=gone)
     try:
         release.write(kubectl, history.with_release(ended))
     except PinwheelError as problem:
         what = f"the set runs, every image was read back, but {problem.what}"
         raise MissingEnvironmentError(what, where=problem.where, fix="deploy again, so that the record says so") from None
     console.done(f"running      {ended.text()}: every image was read back from the cluster")
-    return Outcome(plan.before, plan.changed, ended)
+    if left:
+        what = f"the set runs, but {len(doomed) - len(gone)} of {len(doomed)} objects were not deleted: {left}"
+        raise MissingEnvironmentError(what, where=kubectl.context, fix="mend the cause and deploy again with --prune")
+    return Outcome(plan.before, (*plan.changed, *((title, "deleted") for title in gone)), ended)
 
 
 def _put(
@@ -217,11 +237,15 @@ def _put(
     """
     if why := lease.lost():
         raise FailedError(why)
+    try:
+        kinds.put(kubectl, objects)
+    except PinwheelError as problem:
+        raise FailedError(problem.line()) from None
     with console.step(doing):
         said = kubectl.apply(text)
     if said.code:
         raise FailedError(f"apply failed: {brief(said)}")
-    rollout.see(kubectl, objects, text, version, again=again)
+    rollout.see(kubectl, objects, text, version, again=again, lost=lease.lost)
     if why := lease.lost():
         raise FailedError(why)
 

@@ -32,7 +32,11 @@ def settings(env: Environment) -> dict[str, str]:
         found[f"secret {namespace}/{name}"] = ", ".join(sorted(keys))
     for name, other in sorted(env.substitute.items()):
         found[f"substitute {name}"] = other
+    if env.model:
+        found["model"] = str(env.model.reference)
+        found["model key"] = paths.shown(Path(env.model.key)) if env.model.key else "none"
     found["gpu-labels"] = "nvidia" if env.gpu_labels else "none"
+    found |= env.settings.rows()
     return found
 
 

@@ -1,7 +1,7 @@
 """`invoke deploy`: check, pin, then render into a directory or apply to a cluster.
 
 Which bytes may run is decided twice: every image is pinned to the digest in `lockfiles/images.lock`, which was pushed and read
-back; and that digest must carry the proof that the environment asks for, signed by its key.
+back; and that digest must carry the proof that the environment asks for, signed by its key. So must the model that is served.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from common import console, git, paths
-from k8s import check, cluster, environment, findings, gate, receipt, render
+from k8s import check, cluster, environment, findings, gate, model, receipt, render
 from k8s.cluster import Order, Origin, Outcome
 from k8s.environment import ClusterTarget, DirectoryTarget, Environment
 from k8s.kubectl import Patience
@@ -21,7 +21,13 @@ from lockfiles.images_lock import PinnedImage
 
 
 def deploy(
-    env_name: str, *, dry_run: bool = False, yes: bool = False, wait: bool = False, patience: Patience | None = None
+    env_name: str,
+    *,
+    dry_run: bool = False,
+    yes: bool = False,
+    wait: bool = False,
+    prune: bool = False,
+    patience: Patience | None = None,
 ) -> DeployReceipt:
     """Put the manifests of `k8s/manifests/` where the environment says, pinned to the digests that were pushed.
 
@@ -30,6 +36,7 @@ def deploy(
         dry_run: say what would happen and change nothing.
         yes: the plan for a cluster is agreed to beforehand; otherwise it is asked for on the terminal.
         wait: for another deploy to the same cluster to end, instead of being refused.
+        prune: delete what earlier releases left in the cluster and the set no longer has.
         patience: how long to wait for a cluster; default: as long as a large model may take to load.
 
     Returns:
@@ -38,8 +45,8 @@ def deploy(
     Raises:
         UsageError: the environment is unknown or wrong, its directory cannot be written, or the plan was not agreed to.
         LockError: nothing was pushed yet, or the lock was edited.
-        PolicyError: a manifest is wrong, an image cannot be pinned or lacks proof, or the cluster refuses the set; nothing was
-            sent.
+        PolicyError: a manifest is wrong, an image cannot be pinned or lacks proof, the model lacks its signature, or the
+            cluster refuses the set; nothing was sent.
         RegistryError: the proof cannot be read.
         MissingEnvironmentError: no kubectl, no such context, no answer from the cluster.
         DeployRolledBackError: the cluster failed on the way and runs the last good set again.
@@ -47,8 +54,8 @@ def deploy(
     """
     env = environment.load(env_name)
     locked = check.locked_images(required=True)
-    rendered = from_git(env, locked)
     console.info(f"environment  {env.name}: {env.where}")
+    rendered = from_git(env, locked, patience)
     console.info(f"checked      {len(rendered.objects)} objects against Kubernetes {env.kubernetes}")
     for placement in rendered.placements:
         console.info(placement.text())
@@ -56,12 +63,12 @@ def deploy(
         console.warn(f"{name} is replaced by {other} ({env.file}): this set is to look at, not to apply")
     # Others' images, which a manifest names by digest, carry no proof of ours.
     ours = {image.digest for image in locked.values()}
-    proof = gate.check((pin.pinned for pin in rendered.pins if pin.pinned.digest in ours), env)
+    proof = gate.check((pin.pinned for pin in rendered.pins if pin.pinned.digest in ours), env) + gate.check_model(env)
     match env.target:
         case DirectoryTarget():
             result = _to_directory(rendered, env, env.target, dry_run=dry_run)
         case ClusterTarget():
-            order, origin = Order(dry_run, yes, wait), Origin(git.revision(), proof)
+            order, origin = Order(dry_run, yes, wait, prune), Origin(git.revision(), proof)
             outcome = cluster.deploy(rendered, env, env.target, patience or Patience(), order, origin)
             result = of_cluster(rendered, env, outcome)
     if not dry_run:
@@ -69,19 +76,21 @@ def deploy(
     return result
 
 
-def from_git(env: Environment, locked: Mapping[str, PinnedImage]) -> RenderedSet:
-    """The set that this checkout says, ready to be sent.
+def from_git(env: Environment, locked: Mapping[str, PinnedImage], patience: Patience | None = None) -> RenderedSet:
+    """The set that this checkout says, ready to be sent, with the model that is to be served.
 
     Args:
         env: where it would go.
         locked: `lockfiles/images.lock`, by image name.
+        patience: how long to wait for a cluster, which is asked for the model where the environment names none.
 
     Raises:
         PolicyError: something is wrong with the manifests, or an image cannot be pinned.
+        MissingEnvironmentError: no kubectl, no such context, no answer from the cluster.
     """
     rendered, found = check.check([paths.K8S / "manifests"], env, locked)
     check.refuse(found)
-    return rendered
+    return model.settle(rendered, env, patience or Patience())
 
 
 def of_cluster(rendered: RenderedSet, env: Environment, outcome: Outcome) -> DeployReceipt:

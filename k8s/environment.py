@@ -13,6 +13,15 @@ Keys:
         environment `production` always asks and refuses.
     gpu-labels: optional; `nvidia` (default): GPU nodes carry the labels of NVIDIA's GPU feature discovery, and pods with a GPU
         are bound to nodes that can run their images. `none`: they do not, and pods go wherever the manifests say.
+    model: optional; `reference`, the model that is served, by digest and in the environment's registry, as `invoke train` says
+        it; `key`, the public key's file (as under proof) with which its signature is verified before anything is sent. Without
+        a model, what serves one is left out (k8s/model.py). `production` never leaves the key out.
+    storage-class: optional; of every claim that names none itself. Default: the cluster's own default class.
+    sizes: optional; `namespace/name: quantity` of a PersistentVolumeClaim, `namespace/workload/claim: quantity` of a claim in a
+        pod template (an ephemeral volume) or in `volumeClaimTemplates`.
+    replicas: optional; `namespace/name: [least, most]` of a HorizontalPodAutoscaler, or `namespace/name: n` of a Deployment or
+        StatefulSet that has none.
+    hosts: optional; `namespace/name: host` of an Ingress.
 """
 
 from __future__ import annotations
@@ -25,8 +34,9 @@ from typing import Any
 from common import paths
 from common.errors import UsageError
 from common.refs import ImageRef
-from k8s import schema, strict_yaml
+from k8s import schema, settings, strict_yaml
 from k8s.findings import Finding
+from k8s.settings import Settings
 from smoke.proof import policy
 from smoke.proof.policy import Policy
 
@@ -70,6 +80,19 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True)
+class Model:
+    """The model that is served.
+
+    Attributes:
+        reference: by digest.
+        key: the public key's file; empty: its signature is not looked at before a deploy.
+    """
+
+    reference: ImageRef
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Environment:
     """One environment.
 
@@ -83,6 +106,8 @@ class Environment:
         secrets: keys of each Secret made elsewhere, by (namespace, name).
         substitute: the image that stands in for another, by name.
         gpu_labels: whether GPU nodes say by labels what they have.
+        model: what is served; None: whatever is served already, or nothing.
+        settings: what it sets in the manifests.
     """
 
     name: str
@@ -94,6 +119,8 @@ class Environment:
     secrets: Mapping[tuple[str, str], frozenset[str]] = field(default_factory=dict)
     substitute: Mapping[str, str] = field(default_factory=dict)
     gpu_labels: bool = True
+    model: Model | None = None
+    settings: Settings = field(default_factory=Settings)
 
     @property
     def where(self) -> str:
@@ -105,7 +132,7 @@ class Environment:
                 return f"cluster of context {context}"
 
 
-class _Keys:
+class Keys:
     """Typed access to one mapping; what is left over at the end is unknown."""
 
     def __init__(self, file: str, where: str, body: Any, fix: str = "see the keys in k8s/environment.py") -> None:
@@ -115,10 +142,12 @@ class _Keys:
         self.body = dict(body)
 
     def refused(self, key: str, what: str) -> UsageError:
+        """The error for one key."""
         place = ".".join(part for part in (self.where, key) if part)
         return UsageError(f"{place + ': ' if place else ''}{what}", where=self.file, fix=self.fix)
 
     def text(self, key: str) -> str:
+        """A string that must be there."""
         value = self.body.pop(key, None)
         if not isinstance(value, str) or not value:
             raise self.refused(key, "missing" if value is None else f"expected a string, got {value!r}")
@@ -131,13 +160,15 @@ class _Keys:
             raise self.refused(key, f"expected {' or '.join(known)}, got {value!r}")
         return str(value)
 
-    def below(self, key: str, *, optional: bool = False) -> _Keys:
+    def below(self, key: str, *, optional: bool = False) -> Keys:
+        """The mapping at a key."""
         value = self.body.pop(key, {} if optional else None)
         if value is None:
             raise self.refused(key, "missing")
-        return _Keys(self.file, ".".join(part for part in (self.where, key) if part), value)
+        return Keys(self.file, ".".join(part for part in (self.where, key) if part), value)
 
     def end(self) -> None:
+        """Refuse what nobody took out."""
         for key in self.body:
             raise self.refused(key, "unknown key")
 
@@ -177,7 +208,7 @@ def parse(text: str, name: str, file: str) -> Environment:
         bodies.append(one[0])
     if len(bodies) != 1:
         raise UsageError(f"{len(bodies)} YAML documents, not one", where=file, fix="see the keys in k8s/environment.py")
-    top = _Keys(file, "", bodies[0])
+    top = Keys(file, "", bodies[0])
     target = _target(top.below("target"))
     registry = top.text("registry").rstrip("/")
     try:
@@ -195,13 +226,15 @@ def parse(text: str, name: str, file: str) -> Environment:
     stand_in = top.below("substitute", optional=True)
     substitute = {key: stand_in.text(key) for key in tuple(stand_in.body)}
     labels = top.choice("gpu-labels", ("nvidia", "none"))
+    model = _model(top, registry, strict=name == _STRICT)
+    found = settings.parse(top)
     top.end()
     if substitute and not isinstance(target, DirectoryTarget):
         raise top.refused("substitute", "a cluster runs the image that was meant, not one that stands in for it")
-    return Environment(name, file, target, registry, kubernetes, proof, secrets, substitute, labels == "nvidia")
+    return Environment(name, file, target, registry, kubernetes, proof, secrets, substitute, labels == "nvidia", model, found)
 
 
-def _target(keys: _Keys) -> DirectoryTarget | ClusterTarget:
+def _target(keys: Keys) -> DirectoryTarget | ClusterTarget:
     if len(keys.body) != 1:
         raise keys.refused("", "name exactly one of directory, cluster")
     if "directory" in keys.body:
@@ -219,7 +252,7 @@ def _target(keys: _Keys) -> DirectoryTarget | ClusterTarget:
     raise AssertionError
 
 
-def _proof(top: _Keys) -> Gate | None:
+def _proof(top: Keys) -> Gate | None:
     if top.body.get("proof") == "none":
         del top.body["proof"]
         return None
@@ -232,7 +265,26 @@ def _proof(top: _Keys) -> Gate | None:
     return Gate(str(paths.ROOT / key), asked, refuse)
 
 
-def _secrets(keys: _Keys) -> dict[tuple[str, str], frozenset[str]]:
+def _model(top: Keys, registry: str, *, strict: bool) -> Model | None:
+    if "model" not in top.body:
+        return None
+    keys = top.below("model")
+    written, key = keys.text("reference"), keys.text("key") if "key" in keys.body else ""
+    keys.end()
+    if strict and not key:
+        raise keys.refused("key", f"{_STRICT} serves no model whose signature nobody verified")
+    try:
+        reference = ImageRef.parse(written)
+    except ValueError:
+        raise keys.refused("reference", f"{written!r} is no reference") from None
+    if not reference.pinned or reference.tag:
+        raise keys.refused("reference", f"{written} is not by digest alone: write {registry}/…@sha256:…")
+    if not written.startswith(f"{registry}/"):
+        raise keys.refused("reference", f"{written} is not in the environment's registry, {registry}")
+    return Model(reference, str(paths.ROOT / key) if key else "")
+
+
+def _secrets(keys: Keys) -> dict[tuple[str, str], frozenset[str]]:
     found = {}
     for place, held in keys.body.items():
         namespace, slash, name = place.partition("/")

@@ -1,4 +1,7 @@
-"""The gate: an image may be deployed when what is attached to its digest is the proof that the environment asks for."""
+"""The gate: an image may be deployed when what is attached to its digest is the proof that the environment asks for.
+
+And a model when the key signed it that the environment names.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,11 @@ from common.errors import PolicyError
 from common.refs import ImageRef
 from k8s.environment import Environment
 from smoke.proof import show, signer
+from smoke.proof.policy import Policy
 from smoke.proof.verify import Findings
+
+# Of a model nobody makes an SBOM, and no smoke ladder runs it: what it is made of says the card inside it.
+_SIGNED = Policy(sbom=False, provenance=False, smoke="none")
 
 
 def check(images: Iterable[ImageRef], env: Environment) -> tuple[tuple[str, str], ...]:
@@ -33,8 +40,7 @@ def check(images: Iterable[ImageRef], env: Environment) -> tuple[tuple[str, str]
         console.warn(f"no proof is asked for ({env.file}): nobody knows whether these images work")
         return ()
     key = signer.public_key(gate.key)
-    if env.registry.partition("/")[0] == host.REGISTRY:
-        host.start_registry()
+    _reach(env)
     lacking, proven = [], []
     for image in sorted(set(images), key=str):
         _, found = show.look(image, key, gate.policy)
@@ -53,6 +59,45 @@ def check(images: Iterable[ImageRef], env: Environment) -> tuple[tuple[str, str]
             fix=f"run `invoke smoke{' --gpu' if gate.policy.smoke == 'gpu' else ''} push` for these images; nothing was sent",
         )
     return tuple(sorted([*proven, *((str(image), f"LACKING {why}") for image, why in lacking)]))
+
+
+def check_model(env: Environment) -> tuple[tuple[str, str], ...]:
+    """See that the model which the environment names is in its registry and signed by the key it names.
+
+    The pods look again, with the key of their own cluster; what this refuses would never get ready there.
+
+    Returns:
+        What was found, in short, by reference; nothing where no model is named, or no key.
+
+    Raises:
+        PolicyError: the model is not signed by that key.
+        RegistryError: the registry cannot be read, or has no such model.
+        UsageError: the public key cannot be read.
+    """
+    model = env.model
+    if model is None:
+        return ()
+    if not model.key:
+        console.warn(f"nobody verifies the model's signature before the pods do: no `model.key` ({env.file})")
+        return ()
+    key = signer.public_key(model.key)
+    _reach(env)
+    _, found = show.look(model.reference, key, _SIGNED)
+    if not found.holds:
+        why = "; ".join(f"{one.name} {one.state}: {one.text}" for one in found.wrong)
+        raise PolicyError(
+            f"the model does not carry the signature {env.name} asks for: {why}",
+            where=f"{model.reference}; key {paths.shown(Path(model.key))}, {env.file}",
+            fix="name a model that `invoke train` registered, or the public half of the key it signs with; nothing was sent",
+        )
+    console.info(f"signed       {model.reference}: by key {found.key}")
+    return ((str(model.reference), f"model signed by key {found.key}"),)
+
+
+def _reach(env: Environment) -> None:
+    """Start the registry of this machine, where it is the environment's."""
+    if env.registry.partition("/")[0] == host.REGISTRY:
+        host.start_registry()
 
 
 def _text(found: Findings) -> str:

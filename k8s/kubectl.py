@@ -20,10 +20,11 @@ _PASSING = re.compile(
     r"InternalError|Internal error|ServiceUnavailable|Too ?Many ?Requests|Timeout:|the server is currently unable|EOF"
     r"|connection re(?:fused|set)|i/o timeout|TLS handshake timeout|no route to host|no answer within|client connection lost"
     r"|server closed|has prevented the request from succeeding|unexpected error when reading response body|try again later"
-    r"|http2: |transport is closing|broken pipe",
+    r"|context deadline exceeded|http2: |transport is closing|broken pipe",
     re.IGNORECASE,
 )
 _ADVICE = re.compile(r"Please review the fields above.*?#conflicts", re.DOTALL)
+_UNSERVED = re.compile(r'no matches for kind "([^"]+)" in version "([^"]+)"')
 _CONFLICT = re.compile(r'conflicts? with "(?P<owner>[^"]+)"[^\n]*?:(?P<fields>(?: \.[^\n]*|(?:\n- [^\n]*)+))')
 
 
@@ -39,6 +40,7 @@ class Patience:
         pause: between two tries of what may pass by itself.
         tries: of a call that fails with something that may pass.
         lease: how long a deploy that gives no sign of life keeps others away; whole seconds, as the Lease says it.
+        hopeless: how long a pod may have a reason that does not get better by waiting; somebody may just be mending it.
     """
 
     rollout: float = 1800
@@ -47,6 +49,7 @@ class Patience:
     pause: float = 2
     tries: int = 4
     lease: int = 60
+    hopeless: float = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,27 @@ def listed(said: str) -> list[dict[str, Any]]:
         return []
     found: dict[str, Any] = json.loads(said)
     return found["items"] if found.get("kind") == "List" else [found]
+
+
+class UnservedError(PolicyError):
+    """The cluster has not all the kinds of a set.
+
+    Args:
+        kinds: (kind, apiVersion) of those it has not.
+        context: of the cluster.
+    """
+
+    def __init__(self, kinds: frozenset[tuple[str, str]], context: str) -> None:
+        self.kinds = kinds
+        names = ", ".join(f"{kind} ({version})" for kind, version in sorted(kinds))
+        argo = any(version.startswith("argoproj.io/") for _, version in kinds)
+        first = "install Argo Workflows first (docs/cluster.md says how)" if argo else "install what brings them first"
+        super().__init__(f"the cluster has no such kinds: {names}", where=context, fix=f"{first}; nothing was sent")
+
+
+def passing(result: Result) -> bool:
+    """Whether a failed call may go well by itself a while later."""
+    return bool(_PASSING.search(result.stderr))
 
 
 class Kubectl:
@@ -164,9 +188,12 @@ class Kubectl:
 
         Raises:
             MissingEnvironmentError: the cluster does not answer, or does not let us look.
+            UnservedError: it has not all the kinds.
         """
         extra = ["--show-managed-fields"] if owners else []
         said = self.request(["get", "-f", "-", "--ignore-not-found", *extra, "-o", "json"], stdin=text)
+        if unserved := frozenset(_UNSERVED.findall(said.stderr)):
+            raise UnservedError(unserved, self.context)
         if said.code:
             fix = "see whether the cluster is up and you may `get` these objects"
             raise MissingEnvironmentError("the cluster does not say what it runs", where=brief(said), fix=fix)
@@ -223,14 +250,18 @@ class Kubectl:
         head = ["apply", "--server-side", "--dry-run=server", f"--field-manager={FIELD_MANAGER}"]
         return self.request([*head, *extra, "--show-managed-fields", "-o", "json", "-f", "-"], stdin=text)
 
-    def rollout(self, kind: str, namespace: str, name: str, seconds: float) -> Result:
-        """Wait until a workload runs its newest pods, at most `seconds`."""
-        args = ["rollout", "status", f"{kind.lower()}/{name}", "-n", namespace, f"--timeout={max(seconds, 1):.0f}s"]
-        return self.call(args, timeout=seconds + self.patience.request)
+    def delete(self, text: str) -> Result:
+        """Delete the objects of `text`; those that are gone already are no failure. What they own goes after them."""
+        return self.request(["delete", "--ignore-not-found", "--wait=false", "-f", "-"], stdin=text)
+
+    def resources(self, group: str) -> frozenset[str]:
+        """The resources of an API group that the cluster serves now, `workflows.argoproj.io`."""
+        said = self.request(["api-resources", f"--api-group={group}", "--cached=false", "-o", "name"])
+        return frozenset(said.stdout.split())
 
 
 def refusal(result: Result, what: str, fix: str) -> PinwheelError:
     """The error for a call that failed before anything was sent: the cluster is away, or it refuses."""
-    if _PASSING.search(result.stderr):
+    if passing(result):
         return MissingEnvironmentError(what, where=brief(result), fix="the cluster is overloaded or away; try again later")
     return PolicyError(what, where=brief(result), fix=fix)

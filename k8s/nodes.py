@@ -14,19 +14,21 @@ from itertools import product
 from typing import Any
 
 from images.spec import GpuNeeds
-from k8s import manifests, pods
+from k8s import argo, manifests, pods, schema
 from k8s.environment import Environment
 from k8s.findings import Finding, Path
+from k8s.follow import Followed
 from k8s.manifests import Manifest
-from k8s.pin import Pin
+from k8s.pin import IMAGE_FIELDS, Pin
 from k8s.pods import Template, items, mapping
 from k8s.rules_pod import quantity
+from k8s.schema import Walk
 from lockfiles.images_lock import PinnedImage
 
 DRIVER = "nvidia.com/cuda.driver-version.major"
 MAJOR = "nvidia.com/gpu.compute.major"
 MINOR = "nvidia.com/gpu.compute.minor"
-_TERMS: Path = ("spec", "affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms")
+_TERMS: Path = ("affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms")
 # More than any version or capability there will be.
 _NUMBERS = tuple(map(str, range(10_000)))
 _INTEGER = re.compile(r"-?[0-9]+")
@@ -73,25 +75,45 @@ def place(
             continue
         if one := GpuNeeds.of(image.name, image.driver, image.compute):
             asked[(pin.identity, pin.path)] = one
+    if not asked:
+        return tuple(objects), (), ()
+    kinds = schema.schema(env.kubernetes)
+    followed = Followed(
+        [kinds.walk(one) if one.api_version == argo.API_VERSION else Walk(one) for one in objects], IMAGE_FIELDS
+    )
     placed: list[Manifest] = []
     done: list[Placement] = []
     refused: list[Finding] = []
-    for manifest in objects:
+    for number, manifest in enumerate(objects):
         for template in pods.templates(manifest):
             needs: dict[GpuNeeds, Path] = {}
             for path, container in template.containers():
-                found = asked.get((manifest.identity, (*path, "image")))
-                if found and _asks(container):
-                    needs.setdefault(found, (*path, "image"))
+                at = (*path, "image")
+                for where, value in followed.values.get((number, at), ((number, at),)):
+                    found = asked.get((objects[where].identity, value))
+                    if found and _asks(container):
+                        needs.setdefault(found, at)
             if not needs:
                 continue
             terms, wrong = _terms(template, needs)
             refused += wrong
             if terms and not wrong:
-                manifest = manifests.with_value(manifest, (*template.path, *_TERMS), terms)
+                manifest = _bound(manifest, template, terms)
                 done.append(Placement(manifest.title, tuple(needs)))
         placed.append(manifest)
     return tuple(placed), tuple(done), tuple(refused)
+
+
+def _bound(manifest: Manifest, template: Template, terms: list[dict[str, Any]]) -> Manifest:
+    """The object with these terms in one of its pod templates.
+
+    A template of Argo's that has an affinity has nothing of the workflow's, so it gets the whole of it.
+    """
+    if manifest.api_version != argo.API_VERSION:
+        return manifests.with_value(manifest, template.place(*_TERMS), terms)
+    whole: dict[str, Any] = {"affinity": template.spec.get("affinity") or {}}
+    with_terms = manifests.with_value(Manifest("", whole, {}), _TERMS, terms).body
+    return manifests.with_value(manifest, (*template.base, "affinity"), with_terms["affinity"])
 
 
 def _asks(container: Mapping[str, Any]) -> bool:
@@ -112,6 +134,11 @@ def _terms(template: Template, needs: Mapping[GpuNeeds, Path]) -> tuple[list[dic
     """The node selector terms of a pod, or where its author's own leave no node."""
     found = template.manifest
     why = "; ".join(map(_asked, needs))
+    fix = "mend it, or leave it out: deploy adds what the image asks for"
+    for name in ("affinity", "nodeSelector"):
+        if "podSpecPatch" in (at := template.place(name)):
+            what = f"a patch of {name} would undo the choice of nodes: {why}"
+            return [], [found.finding(at, what, f"write {name} in the template instead")]
     selected = tuple(_in(key, str(value)) for key, value in mapping(template.spec.get("nodeSelector")).items())
     ours: list[Expressions] = [()]
     for one, path in needs.items():
@@ -119,12 +146,11 @@ def _terms(template: Template, needs: Mapping[GpuNeeds, Path]) -> tuple[list[dic
         if not ours:
             return [], [found.finding(path, f"no node can run the images of this pod: {why}", "give each a pod of its own")]
     ours = [one for one in ours if _possible((*one, *selected))]
-    fix = "mend it, or leave it out: deploy adds what the image asks for"
     if not ours:
-        at = (*template.path, "spec", "nodeSelector")
+        at = template.place("nodeSelector")
         return [], [found.finding(at, f"selects only nodes that cannot run the image: {why}", fix)]
     own: Any = template.spec
-    for step in _TERMS[1:-1]:
+    for step in _TERMS[:-1]:
         own = own.get(step) or {}
         if not isinstance(own, dict):
             return [], []  # The schema check says so.
@@ -136,7 +162,7 @@ def _terms(template: Template, needs: Mapping[GpuNeeds, Path]) -> tuple[list[dic
     for number, term in enumerate(written):
         mine = tuple(items(term, "matchExpressions"))
         fitting = [both for one in ours if _possible((*(both := _and(mine, one)), *selected))]
-        at = (*template.path, *_TERMS, number)
+        at = template.place(*_TERMS, number)
         if not mine and not term.get("matchFields"):  # API reference, NodeSelectorTerm.
             wrong.append(found.finding(at, "an empty term matches no node", "write its conditions, or remove it"))
         elif not fitting:

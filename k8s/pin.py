@@ -6,20 +6,29 @@ host with tag or digest, a manifest inside a string) are refused too: what canno
 
 from __future__ import annotations
 
+import ast
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from common.refs import ImageRef, short
-from k8s import manifests, schema
+from k8s import argo, embedded, schema
 from k8s.environment import ClusterTarget, Environment
 from k8s.findings import Finding, Path
+from k8s.follow import Followed
 from k8s.manifests import Manifest
 from k8s.schema import Text, Walk
 
-# The fields that name something a node pulls and runs or mounts, in every Kubernetes version there is a schema for
-# (tests/k8s/test_image_paths.py goes through all of them).
-IMAGE_FIELDS = {("Container", "image"), ("EphemeralContainer", "image"), ("ImageVolumeSource", "reference")}
+# The fields that name something a node pulls and runs or mounts, in every Kubernetes version there is a schema for, and in
+# Argo's kinds (tests/k8s/test_image_paths.py goes through all of them).
+IMAGE_FIELDS = {
+    ("Container", "image"),
+    ("ContainerNode", "image"),
+    ("EphemeralContainer", "image"),
+    ("ImageVolumeSource", "reference"),
+    ("ScriptTemplate", "image"),
+    ("UserContainer", "image"),
+}
 # A block device in a Ceph cluster is called an image as well.
 FALSE_FRIENDS = {("RBDVolumeSource", "image"), ("RBDPersistentVolumeSource", "image")}
 # Built for smoke tests on hosts without a GPU, on a third party's build of vLLM.
@@ -121,7 +130,21 @@ def _suspicious(text: Text, rules: _Rules) -> str:
     # A name alone is no image where things are named and selected: a container, a ServiceAccount, a label may be called so.
     naming = text.owner and (text.field in _SELECTING or text.field.lower().endswith("name"))
     names = frozenset() if naming else rules.names
-    return looks_like_image(text.value, names, rules.env.registry)
+    found = (looks_like_image(value, names, rules.env.registry) for value in _spoken(text))
+    return next(filter(None, found), "")
+
+
+def _spoken(text: Text) -> Iterator[str]:
+    """What a string says: itself, or the literals of a program, in whose code `{"image": image}` is no manifest."""
+    if text.field == "data" and str(text.path[-1]).endswith(".py"):
+        try:
+            tree = ast.parse(text.value)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            pass
+        else:
+            yield from (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
+            return
+    yield text.value
 
 
 def pin(
@@ -140,22 +163,26 @@ def pin(
     rules = _Rules(env, digests)
     pinned: list[Manifest] = []
     pins: list[Pin] = []
-    refused: list[Finding] = []
-    for walk in walks:
+    followed = Followed(walks, IMAGE_FIELDS)
+    refused: list[Finding] = list(followed.refused)
+    for number, walk in enumerate(walks):
         manifest = walk.manifest
         if manifest.body.get("status"):
             what = "a status is written"
             refused.append(manifest.finding(("status",), what, "remove it: the cluster writes it, and it names images"))
+        refused += _unseen(walk)
         for text in walk.texts:
             if text.path[:1] == ("status",) or (text.owner, text.field) in FALSE_FRIENDS:
                 continue
-            if (text.owner, text.field) in IMAGE_FIELDS:
+            if (number, text.path) in followed.values:
+                continue  # A parameter; its values are pinned, or refused already.
+            if (text.owner, text.field) in IMAGE_FIELDS or (number, text.path) in followed.places:
                 try:
                     ref = _resolve(text.value, rules)
                 except _RefusedError as problem:
                     refused.append(walk.manifest.finding(text.path, problem.what, problem.fix))
                     continue
-                manifest = manifests.with_value(manifest, text.path, str(ref))
+                manifest = embedded.with_value(manifest, text.path, str(ref))
                 pins.append(Pin(manifest.title, manifest.identity, text.path, text.value, ref, text.value in env.substitute))
             elif image := _suspicious(text, rules):
                 what = f"{image!r} looks like an image, in a place where no schema expects one"
@@ -164,14 +191,25 @@ def pin(
     return tuple(pinned), tuple(pins), tuple(refused)
 
 
+def _unseen(walk: Walk) -> Iterator[Finding]:
+    """Manifests that a workflow gets from elsewhere while it runs."""
+    for part in walk.parts:
+        if part.definition == "ManifestFrom" and walk.manifest.api_version == argo.API_VERSION:
+            what = "a manifest from an artifact: its images cannot be pinned"
+            yield walk.manifest.finding(part.path, what, "write it in `manifest`")
+
+
 def images(objects: Iterable[Manifest], version: str) -> Images:
-    """Every image reference in these objects, whatever it is."""
+    """Every image reference in these objects, whatever it is; of a parameter, its values."""
     kinds = schema.schema(version)
+    walks = [kinds.walk(one) for one in objects]
+    followed = Followed(walks, IMAGE_FIELDS)
     return {
-        (one.identity, text.path): text.value
-        for one in objects
-        for text in kinds.walk(one).texts
-        if (text.owner, text.field) in IMAGE_FIELDS
+        (walk.manifest.identity, text.path): text.value
+        for number, walk in enumerate(walks)
+        for text in walk.texts
+        if (number, text.path) in followed.places
+        or ((text.owner, text.field) in IMAGE_FIELDS and (number, text.path) not in followed.values)
     }
 
 

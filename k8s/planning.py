@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from common import console
 from common.errors import PinwheelError, PolicyError
 from common.run import Result
-from k8s import differences, manifests, strict_yaml
-from k8s.kubectl import Kubectl, brief, conflicts, listed, refusal
+from k8s import differences, kinds, strict_yaml
+from k8s.kubectl import Kubectl, UnservedError, brief, conflicts, listed, refusal
 from k8s.manifests import Manifest
 from k8s.pin import Images, image_line, images
+from k8s.pods import mapping
+from k8s.prune import Leftovers, leftovers
 from k8s.release import History
 from k8s.render import RenderedSet
+
+# The field manager of the pipeline's deploy step, and what it sets.
+PIPELINE, MODEL = "pinwheel-pipeline", "pinwheel.io/model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +29,16 @@ class Plan:
     Attributes:
         before: the images that are there.
         changed: objects that would be created or changed, and which of the two.
-        missing: the namespaces among the created ones.
-        unasked: objects that the server cannot judge before their namespace is there.
+        missing: the namespaces and CustomResourceDefinitions among the created ones.
+        unasked: objects that the server cannot judge before their namespace or their kind is there.
+        left: what earlier releases left and this set has not.
     """
 
     before: Images
     changed: tuple[tuple[str, str], ...]
     missing: tuple[Manifest, ...]
     unasked: tuple[Manifest, ...]
+    left: Leftovers = field(default_factory=Leftovers)
 
 
 def of_cluster(bodies: Iterable[Mapping[str, Any]]) -> list[Manifest]:
@@ -39,7 +46,7 @@ def of_cluster(bodies: Iterable[Mapping[str, Any]]) -> list[Manifest]:
     return [Manifest("cluster", dict(body), {}) for body in bodies]
 
 
-def make(kubectl: Kubectl, rendered: RenderedSet, version: str, history: History) -> Plan:
+def make(kubectl: Kubectl, rendered: RenderedSet, version: str, history: History, *, prune: bool = False) -> Plan:
     """Make the plan and print it. Changes nothing.
 
     Args:
@@ -47,16 +54,20 @@ def make(kubectl: Kubectl, rendered: RenderedSet, version: str, history: History
         rendered: the set.
         version: of Kubernetes, for finding images.
         history: knows which objects earlier releases had.
+        prune: what earlier releases left is to be deleted.
 
     Raises:
-        PolicyError: the server would refuse the set.
+        PolicyError: the server would refuse the set, or has not all its kinds.
         MissingEnvironmentError: it does not answer.
     """
-    there = {one.identity: one for one in of_cluster(kubectl.live(rendered.text()))}
-    missing = [one for one in rendered.objects if one.kind == "Namespace" and one.identity not in there]
-    names = {one.name for one in missing}
-    unasked = tuple(one for one in rendered.objects if one.namespace in names)
-    would = {one.identity: one for one in judged(kubectl, [one for one in rendered.objects if one.namespace not in names])}
+    found, unserved = _there(kubectl, rendered.objects)
+    there = {one.identity: one for one in of_cluster(found)}
+    names = {one.name for one in rendered.objects if one.kind == "Namespace" and one.identity not in there}
+    unasked = tuple(one for one in rendered.objects if one.namespace in names or (one.kind, one.api_version) in unserved)
+    later = {one.identity for one in unasked}
+    would = {one.identity: one for one in judged(kubectl, [one for one in rendered.objects if one.identity not in later])}
+    grounds = {"Namespace", "CustomResourceDefinition"}
+    missing = [one for one in rendered.objects if one.kind in grounds and one.identity not in there]
     changed: list[tuple[str, str]] = []
     for one in rendered.objects:
         live = there.get(one.identity)
@@ -64,37 +75,50 @@ def make(kubectl: Kubectl, rendered: RenderedSet, version: str, history: History
             changed.append((one.title, "created"))
             console.info(f"created      {one.title}")
             continue
-        found = differences.between(live.body, would[one.identity].body)
-        if found:
+        differing = differences.between(live.body, would[one.identity].body)
+        if differing:
             changed.append((one.title, "changed"))
             console.info(f"changed      {one.title}")
-        for difference in found:
+        for difference in differing:
             for line in difference.lines(hidden=one.kind == "Secret"):
                 console.info(f"    {line}")
     if changed:
         console.info(f"unchanged    {len(rendered.objects) - len(changed)} of {len(rendered.objects)} objects")
     else:
         console.info("unchanged    the cluster holds the whole set already")
-    for title in _left(kubectl, rendered, history):
-        console.info(f"left         {title}: not in this set; it stays until you delete it")
+    left = leftovers(kubectl, rendered.objects, history)
+    left.show(asked=prune)
     before = images(there.values(), version)
     for pin in rendered.pins:
         console.info(image_line(pin, before.get((pin.identity, pin.path), "")))
-    return Plan(before, tuple(changed), tuple(missing), unasked)
+    return Plan(before, tuple(changed), tuple(missing), unasked, left)
 
 
-def make_namespaces(kubectl: Kubectl, plan: Plan) -> None:
-    """Make what is missing of the namespaces, and have the server judge the objects that could not be judged before.
+def _there(kubectl: Kubectl, objects: Sequence[Manifest]) -> tuple[list[dict[str, Any]], frozenset[tuple[str, str]]]:
+    """What the cluster holds of the set, and the kinds it does not serve before the set's own definitions are in."""
+    try:
+        return kubectl.live(strict_yaml.dump(one.body for one in objects)), frozenset()
+    except UnservedError as problem:
+        if foreign := problem.kinds - kinds.brought(objects):
+            raise UnservedError(foreign, kubectl.context) from None
+        rest = [one.body for one in objects if (one.kind, one.api_version) not in problem.kinds]
+        return kubectl.live(strict_yaml.dump(rest)), problem.kinds
+
+
+def lay_grounds(kubectl: Kubectl, plan: Plan) -> None:
+    """Make the missing namespaces and CustomResourceDefinitions, and have the server judge what it could not judge before.
 
     Raises:
-        PolicyError: the server refuses a namespace, or what would go into it.
+        PolicyError: the server refuses a namespace, a definition, or what needs them.
         MissingEnvironmentError: it does not answer.
     """
     if not plan.missing:
         return
-    said = kubectl.apply(strict_yaml.dump(one.body for one in plan.missing))
-    if said.code:
-        raise refusal(said, "the cluster refuses a namespace", "see its words; nothing else was sent")
+    if namespaces := [one.body for one in plan.missing if one.kind == "Namespace"]:
+        said = kubectl.apply(strict_yaml.dump(namespaces))
+        if said.code:
+            raise refusal(said, "the cluster refuses a namespace", "see its words; nothing else was sent")
+    kinds.put(kubectl, plan.missing)
     judged(kubectl, plan.unasked, f"; made before: {', '.join(one.title for one in plan.missing)}")
 
 
@@ -120,11 +144,13 @@ def judged(kubectl: Kubectl, objects: Sequence[Manifest], made: str = "") -> lis
 
 def _refused(kubectl: Kubectl, said: Result, objects: Sequence[Manifest], made: str) -> PinwheelError:
     """Why the server would not take the set, by object: kubectl does not say which object a conflict is about."""
-    lines = []
+    lines, served = [], ""
     for one in objects:
         answer = kubectl.dry_run(strict_yaml.dump([one.body]))
         for found in conflicts(answer.stderr):
             lines.append(f"{one.title}: {found.field} belongs to {found.owner}")
+            if found.owner == PIPELINE and MODEL in found.field:
+                served = _model(kubectl, one)
         if answer.code and not conflicts(answer.stderr):
             lines.append(f"{one.title}: {brief(answer)}")
     for line in lines:
@@ -133,22 +159,17 @@ def _refused(kubectl: Kubectl, said: Result, objects: Sequence[Manifest], made: 
     what = "the cluster refuses the set, nothing was sent" + made
     if not owned:
         return refusal(said, what, "see its words")
+    if served:
+        # Written down, both say the same, and one of them may go on.
+        fix = f"the pipeline serves {served}: write that under `model.reference` in the environment's file, and deploy again"
+        return PolicyError(what, where="; ".join(lines), fix=fix)
     fix = "take the field out of the manifest, or have its owner let go of it; nothing is ever taken by force"
     return PolicyError(what, where="; ".join(lines) or brief(said), fix=fix)
 
 
-def _left(kubectl: Kubectl, rendered: RenderedSet, history: History) -> list[str]:
-    """Objects of earlier releases that this set has not, and that are still there."""
-    ours = {one.identity for one in rendered.objects}
-    old: dict[tuple[str, str, str, str], Manifest] = {}
-    for text in history.sets.values():
-        for one in manifests.parse(text, "release record"):
-            if isinstance(one, Manifest) and one.identity not in ours:
-                old[one.identity] = one
-    if not old:
-        return []
-    try:
-        return sorted(one.title for one in of_cluster(kubectl.live(strict_yaml.dump(one.body for one in old.values()))))
-    except PinwheelError as problem:  # A kind that the cluster no longer has, say: nothing that this set needs.
-        console.warn(f"what earlier releases left there cannot be told: {problem.line()}")
-        return []
+def _model(kubectl: Kubectl, one: Manifest) -> str:
+    """The model that a workload serves now."""
+    for body in kubectl.live(strict_yaml.dump([one.body])):
+        metadata = mapping(mapping(mapping(body.get("spec")).get("template")).get("metadata"))
+        return str(mapping(metadata.get("annotations")).get(MODEL, ""))
+    return ""

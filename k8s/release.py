@@ -58,6 +58,7 @@ class Release:
         images: every image reference of the set, sorted.
         proof: what the gate found, by image; empty where the environment asks for none.
         rollback_of: the release whose set this is, where it was made by a rollback.
+        pruned: objects of earlier releases that it deleted.
     """
 
     number: int
@@ -70,6 +71,7 @@ class Release:
     images: tuple[str, ...]
     proof: tuple[tuple[str, str], ...]
     rollback_of: int | None = None
+    pruned: tuple[str, ...] = ()
 
     @property
     def position(self) -> int:
@@ -207,7 +209,8 @@ def _release(body: dict[str, Any]) -> Release:
     images, proof = tuple(body["images"]), tuple((str(image), str(said)) for image, said in body["proof"])
     if body["state"] not in ("begun", "running", "put back", "half done") or not isinstance(body["number"], int):
         raise ValueError(f"no such release: {body['number']!r}, {body['state']!r}")
-    return Release(**{**body, "images": images, "proof": proof})
+    pruned = tuple(map(str, body.get("pruned", ())))
+    return Release(**{**body, "images": images, "proof": proof, "pruned": pruned})
 
 
 def _unpacked(packed: str) -> str:

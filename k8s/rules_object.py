@@ -44,6 +44,7 @@ CLUSTER_SCOPED = {
     "PriorityLevelConfiguration",
     "CertificateSigningRequest",
     "ClusterTrustBundle",
+    "ClusterWorkflowTemplate",
     "DeviceClass",
     "ResourceSlice",
     "ServiceCIDR",

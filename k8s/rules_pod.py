@@ -51,7 +51,7 @@ def _volumes(template: Template) -> Iterator[Finding]:
     claims = items(mapping(template.manifest.body.get("spec")), "volumeClaimTemplates")
     known = [*names, *(str(mapping(claim.get("metadata")).get("name", "")) for claim in claims)]
     for number, name in enumerate(names):
-        path: Path = (*template.path, "spec", "volumes", number)
+        path = template.place("volumes", number)
         if name in names[:number]:
             yield template.manifest.finding(path, f"the volume {name} stands twice", "keep one")
         if len(items(template.spec, "volumes")[number]) < 2:
@@ -76,7 +76,7 @@ def _names(template: Template) -> Iterator[Finding]:
     seen: list[Any] = []
     ports: list[Any] = []
     if not items(template.spec, "containers"):
-        yield template.manifest.finding((*template.path, "spec", "containers"), "no container", "a pod runs at least one")
+        yield template.manifest.finding(template.place("containers"), "no container", "a pod runs at least one")
     for path, container in template.containers():
         name = container.get("name")
         if name in seen:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from decimal import Decimal
 
+from k8s import argo
 from k8s.findings import Finding, Path
 from k8s.manifests import Manifest
 from k8s.pods import items, mapping
@@ -75,11 +76,12 @@ def _counted(one: Manifest, path: Path, hard: Decimal, group: str, resource: str
         for name in {**mapping(limit.get("default")), **mapping(limit.get("defaultRequest" if group == "requests" else ""))}
     }
     total, who = Decimal(0), []
+    flows: dict[str, Decimal] = {}
     for template in known.templates:
         if template.manifest.namespace != one.namespace:
             continue
         asked: dict[str, list[Decimal]] = {}
-        for place, container in template.containers():
+        for kind, place, container in template.grouped():
             said = mapping(container.get("resources"))
             held = mapping(said.get(group)).get(resource)
             if held is None and group == "requests":
@@ -87,12 +89,18 @@ def _counted(one: Manifest, path: Path, hard: Decimal, group: str, resource: str
             if held is None and "/" not in resource and resource not in defaults:
                 what = f"no {group[:-1]} for {resource}, which {one.title} counts: the pod would be refused"
                 yield template.manifest.finding((*place, "resources"), what, f"write {group}.{resource}")
-            asked.setdefault(str(place[-2]), []).append(quantity(held or 0) or Decimal(0))
+            asked.setdefault(kind, []).append(quantity(held or 0) or Decimal(0))
         pod = max(sum(asked.get("containers", ()), Decimal(0)), *asked.get("initContainers", ()), Decimal(0))
         most = known.replicas(template.manifest)[1]
+        if template.manifest.api_version == argo.API_VERSION:
+            flows[template.manifest.title] = max(pod, flows.get(template.manifest.title, Decimal(0)))
+            continue
         total += pod * most
         if pod:
             who.append(f"{template.manifest.title} {most} × {pod.normalize():f}")
+    # One after the other is how steps run; a workflow counts as its largest pod.
+    total += sum(flows.values(), Decimal(0))
+    who += [f"{title} {pod.normalize():f}" for title, pod in flows.items() if pod]
     if total > hard:
         what = (
             f"{one.title} allows {resource} {hard.normalize():f}, the set may ask for {total.normalize():f} ({'; '.join(who)})"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from k8s import pods
+from k8s import argo, pods
 from k8s.environment import Environment
 from k8s.findings import Finding, Path
 from k8s.manifests import Manifest
@@ -25,6 +25,8 @@ _REFERENCES = {
     "ConfigMapProjection": ("ConfigMap", "name", "items"),
     "PersistentVolumeClaimVolumeSource": ("PersistentVolumeClaim", "claimName", ""),
 }
+# Definitions that name a ServiceAccount.
+_WITH_ACCOUNT = {"ArtifactGC", "ExecutorConfig", "PodSpec", "Template", "WorkflowLevelArtifactGC", "WorkflowSpec"}
 # In every namespace without anybody's doing.
 _ALWAYS_THERE = {("ServiceAccount", "default"), ("ConfigMap", "kube-root-ca.crt")}
 
@@ -59,12 +61,15 @@ def check(walks: Sequence[Walk], env: Environment) -> Iterator[Finding]:
     """What does not fit between these objects."""
     objects = {(walk.manifest.kind, walk.manifest.namespace, walk.manifest.name): walk.manifest for walk in walks}
     known = _Known(env, objects, [one for walk in walks for one in pods.templates(walk.manifest)])
+    # What a workflow sends may refer to what else it sends; the rest of the set may not count on that.
+    inner = [one for walk in walks for one in walk.inner]
+    sent = {(walk.manifest.kind, walk.manifest.namespace, walk.manifest.name): walk.manifest for walk in inner}
+    late = _Known(env, {**objects, **sent}, known.templates)
+    for walk in inner:
+        yield from _references(walk, late)
     for walk in walks:
         one = walk.manifest
-        for part in walk.parts:
-            yield from _reference(one, part, known)
-            if part.definition == "PodSpec":
-                yield from _account(one, part, known)
+        yield from _references(walk, known)
         if one.api_version == "apps/v1":
             yield from _own_selector(one)
         if one.kind == "Service":
@@ -75,11 +80,33 @@ def check(walks: Sequence[Walk], env: Environment) -> Iterator[Finding]:
             yield from _binding(one, known)
 
 
+def _references(walk: Walk, known: _Known) -> Iterator[Finding]:
+    one = walk.manifest
+    if _filled_in(one.namespace) or (one.api_version == argo.API_VERSION and not one.namespace):
+        return  # Where a ClusterWorkflowTemplate runs is said by who uses it.
+    for part in walk.parts:
+        yield from _reference(one, part, known)
+        if part.definition in _WITH_ACCOUNT:
+            yield from _account(one, part, known)
+
+
+def _in_argo(one: Manifest) -> bool:
+    """Whether an object is one of Argo's, or stands in the text of one."""
+    return one.api_version == argo.API_VERSION or "manifest" in one.prefix
+
+
+def _filled_in(name: str) -> bool:
+    """Whether Argo makes up the name when it runs: what it will be cannot be judged."""
+    return "{{" in name
+
+
 def _reference(one: Manifest, part: Part, known: _Known) -> Iterator[Finding]:
     if part.definition not in _REFERENCES or part.body.get("optional"):
         return
     kind, name_field, key_field = _REFERENCES[part.definition]
     name = str(part.body.get(name_field) or "")
+    if _filled_in(name) and _in_argo(one):
+        return
     held = known.keys(kind, one.namespace, name)
     if held is None:
         yield one.finding(
@@ -94,7 +121,7 @@ def _reference(one: Manifest, part: Part, known: _Known) -> Iterator[Finding]:
             ((*part.path, "items", number, "key"), item.get("key")) for number, item in enumerate(items(part.body, "items"))
         ]
     for path, key in wanted:
-        if held and str(key) not in held:
+        if held and str(key) not in held and not (_filled_in(str(key)) and _in_argo(one)):
             yield one.finding(path, f"{kind} {name} has no key {key!r}", f"it has: {', '.join(sorted(held))}")
 
 
@@ -109,7 +136,8 @@ def _how_to_get(kind: str, namespace: str, known: _Known, name: str) -> str:
 
 def _account(one: Manifest, part: Part, known: _Known) -> Iterator[Finding]:
     name = part.body.get("serviceAccountName")
-    if isinstance(name, str) and known.keys("ServiceAccount", one.namespace, name) is None:
+    left = isinstance(name, str) and _filled_in(name) and _in_argo(one)
+    if isinstance(name, str) and not left and known.keys("ServiceAccount", one.namespace, name) is None:
         fix = _how_to_get("ServiceAccount", one.namespace, known, name)
         yield one.finding((*part.path, "serviceAccountName"), f"no ServiceAccount {one.namespace}/{name}", fix)
     for number, secret in enumerate(items(part.body, "imagePullSecrets")):
@@ -202,7 +230,7 @@ def _shared_claims(target: Manifest, known: _Known, why: str) -> Iterator[Findin
             claim = known.objects.get(("PersistentVolumeClaim", target.namespace, str(name)))
             modes = mapping(claim.body.get("spec")).get("accessModes") if claim else None
             if isinstance(modes, list) and not {"ReadWriteMany", "ReadOnlyMany"} & set(map(str, modes)):
-                path: Path = (*template.path, "spec", "volumes", number)
+                path = template.place("volumes", number)
                 what = f"the claim {name} is {', '.join(map(str, modes))}, {why}"
                 yield target.finding(path, what, "use ReadWriteMany or ReadOnlyMany, or one pod")
 

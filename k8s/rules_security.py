@@ -103,15 +103,15 @@ def _restricted(template: Template) -> Iterator[Finding]:
     It refuses the pods, not the workload: a Deployment would be taken and never get a pod.
     """
     manifest, spec = template.manifest, template.spec
-    at: Path = (*template.path, "spec")
     why = f"the namespace {manifest.namespace} enforces Pod Security restricted"
     for name in ("hostNetwork", "hostPID", "hostIPC"):
         if spec.get(name):
-            yield manifest.finding((*at, name), f"{name} is set, and {why}", "remove it")
+            yield manifest.finding(template.place(name), f"{name} is set, and {why}", "remove it")
     for number, volume in enumerate(items(spec, "volumes")):
         for kind in sorted(set(volume) - {"name"} - _VOLUMES):
             what = f"a {kind} volume, and {why}"
-            yield manifest.finding((*at, "volumes", number, kind), what, "use a claim, a ConfigMap, a Secret or an emptyDir")
+            fix = "use a claim, a ConfigMap, a Secret or an emptyDir"
+            yield manifest.finding(template.place("volumes", number, kind), what, fix)
     pod = mapping(spec.get("securityContext"))
     for path, container in template.containers():
         own = mapping(container.get("securityContext"))

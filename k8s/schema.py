@@ -1,4 +1,4 @@
-"""Kubernetes' published schemas (shipped in kubernetes-validate) and the one walk of a manifest beside its schema.
+"""Kubernetes' published schemas (shipped in kubernetes-validate), Argo's beside them, and the one walk of a manifest.
 
 The walk gives everything that later steps need, so that "where is an image?" and "what refers to a Secret?" are answered by
 the type of a place, never by guessing from key names. It reports every mistake at once; kubernetes-validate itself stops at the
@@ -10,12 +10,14 @@ from __future__ import annotations
 import difflib
 import functools
 import json
+import pathlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import resources
+from importlib.util import find_spec
 from typing import Any
 
+from k8s import argo, embedded
 from k8s.findings import Finding, Path
 from k8s.manifests import Manifest
 
@@ -31,6 +33,17 @@ _JSON_TYPES: dict[str, tuple[type, ...]] = {
 }
 # Required by the schema, filled in by the server: the one known false alarm of strict validation.
 _DEFAULTED = {("RoleRef", "apiGroup")}
+# Fields that hold manifests as text: of the objects that a workflow sends, and of patches of its pods.
+EMBEDDED = {("ResourceTemplate", "manifest"), ("WorkflowSpec", "podSpecPatch"), ("Template", "podSpecPatch")}
+_WHOLE = ("create", "apply", "replace")  # The actions that send an object; the others name or patch one.
+_MISSING = "required and missing"
+# What people write where it does nothing.
+_MISPLACED = {
+    ("Metadata", "namespace"): (
+        "a template's namespace moves nothing: all pods of a workflow run where the workflow is",
+        "remove it, and put the workflow and all it mounts into one namespace",
+    ),
+}
 QUANTITY = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+|[KMGTPE]i|[numkMGTPE])?")
 
 
@@ -69,18 +82,27 @@ class Walk:
         texts: every string value, and every key of free mappings.
         parts: every object with a definition, outermost first.
         findings: where the manifest does not fit its schema.
+        inner: of the whole objects in embedded texts; their texts and findings are among this one's as well.
     """
 
     manifest: Manifest
     texts: list[Text] = field(default_factory=list)
     parts: list[Part] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    inner: list[Walk] = field(default_factory=list)
+
+
+def _package() -> pathlib.Path:
+    # Only its data are wanted: to import it costs a second.
+    found = find_spec("kubernetes_validate")
+    assert found and found.submodule_search_locations  # noqa: S101 - locked
+    return pathlib.Path(found.submodule_search_locations[0])
 
 
 @functools.cache
 def _folders() -> dict[str, str]:
     found = {}
-    for entry in resources.files("kubernetes_validate").joinpath(_ROOT).iterdir():
+    for entry in _package().joinpath(_ROOT).iterdir():
         if match := _FOLDER.fullmatch(entry.name):
             found[match[1]] = entry.name
     return dict(sorted(found.items(), key=lambda item: tuple(map(int, item[0].split(".")))))
@@ -100,8 +122,9 @@ class Schema:
 
     def __init__(self, version: str) -> None:
         self.version = version
-        file = resources.files("kubernetes_validate").joinpath(_ROOT, _folders()[version], "_definitions.json")
+        file = _package().joinpath(_ROOT, _folders()[version], "_definitions.json")
         self.definitions: dict[str, dict[str, Any]] = json.loads(file.read_bytes())["$defs"]
+        self._add_argo()
         self.kinds: dict[tuple[str, str], str] = {}
         for name, definition in self.definitions.items():
             for known in definition.get("x-kubernetes-group-version-kind", ()):
@@ -109,6 +132,15 @@ class Schema:
                 # DeleteOptions and WatchEvent belong to every group; they are nothing one applies.
                 if not name.startswith("io.k8s.apimachinery."):
                     self.kinds[(f"{group}{known['version']}", known["kind"])] = name
+
+    def _add_argo(self) -> None:
+        """Argo's definitions, with the types of this Kubernetes version in them; a field of a type it lacks is unknown."""
+        added = argo.load().definitions
+        known = {"", *self.definitions, *added}
+        for name, definition in added.items():
+            fields = definition.get("properties", {}).items()
+            there = {key: node for key, node in fields if {_reference(node), _reference(node.get("items", {}))} <= known}
+            self.definitions[name] = {**definition, "properties": there} if there else definition
 
     def walk(self, manifest: Manifest) -> Walk:
         """Walk a manifest beside its schema. A kind without schema is a finding and is not looked into."""
@@ -129,10 +161,11 @@ class Schema:
 
     def _visit(self, walk: Walk, value: Any, node: Mapping[str, Any], path: Path, owner: str, name: str) -> None:
         """Check one value against one schema node and go on below it."""
-        definition = ""
-        if "$ref" in node:
-            full = node["$ref"].rsplit("/", 1)[1]
+        definition, unasked = "", node.get(argo.UNASKED, ())
+        if full := _reference(node):
             definition, node = full.rsplit(".", 1)[1], self.definitions[full]
+            if unasked:
+                node = {**node, "required": [name for name in node.get("required", ()) if name not in unasked]}
         if value is None:  # The server takes null as absent, but an empty quantity or port as zero.
             if "oneOf" in node:
                 walk.findings.append(walk.manifest.finding(path, "no value", "write one, or remove the key"))
@@ -165,11 +198,15 @@ class Schema:
             walk.parts.append(Part(path, definition, value))
         for required in node.get("required", ()):
             if value.get(required) is None and (definition, required) not in _DEFAULTED:
-                walk.findings.append(walk.manifest.finding((*path, required), "required and missing", "write it"))
+                walk.findings.append(walk.manifest.finding((*path, required), _MISSING, "write it"))
         for key, item in value.items():
             below = (*path, key)
-            if key in known:
+            if (definition, key) in EMBEDDED and isinstance(item, str):
+                self._embedded(walk, item, below, whole=value.get("action") in _WHOLE)
+            elif key in known:
                 self._visit(walk, item, known[key], below, definition, key)
+            elif (definition, key) in _MISPLACED:
+                walk.findings.append(walk.manifest.finding(below, *_MISPLACED[(definition, key)]))
             elif extra is False:
                 close = difflib.get_close_matches(key, known, 1)
                 fix = f"did you mean {close[0]}?" if close else "remove it; the server would drop it in silence"
@@ -180,6 +217,37 @@ class Schema:
             else:  # A map: labels, data, limits.
                 walk.texts.append(Text(below, key, definition, name))
                 self._visit(walk, item, extra, below, definition, name)
+
+    def _embedded(self, walk: Walk, text: str, path: Path, *, whole: bool) -> None:
+        """Look into a text that holds manifests, or a patch of a pod."""
+        bodies, problem = embedded.read(text)
+        patch = path[-1] == "podSpecPatch"
+        if not problem and (not all(isinstance(body, dict) for body in bodies) or (patch and len(bodies) != 1)):
+            problem = "it is no mapping" if patch else "a document in it is no object"
+        if problem:
+            fix = "put each {{…}} in quotes: it is read before Argo fills them in" if "{{" in text else "mend the text"
+            walk.findings.append(walk.manifest.finding(path, f"cannot be read: {problem}", fix))
+            return
+        if patch:
+            part = Walk(walk.manifest)
+            self._visit(part, bodies[0], {"$ref": "#/$defs/io.k8s.api.core.v1.PodSpec"}, path, "", "")
+            # A patch says what it changes, and by name of which container.
+            walk.findings += [one for one in part.findings if one.what != _MISSING or one.path.endswith(".name")]
+            walk.texts += part.texts
+            walk.parts += part.parts
+            return
+        outer = walk.manifest
+        for number, body in enumerate(bodies):
+            inner = self.walk(Manifest(outer.file, body, outer.lines, (*outer.prefix, *path, number)))
+            if whole:
+                walk.inner.append(inner)
+            walk.findings += [one for one in inner.findings if whole or one.what != _MISSING]
+            walk.texts += [Text((*path, number, *one.path), one.value, one.owner, one.field) for one in inner.texts]
+
+
+def _reference(node: Mapping[str, Any]) -> str:
+    """The full name of the definition that a node names; empty when it says itself what it is."""
+    return str(node.get("$ref", "")).rsplit("/", 1)[-1]
 
 
 def _types(node: Mapping[str, Any]) -> tuple[type, ...]:

@@ -1,58 +1,53 @@
 """A simulator of a Kubernetes API server that real kubectl talks to: stateful, server-side apply, a Deployment controller.
 
 What it does like a real one: discovery, OpenAPI v3, GET, LIST, WATCH, server-side apply with ownership and conflicts, creating
-and replacing with a resource version as precondition, dry runs, 404 in absent namespaces, generations, rollouts that take a
-while. What a test injects: `faults` (an answer instead of the true one, or none), `bad_images` (rollouts that never finish),
-`race` (a stale failure reported after the next rollout began).
+and replacing with a resource version as precondition, deleting, dry runs, 404 in absent namespaces, generations, rollouts that
+take a while, pods and their logs, kinds of CustomResourceDefinitions. Argo's kinds are served as by its minimal CRDs: without a
+schema, each list one field. What a test injects: `faults` (an answer instead of the true one, or none), `forbidden` (verbs and
+resources that RBAC refuses), `terminating` (namespaces), `bad_images` and `troubles` (rollouts that never finish, and why),
+`race` (a stale failure reported after the next rollout began), `put` (pods, events, whatever a controller would have made).
 """
 
 from __future__ import annotations
 
 import json
 import threading
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from k8s import schema
-from k8s.manifests import Manifest
-from tests.k8s.apply import ConflictError, Stored
-from tests.k8s.discovery import RESOURCES, VERSION, Key
-from tests.k8s.wire import Fault, Handler, Server, conflicting, status
+from tests.k8s.controller import Trouble, identity, pods, replica_set
+from tests.k8s.discovery import Key
+from tests.k8s.store import CRD, Live, Store
+from tests.k8s.wire import Fault, Handler, Server
+
+# The scenarios run on both.
+VERSIONS = ("1.32", schema.versions()[-1])
 
 
-@dataclass
-class _Live:
-    stored: Stored
-    version: int
-    generation: int = 1
-    status: dict[str, Any] = field(default_factory=dict)
-
-
-class ApiServer:
+class ApiServer(Store):
     """The simulator; serves while used as a context manager.
 
     Args:
         rollout: seconds a good rollout takes.
         race: seconds for which a rollout after a failed one still reports the failure.
+        version: of Kubernetes.
+        crds: whether Argo Workflows is installed.
     """
 
-    def __init__(self, *, rollout: float = 0.1, race: float = 0.0) -> None:
+    def __init__(self, *, rollout: float = 0.1, race: float = 0.0, version: str = VERSIONS[0], crds: bool = True) -> None:
+        super().__init__(version, crds=crds)
         self.rollout, self.race = rollout, race
-        self.minor = VERSION.split(".")[1]
+        self.minor = version.split(".")[1]
         self.faults: list[Fault] = []
+        self.forbidden: set[tuple[str, str]] = set()  # Verb and plural: ("create", "workflows").
         self.bad_images: set[str] = set()
+        self.troubles: dict[str, Trouble] = {}  # By a part of the image.
         self.silent_failure = False
-        self.objects: dict[Key, _Live] = {}
+        self.crd_delay = 0.1
         self.requests: list[tuple[str, str]] = []
-        self._schema = schema.schema(VERSION)
-        self.changed = threading.Condition(threading.RLock())
-        self._events: list[tuple[int, str, Key, dict[str, Any]]] = []
-        self._version = 100
         self._timers: list[threading.Timer] = []
-        self._stopping = False
 
     # --- what tests ask ---
 
@@ -75,6 +70,21 @@ class ApiServer:
             key = next(key for key in self.objects if key[1] == kind and key[3] == name)
             self._store(key, body, manager, force=True)
 
+    def put(self, body: dict[str, Any]) -> None:
+        """An object as a controller or the kubelet writes it, status and all: a pod, an event."""
+        metadata = body["metadata"]
+        key: Key = (body["apiVersion"], body["kind"], metadata.get("namespace", ""), metadata["name"])
+        with self.changed:
+            self.attend(key, body)
+
+    def put_log(self, namespace: str, pod: str, container: str, text: str, *, previous: bool = False) -> None:
+        """What a container of a pod said."""
+        self.logs[(namespace, pod, container, previous)] = text
+
+    def remove(self, kind: str, name: str) -> None:
+        with self.changed:
+            self.delete(next(key for key in (*self.objects, *self.attendants) if key[1] == kind and key[3] == name))
+
     # --- life ---
 
     def __enter__(self) -> ApiServer:
@@ -85,7 +95,7 @@ class ApiServer:
 
     def __exit__(self, *_: object) -> None:
         with self.changed:
-            self._stopping = True
+            self.stopping = True
             self.changed.notify_all()
         for timer in self._timers:
             timer.cancel()
@@ -104,166 +114,76 @@ class ApiServer:
         file.write_text(json.dumps(body))
         return file
 
-    # --- objects ---
+    # --- the controllers ---
 
-    def apply(self, key: Key, body: dict[str, Any], manager: str, *, force: bool, dry_run: bool) -> tuple[int, dict[str, Any]]:
-        with self.changed:
-            namespace = ("v1", "Namespace", "", key[2])
-            if key[2] and namespace not in self.objects:
-                return 404, status(404, f'namespaces "{key[2]}" not found', "NotFound")
-            walked = self._schema.walk(Manifest("request", body, {}))
-            if walked.findings:
-                return 422, status(422, f'{key[1]} "{key[3]}" is invalid: {walked.findings[0].what}', "Invalid")
-            if stale := self._stale(key, body):
-                return stale
-            body = _sent(body)
-            try:
-                if dry_run:
-                    stored = self.objects[key].stored.copy() if key in self.objects else Stored()
-                    stored.apply(self._schema, self._schema.kinds[key[:2]], body, manager, force=force)
-                    return 200, self._dressed(key, stored)
-                created = self._store(key, body, manager, force=force)
-            except ConflictError as conflict:
-                return 409, conflicting(key, conflict)
-            return (201 if created else 200), self.full(key)
-
-    def create(self, key: Key, body: dict[str, Any], manager: str) -> tuple[int, dict[str, Any]]:
-        with self.changed:
-            if key in self.objects:
-                return 409, status(409, f'{RESOURCES[key[:2]]} "{key[3]}" already exists', "AlreadyExists")
-            return self._whole(key, body, manager)
-
-    def replace(self, key: Key, body: dict[str, Any], manager: str) -> tuple[int, dict[str, Any]]:
-        with self.changed:
-            if key not in self.objects:
-                return 404, status(404, f'{RESOURCES[key[:2]]} "{key[3]}" not found', "NotFound")
-            return self._stale(key, body) or self._whole(key, body, manager)
-
-    def _stale(self, key: Key, body: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
-        """The answer to a writer that knows another version than there is."""
-        known = body["metadata"].get("resourceVersion")
-        if not known or (key in self.objects and str(self.objects[key].version) == known):
-            return None
-        what = f'Operation cannot be fulfilled on {RESOURCES[key[:2]]} "{key[3]}": the object has been modified; please apply '
-        return 409, status(409, what + "your changes to the latest version and try again", "Conflict")
-
-    def _whole(self, key: Key, body: dict[str, Any], manager: str) -> tuple[int, dict[str, Any]]:
-        if key[2] and ("v1", "Namespace", "", key[2]) not in self.objects:
-            return 404, status(404, f'namespaces "{key[2]}" not found', "NotFound")
-        walked = self._schema.walk(Manifest("request", _sent(body), {}))
-        if walked.findings:
-            return 422, status(422, f'{key[1]} "{key[3]}" is invalid: {walked.findings[0].what}', "Invalid")
-        created = key not in self.objects
-        if created:
-            self.objects[key] = _Live(Stored(), 0)
-        self.objects[key].stored.replace(self._schema, self._schema.kinds[key[:2]], _sent(body), manager)
-        self._tell("ADDED" if created else "MODIFIED", key)
-        return (201 if created else 200), self.full(key)
-
-    def _store(self, key: Key, body: dict[str, Any], manager: str, *, force: bool) -> bool:
-        created = key not in self.objects
-        stored = Stored() if created else self.objects[key].stored.copy()
-        before = dict(stored.leaves)
-        stored.apply(self._schema, self._schema.kinds[key[:2]], body, manager, force=force)
-        if created:
-            self.objects[key] = _Live(stored, 0)
-        live = self.objects[key]
-        live.stored = stored
-        if created or stored.leaves != before:
-            live.generation += not created
-            self._tell("ADDED" if created else "MODIFIED", key)
-            if key[1] == "Deployment":
-                self._controller(key, live)
-        return created
-
-    def _tell(self, event: str, key: Key) -> None:
-        self._version += 1
-        self.objects[key].version = self._version
-        self._events.append((self._version, event, key, self.full(key)))
-        self.changed.notify_all()
-
-    def full(self, key: Key) -> dict[str, Any]:
-        return self._dressed(key, self.objects[key].stored)
-
-    def _dressed(self, key: Key, stored: Stored) -> dict[str, Any]:
-        """An object as the server gives it out: with what it fills in itself."""
-        live = self.objects.get(key)
-        body = stored.body()
-        body["metadata"] |= {
-            "uid": "uid-" + "-".join(key).replace("/", "-").lower(),
-            "resourceVersion": str(live.version if live else 0),
-            "generation": live.generation if live else 1,
-            "creationTimestamp": "2026-01-01T00:00:00Z",
-            "managedFields": stored.managed_fields(key[0]),
-        }
+    def controllers(self, key: Key, live: Live) -> None:
         if key[1] == "Deployment":
-            body["spec"].setdefault("replicas", 1)
-            body["status"] = live.status if live else {}
-        return body
+            self._controller(key, live)
+        elif key[:2] == CRD and not live.status:
+            self._later(self.crd_delay, lambda: self._established(key, live))
 
-    # --- the Deployment controller ---
+    def _established(self, key: Key, live: Live) -> None:
+        live.status = {"conditions": [{"type": "Established", "status": "True", "reason": "InitialNamesAccepted"}]}
+        self.tell("MODIFIED", key)
 
-    def _controller(self, key: Key, live: _Live) -> None:
+    def _controller(self, key: Key, live: Live) -> None:
         generation = live.generation
         failed_before = any(one.get("reason") == "ProgressDeadlineExceeded" for one in live.status.get("conditions", []))
-        image = live.stored.body()["spec"]["template"]["spec"]["containers"][0]["image"]
-        bad = any(part in image for part in self.bad_images)
+        deployment = self.full(key)
+        images = json.dumps(deployment["spec"]["template"])
+        trouble = next((one for part, one in self.troubles.items() if part in images), None)
+        bad = trouble is not None or any(part in images for part in self.bad_images)
+        replicas = int(deployment["spec"]["replicas"])
         delay = self.rollout
         if failed_before and not bad:  # The generation is seen at once, the old condition stays for a while.
             live.status = {**live.status, "observedGeneration": generation}
-            self._tell("MODIFIED", key)
+            self.tell("MODIFIED", key)
             delay += self.race
+        owner, made = replica_set(key, deployment, trouble)
+        self.attend(owner, made)
+        for pod, body in pods(owner, made, trouble, ready=False):
+            self.attend(pod, body)
+            if trouble and trouble.log:
+                kind = "initContainers" if trouble.init else "containers"
+                self.put_log(pod[2], pod[3], body["spec"][kind][0]["name"], trouble.log, previous=True)
 
         def finish() -> None:
-            with self.changed:
-                if self._stopping or live.generation != generation:
-                    return
-                reason = "ProgressDeadlineExceeded" if bad else "NewReplicaSetAvailable"
-                ready = 0 if bad else 1
-                live.status = {
-                    "observedGeneration": generation,
-                    "replicas": 1,
-                    "updatedReplicas": 1,
-                    "readyReplicas": ready,
-                    "availableReplicas": ready,
-                    "conditions": []
-                    if bad and self.silent_failure
-                    else [{"type": "Progressing", "status": "False" if bad else "True", "reason": reason}],
-                }
-                self._tell("MODIFIED", key)
+            if live.generation != generation or self.objects.get(key) is not live:
+                return
+            reason = "ProgressDeadlineExceeded" if bad else "NewReplicaSetAvailable"
+            ready = 0 if bad else replicas
+            live.status = {
+                "observedGeneration": generation,
+                "replicas": replicas,
+                "updatedReplicas": replicas,
+                "readyReplicas": ready,
+                "availableReplicas": ready,
+                "conditions": []
+                if bad and self.silent_failure
+                else [{"type": "Progressing", "status": "False" if bad else "True", "reason": reason}],
+            }
+            if not bad:
+                for old in [one for one, body in self.attendants.items() if _owned(body, key) and one != owner]:
+                    self.delete(old)
+                for pod, body in pods(owner, made, None, ready=True):
+                    self.attend(pod, body)
+            self.tell("MODIFIED", key)
 
-        timer = threading.Timer(delay, finish)
+        self._later(delay, finish)
+
+    def _later(self, delay: float, what: Callable[[], None]) -> None:
+        """Do something after a while, if the server is still there."""
+
+        def done() -> None:
+            with self.changed:
+                if not self.stopping:
+                    what()
+
+        timer = threading.Timer(delay, done)
         timer.daemon = True
         self._timers.append(timer)
         timer.start()
 
-    # --- watching ---
 
-    def listing(self, api: str, kind: str, namespace: str, name: str) -> dict[str, Any]:
-        with self.changed:
-            found = [self.full(key) for key in self.objects if _fits(key, api, kind, namespace, name)]
-            meta = {"resourceVersion": str(self._version)}
-            return {"apiVersion": api, "kind": f"{kind}List", "metadata": meta, "items": found}
-
-    def watch(self, api: str, kind: str, namespace: str, name: str, since: int) -> Iterator[dict[str, Any]]:
-        end = time.monotonic() + 60
-        while time.monotonic() < end:
-            with self.changed:
-                fresh = [one for one in self._events if one[0] > since and _fits(one[2], api, kind, namespace, name)]
-                if not fresh and not self._stopping:
-                    self.changed.wait(0.5)
-                if self._stopping:
-                    return
-            for version, event, _, body in fresh:
-                since = version
-                yield {"type": event, "object": body}
-
-
-def _sent(body: dict[str, Any]) -> dict[str, Any]:
-    """What a writer says of an object, without what the server said of it before."""
-    said = {"uid", "resourceVersion", "generation", "creationTimestamp", "managedFields"}
-    return {**body, "metadata": {key: value for key, value in body["metadata"].items() if key not in said}}
-
-
-def _fits(key: Key, api: str, kind: str, namespace: str, name: str) -> bool:
-    return key[:2] == (api, kind) and namespace in {"", key[2]} and name in {"", key[3]}
+def _owned(body: dict[str, Any], key: Key) -> bool:
+    return any(one["uid"] == identity(key) for one in body["metadata"].get("ownerReferences", []))

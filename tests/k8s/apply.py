@@ -40,7 +40,7 @@ class Stored:
         return Stored(dict(self.leaves), {who: set(paths) for who, paths in self.owners.items()}, set(self.updaters))
 
     def apply(self, schema: Schema, definition: str, body: Mapping[str, Any], manager: str, *, force: bool = False) -> None:
-        new = dict(flatten(schema, {"$ref": f"#/$defs/{definition}"}, body))
+        new = dict(flatten(schema, _node(definition), body))
         owned: dict[str, list[str]] = {}
         for path, value in new.items():
             for who, paths in self.owners.items():
@@ -59,7 +59,7 @@ class Stored:
 
     def replace(self, schema: Schema, definition: str, body: Mapping[str, Any], manager: str) -> None:
         """Write the object whole: what it changes belongs to the writer from then on."""
-        new = dict(flatten(schema, {"$ref": f"#/$defs/{definition}"}, body))
+        new = dict(flatten(schema, _node(definition), body))
         changed = {path for path, value in new.items() if path not in self.leaves or self.leaves[path] != value}
         for paths in self.owners.values():
             paths -= changed | (set(self.leaves) - set(new))
@@ -84,6 +84,11 @@ class Stored:
 
 # What names an object belongs to nobody.
 _IDENTITY: set[Path] = {("apiVersion",), ("kind",), ("metadata", "name"), ("metadata", "namespace")}
+
+
+def _node(definition: str) -> dict[str, Any]:
+    """The schema node of a kind; one that says nothing where it has no schema: each list is one field then."""
+    return {"$ref": f"#/$defs/{definition}"} if definition else {}
 
 
 def shown(path: Path) -> str:

@@ -18,10 +18,29 @@ from k8s.render import RenderedSet
 from lockfiles import images_lock
 from lockfiles.images_lock import PinnedImage
 from lockfiles.model import Gpu
-from tests.k8s.apiserver import ApiServer
+from tests.k8s import models, places
+from tests.k8s.apiserver import VERSIONS, ApiServer
 from tests.set_locks import ASKED
 
 REPO = paths.K8S
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "anywhere: a deploy scenario that runs on a real cluster too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On a real cluster only the scenarios that need no injected fault run; the others are counted."""
+    if not places.named():
+        return
+    kept = [one for one in items if one.get_closest_marker("anywhere")]
+    left = [one for one in items if not one.get_closest_marker("anywhere")]
+    items[:] = kept
+    config.hook.pytest_deselected(items=left)
+    count = sum(one.path.name.startswith("test_cluster") for one in left)
+    print(f"\n{count} scenarios need faults that only the simulator has: left out")
+
+
 OLD, NEW, CPU = ("sha256:" + letter * 64 for letter in "abc")
 API = "llama-factory-api"
 NEEDS: Mapping[str, Gpu] = {f"llama-factory-{role}": gpu for role, gpu in ASKED.items()}
@@ -65,13 +84,23 @@ class Checkout:
 
 
 @pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkout:
+def kubernetes() -> str:
+    """The version of the cluster; the scenarios' modules run on each of `apiserver.VERSIONS`."""
+    return VERSIONS[0]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kubernetes: str) -> Checkout:
     shutil.copytree(REPO / "manifests", tmp_path / "k8s" / "manifests")
     shutil.copytree(REPO / "envs", tmp_path / "k8s" / "envs")
     for name in ("local", "staging"):
         # These digests are of no image; the gate has tests of its own.
         file = tmp_path / "k8s" / "envs" / f"{name}.yaml"
         file.write_text(re.sub(r"(?m)^proof:\n(  .*\n)+", "proof: none\n", file.read_text()))
+    for file in (tmp_path / "k8s" / "envs").iterdir():
+        text = file.read_text().replace(f'kubernetes: "{VERSIONS[0]}"', f'kubernetes: "{kubernetes}"')
+        # What the project's environments set is tested with the project's set; a test's own may lack what they name.
+        file.write_text(re.sub(r"(?m)^(?:sizes|replicas|hosts):\n(?:  .*\n)+", "", text))
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     monkeypatch.setattr(paths, "K8S", tmp_path / "k8s")
     monkeypatch.setattr(paths, "LOCKFILES", tmp_path / "lockfiles")
@@ -82,10 +111,11 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkout:
 
 
 @pytest.fixture
-def server(checkout: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
+def server(checkout: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kubernetes: str) -> Iterator[ApiServer]:
     """A cluster for the inference part of the set: one namespace and one workload are enough to go wrong in every way."""
     checkout.keep("inference")
-    with ApiServer() as api:
+    models.named(checkout.root, "staging")
+    with ApiServer(version=kubernetes) as api:
         monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path / "kubeconfig", "staging")))
         # kubectl keeps what it discovered; another test's server may get the same port.
         monkeypatch.setenv("KUBECACHEDIR", str(tmp_path / "kube-cache"))

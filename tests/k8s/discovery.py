@@ -2,35 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from k8s.rules_object import CLUSTER_SCOPED
 
-VERSION = "1.32"
-# Kind → plural of what the tests deploy.
-RESOURCES = {
-    ("v1", "Namespace"): "namespaces",
-    ("v1", "Node"): "nodes",
-    ("v1", "ConfigMap"): "configmaps",
-    ("v1", "Secret"): "secrets",
-    ("v1", "Service"): "services",
-    ("v1", "ServiceAccount"): "serviceaccounts",
-    ("v1", "PersistentVolumeClaim"): "persistentvolumeclaims",
-    ("apps/v1", "Deployment"): "deployments",
-    ("autoscaling/v2", "HorizontalPodAutoscaler"): "horizontalpodautoscalers",
-    ("coordination.k8s.io/v1", "Lease"): "leases",
-    ("v1", "LimitRange"): "limitranges",
-    ("v1", "ResourceQuota"): "resourcequotas",
-    ("networking.k8s.io/v1", "NetworkPolicy"): "networkpolicies",
-    ("policy/v1", "PodDisruptionBudget"): "poddisruptionbudgets",
-    ("rbac.authorization.k8s.io/v1", "Role"): "roles",
-    ("rbac.authorization.k8s.io/v1", "RoleBinding"): "rolebindings",
-}
-_PLURALS = {(version, plural): kind for (version, kind), plural in RESOURCES.items()}
 Key = tuple[str, str, str, str]  # apiVersion, kind, namespace, name
 
 
-def locate(path: str) -> Key | None:
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """How a kind is served.
+
+    Attributes:
+        plural: its name in URLs.
+        namespaced: whether its objects lie in namespaces.
+    """
+
+    plural: str
+    namespaced: bool = True
+
+
+Served = Mapping[tuple[str, str], Resource]
+BUILT_IN: Served = {
+    (api, kind): Resource(plural, kind not in {*CLUSTER_SCOPED, "CustomResourceDefinition"})
+    for api, kind, plural in (
+        ("v1", "Namespace", "namespaces"),
+        ("v1", "Node", "nodes"),
+        ("v1", "ConfigMap", "configmaps"),
+        ("v1", "Secret", "secrets"),
+        ("v1", "Service", "services"),
+        ("v1", "ServiceAccount", "serviceaccounts"),
+        ("v1", "PersistentVolumeClaim", "persistentvolumeclaims"),
+        ("v1", "Pod", "pods"),
+        ("v1", "Event", "events"),
+        ("v1", "LimitRange", "limitranges"),
+        ("v1", "ResourceQuota", "resourcequotas"),
+        ("apps/v1", "Deployment", "deployments"),
+        ("apps/v1", "ReplicaSet", "replicasets"),
+        ("apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions"),
+        ("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),
+        ("coordination.k8s.io/v1", "Lease", "leases"),
+        ("networking.k8s.io/v1", "Ingress", "ingresses"),
+        ("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies"),
+        ("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets"),
+        ("rbac.authorization.k8s.io/v1", "Role", "roles"),
+        ("rbac.authorization.k8s.io/v1", "RoleBinding", "rolebindings"),
+    )
+}
+ARGO_API = "argoproj.io/v1alpha1"
+ARGO: Served = {
+    (ARGO_API, "Workflow"): Resource("workflows"),
+    (ARGO_API, "WorkflowTemplate"): Resource("workflowtemplates"),
+    (ARGO_API, "CronWorkflow"): Resource("cronworkflows"),
+    (ARGO_API, "ClusterWorkflowTemplate"): Resource("clusterworkflowtemplates", namespaced=False),
+}
+
+
+def locate(path: str, served: Served) -> Key | None:
     """Which object or collection a URL path means; the name is empty for a collection."""
     parts = path.strip("/").split("/")
     if parts[:2] == ["api", "v1"]:
@@ -42,13 +72,13 @@ def locate(path: str) -> Key | None:
     namespace = ""
     if rest[0] == "namespaces" and len(rest) > 2:
         namespace, rest = rest[1], rest[2:]
-    kind = _PLURALS.get((api, rest[0]))
+    kind = next((kind for (known, kind), one in served.items() if known == api and one.plural == rest[0]), None)
     return (api, kind, namespace, rest[1] if len(rest) > 1 else "") if kind else None
 
 
-def discovery(path: str, minor: str) -> dict[str, Any] | None:
+def discovery(path: str, minor: str, served: Served) -> dict[str, Any] | None:
     """What kubectl asks before it knows any object."""
-    versions = sorted({version for version, _ in RESOURCES})
+    versions = sorted({version for version, _ in served})
     if path == "/version":
         return {"major": "1", "minor": minor, "gitVersion": f"v1.{minor}.0", "platform": "linux/amd64"}
     if path == "/api":
@@ -64,9 +94,10 @@ def discovery(path: str, minor: str) -> dict[str, Any] | None:
         return {"paths": {_root(version): {"serverRelativeURL": f"/openapi/v3/{_root(version)}"} for version in versions}}
     for version in versions:
         if path == f"/{_root(version)}":
-            return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version, "resources": _resources(version)}
+            resources = _resources(version, served)
+            return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version, "resources": resources}
         if path == f"/openapi/v3/{_root(version)}":
-            return {"openapi": "3.0.0", "info": {"title": "simulator", "version": VERSION}, "paths": _paths(version)}
+            return {"openapi": "3.0.0", "info": {"title": "simulator", "version": minor}, "paths": _paths(version, served)}
     return None
 
 
@@ -74,25 +105,25 @@ def _root(version: str) -> str:
     return f"apis/{version}" if "/" in version else "api/v1"
 
 
-def _resources(version: str) -> list[dict[str, Any]]:
+def _resources(version: str, served: Served) -> list[dict[str, Any]]:
     return [
         {
-            "name": plural,
+            "name": one.plural,
             "singularName": kind.lower(),
             "kind": kind,
-            "namespaced": kind not in CLUSTER_SCOPED,
-            "verbs": ["get", "list", "watch", "patch", "create", "update"],
+            "namespaced": one.namespaced,
+            "verbs": ["get", "list", "watch", "patch", "create", "update", "delete"],
         }
-        for (known, kind), plural in RESOURCES.items()
+        for (known, kind), one in served.items()
         if known == version
     ]
 
 
-def _paths(version: str) -> dict[str, Any]:
+def _paths(version: str, served: Served) -> dict[str, Any]:
     """By these kubectl sees that the server checks fields and does dry runs itself."""
     group, slash, short = version.partition("/")
     result = {}
-    for one in _resources(version):
+    for one in _resources(version, served):
         place = "/namespaces/{namespace}/" if one["namespaced"] else "/"
         parameters = [
             {"name": name, "in": "query", "schema": {"type": "string"}}
@@ -100,6 +131,6 @@ def _paths(version: str) -> dict[str, Any]:
         ]
         named = {"group": group if slash else "", "version": short or version, "kind": one["kind"]}
         verb = {"parameters": parameters, "x-kubernetes-group-version-kind": named, "responses": {}}
-        result[f"/{_root(version)}{place}{one['name']}/{{name}}"] = {"patch": verb, "put": verb}
+        result[f"/{_root(version)}{place}{one['name']}/{{name}}"] = {"patch": verb, "put": verb, "delete": verb}
         result[f"/{_root(version)}{place}{one['name']}"] = {"post": verb}
     return result

@@ -9,12 +9,12 @@ from k8s.release import History
 from tests.k8s.apiserver import ApiServer
 from tests.k8s.conftest import API
 
-BRIEF = Patience(rollout=2, settle=3, request=5, pause=0.05, tries=3, lease=6)
+BRIEF = Patience(rollout=2, settle=3, request=5, pause=0.05, tries=3, lease=6, hopeless=0.5)
 NAME = "llama-factory-inference"
 
 
-def go(*, dry_run: bool = False, yes: bool = True, wait: bool = False) -> DeployReceipt:
-    return deploy.deploy("staging", dry_run=dry_run, yes=yes, wait=wait, patience=BRIEF)
+def go(*, dry_run: bool = False, yes: bool = True, wait: bool = False, prune: bool = False) -> DeployReceipt:
+    return deploy.deploy("staging", dry_run=dry_run, yes=yes, wait=wait, prune=prune, patience=BRIEF)
 
 
 def image(digest: str) -> str:

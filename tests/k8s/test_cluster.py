@@ -16,13 +16,13 @@ from common.errors import (
     PolicyError,
     UsageError,
 )
-from k8s import deploy, drift, receipt, release
-from tests.k8s.apiserver import ApiServer
+from k8s import check, deploy, drift, environment, receipt, release
+from tests.k8s.apiserver import VERSIONS, ApiServer
 from tests.k8s.conftest import API, NEW, OLD, REPO, Checkout
 from tests.k8s.steps import BRIEF, NAME, go, image, record, running
 from tests.k8s.wire import Fault
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, pytest.mark.parametrize("kubernetes", VERSIONS, indirect=True)]
 
 
 # --- good days ---
@@ -33,7 +33,7 @@ def test_the_first_deploy_makes_the_namespace_first_and_reads_back_what_runs(che
     assert server.kinds() == {one.kind for one in checkout.check()[0].objects} | {"Lease"}
     assert running(server) == image(OLD)
     assert (result.result, dict(result.changed)["Namespace llm-inference"]) == ("running", "created")
-    assert [one.reference for one in result.images] == [image(OLD)]
+    assert {one.reference for one in result.images} == {image(OLD)}
     assert release.local("staging", record().releases[0].set).exists()
     writes = [path.split("?")[0] for method, path in server.requests if method == "PATCH" and "dryRun" not in path]
     assert writes[0] == "/api/v1/namespaces/llm-inference"
@@ -67,7 +67,7 @@ def test_a_new_digest_is_rolled_out_and_shown(
     result = go()
     assert running(server) == image(NEW)
     assert result.changed == ((f"Deployment llm-inference/{NAME}", "changed"),)
-    assert [(one.before, one.reference) for one in result.images] == [(image(OLD), image(NEW))]
+    assert {(one.before, one.reference) for one in result.images} == {(image(OLD), image(NEW))}
     assert "aaaaaaaaaaaa → bbbbbbbbbbbb" in capsys.readouterr().out
     assert NEW in (record().set_text(record().releases[-1]) or "")
 
@@ -143,15 +143,16 @@ def test_a_server_that_does_not_answer_is_named(checkout: Checkout, server: ApiS
 
 
 def test_an_older_server_is_refused_and_a_newer_one_is_mentioned(
-    checkout: Checkout, server: ApiServer, capsys: pytest.CaptureFixture[str]
+    checkout: Checkout, server: ApiServer, capsys: pytest.CaptureFixture[str], kubernetes: str
 ) -> None:
-    server.minor = "31"
-    with pytest.raises(PolicyError, match=r"runs Kubernetes 1\.31, the manifests were checked against 1\.32"):
+    minor = int(kubernetes.partition(".")[2])
+    server.minor = str(minor - 1)
+    with pytest.raises(PolicyError, match=rf"runs Kubernetes 1\.{minor - 1}, the manifests were checked against {kubernetes}"):
         go()
     assert server.objects == {}
-    server.minor = "33"
+    server.minor = str(minor + 1)
     go()
-    assert "the cluster runs Kubernetes 1.33" in capsys.readouterr().err
+    assert f"the cluster runs Kubernetes 1.{minor + 1}" in capsys.readouterr().err
 
 
 def test_wrong_manifests_never_reach_the_server(checkout: Checkout, server: ApiServer) -> None:
@@ -227,7 +228,7 @@ def test_the_plan_names_changed_fields_and_what_is_no_longer_in_the_set(
         r"changed +ConfigMap \S+\n +data\['inference.yaml'\]:\n +- +vllm_maxlen: 8192\n +\+ +vllm_maxlen: 4096\n", said
     )
     assert "spec.template.metadata.annotations['pinwheel/config-sha256']: " in said
-    assert "left         ConfigMap llm-inference/extra: not in this set; it stays until you delete it" in said
+    assert "left         of earlier releases, not in this set: ConfigMap llm-inference/extra (is no longer ours); never" in said
     assert server.body("ConfigMap", "extra")
 
 
@@ -238,7 +239,8 @@ def test_the_record_says_who_when_from_what_and_holds_the_set(checkout: Checkout
     assert (one.number, one.state, one.source, one.images) == (1, "running", first.source, (image(OLD),))
     assert "@" in one.who
     assert one.begun <= one.ended
-    assert history.sets[one.set] == checkout.check()[0].text()
+    sent = deploy.from_git(environment.load("staging"), check.locked_images(required=True), BRIEF)
+    assert history.sets[one.set] == sent.text()
     assert json.loads(receipt.path("staging").read_text())["release"]["set"] == one.set
     body = server.body("ConfigMap", release.NAME)
     assert {entry["manager"] for entry in body["metadata"]["managedFields"]} == {"pinwheel"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -13,14 +14,13 @@ from common.errors import (
     MissingEnvironmentError,
     PolicyError,
 )
-from k8s import receipt, release
-from k8s.kubectl import Kubectl
-from tests.k8s.apiserver import ApiServer
+from k8s import receipt, release, rollout
+from tests.k8s.apiserver import VERSIONS, ApiServer
 from tests.k8s.conftest import API, NEW, OLD, Checkout
 from tests.k8s.steps import NAME, go, image, record, running, states
 from tests.k8s.wire import Fault
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, pytest.mark.parametrize("kubernetes", VERSIONS, indirect=True)]
 
 
 @pytest.mark.parametrize("code", [429, 500, 503, 0], ids=["429", "500", "503", "connection cut"])
@@ -190,18 +190,17 @@ def test_an_image_that_somebody_swaps_during_the_rollout_is_noticed(
     """Apply and rollout both report success; only reading back shows what runs."""
     go()
     checkout.lock({API: NEW})
-    true = Kubectl.rollout
+    true = rollout.wait
     swapped: list[bool] = []
 
-    def meddled(self: Kubectl, kind: str, namespace: str, name: str, seconds: float) -> object:
-        result = true(self, kind, namespace, name, seconds)
+    def meddled(*arguments: Any) -> None:
+        true(*arguments)
         if not swapped:
             swapped.append(True)
             pod = {"containers": [{"name": "inference", "image": "evil.example/x:1"}]}
             server.edit("Deployment", NAME, {"spec": {"template": {"spec": pod}}}, "intruder")
-        return result
 
-    monkeypatch.setattr(Kubectl, "rollout", meddled)
+    monkeypatch.setattr(rollout, "wait", meddled)
     with pytest.raises(
         DeployNotRolledBackError, match=r"runs evil\.example/x:1 at spec\.template\.spec\.containers\[0\]\.image"
     ):
@@ -213,16 +212,16 @@ def test_an_interrupt_puts_the_last_good_set_back(
 ) -> None:
     go()
     checkout.lock({API: NEW})
-    true = Kubectl.rollout
-    calls = []
+    true = rollout.wait
+    calls: list[bool] = []
 
-    def interrupted(self: Kubectl, kind: str, namespace: str, name: str, seconds: float) -> object:
-        calls.append(name)
+    def interrupted(*arguments: Any) -> None:
+        calls.append(True)
         if len(calls) == 1:
             raise KeyboardInterrupt
-        return true(self, kind, namespace, name, seconds)
+        true(*arguments)
 
-    monkeypatch.setattr(Kubectl, "rollout", interrupted)
+    monkeypatch.setattr(rollout, "wait", interrupted)
     with pytest.raises(DeployRolledBackError, match="interrupted from the keyboard"):
         go()
     assert running(server) == image(OLD)

@@ -10,6 +10,7 @@ import pytest
 
 from common.errors import ExitCode, MissingEnvironmentError, PolicyError, UsageError
 from k8s import deploy, drift
+from tests.k8s import models
 from tests.k8s.apiserver import ApiServer
 from tests.k8s.conftest import API, NEW, OLD, Checkout
 from tests.k8s.steps import BRIEF, NAME, go, image, running
@@ -36,7 +37,7 @@ def test_after_a_deploy_there_is_none_and_what_controllers_and_autoscalers_keep_
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ({"spec": {"progressDeadlineSeconds": 99}}, "spec.progressDeadlineSeconds is 99 instead of 1500, by kubectl-edit 2026"),
+        ({"spec": {"progressDeadlineSeconds": 99}}, "spec.progressDeadlineSeconds is 99 instead of 1740, by kubectl-edit 2026"),
         (
             {"spec": {"template": {"spec": {"containers": [{"name": "inference", "image": "evil.example/x:1"}]}}}},
             "containers[inference].image is evil.example/x:1 instead of registry.example.com",
@@ -125,6 +126,7 @@ def test_without_the_context_it_says_which_there_are(checkout: Checkout, server:
 
 
 def test_a_directory_is_compared_file_by_file(checkout: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
+    models.named(checkout.root, "local")
     deploy.deploy("local")
     assert re.match(r"no drift: \d+ files are as git says", drift.drift("local"))
     folder = checkout.root / "dist/rendered/local/inference"

@@ -36,7 +36,7 @@ def test_an_unknown_environment_names_those_there_are(checkout: Checkout) -> Non
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (GOOD + "replicas: 4\n", "replicas: unknown key (e.yaml)"),
+        (GOOD + "pods: 4\n", "pods: unknown key (e.yaml)"),
         (GOOD.replace("context: c", "context: c, user: u"), "target.cluster.user: unknown key"),
         (RENDER.replace("path: x", "path: x, mode: 1"), "target.directory.mode: unknown key"),
         (GOOD.replace("cluster: {context: c}", "docker: {}"), "target.docker: unknown key"),

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import shutil
 from typing import Any
 
 import pytest
 import yaml
 
-from common.errors import UsageError
-from common.run import run
 from k8s import environment
-from k8s.environment import DirectoryTarget
 from tests.k8s.conftest import API, OLD, REPO, Checkout
 
 SECRETS = {("llm-dev-ui", "oauth2-proxy"): frozenset({"OAUTH2_PROXY_CLIENT_ID"})}
 # Where each is copied to.
-PLACES = {"vllm-serve": "inference", "inference-ingress": "inference", "webui-oauth2-proxy": "webui", "model-loader": ""}
+PLACES = {"vllm-serve": "inference", "inference-ingress": "inference", "webui-oauth2-proxy": "webui"}
 
 
 def test_every_example_is_tried_here() -> None:
@@ -27,7 +23,7 @@ def test_every_example_is_tried_here() -> None:
 
 @pytest.mark.parametrize("name", PLACES)
 def test_an_example_fits_the_set(checkout: Checkout, name: str) -> None:
-    place = checkout.manifests / (PLACES[name] or name)
+    place = checkout.manifests / PLACES[name]
     shutil.copytree(REPO / "examples" / name, place, dirs_exist_ok=True)
     env = environment.load("staging")
     rendered, found = checkout.check(dataclasses.replace(env, secrets={**env.secrets, **SECRETS}))
@@ -37,8 +33,18 @@ def test_an_example_fits_the_set(checkout: Checkout, name: str) -> None:
 
 def test_the_server_of_vllm_is_the_same_image_for_the_same_service(checkout: Checkout) -> None:
     shutil.copytree(REPO / "examples" / "vllm-serve", checkout.manifests / "inference", dirs_exist_ok=True)
-    (one,) = [pin for pin in checkout.check()[0].pins if pin.title == "Deployment llm-inference/llama-factory-inference"]
-    assert (one.written, one.pinned.digest) == (API, OLD)
+    found = [pin for pin in checkout.check()[0].pins if pin.title == "Deployment llm-inference/llama-factory-inference"]
+    assert {(one.written, one.pinned.digest) for one in found} == {(API, OLD)}
+    assert len(found) == 2
+
+
+def test_the_server_of_vllm_gets_its_model_the_same_way() -> None:
+    pods = [
+        yaml.safe_load((REPO / file / "deployment.yaml").read_text())["spec"]["template"]["spec"]
+        for file in ("manifests/inference", "examples/vllm-serve")
+    ]
+    assert pods[0]["initContainers"] == pods[1]["initContainers"]
+    assert pods[0]["volumes"] == pods[1]["volumes"]
 
 
 def test_the_web_ui_with_a_login_is_the_web_ui_and_a_proxy_beside_it() -> None:
@@ -51,19 +57,3 @@ def test_the_web_ui_with_a_login_is_the_web_ui_and_a_proxy_beside_it() -> None:
     proxy = deployment["spec"]["template"]["spec"]["containers"].pop()
     assert deployment == plain
     assert [port["name"] for port in proxy["ports"]] == [port["targetPort"] for port in service["spec"]["ports"]] == ["login"]
-
-
-def test_the_steps_of_the_document_that_edit_files_give_what_they_promise(checkout: Checkout) -> None:
-    """docs/cluster.md, as it stands: the class of the volume, and the environment that renders before there is a model."""
-    lines = re.findall(r"^    (sed .*)$", (REPO.parent / "docs" / "cluster.md").read_text(), re.MULTILINE)
-    assert len(lines) == 2
-    for line in lines:
-        run(["bash", "-c", line], cwd=checkout.root, error=UsageError)
-    shutil.copytree(REPO / "examples" / "model-loader", checkout.manifests / "model-loader")
-    first, staging = environment.load("first"), environment.load("staging")
-    assert first.target == DirectoryTarget(checkout.root / "dist" / "first")
-    assert (first.registry, first.secrets) == (staging.registry, staging.secrets)
-    rendered, found = checkout.check(first)
-    assert [finding.text() for finding in found] == []
-    (claim,) = [one.body["spec"] for one in rendered.objects if one.name == "model-output-pvc"]
-    assert (claim["storageClassName"], claim["resources"]["requests"]["storage"]) == ("standard-rwx", "1Ti")

@@ -22,6 +22,7 @@ from smoke.proof.attach import Proof, deliver
 from smoke.proof.signer import Signer
 from tests.images.registry.conftest import QUICK
 from tests.images.registry.double import Double, digest_of, serving
+from tests.k8s import models
 from tests.k8s.conftest import API, REPO, Checkout
 from tests.smoke.proof import signing
 from tests.smoke.proof.signing import OTHER, OWN
@@ -51,6 +52,7 @@ def gated(checkout: Checkout, double: Double) -> Checkout:
     file = checkout.root / "k8s/envs/local.yaml"
     text = re.sub(r"(?m)^registry: .*$", f"registry: {double.address}/team", file.read_text())
     file.write_text(text.replace("proof: none\n", "proof:\n  key: own.pub\n"))
+    models.named(checkout.root, "local")
     checkout.lock({NAME: DIGEST})
     checkout.keep("inference")
     # Provenance names the version of Pinwheel that made it.

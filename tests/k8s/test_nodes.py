@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from common import paths
-from k8s import check, deploy, environment, schema, strict_yaml
+from k8s import check, environment, schema, strict_yaml
 from k8s.nodes import DRIVER, MAJOR, MINOR
 from lockfiles import images_lock
 from lockfiles.model import Gpu
@@ -221,8 +221,8 @@ def test_shared_and_divided_gpus_count(checkout: Checkout, resource: str, group:
 
 
 def test_the_cpu_image_that_stands_in_is_bound_to_nothing(checkout: Checkout) -> None:
-    deploy.deploy("local")
-    text = (checkout.root / "dist/rendered/local/inference/deployment.yaml").read_text()
+    rendered, _ = checkout.check("local")
+    (text,) = [strict_yaml.dump([one.body]) for one in rendered.objects if (one.kind, one.name) == ("Deployment", NAME)]
     assert "nvidia.com/gpu" in text
     assert "affinity" not in text
 

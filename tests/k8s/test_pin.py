@@ -90,17 +90,17 @@ def test_the_image_that_was_meant_needs_no_digest_when_another_stands_in(checkou
     checkout.lock({f"{API}-cpu": CPU, TRAIN: NEW})
     rendered, found = checkout.check("local")
     assert found == ()
-    assert [(one.written, one.pinned.digest, one.substituted) for one in rendered.pins] == [
+    assert {(one.written, one.pinned.digest, one.substituted) for one in rendered.pins} == {
         (API, CPU, True),
         (TRAIN, NEW, False),
-    ]
+    }
 
 
 def test_a_kind_without_schema_is_refused(checkout: Checkout) -> None:
-    text = "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nmetadata: {name: w, namespace: ns}\n"
-    checkout.add(text + f"spec: {{templates: [{{container: {{image: {API}}}}}]}}\n")
+    text = "apiVersion: argoproj.io/v1alpha1\nkind: Rollout\nmetadata: {name: w, namespace: ns}\n"
+    checkout.add(text + f"spec: {{template: {{spec: {{containers: [{{name: c, image: {API}}}]}}}}}}\n")
     (found,) = checkout.findings()
-    assert "added.yaml:2: Workflow ns/w: kind: no schema for argoproj.io/v1alpha1 Workflow in Kubernetes 1.32" in found
+    assert "added.yaml:2: Rollout ns/w: kind: no schema for argoproj.io/v1alpha1 Rollout in Kubernetes 1.32" in found
 
 
 def test_a_removed_version_names_the_one_to_write(checkout: Checkout) -> None:

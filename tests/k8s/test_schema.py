@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from k8s import manifests, schema
+from k8s import argo, manifests, schema
 from k8s.manifests import Manifest
 from tests.k8s.conftest import REPO
 
@@ -44,9 +44,11 @@ def spoiled(body: Any, path: Path, value: Any) -> Any:
 @settings(deadline=None)
 def test_never_milder_than_kubernetes_validate_strict(data: st.DataObject) -> None:
     """Every value anywhere in the good set is replaced; where the published validator refuses, so do we."""
-    one = data.draw(st.sampled_from(good()))
+    one = data.draw(st.sampled_from([one for one in good() if one.api_version != argo.API_VERSION]))
     path = data.draw(st.sampled_from([path for path in places(one.body) if path[:1] not in {(), ("apiVersion",), ("kind",)}]))
     value = data.draw(st.sampled_from([None, 5, -1.5, True, "text", [], ["x"], {}, {"unknown": 1}, [None], [{"name": 3}]]))
+    if (path, value) == (("roleRef", "apiGroup"), None):
+        return  # Absent, which the server fills in: the validator's one false alarm, below.
     body = spoiled(one.body, path, value)
     found = schema.schema("1.32").walk(Manifest("f", body, {})).findings
     refused = ""
@@ -74,6 +76,8 @@ def test_the_published_validator_accepts_the_set_and_the_examples(version: str) 
     examples, refused = manifests.load([REPO / "examples"])
     assert not refused
     for one in (*good(), *examples):
+        if one.api_version == argo.API_VERSION:
+            continue  # It knows Kubernetes' own kinds.
         kubernetes_validate.validate(one.body, version, strict=True)
 
 

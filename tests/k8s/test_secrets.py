@@ -28,10 +28,14 @@ def _no_values_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def two(checkout: Checkout) -> Checkout:
-    """The environment lists two keys of one Secret, and nothing else."""
+    """The environment lists two keys of one Secret, and no other; what else is needed is not asked for."""
     file = checkout.root / "k8s/envs/staging.yaml"
     text = file.read_text()
     file.write_text(text[: text.index("secrets:")] + f"secrets:\n  llm-inference/{SECRET}: [API_KEY, OTHER]\n")
+    deployment = checkout.manifests / "inference/deployment.yaml"
+    deployment.write_text(
+        deployment.read_text().replace("secretName: model-trust", "secretName: model-trust\n            optional: true")
+    )
     return checkout
 
 

@@ -68,24 +68,6 @@ SPOILED = {
         "key: TOKEN",
         "Secret inference-api-key has no key 'TOKEN': it has: API_KEY",
     ),
-    "claim_absent": (
-        "pvc.yaml",
-        "name: model-output-pvc",
-        "name: models",
-        "no PersistentVolumeClaim llm-inference/model-output-pvc",
-    ),
-    "claim_elsewhere": (
-        "pvc.yaml",
-        "namespace: llm-inference",
-        "namespace: llm-training",
-        "one of this name is in llm-training",
-    ),
-    "claim_read_write_once_with_four_pods": (
-        "pvc.yaml",
-        "- ReadWriteMany",
-        "- ReadWriteOnce",
-        "is ReadWriteOnce, HorizontalPodAutoscaler",
-    ),
     "account_absent": (
         "inference/serviceaccount.yaml",
         "name: llama-factory-inference\n",
@@ -161,11 +143,16 @@ SPOILED = {
         "  selector:\n    app: llama-infer",
         "spec.selector: selects no pod of this set (app=llama-infer)",
     ),
-    "name_with_capitals": ("pvc.yaml", "name: model-output-pvc", "name: Model_Output", "'Model_Output' is no name"),
+    "name_with_capitals": (
+        "disruptionbudget.yaml",
+        "name: llama-factory-inference\n",
+        "name: Model_Output\n",
+        "'Model_Output' is no name",
+    ),
     "name_generated": (
-        "pvc.yaml",
-        "name: model-output-pvc",
-        "generateName: model-",
+        "disruptionbudget.yaml",
+        "name: llama-factory-inference\n",
+        "generateName: model-\n",
         "generateName can be created but not applied",
     ),
     "label_value_too_long": ("service.yaml", "part-of: pinwheel", "part-of: " + "a" * 64, "is no label value"),
@@ -191,7 +178,12 @@ SPOILED = {
         "      image: x\n      serviceAccountName:",
         "unknown field of PodSpec",
     ),
-    "container_without_image": ("deployment.yaml", f"          image: {API}\n", "", f"{CONTAINER}.image: no image"),
+    "container_without_image": (
+        "deployment.yaml",
+        f"          image: {API}\n",
+        "",
+        "spec.template.spec.initContainers[0].image: no image",
+    ),
     "image_by_tag": ("deployment.yaml", f"image: {API}", f"image: my-registry/{API}:latest", "is not pinned"),
     "namespace_absent": ("service.yaml", "  namespace: llm-inference\n", "", "no namespace, so it would land wherever"),
     "namespace_on_a_namespace": (
@@ -220,7 +212,27 @@ def test_refuses(checkout: Checkout, defect: str) -> None:
     assert all(text.startswith("k8s/manifests/inference/") for text in found), found
 
 
+CLAIM = "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: claim, namespace: %s}\n"
+CLAIM += "spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}\n---\n"
+CLAIMING = (
+    "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d, namespace: ns}\nspec:\n  selector: {matchLabels: {a: b}}\n"
+)
+CLAIMING += "  template:\n    metadata: {labels: {a: b}}\n    spec:\n"
+CLAIMING += f"      containers: [{{name: c, image: {API}, resources: {{requests: {{cpu: '1'}}}}}}]\n"
+CLAIMING += "      volumes: [{name: v, persistentVolumeClaim: {claimName: claim}}]\n---\n"
+SCALER = "apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata: {name: h, namespace: ns}\n"
+SCALER += "spec: {scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: d}, maxReplicas: 4}\n"
+
 ADDED = {
+    "claim_absent": (
+        CLAIMING,
+        "Deployment ns/d: spec.template.spec.volumes[0].persistentVolumeClaim.claimName: no PersistentVol",
+    ),
+    "claim_elsewhere": (CLAIM % "other" + CLAIMING, "one of this name is in other"),
+    "claim_read_write_once_with_four_pods": (
+        CLAIM % "ns" + CLAIMING + SCALER,
+        "claim is ReadWriteOnce, HorizontalPodAutoscaler",
+    ),
     "object_twice": (
         "apiVersion: v1\nkind: Namespace\nmetadata: {name: llm-inference}\n",
         "stands twice, first in k8s/manifests/added.yaml:1",

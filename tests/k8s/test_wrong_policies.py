@@ -207,7 +207,7 @@ SPOILED = {
         "deployment.yaml",
         'drop: ["ALL"]',
         'drop: ["ALL"]\n              add: ["SYS_NICE"]',
-        f"{CONTAINER}.securityContext.capabilities.add: it adds capabilities",
+        f"{POD}.initContainers[0].securityContext.capabilities.add: it adds capabilities",
         "only NET_BIND_SERVICE",
     ),
     "no_seccomp_profile": (
@@ -235,7 +235,7 @@ SPOILED = {
         "deployment.yaml",
         "          emptyDir:\n            medium: Memory\n            sizeLimit: 8Gi",
         "          hostPath:\n            path: /dev/shm",
-        f"{POD}.volumes[2].hostPath: a hostPath volume",
+        "].hostPath: a hostPath volume",
         "use a claim",
     ),
     "secret_in_the_environment": (
@@ -248,8 +248,8 @@ SPOILED = {
     ),
     "secret_in_the_command_line": (
         "deployment.yaml",
-        '"/app/config/inference.yaml"]',
-        '"/app/config/inference.yaml", "--api-key=$(API_KEY)"]',
+        '"/models/inference.yaml"]',
+        '"/models/inference.yaml", "--api-key=$(API_KEY)"]',
         f"{CONTAINER}.command[3]: the secret API_KEY would stand in the command line",
         "let the program read the variable",
     ),

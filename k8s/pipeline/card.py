@@ -1,0 +1,158 @@
+"""The model card: what was made, of what, how, and how well; in the form that hubs read (Hugging Face, "Model Cards").
+
+The same run gives the same card, byte for byte: nothing of the moment goes into it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+if TYPE_CHECKING:
+    from k8s.pipeline.experiment import Base, Run
+else:
+    from experiment import Base, Run
+
+
+# A log's lines are short; of a file that is none of ours not more is read.
+_MOST = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What is told of a model beside its run.
+
+    Attributes:
+        lock: digest of the base model's lock, `sha256:…`.
+        size: parameters, such as `8.03b`.
+        precision: of most of them, such as `bf16`.
+        license: the base model's front matter, as far as it tells of its licence.
+        metrics: of the training.
+        train, export: the configurations, as they ran.
+    """
+
+    lock: str
+    size: str
+    precision: str
+    license: Mapping[str, str]
+    metrics: Mapping[str, float]
+    train: str
+    export: str
+
+
+def licence(base: Path) -> dict[str, str]:
+    """What the base model's own card says of its licence; nothing, where it has none."""
+    text = _text(base / "README.md")
+    if not text.startswith("---\n"):
+        return {}
+    try:
+        head = yaml.safe_load(text[4:].partition("\n---")[0])
+    except yaml.YAMLError:
+        return {}
+    known = head if isinstance(head, dict) else {}
+    keys = ("license", "license_name", "license_link")
+    return {key: known[key] for key in keys if isinstance(known.get(key), str) and len(known[key]) < 200}
+
+
+def metrics(output: Path) -> dict[str, float]:
+    """What LLaMA-Factory wrote of the training's outcome: numbers only, and the last loss of its log."""
+    found: dict[str, float] = {}
+    for name in ("train_results.json", "all_results.json"):
+        found |= _numbers(_text(output / name))
+    for line in _text(output / "trainer_log.jsonl").splitlines():
+        loss = _numbers(line).get("loss")
+        if loss is not None:
+            found["last_loss"] = loss
+    return dict(sorted(found.items()))
+
+
+def text(run: Run, base: Base, made: Made) -> str:
+    """The card, Markdown."""
+    config = yaml.safe_load(made.train)
+    config = config if isinstance(config, dict) else {}
+    stage, tuning = str(config.get("stage", "sft")), str(config.get("finetuning_type", "lora"))
+    front: dict[str, Any] = {
+        "base_model": base.repo,
+        "base_model_relation": "finetune",
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": sorted({"llama-factory", stage, tuning}),
+        **made.license,
+    }
+    rows = [
+        ("base model", f"{base.repo} at revision {base.revision}"),
+        ("base model's lock", f"{made.lock} ({len(base.files)} files)"),
+        (
+            "licence of the base model",
+            made.license.get("license_name") or made.license.get("license", "not told: see the base model"),
+        ),
+        ("parameters", f"{made.size}, {made.precision}"),
+        ("data set", str(run.dataset)),
+        ("experiment", f"{run.experiment} at source {run.source}"),
+        ("version", run.version),
+        ("train image", run.train_image),
+        ("template", f"{run.template} (LLaMA-Factory)"),
+    ]
+    lines = [
+        "---",
+        yaml.safe_dump(front, sort_keys=True, allow_unicode=True).rstrip(),
+        "---",
+        f"# {run.model.path.rpartition('/')[2]}",
+        "",
+        f"{base.repo}, trained further ({stage}, {tuning}) with LLaMA-Factory, merged, and exported as one model.",
+        "",
+        "| what | which |",
+        "|---|---|",
+        *(f"| {_cell(key)} | {_cell(value)} |" for key, value in rows),
+        "",
+        "## Metrics",
+        "",
+        *([] if made.metrics else ["The training wrote none.", ""]),
+        *(["| metric | value |", "|---|---|"] if made.metrics else []),
+        *(f"| {_cell(key)} | {value:.6g} |" for key, value in made.metrics.items()),
+        *(["", "Measured on the training's own data, unless a name starts with `eval`.", ""] if made.metrics else []),
+        "## How it was made",
+        "",
+        "The base model's files were checked against the lock, the data set was pulled by digest, and both steps ran in the",
+        "train image named above, by its digest. The log of each step is in `logs/`, the inputs are in `training/`.",
+        "",
+        "`llamafactory-cli train`:",
+        "",
+        *_quoted(made.train),
+        "",
+        "`llamafactory-cli export`:",
+        "",
+        *_quoted(made.export),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(config: str) -> list[str]:
+    # Indented, not fenced: no line of a configuration can end the block.
+    return [f"    {line}".rstrip() for line in config.rstrip().splitlines()]
+
+
+def _cell(value: str) -> str:
+    return " ".join(value.replace("|", "\\|").replace("<", "&lt;").split())
+
+
+def _numbers(body: str) -> dict[str, float]:
+    try:
+        known = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    items = known.items() if isinstance(known, dict) else ()
+    return {str(key)[:80]: float(value) for key, value in items if type(value) in {int, float}}
+
+
+def _text(file: Path) -> str:
+    try:
+        with file.open("rb") as data:
+            return data.read(_MOST).decode(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,146 @@
+"""The Kubernetes API, as far as the deploy step needs it: get, server-side apply, the reasons of pods.
+
+In a pod: the address of the environment, the ServiceAccount's token, read anew each time as it is renewed, and its CA
+(kubernetes.io, "Accessing the Kubernetes API from a Pod").
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode, urlsplit
+
+if TYPE_CHECKING:
+    from k8s.pipeline import wire
+    from k8s.pipeline.wire import ENVIRONMENT, USAGE, RefusedError, TransientError
+else:
+    import wire
+    from wire import ENVIRONMENT, USAGE, RefusedError, TransientError
+
+ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
+_MOST = 32 << 20
+# Waiting reasons that another try does not cure (kubelet, pkg/kubelet/images and kuberuntime).
+_HOPELESS = frozenset({"InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "RunContainerError"})
+# A container that ended so often ends so again.
+_CRASHES = 3
+
+
+class ApiError(RefusedError):
+    """The API refused for good, or could not be reached for long."""
+
+    def __init__(self, what: str, status: int = 0) -> None:
+        super().__init__(what[:500], ENVIRONMENT)
+        self.status = status
+
+
+class Api:
+    """The cluster's API.
+
+    Args:
+        address: of `kubectl proxy`; empty: that of the pod's environment.
+        account: the folder with the ServiceAccount's token and CA.
+    """
+
+    def __init__(self, address: str, account: Path) -> None:
+        self._token, self._context = account / "token", None
+        if address:
+            if urlsplit(address).scheme != "http" or not wire.is_loopback(urlsplit(address).netloc):
+                raise RefusedError("--api names what `kubectl proxy` serves: http://127.0.0.1:8001", USAGE)
+            self._base, self._token = address.rstrip("/"), Path(os.devnull)
+            return
+        host, port = os.environ.get("KUBERNETES_SERVICE_HOST", ""), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+        if not host or not self._token.exists():
+            raise RefusedError("no ServiceAccount's token is mounted here: run in a pod, or name --api", ENVIRONMENT)
+        self._base = f"https://{f'[{host}]' if ':' in host else host}:{port}"
+        self._context = ssl.create_default_context(cafile=str(account / "ca.crt"))
+
+    def get(self, path: str) -> dict[str, Any] | None:
+        """An object; None where there is none.
+
+        Raises:
+            ApiError: it cannot be had.
+        """
+        try:
+            return self._ask("GET", path)
+        except ApiError as problem:
+            if problem.status == 404:
+                return None
+            raise
+
+    def apply(self, path: str, body: dict[str, Any], manager: str, *, force: bool) -> dict[str, Any]:
+        """Server-side apply (kubernetes.io, "Server-Side Apply").
+
+        Raises:
+            ApiError: it is refused.
+        """
+        question = urlencode({"fieldManager": manager, "force": "true" if force else "false"})
+        return self._ask("PATCH", f"{path}?{question}", json.dumps(body, sort_keys=True).encode())
+
+    def pods(self, namespace: str, labels: dict[str, str]) -> list[dict[str, Any]]:
+        """The pods with these labels; none, where they may not be listed: they are for messages alone."""
+        selector = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+        try:
+            listed = self._ask("GET", f"/api/v1/namespaces/{namespace}/pods?{urlencode({'labelSelector': selector})}")
+        except ApiError:
+            return []
+        items = listed.get("items")
+        return items if isinstance(items, list) else []
+
+    def _ask(self, method: str, path: str, body: bytes = b"") -> dict[str, Any]:
+        what = f"{method} {path.partition('?')[0]}"
+
+        def attempt() -> dict[str, Any]:
+            # An apply patch is YAML; JSON is YAML.
+            headers = {"Accept": "application/json", "Content-Type": "application/apply-patch+yaml"}
+            token = self._token.read_text(encoding="utf-8").strip()
+            secret = {"Authorization": f"Bearer {token}"} if token else {}
+            given = (lambda: [body]) if body else None
+            sent = wire.send(
+                method, self._base + path, headers=headers, secret=secret, body=given, length=len(body), context=self._context
+            )
+            with sent as answer:
+                try:
+                    found = json.loads(answer.read(_MOST))
+                except ValueError:
+                    found = {}
+                if answer.status == 409 and "force=true" in path:
+                    # With force, a conflict is one of versions: two writers at once.
+                    raise TransientError("the API answers 409")
+                if answer.status >= 300 or not isinstance(found, dict):
+                    said = str(found.get("message", "")) if isinstance(found, dict) else ""
+                    raise ApiError(f"{what}: the API answers {answer.status} {said}", answer.status)
+                return found
+
+        try:
+            return wire.retried(what, attempt, ENVIRONMENT)
+        except ApiError:
+            raise
+        except RefusedError as problem:
+            raise ApiError(str(problem)) from None
+
+
+def troubles(pod: dict[str, Any]) -> dict[str, bool]:
+    """What a pod hangs on, in one line each, with whether it cannot get better."""
+    name, status = pod.get("metadata", {}).get("name", "?"), pod.get("status", {})
+    found: dict[str, bool] = {}
+    for one in status.get("conditions") or []:
+        if one.get("type") == "PodScheduled" and one.get("status") == "False":
+            # A node may still be made for it.
+            found[_line(name, one.get("reason", ""), one.get("message", ""))] = False
+    for one in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
+        waiting = one.get("state", {}).get("waiting") or {}
+        reason = waiting.get("reason", "")
+        if reason in {"", "PodInitializing", "ContainerCreating"}:
+            continue
+        ended = one.get("lastState", {}).get("terminated") or {}
+        said = f"exit code {ended['exitCode']}" if "exitCode" in ended else waiting.get("message", "")
+        crashed = reason == "CrashLoopBackOff" and one.get("restartCount", 0) >= _CRASHES
+        found[_line(f"{name}/{one.get('name', '?')}", reason, said)] = crashed or reason in _HOPELESS
+    return found
+
+
+def _line(name: str, reason: str, said: str) -> str:
+    return " ".join(f"{name}: {reason} {said}".split())[:400]

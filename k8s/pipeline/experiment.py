@@ -1,0 +1,141 @@
+"""What `invoke train` says of a run: `run.json` and `base-model.json` of the run's ConfigMap."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from k8s.pipeline.artifact import unsafe
+    from k8s.pipeline.registry import Reference
+    from k8s.pipeline.transfer import Wanted
+    from k8s.pipeline.wire import RefusedError
+else:
+    from artifact import unsafe
+    from registry import Reference
+    from transfer import Wanted
+    from wire import RefusedError
+
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run.
+
+    Attributes:
+        version: names it; a DNS label.
+        experiment: the configuration's path in git.
+        source: git's revision.
+        model: where the model goes.
+        dataset: the data set's artifact, by digest.
+        template: LLaMA-Factory's.
+        train_image: by digest.
+        base, data, output, export, logs: folders.
+    """
+
+    version: str
+    experiment: str
+    source: str
+    model: Reference
+    dataset: Reference
+    template: str
+    train_image: str
+    base: Path
+    data: Path
+    output: Path
+    export: Path
+    logs: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The base model, as the model lock pins it."""
+
+    name: str
+    repo: str
+    revision: str
+    files: tuple[Wanted, ...]
+
+
+def read_run(config: Path) -> Run:
+    """Read `run.json`.
+
+    Raises:
+        RefusedError: it is none.
+    """
+    body = _read(config / "run.json")
+    try:
+        if body["format"] != _FORMAT:
+            raise ValueError(f"format {body['format']!r}, this is {_FORMAT}")
+        if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?", body["version"]):
+            raise ValueError(f"version {body['version']!r} is no DNS label of 50 characters")
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", body["template"]):
+            raise ValueError(f"template {body['template']!r}")
+        paths = {name: Path(body["paths"][name]) for name in ("base", "dataset", "output", "export", "logs")}
+        if not all(path.is_absolute() and ".." not in path.parts for path in paths.values()):
+            raise ValueError("a path that is not absolute")
+        return Run(
+            body["version"],
+            str(body["experiment"]),
+            str(body["source"]),
+            Reference.parse(body["model"], pinned=False),
+            Reference.parse(body["dataset"], pinned=True),
+            body["template"],
+            str(body["train-image"]),
+            paths["base"],
+            paths["dataset"],
+            paths["output"],
+            paths["export"],
+            paths["logs"],
+        )
+    except (ValueError, KeyError, TypeError) as problem:
+        raise _senseless(config / "run.json", problem) from None
+
+
+def read_base(config: Path) -> Base:
+    """Read `base-model.json`.
+
+    Raises:
+        RefusedError: it is none, or names files that must not be written.
+    """
+    file = config / "base-model.json"
+    body = _read(file)
+    try:
+        files = tuple(Wanted(one["path"], one["size"], one["sha256"]) for one in body["files"])
+        for one in files:
+            problem = unsafe_base(one.path)
+            if problem or type(one.size) is not int or one.size < 0 or not re.fullmatch(r"[0-9a-f]{64}", one.sha256):
+                raise ValueError(f"file {one.path!r}: {problem or 'size or digest'}")
+        if not files or len({one.path for one in files}) != len(files):
+            raise ValueError("no files, or one twice")
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)?", body["repo"]) or not re.fullmatch(
+            r"[0-9a-f]{40}", body["revision"]
+        ):
+            raise ValueError("a repository or revision that is none")
+        return Base(str(body["name"]), body["repo"], body["revision"], tuple(sorted(files, key=lambda one: one.path)))
+    except (ValueError, KeyError, TypeError, AttributeError) as problem:
+        raise _senseless(file, problem) from None
+
+
+def unsafe_base(path: str) -> str:
+    """As `artifact.unsafe`; but a hub's hidden files, such as .gitattributes, may be locked too."""
+    return unsafe("/".join(part if part in {".", ".."} else part.lstrip(".") or part for part in path.split("/")))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        body = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        raise _senseless(file, problem) from None
+    if not isinstance(body, dict):
+        raise _senseless(file, ValueError("no object"))
+    return body
+
+
+def _senseless(file: Path, problem: Exception) -> RefusedError:
+    return RefusedError(f"{file} is not what `invoke train` writes: {type(problem).__name__}: {problem}")

@@ -1,0 +1,244 @@
+"""Serve another model: the deploy step of the pipeline.
+
+    promote.py REF [--namespace llm-inference] [--deployment llama-factory-inference] [--timeout 2400] [--api URL]
+
+Sets the pod template's annotation `pinwheel.io/model` to REF by server-side apply, waits until every pod serves it, and puts
+the former model back where that fails, or where the step is told to end. It talks to the cluster's API as the pod's own
+ServiceAccount; `--api http://127.0.0.1:8001` is what `kubectl proxy` serves, for a run by hand. It needs get and patch on the
+one Deployment; may it list pods too, it says why they hang. Where the Deployment does not exist yet, it says what to do and
+ends well.
+
+Exit codes: 0 served, 2 settings, 10 the API refuses or cannot be reached and nothing was changed, 16 failed and the former
+model is back, 17 failed and it is NOT, 143 told to end and the former model named again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from k8s.pipeline import cluster, wire
+    from k8s.pipeline.cluster import Api, ApiError
+    from k8s.pipeline.registry import Reference
+    from k8s.pipeline.wire import ENVIRONMENT, NOT_PUT_BACK, PUT_BACK, TERMINATED, RefusedError
+else:
+    import cluster
+    import wire
+    from cluster import Api, ApiError
+    from registry import Reference
+    from wire import ENVIRONMENT, NOT_PUT_BACK, PUT_BACK, TERMINATED, RefusedError
+
+MANAGER = "pinwheel-pipeline"
+ANNOTATION = "pinwheel.io/model"
+# On the Deployment itself, and only while a rollout is under way: what to put back if this process dies and the step runs
+# again; `none` for no model.
+BEFORE, NOTHING = "pinwheel.io/model-before", "none"
+# Seconds: between looks; how long a bad sign has to stand, as an old one may for a moment; after SIGTERM, of a pod's 30.
+EVERY, STANDS, LAST = 3.0, 6.0, 20.0
+
+
+class FailedError(Exception):
+    """The rollout will not come to a good end."""
+
+
+class TerminatedError(BaseException):
+    """The step was told to end."""
+
+
+@dataclass
+class Rollout:
+    """One Deployment and the model that it is to serve.
+
+    Attributes:
+        api: the cluster's.
+        namespace: of the Deployment.
+        name: of the Deployment.
+        told: what was said last, so that nothing is said twice.
+        since: when a bad sign was first seen.
+    """
+
+    api: Api
+    namespace: str
+    name: str
+    told: set[str] = field(default_factory=set)
+    since: float = 0.0
+
+    @property
+    def path(self) -> str:
+        """Of the Deployment."""
+        return f"/apis/apps/v1/namespaces/{self.namespace}/deployments/{self.name}"
+
+    def set(self, model: str, before: str, *, force: bool = True) -> dict[str, Any]:
+        """Apply what this manager says of the Deployment: nothing but the annotations; empty ones are taken away."""
+        body: dict[str, Any] = {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": self.name, "namespace": self.namespace},
+            "spec": {"template": {"metadata": {"annotations": {ANNOTATION: model} if model else {}}}},
+        }
+        if before:
+            body["metadata"]["annotations"] = {BEFORE: before}
+        return self.api.apply(self.path, body, MANAGER, force=force)
+
+    def wait(self, generation: int, model: str, seconds: float) -> None:
+        """Wait until all pods are of this generation, as kubectl's `rollout status` judges it.
+
+        Raises:
+            FailedError: they will not be, or not in time.
+        """
+        end = time.monotonic() + seconds
+        self.told, self.since = set(), 0.0
+        while True:
+            body = self.api.get(self.path) or {}
+            if not body:
+                raise FailedError("the Deployment is gone")
+            if annotation(body) != model:
+                raise FailedError(f"somebody else set the model to {annotation(body) or 'none'} meanwhile")
+            status, wanted = body.get("status", {}), body.get("spec", {}).get("replicas", 1)
+            updated, available = status.get("updatedReplicas", 0), status.get("availableReplicas", 0)
+            seen = status.get("observedGeneration", 0) >= generation
+            if seen and updated >= wanted and status.get("replicas", 0) <= updated and available >= updated:
+                return
+            self.say(f"{updated} of {wanted} pods are new, {available} available")
+            reasons = self.reasons(body, model)
+            self.judge(body if seen else {}, reasons)
+            if time.monotonic() > end:
+                raise FailedError(f"not done within {seconds:.0f} s" + "".join(f"; {one}" for one in sorted(reasons)))
+            time.sleep(EVERY)
+
+    def judge(self, body: dict[str, Any], reasons: dict[str, bool]) -> None:
+        """Give up on what cannot get better, once it has stood for a while.
+
+        Raises:
+            FailedError: it has.
+        """
+        conditions = body.get("status", {}).get("conditions", [])
+        late = any(one.get("reason") == "ProgressDeadlineExceeded" for one in conditions)
+        hopeless = [reason for reason, never in sorted(reasons.items()) if never]
+        if not late and not hopeless:
+            self.since = 0.0
+            return
+        self.since = self.since or time.monotonic()
+        if time.monotonic() >= self.since + STANDS:
+            why = hopeless or ["the Deployment's progress deadline is over", *sorted(reasons)]
+            raise FailedError("; ".join(why))
+
+    def reasons(self, body: dict[str, Any], model: str) -> dict[str, bool]:
+        """What keeps pods of this model, each with whether it cannot get better; nothing, where pods may not be listed."""
+        found: dict[str, bool] = {}
+        labels = body.get("spec", {}).get("selector", {}).get("matchLabels", {})
+        for pod in self.api.pods(self.namespace, labels):
+            if pod.get("metadata", {}).get("annotations", {}).get(ANNOTATION, "") == model:
+                found |= cluster.troubles(pod)
+        for reason in sorted(found):
+            self.say(reason)
+        return found
+
+    def say(self, text: str) -> None:
+        """A line, once."""
+        if text not in self.told:
+            self.told.add(text)
+            wire.say(text)
+
+
+def annotation(body: dict[str, Any]) -> str:
+    """The model that a Deployment names."""
+    template = body.get("spec", {}).get("template", {}).get("metadata", {})
+    return str((template.get("annotations") or {}).get(ANNOTATION, ""))
+
+
+def main(argv: list[str]) -> int:
+    """Do it; the exit code."""
+    parser = argparse.ArgumentParser(prog="promote.py")
+    parser.add_argument("model")
+    parser.add_argument("--namespace", default="llm-inference")
+    parser.add_argument("--deployment", default="llama-factory-inference")
+    parser.add_argument("--timeout", type=float, default=2400.0)
+    parser.add_argument("--api", default="")
+    options = parser.parse_args(argv)
+    model = str(Reference.parse(options.model, pinned=True))
+    rollout = Rollout(Api(options.api, Path(cluster.ACCOUNT)), options.namespace, options.deployment)
+    body = rollout.api.get(rollout.path)
+    if body is None:
+        where = f"{options.namespace} has no Deployment {options.deployment} yet"
+        wire.say(f"{where}: write `model: {{reference: {model}}}` into the environment's file and run `invoke deploy`")
+        return 0
+    current = annotation(body)
+    noted = (body["metadata"].get("annotations") or {}).get(BEFORE, "")
+    # A run before this one died under way: what it replaced is what would be put back, not what it left.
+    before = noted.replace(NOTHING, "") if current == model and noted else current
+    try:
+        signal.signal(signal.SIGTERM, _terminate)
+        return promote(rollout, model, before, options.timeout)
+    except TerminatedError:
+        return put_back(rollout, model, before, "told to end", LAST, terminated=True)
+    except (FailedError, ApiError) as problem:
+        return put_back(rollout, model, before, str(problem), options.timeout)
+
+
+def promote(rollout: Rollout, model: str, before: str, seconds: float) -> int:
+    """Set the model and wait for it."""
+    wire.say(f"{rollout.name}: {before or 'no model'} -> {model}")
+    applied = rollout.set(model, (before or NOTHING) if before != model else "")
+    rollout.wait(applied["metadata"]["generation"], model, seconds)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        # Not by force: who set another model in this moment keeps it.
+        rollout.set(model, "", force=False)
+    except ApiError as problem:
+        wire.say(f"the note {BEFORE} stays on the Deployment: {problem}")
+    replicas = applied["spec"].get("replicas", 1)
+    wire.say(f"served: {model}" if replicas else f"set: {model}; the Deployment has 0 replicas, so that nothing loaded it yet")
+    wire.say(f"write `model: {{reference: {model}}}` into the environment's file, or the next `invoke deploy` asks for it")
+    return 0
+
+
+def put_back(rollout: Rollout, model: str, before: str, why: str, seconds: float, *, terminated: bool = False) -> int:
+    """Name the former model again, and wait for it too.
+
+    Returns:
+        the exit code: whether it is back.
+    """
+    # Twice told to end is told enough: this must not be left half done.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    wire.say(f"{model} is not served: {why}")
+    was = before or "no model, as before"
+    if before == model:
+        # It was named already when this step began, and nobody knows another.
+        wire.say(f"{model} stays named, as it was before this step: no former model is known")
+        return TERMINATED if terminated else NOT_PUT_BACK
+    try:
+        live = rollout.api.get(rollout.path)
+        if live is None:
+            raise RefusedError("the Deployment is gone: run `invoke deploy`", NOT_PUT_BACK)
+        if annotation(live) == before:
+            raise RefusedError(f"nothing was changed, {was} is named: {why}", TERMINATED if terminated else ENVIRONMENT)
+        if annotation(live) != model:
+            raise RefusedError(f"left as somebody else set it: {annotation(live) or 'no model'}", NOT_PUT_BACK)
+        applied = rollout.set(before, "")
+        wire.say(f"put back: {was}")
+        if not before:
+            # Without a model no pod gets ready, as it was: there is nothing to wait for.
+            return TERMINATED if terminated else PUT_BACK
+        rollout.wait(applied["metadata"]["generation"], before, seconds)
+    except (FailedError, ApiError) as problem:
+        if terminated and isinstance(problem, FailedError):
+            wire.say(f"the rollout of {was} goes on by itself: {problem}")
+            return TERMINATED
+        fix = f"look at it: kubectl -n {rollout.namespace} describe deployment {rollout.name}"
+        raise RefusedError(f"{was} is NOT served again: {problem}: {fix}", NOT_PUT_BACK) from None
+    wire.say(f"served again: {was}")
+    return TERMINATED if terminated else PUT_BACK
+
+
+def _terminate(*_: object) -> None:
+    raise TerminatedError
+
+
+if __name__ == "__main__":
+    wire.start("promote.py", main)

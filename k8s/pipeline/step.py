@@ -1,0 +1,124 @@
+"""Run one step of the pipeline and keep its log.
+
+    step.py [--config /config] NAME -- COMMAND…
+
+What the command prints goes on as it is and, beside that, to the end of `<logs>/NAME.log`, where `<logs>` is `paths.logs` of
+`run.json` in the configuration's folder. SIGTERM, SIGINT and SIGHUP are passed on; the exit code is the command's own, as a
+shell tells it (128 + n for signal n, 127 where there is no such program).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import BinaryIO, cast
+
+_PASSED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+# What a process that outlives the command still has to say is not waited for any longer.
+_LAST_WORDS = 5.0
+
+
+class Log:
+    """The log's file; a disk that is full ends the log, never the training."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._out: BinaryIO | None = file.open("ab", buffering=0)
+
+    def write(self, data: bytes) -> None:
+        """Write to its end."""
+        if self._out is None:
+            return
+        try:
+            self._out.write(data)
+        except OSError as problem:
+            print(f"step.py: {self._file.name} is not written any further: {problem.strerror}", file=sys.stderr, flush=True)
+            self._out.close()
+            self._out = None
+
+
+def tee(source: BinaryIO, log: Log) -> None:
+    """Pass on what comes until it ends."""
+    fd = source.fileno()
+    while data := os.read(fd, 1 << 16):
+        log.write(data)
+        try:
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+        except OSError:
+            # Nobody listens any more: the log still does, and the command must not block on a full pipe.
+            continue
+
+
+def run(command: list[str], log: Log) -> int:
+    """Run a command to its end; its exit code as a shell tells it."""
+    # A session of its own: a signal then reaches all of its processes, and each of them once.
+    waiting: list[int] = []
+    child: subprocess.Popen[bytes] | None = None
+
+    def pass_on(number: int, _: object) -> None:
+        if child is None:
+            waiting.append(number)
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+
+    for number in _PASSED:
+        signal.signal(number, pass_on)
+    try:
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    except OSError as problem:
+        log.write(f"{command[0]}: {problem.strerror}\n".encode())
+        print(f"step.py: {command[0]} cannot be run: {problem.strerror}", file=sys.stderr)
+        return 127 if isinstance(problem, FileNotFoundError) else 126
+    for early in waiting:
+        pass_on(early, None)
+    reader = threading.Thread(target=tee, args=(cast(BinaryIO, child.stdout), log), daemon=True)
+    reader.start()
+    code = child.wait()
+    reader.join(_LAST_WORDS)
+    return 128 - code if code < 0 else code
+
+
+def main(argv: list[str]) -> int:
+    """Do it; the exit code."""
+    parser = argparse.ArgumentParser(prog="step.py", usage="%(prog)s [--config DIR] NAME -- COMMAND...")
+    parser.add_argument("--config", type=Path, default=Path("/config"))
+    parser.add_argument("name")
+    own, mark, command = (argv[: argv.index("--")], True, argv[argv.index("--") + 1 :]) if "--" in argv else (argv, False, [])
+    options = parser.parse_args(own)
+    if not mark or not command or not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", options.name):
+        parser.error("a name of small letters, digits and dashes, then --, then the command")
+    file = options.config / "run.json"
+    try:
+        folder = Path(json.loads(file.read_text(encoding="utf-8"))["paths"]["logs"])
+        folder.mkdir(parents=True, exist_ok=True)
+        log = Log(folder / f"{options.name}.log")
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        print(f"step.py: no log can be kept ({file}): {type(problem).__name__}: {problem}", file=sys.stderr)
+        return 2
+    # Tries add up in one file: what the first one said is often the reason for the second.
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    log.write(f"== {now} {options.name}: {shlex.join(command)}\n".encode())
+    code = run(command, log)
+    log.write(f"== {options.name} ended with exit code {code}\n".encode())
+    return code
+
+
+if __name__ == "__main__":
+    # Not sys.exit: a reader that still waits for somebody's last words must not hold the step.
+    exit_code = main(sys.argv[1:])
+    sys.stdout.flush()
+    os._exit(exit_code)

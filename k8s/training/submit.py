@@ -1,0 +1,263 @@
+"""`invoke train`: check an experiment, name its run by content, bring it where the environment says, and follow it there.
+
+Nothing is sent before all of it is known to fit: the experiment against the locked LLaMA-Factory, the objects against their
+schemas, the images against the proof that the environment asks for, the cluster against what this checkout would deploy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from common import console, git, paths
+from common.errors import MissingEnvironmentError, PolicyError, UsageError
+from k8s import check, environment, gate, pin, render, strict_yaml
+from k8s.environment import ClusterTarget, DirectoryTarget, Environment
+from k8s.kubectl import Kubectl, Patience, brief, refusal
+from k8s.manifests import Manifest
+from k8s.training import artifact, experiment, keys, receipt, runs, watch, workflow
+from k8s.training.artifact import DatasetArtifact
+from k8s.training.receipt import TrainingReceipt
+from k8s.training.runs import Run
+from k8s.training.workflow import NAMESPACE, WORKFLOWS, Objects
+
+# Of a Secret as JSON: the key names alone leave kubectl.
+_KEYS = "{{range $key, $value := .data}}{{$key}}\n{{end}}"
+# Seconds until a failed workflow and its pods are gone.
+_GONE = 300.0
+_DEPLOY = "`invoke deploy --env {}` first: a run uses what the cluster holds"
+
+
+def train(
+    path: str,
+    env_name: str,
+    *,
+    follow: bool = False,
+    deploy: bool = True,
+    dry_run: bool = False,
+    again: bool = False,
+    patience: Patience | None = None,
+) -> TrainingReceipt:
+    """Check an experiment and start its run, or say where it stands.
+
+    Args:
+        path: `experiments/<team>/<model>/<run>.yaml`.
+        env_name: one of `k8s/envs/`.
+        follow: wait for its end, and say what happens meanwhile.
+        deploy: whether the model is served when it is registered.
+        dry_run: say what would happen and change nothing.
+        again: run a failed run, or one whose model is there already, once more.
+        patience: how long to wait for a cluster.
+
+    Returns:
+        What was done, as written to `dist/training-<env_name>.json` (a dry run writes nothing).
+
+    Raises:
+        UsageError: the environment is unknown or wrong, or something is wrong with the experiment; nothing was sent.
+        LockError: a lock is missing or was edited, or nothing was pushed yet.
+        PolicyError: an object does not fit, an image lacks proof, or the cluster does not hold what the run needs; nothing was
+            sent.
+        RegistryError: the registry refuses, fails, or holds other bytes than were sent.
+        MissingEnvironmentError: no kubectl, no such context, no answer from the cluster.
+        TrainingError: it was followed, and failed.
+    """
+    env = environment.load(env_name)
+    if isinstance(env.target, DirectoryTarget) and (follow or again):
+        fix = "leave --watch and --again out: runs are followed where the directory is applied"
+        raise UsageError(f"{env.name} is rendered into a directory: nothing runs there", where=env.file, fix=fix)
+    made = experiment.read(path, keys.known())
+    locked = check.locked_images(required=True)
+    train_image = workflow.pinned(workflow.TRAIN_IMAGE, env, locked)
+    # A model that is not served needs nothing that serves.
+    images = [train_image, workflow.pinned(workflow.API_IMAGE, env, locked)] if deploy else [train_image]
+    data = artifact.of_dataset(made.dataset, made.name, env.registry)
+    source = git.revision()
+    run = runs.of_experiment(made, data, env.registry, train_image, source)
+    console.info(f"environment  {env.name}: {env.where}")
+    console.info(f"experiment   {run.experiment}: {len(made.config)} keys, {len(made.dataset.files)} files of data")
+    console.info(f"base model   {made.base.name}: {made.base.repo} at {made.base.commit[:12]}, {console.size(made.base.size)}")
+    console.info(f"version      {run.version}")
+    objects = workflow.checked(run, env, locked, deploy=deploy)
+    proof = gate.check(images, env)
+    result = TrainingReceipt(
+        environment=env.name,
+        target=env.where,
+        result="planned",
+        version=run.version,
+        experiment=run.experiment,
+        source=source,
+        base=f"{made.base.repo}@{made.base.commit}",
+        dataset=run.dataset,
+        images=tuple(map(str, images)),
+        proof=proof,
+        deploy=deploy,
+    )
+    match env.target:
+        case DirectoryTarget():
+            result = _to_directory(result, env, env.target, objects, data, dry_run=dry_run)
+        case ClusterTarget(context):
+            kubectl = Kubectl(context, patience or Patience())
+            cluster = _Cluster(kubectl, env, run, objects, data)
+            result = cluster.submit(result, dry_run=dry_run, again=again)
+            if not dry_run:
+                # Whatever becomes of it from here on: that it was submitted is written down.
+                receipt.write(result)
+                result = cluster.follow(result, path, wait=follow)
+    if not dry_run:
+        console.info(f"receipt      {paths.shown(receipt.write(result))}")
+    return result
+
+
+def _to_directory(
+    result: TrainingReceipt,
+    env: Environment,
+    target: DirectoryTarget,
+    objects: Objects,
+    data: DatasetArtifact,
+    *,
+    dry_run: bool,
+) -> TrainingReceipt:
+    """Write the run's objects beside the rendered manifests: `<directory>-runs/<version>/`, whole or not at all.
+
+    Beside and not among them: the next deploy makes the directory hold its own set and nothing else.
+    """
+    place = target.path.with_name(f"{target.path.name}-runs") / result.version
+    head = f"{render.HEAD} for environment {env.name}: {result.experiment}. Do not edit.\n"
+    content = {name: (head + strict_yaml.dump([body])).encode() for name, body in objects.files().items()}
+    before = render.current(place)
+    if dry_run:
+        console.done(f"dry run: {paths.shown(place)} was left as it is, and no dataset was pushed")
+        return result
+    artifact.push(data)
+    if before != content:
+        render.write(place, content)
+    console.done(f"written      {len(content)} files in {paths.shown(place)}; nothing was submitted")
+    return replace(result, result="written", target=f"directory {paths.shown(place)}")
+
+
+class _Cluster:
+    """One run and the cluster it goes to."""
+
+    def __init__(self, kubectl: Kubectl, env: Environment, run: Run, objects: Objects, data: DatasetArtifact) -> None:
+        self.kubectl, self.env, self.run, self.objects, self.data = kubectl, env, run, objects, data
+
+    def submit(self, result: TrainingReceipt, *, dry_run: bool, again: bool) -> TrainingReceipt:
+        """Bring the run into the cluster, if it is not there."""
+        self.kubectl.preflight(self.env.kubernetes)
+        for needed in self.objects.needed:
+            self._same(needed)
+        self._secrets()
+        there = self.kubectl.get(WORKFLOWS, NAMESPACE, self.run.version)
+        if there is not None and not (again and watch.phase(there) in watch.FAILED):
+            return self._stands(result, there)
+        name = self.run.model.removeprefix(f"{self.env.registry}/models/")
+        if there is None and not again and (model := artifact.model_reference(self.env.registry, name, self.run.version)):
+            console.done(f"there        the model of this version is in the registry: {model}")
+            console.info("to train it once more all the same, add --again")
+            return replace(result, result="there", model=model)
+        if dry_run:
+            console.done("dry run: nothing was pushed, nothing was submitted")
+            return result
+        artifact.push(self.data)
+        if there is not None:
+            self._remove(there)
+        self._send()
+        console.done(f"submitted    Workflow {NAMESPACE}/{self.run.version}")
+        return replace(result, result="submitted")
+
+    def follow(self, result: TrainingReceipt, path: str, *, wait: bool) -> TrainingReceipt:
+        """Wait for the workflow's end, if that is wanted; say what is to be done with the model."""
+        if result.model:
+            self._served(result.model)
+            return result
+        look = f"invoke train --experiment {path} --env {self.env.name} --watch"
+        if not wait:
+            console.info(f"follow it    {look}")
+            return result
+        try:
+            model = watch.follow(self.kubectl, self.run.version)
+        except KeyboardInterrupt:
+            console.warn(f"the workflow {self.run.version} goes on in the cluster; to follow it again: {look}")
+            raise
+        if model:
+            self._served(model)
+        return replace(result, result="succeeded", model=model)
+
+    def _served(self, model: str) -> None:
+        console.done(f"model        {model}")
+        console.info(f"write into   {self.env.file}, so that the next deploy keeps it:")
+        console.info(f"             model: {{reference: {model}, key: …}}")
+
+    def _stands(self, result: TrainingReceipt, there: Mapping[str, Any]) -> TrainingReceipt:
+        state = watch.phase(there)
+        console.done(f"there        Workflow {NAMESPACE}/{self.run.version}: {state}; nothing was submitted")
+        if state in watch.FAILED:
+            console.warn(f"it failed: {watch.message(there) or 'no reason is given'}")
+            console.info("to run it again from its last checkpoint, add --again")
+        return replace(result, result="there", model=watch.model(there) if state == "Succeeded" else "")
+
+    def _remove(self, there: Mapping[str, Any]) -> None:
+        name = self.run.version
+        console.warn(
+            f"deleting     Workflow {NAMESPACE}/{name}, which ended {watch.phase(there)}; its files on the volume stay"
+        )
+        # Its pods first: those of the new one have the same names.
+        args = ["delete", WORKFLOWS, name, "-n", NAMESPACE, "--ignore-not-found", "--cascade=foreground"]
+        said = self.kubectl.call([*args, f"--timeout={_GONE:.0f}s"], timeout=_GONE + self.kubectl.patience.request)
+        if said.code:
+            fix = f"let your account `delete` workflows in {NAMESPACE}; the failed workflow is still there"
+            raise refusal(said, f"the cluster does not delete the workflow {name}", fix)
+
+    def _send(self) -> None:
+        said = self.kubectl.apply(strict_yaml.dump([self.objects.config]))
+        if said.code:
+            raise refusal(said, "the cluster refuses the run's ConfigMap", "see its words; no workflow was submitted")
+        said = self.kubectl.create(self.objects.workflow)
+        # Two at once, or an answer that was lost on the way: it is there, and of this very content.
+        if said.code and "AlreadyExists" not in said.stderr and "already exists" not in said.stderr:
+            raise refusal(said, "the cluster refuses the workflow", "see its words; its ConfigMap is there, and does nothing")
+
+    def _same(self, wanted: Manifest) -> None:
+        """See that the cluster holds an object as this checkout would deploy it: its images, then all of it."""
+        kind = f"{wanted.kind.lower()}s.argoproj.io" if wanted.kind == "WorkflowTemplate" else wanted.kind.lower()
+        said = self.kubectl.request(["get", kind, wanted.name, "-n", NAMESPACE, "--ignore-not-found", "-o", "json"])
+        if said.code and "the server doesn't have a resource type" in said.stderr:
+            fix = "install Argo Workflows: docs/cluster.md says which release and how"
+            raise MissingEnvironmentError("the cluster knows no workflows", where=self.kubectl.context, fix=fix)
+        first = _DEPLOY.format(self.env.name)
+        if said.code:
+            raise refusal(said, f"the cluster does not show the {wanted.title}", f"see its words, or {first}")
+        body = next(iter(render.objects_in({"live.json": said.stdout.encode()})), None)
+        if body is None:
+            raise PolicyError(f"the cluster has no {wanted.title}", where=self.kubectl.context, fix=first)
+        live, ours = (_by_path(pin.images([one], self.env.kubernetes)) for one in (body, wanted))
+        for place, image in sorted(ours.items(), key=str):
+            if live.get(place) != image:
+                what = f"{wanted.title} runs {live.get(place, 'no image')} where this checkout has {image}"
+                raise PolicyError(what, where=self.kubectl.context, fix=first)
+        part = "spec" if "spec" in wanted.body else "data"
+        if body.body.get(part) != wanted.body.get(part):
+            raise PolicyError(
+                f"{wanted.title} is another in the cluster than in this checkout", where=self.kubectl.context, fix=first
+            )
+
+    def _secrets(self) -> None:
+        """See that the Secrets of the environment in this namespace are there; no value leaves kubectl."""
+        missing = []
+        for (namespace, name), wanted in sorted(self.env.secrets.items()):
+            if namespace != NAMESPACE:
+                continue
+            args = ["get", "secret", name, "-n", namespace, "--ignore-not-found", "-o", f"go-template={_KEYS}"]
+            said = self.kubectl.request(args)
+            if said.code:
+                fix = f"let your account `get` Secrets in {namespace}; nothing was sent"
+                raise refusal(said, f"the cluster does not show Secret {namespace}/{name}: {brief(said)}", fix)
+            missing += [f"{namespace}/{name}: {key}" for key in sorted(wanted - set(said.stdout.split()))]
+        if missing:
+            fix = f"`invoke secrets --env {self.env.name}` makes them; nothing was sent"
+            raise PolicyError("Secrets that the run needs are missing", where="; ".join(missing), fix=fix)
+
+
+def _by_path(found: pin.Images) -> dict[tuple[str | int, ...], str]:
+    return {path: image for (_, path), image in found.items()}

@@ -1,0 +1,236 @@
+"""Following a workflow: each step with its state and time, and where one hangs or fails, the reason of its own pod.
+
+What Argo says of a workflow is its status (Argo Workflows, docs/fields.md, NodeStatus): a node for each step, one more for each
+try. Why a pod does not start stands in the pod (Kubernetes API, PodStatus), which Argo's node names only by its id.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from common import console
+from common.errors import TrainingError
+from k8s.kubectl import Kubectl, listed
+from k8s.training.workflow import NAMESPACE, WORKFLOWS
+
+# Phases of nodes and workflows that nothing follows.
+FAILED = frozenset({"Failed", "Error"})
+ENDED = frozenset({"Succeeded", "Skipped", "Omitted", *FAILED})
+_NODE, _WORKFLOW = "workflows.argoproj.io/node-id", "workflows.argoproj.io/workflow"
+_LAST_LINES = 20
+# As tqdm draws it.
+_BAR = re.compile(r"\d+%\|.*\|")
+# A container that has not begun: ordinary, as long as it is on its way.
+_ORDINARY = frozenset({"ContainerCreating", "PodInitializing", ""})
+_MARKS = {"Succeeded": "✓", "Running": "…", "Pending": "·", "Skipped": "-", "Omitted": "-"}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One pod of a workflow, as far as it has come.
+
+    Attributes:
+        node: its id.
+        name: `train`, or `train(1)` where it is a second try.
+        template: what it runs.
+        phase: Argo's word.
+        began: RFC 3339; empty before.
+        finished: RFC 3339; empty before.
+        message: what Argo says of it.
+    """
+
+    node: str
+    name: str
+    template: str
+    phase: str
+    began: str
+    finished: str
+    message: str
+
+    def took(self, now: datetime.datetime) -> str:
+        """How long it has run, for people."""
+        if not self.began:
+            return ""
+        end = datetime.datetime.fromisoformat(self.finished) if self.finished else now
+        return console.seconds(max((end - datetime.datetime.fromisoformat(self.began)).total_seconds(), 0))
+
+
+def phase(workflow: Mapping[str, Any]) -> str:
+    """Where a workflow stands; one that the controller has not seen yet is pending."""
+    return str((workflow.get("status") or {}).get("phase") or "Pending")
+
+
+def message(workflow: Mapping[str, Any]) -> str:
+    """What Argo says of a workflow."""
+    return str((workflow.get("status") or {}).get("message") or "")
+
+
+def steps(workflow: Mapping[str, Any]) -> tuple[Step, ...]:
+    """The pods of a workflow, in the order they began; steps that were left out among them."""
+    found = []
+    for node in ((workflow.get("status") or {}).get("nodes") or {}).values():
+        if node.get("type") in {"Pod", "Skipped"}:
+            began, finished = node.get("startedAt") or "", node.get("finishedAt") or ""
+            name, template = str(node.get("displayName", "")), str(node.get("templateName", ""))
+            said = " ".join(str(node.get("message") or "").split())
+            found.append(Step(str(node.get("id", "")), name, template, str(node.get("phase", "")), began, finished, said))
+    return tuple(sorted(found, key=lambda one: (one.began or "~", one.name)))
+
+
+def model(workflow: Mapping[str, Any]) -> str:
+    """The model that the step `register` made, by digest; or nothing."""
+    for node in ((workflow.get("status") or {}).get("nodes") or {}).values():
+        if node.get("templateName") == "register" and node.get("phase") == "Succeeded":
+            for one in (node.get("outputs") or {}).get("parameters") or ():
+                if one.get("name") == "model" and one.get("value"):
+                    return str(one["value"]).strip()
+    return ""
+
+
+def reasons(pods: list[dict[str, Any]]) -> dict[str, tuple[str, str]]:
+    """By node id: the pod's name, and why it does not go on (or nothing)."""
+    found = {}
+    for pod in pods:
+        metadata, status = pod.get("metadata") or {}, pod.get("status") or {}
+        node = (metadata.get("annotations") or {}).get(_NODE)
+        if node:
+            found[str(node)] = (str(metadata.get("name", "")), next(_troubles(status), ""))
+    return found
+
+
+def _troubles(status: Mapping[str, Any]) -> Iterator[str]:
+    for one in status.get("conditions") or ():
+        if one.get("type") == "PodScheduled" and one.get("status") == "False":
+            yield _said(one)
+    for one in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+        waiting = (one.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason", "") not in _ORDINARY:
+            yield _said(waiting)
+
+
+def _said(one: Mapping[str, Any]) -> str:
+    return ": ".join(" ".join(str(one[key]).split()) for key in ("reason", "message") if one.get(key))
+
+
+class _Screen:
+    """What a person sees: a table that is drawn anew on a terminal, a line for each change elsewhere."""
+
+    def __init__(self) -> None:
+        self._live = Live(console=console.out, refresh_per_second=2, transient=True) if console.out.is_terminal else None
+        self._told: dict[str, tuple[str, str]] = {}
+
+    def __enter__(self) -> _Screen:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def show(self, now: tuple[Step, ...], why: Mapping[str, tuple[str, str]]) -> None:
+        clock = datetime.datetime.now(datetime.UTC)
+        grid = Table.grid(padding=(0, 2))
+        for one in now:
+            reason = (
+                "" if one.phase in ENDED else why.get(one.node, ("", ""))[1] or ("" if one.phase == "Running" else one.message)
+            )
+            grid.add_row(Text(f"  {_MARKS.get(one.phase, '!')}"), Text(one.name), one.phase, one.took(clock), Text(reason))
+            self._tell(one, reason, clock)
+        if self._live:
+            self._live.update(grid)
+
+    def _tell(self, one: Step, reason: str, clock: datetime.datetime) -> None:
+        before = self._told.get(one.node)
+        if before == (one.phase, reason):
+            return
+        self._told[one.node] = (one.phase, reason)
+        took = one.took(clock)
+        if one.phase == "Succeeded":
+            console.done(f"{one.name}  ({took})")
+        elif one.phase in FAILED:
+            console.warn(f"{one.name}: {one.phase} after {took}: {one.message or 'no reason is given'}")
+        elif reason:
+            console.warn(f"{one.name}: {one.phase}: {reason}")
+        elif self._live is None and (before is None or before[0] != one.phase):
+            console.info(f"{_MARKS.get(one.phase, '!')} {one.name}: {one.phase}")
+
+
+def follow(kubectl: Kubectl, version: str) -> str:
+    """Follow a workflow to its end.
+
+    Args:
+        kubectl: for the cluster.
+        version: the workflow's name.
+
+    Returns:
+        The model that came out, by digest; empty where the workflow tells of none.
+
+    Raises:
+        TrainingError: the workflow failed, or vanished; what the failing step said last was printed.
+        MissingEnvironmentError: the cluster does not answer any more; the workflow goes on.
+    """
+    with _Screen() as screen:
+        while True:
+            workflow = kubectl.get(WORKFLOWS, NAMESPACE, version)
+            if workflow is None:
+                fix = "somebody deleted it: run this again"
+                raise TrainingError("the workflow is gone", where=f"{NAMESPACE}/{version}", fix=fix)
+            now = steps(workflow)
+            waiting = any(one.phase not in ENDED for one in now)
+            screen.show(now, _pods(kubectl, version) if waiting else {})
+            if phase(workflow) in ENDED:
+                break
+            time.sleep(kubectl.patience.pause)
+    if phase(workflow) in FAILED:
+        raise failure(kubectl, workflow, version)
+    return model(workflow)
+
+
+def _pods(kubectl: Kubectl, version: str) -> dict[str, tuple[str, str]]:
+    """The pods of a workflow; none where we may not see them, as the workflow's own words will do."""
+    said = kubectl.request(["get", "pods", "-n", NAMESPACE, "-l", f"{_WORKFLOW}={version}", "-o", "json"])
+    try:
+        return reasons(listed(said.stdout)) if not said.code else {}
+    except json.JSONDecodeError:
+        return {}
+
+
+def failure(kubectl: Kubectl, workflow: Mapping[str, Any], version: str) -> TrainingError:
+    """The error of a failed workflow; prints what the step that failed said last."""
+    again = "mend the reason, then add --again: it goes on from the last checkpoint"
+    bad = [one for one in steps(workflow) if one.phase in FAILED]
+    if not bad:
+        what = f"the workflow ended {phase(workflow)}: {message(workflow) or 'no reason is given'}"
+        return TrainingError(what, where=f"{NAMESPACE}/{version}", fix=again)
+    # The last try says most: the ones before were tried again for some other reason, or the same.
+    last = bad[-1]
+    pod = _pods(kubectl, version).get(last.node, ("", ""))[0]
+    lines = _log(kubectl, pod) if pod else []
+    for line in lines:
+        console.err.print(f"    {line}", markup=False, soft_wrap=True)
+    if not lines:
+        console.warn(f"the log of {last.name} is gone with its pod; what it said is on the volume: logs/{last.template}.log")
+    what = f"the step {last.name} ended {last.phase}: {last.message or message(workflow) or 'no reason is given'}"
+    return TrainingError(what, where=f"workflow {NAMESPACE}/{version}", fix=again)
+
+
+def _log(kubectl: Kubectl, pod: str) -> list[str]:
+    said = kubectl.request(["logs", pod, "-n", NAMESPACE, "-c", "main", f"--tail={_LAST_LINES}"])
+    lines: list[str] = []
+    for line in () if said.code else said.stdout.splitlines():
+        # A progress bar draws itself over and over: its last state is what counts.
+        if lines and _BAR.search(line) and _BAR.search(lines[-1]):
+            lines.pop()
+        lines.append(line.rstrip())
+    return lines[-_LAST_LINES:]

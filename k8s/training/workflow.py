@@ -1,0 +1,130 @@
+"""The two objects of a run: the ConfigMap that its pods read and the Workflow that starts them, checked like every manifest."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common import paths
+from common.errors import PolicyError
+from common.refs import ImageRef
+from k8s import check, rules_object, schema, strict_yaml
+from k8s.environment import Environment
+from k8s.findings import Finding
+from k8s.manifests import Manifest
+from k8s.render import RenderedSet
+from k8s.training.runs import Run
+from lockfiles.images_lock import PinnedImage
+
+NAMESPACE, TEMPLATE, TOOLS = "llm-training", "llama-factory-train", "pipeline-tools"
+# As kubectl names the kind, whatever else calls something a workflow.
+WORKFLOWS = "workflows.argoproj.io"
+TRAIN_IMAGE, API_IMAGE = "llama-factory-train", "llama-factory-api"
+# An API server takes a ConfigMap of 1 MiB; our record of it has to fit beside its data.
+_LARGEST = 900_000
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """What is sent, and what has to be in the cluster before it.
+
+    Attributes:
+        config: the run's ConfigMap.
+        workflow: the Workflow.
+        needed: the WorkflowTemplate and the programs, as this checkout would deploy them.
+    """
+
+    config: Mapping[str, Any]
+    workflow: Mapping[str, Any]
+    needed: tuple[Manifest, ...]
+
+    def files(self) -> dict[str, Mapping[str, Any]]:
+        """The objects by the name of their file."""
+        return {"configmap.yaml": self.config, "workflow.yaml": self.workflow}
+
+
+def pinned(name: str, env: Environment, locked: Mapping[str, PinnedImage]) -> ImageRef:
+    """An image of ours in the environment's registry, by digest.
+
+    Raises:
+        PolicyError: nothing of this name was pushed.
+    """
+    name = env.substitute.get(name, name)
+    if name not in locked:
+        known = ", ".join(sorted(locked)) or "nothing"
+        fix = f"`invoke push` it; the lock holds {known}"
+        raise PolicyError(f"no digest is known for {name}", where="lockfiles/images.lock", fix=fix)
+    return ImageRef.parse(f"{env.registry}/{name}").pin(locked[name].digest)
+
+
+def of_run(run: Run, *, deploy: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The ConfigMap and the Workflow of a run.
+
+    Args:
+        run: the run.
+        deploy: whether the last step serves the model.
+    """
+    labels = {
+        "app.kubernetes.io/name": TEMPLATE,
+        "app.kubernetes.io/component": "training",
+        "app.kubernetes.io/part-of": "pinwheel",
+        "app.kubernetes.io/managed-by": "pinwheel",
+        "pinwheel.io/version": run.version,
+    }
+    annotations = {"pinwheel.io/experiment": run.experiment, "pinwheel.io/source": run.source}
+
+    def meta(name: str) -> dict[str, Any]:
+        return {"name": name, "namespace": NAMESPACE, "labels": dict(labels), "annotations": dict(annotations)}
+
+    config = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": meta(f"experiment-{run.version}"),
+        "data": run.files(),
+    }
+    parameters = [{"name": "version", "value": run.version}, {"name": "deploy", "value": "true" if deploy else "false"}]
+    workflow = {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "Workflow",
+        # A name of its own, not `generateName`: one content, one workflow, however often it is submitted.
+        "metadata": meta(run.version),
+        "spec": {"workflowTemplateRef": {"name": TEMPLATE}, "arguments": {"parameters": parameters}},
+    }
+    return config, workflow
+
+
+def checked(run: Run, env: Environment, locked: Mapping[str, PinnedImage], *, deploy: bool) -> Objects:
+    """The objects of a run, checked together with the set that they run in.
+
+    Raises:
+        PolicyError: they do not fit, this checkout's own manifests are wrong, or there is no WorkflowTemplate among them.
+    """
+    config, workflow = of_run(run, deploy=deploy)
+    size = len(strict_yaml.dump([config]).encode())
+    if size > _LARGEST:
+        fix = f"a ConfigMap takes {_LARGEST}: shorten the experiment, or pin fewer files of the base model"
+        raise PolicyError(f"the run's ConfigMap would have {size} bytes", where=run.experiment, fix=fix)
+    with tempfile.TemporaryDirectory(prefix="pinwheel-") as folder:
+        file = Path(folder) / f"{run.version}.yaml"
+        file.write_text(strict_yaml.dump([workflow]))
+        rendered, found = check.check([paths.K8S / "manifests", file], env, locked)
+    check.refuse(sorted({*found, *_fits(config, env)}))
+    return Objects(config, workflow, _needed(rendered))
+
+
+def _fits(config: dict[str, Any], env: Environment) -> tuple[Finding, ...]:
+    """What is wrong with the ConfigMap itself. It names images, as a record and not to run them, so it is pinned by nobody."""
+    walk = schema.schema(env.kubernetes).walk(Manifest("the run's ConfigMap", config, {}))
+    return (*walk.findings, *rules_object.check([walk]))
+
+
+def _needed(rendered: RenderedSet) -> tuple[Manifest, ...]:
+    wanted = {("WorkflowTemplate", TEMPLATE), ("ConfigMap", TOOLS)}
+    found = tuple(one for one in rendered.objects if (one.kind, one.name) in wanted and one.namespace == NAMESPACE)
+    for kind, name in sorted(wanted - {(one.kind, one.name) for one in found}):
+        fix = "restore it from git"
+        raise PolicyError(f"there is no {kind} {NAMESPACE}/{name} to run in", where="k8s/manifests/training", fix=fix)
+    return found

@@ -1,0 +1,287 @@
+"""The deploy step against the API double: another model is served, or the former one is back, and which is said."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from common import paths
+from k8s.pipeline import cluster, promote, wire
+from k8s.pipeline.wire import ENVIRONMENT, NOT_PUT_BACK, PUT_BACK, TERMINATED, USAGE, RefusedError
+from tests.k8s.apiserver import ApiServer
+from tests.k8s.controller import Trouble
+from tests.k8s.discovery import Key
+from tests.k8s.pipeline.conftest import program
+from tests.k8s.wire import Fault
+
+# Each waits for rollouts, if only for a part of a second.
+pytestmark = pytest.mark.slow
+NAME, NAMESPACE = "llama-factory-inference", "llm-inference"
+OLD, NEW = (f"registry.example/models/team-tiny@sha256:{letter * 64}" for letter in "ab")
+KEY: Key = ("apps/v1", "Deployment", NAMESPACE, NAME)
+
+
+class Cluster(ApiServer):
+    """A server that judges the object that comes of a patch, as a real one does, not the patch alone."""
+
+    def _invalid(self, key: Key, body: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
+        return None if key == KEY and key in self.objects else super()._invalid(key, body)
+
+    def attend(self, key: Key, body: dict[str, Any]) -> None:
+        # A pod carries its template's annotations.
+        if key[1] == "Pod":
+            template = self.objects[KEY].stored.body()["spec"]["template"]["metadata"]
+            body["metadata"]["annotations"] = template.get("annotations", {})
+        super().attend(key, body)
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self._http.server_address[1]}"
+
+    def model(self) -> str:
+        annotations = self.body("Deployment", NAME)["spec"]["template"]["metadata"].get("annotations", {})
+        return str(annotations.get(promote.ANNOTATION, ""))
+
+    def note(self) -> str:
+        return str(self.body("Deployment", NAME)["metadata"].get("annotations", {}).get(promote.BEFORE, ""))
+
+
+def deployment(model: str) -> dict[str, Any]:
+    body: dict[str, Any] = yaml.safe_load((paths.K8S / "manifests/inference/deployment.yaml").read_text())
+    if model:
+        body["spec"]["template"]["metadata"]["annotations"] = {promote.ANNOTATION: model}
+    return body
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Cluster]]:
+    """A cluster whose Deployment serves a model."""
+    monkeypatch.setattr(promote, "EVERY", 0.02)
+    monkeypatch.setattr(promote, "STANDS", 0.3)
+    begun: list[Cluster] = []
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def make(model: str = OLD, **options: Any) -> Cluster:
+        one = Cluster(**{"rollout": 0.05, **options})
+        one.__enter__()
+        begun.append(one)
+        metadata = {"name": NAMESPACE}
+        one.apply(
+            ("v1", "Namespace", "", NAMESPACE),
+            {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata},
+            "pinwheel",
+            force=False,
+            dry_run=False,
+        )
+        code, body = one.apply(KEY, deployment(model), "pinwheel", force=False, dry_run=False)
+        assert code == 201, body
+        time.sleep(0.15)
+        return one
+
+    yield make
+    signal.signal(signal.SIGTERM, handler)
+    for one in begun:
+        one.__exit__(None, None, None)
+
+
+def call(one: Cluster, model: str = NEW, timeout: float = 20.0) -> int:
+    return promote.main([model, "--api", one.address, "--timeout", str(timeout)])
+
+
+def code_of(one: Cluster, **options: Any) -> tuple[int, str]:
+    with pytest.raises(RefusedError) as problem:
+        call(one, **options)
+    return problem.value.code, str(problem.value)
+
+
+@pytest.mark.parametrize("before", [OLD, ""])
+def test_another_model_is_served_and_its_pods_are_new(
+    start: Callable[..., Cluster], capsys: pytest.CaptureFixture[str], before: str
+) -> None:
+    one = start(before)
+    assert call(one) == 0
+    assert one.model() == NEW
+    assert one.note() == ""
+    assert f"served: {NEW}" in capsys.readouterr().out
+
+
+def test_what_it_sets_is_the_annotation_alone_and_by_its_own_name(start: Callable[..., Cluster]) -> None:
+    one = start()
+    before = one.body("Deployment", NAME)["spec"]
+    call(one)
+    after = one.body("Deployment", NAME)["spec"]
+    before["template"]["metadata"]["annotations"] = after["template"]["metadata"]["annotations"]
+    assert after == before
+    owned = one.objects[KEY].stored.owners[promote.MANAGER]
+    assert all(
+        "annotations" in path or path[-1] in {"name", "namespace"} for path in owned if path[0] not in {"apiVersion", "kind"}
+    )
+
+
+def test_a_cluster_without_the_deployment_says_what_to_write(
+    start: Callable[..., Cluster], capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = start()
+    one.remove("Deployment", NAME)
+    assert call(one) == 0
+    assert f"write `model: {{reference: {NEW}}}`" in capsys.readouterr().out
+
+
+def test_a_model_that_no_pod_gets_ready_with_gives_way_to_the_former(
+    start: Callable[..., Cluster], capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = start()
+    one.bad_images.add(NEW)
+    assert call(one) == PUT_BACK
+    assert one.model() == OLD
+    said = capsys.readouterr().out
+    assert f"{NEW} is not served: the Deployment's progress deadline is over" in said
+    assert f"served again: {OLD}" in said
+
+
+def test_a_stale_failure_of_the_rollout_before_is_not_taken_for_one(start: Callable[..., Cluster]) -> None:
+    one = start(race=0.15)
+    one.bad_images.add(NEW)
+    assert call(one) == PUT_BACK
+    one.bad_images.clear()
+    assert call(one) == 0
+
+
+def test_a_rollout_without_end_ends_by_our_own_deadline(start: Callable[..., Cluster]) -> None:
+    one = start()
+    one.bad_images.add(NEW)
+    one.silent_failure = True
+    assert call(one, timeout=0.6) == PUT_BACK
+    assert one.model() == OLD
+
+
+def test_the_first_model_of_all_that_fails_leaves_none(start: Callable[..., Cluster]) -> None:
+    one = start("")
+    one.bad_images.add(NEW)
+    assert call(one) == PUT_BACK
+    assert one.model() == ""
+
+
+def test_the_pods_own_reason_is_told(start: Callable[..., Cluster], capsys: pytest.CaptureFixture[str]) -> None:
+    one = start()
+    one.troubles[NEW] = Trouble("CrashLoopBackOff", "back-off restarting failed container", init=True)
+    assert call(one) == PUT_BACK
+    assert "CrashLoopBackOff" in capsys.readouterr().out
+
+
+def test_pods_that_may_not_be_listed_are_no_error(start: Callable[..., Cluster]) -> None:
+    one = start()
+    one.forbidden.add(("list", "pods"))
+    assert call(one) == 0
+
+
+@pytest.mark.parametrize("fault", [Fault(500, times=2), Fault(0, times=2), Fault(429, times=3), Fault(503, "GET", times=2)])
+def test_an_api_that_stumbles_is_asked_again(start: Callable[..., Cluster], fault: Fault) -> None:
+    one = start()
+    one.faults.append(fault)
+    assert call(one) == 0
+
+
+def test_a_patch_that_is_forbidden_changes_nothing_and_says_so(start: Callable[..., Cluster]) -> None:
+    one = start()
+    one.faults.append(Fault(403))
+    code, said = code_of(one)
+    assert code == ENVIRONMENT
+    assert f"nothing was changed, {OLD} is named" in said
+    assert "403" in said
+
+
+def test_a_former_model_that_cannot_be_put_back_is_said_aloud(start: Callable[..., Cluster]) -> None:
+    one = start()
+    one.bad_images.add(NEW)
+    one.faults.append(Fault(403, after=1))
+    code, said = code_of(one)
+    assert code == NOT_PUT_BACK
+    assert f"{OLD} is NOT served again" in said
+    assert "kubectl -n llm-inference describe" in said
+
+
+def test_who_sets_another_model_meanwhile_keeps_it(start: Callable[..., Cluster]) -> None:
+    one = start()
+    third = NEW.replace("b" * 64, "c" * 64)
+    one.bad_images.add(NEW)
+    real = promote.Rollout.wait
+
+    def wait(self: promote.Rollout, *arguments: Any) -> None:
+        one.edit("Deployment", NAME, deployment(third), "somebody")
+        real(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(promote.Rollout, "wait", wait)
+        code, said = code_of(one)
+    assert code == NOT_PUT_BACK
+    assert f"left as somebody else set it: {third}" in said
+    assert one.model() == third
+
+
+def test_a_run_after_one_that_died_knows_what_was_served_before(start: Callable[..., Cluster]) -> None:
+    one = start()
+    one.bad_images.add(NEW)
+    # As SIGKILL leaves it: the model is set, nobody waits.
+    promote.Rollout(cluster.Api(one.address, Path(cluster.ACCOUNT)), NAMESPACE, NAME).set(NEW, OLD)
+    assert one.note() == OLD
+    assert call(one) == PUT_BACK
+    assert one.model() == OLD
+    assert one.note() == ""
+
+
+def test_a_model_that_is_served_already_is_not_taken_away(start: Callable[..., Cluster]) -> None:
+    one = start(NEW)
+    assert call(one) == 0
+    one.bad_images.add(NEW)
+    one.objects[KEY].status["availableReplicas"] = 0
+    assert call(one, timeout=0.2) == NOT_PUT_BACK
+    assert one.model() == NEW
+
+
+def test_a_step_that_is_told_to_end_puts_the_former_model_back(start: Callable[..., Cluster]) -> None:
+    one = start()
+    one.bad_images.add(NEW)
+    one.silent_failure = True
+    with program("promote", NEW, "--api", one.address) as process:
+        assert process.stdout is not None
+        while "pods are new" not in process.stdout.readline():
+            assert process.poll() is None
+        assert one.model() == NEW
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == TERMINATED
+        said = process.stdout.read()
+    assert one.model() == OLD
+    assert f"put back: {OLD}" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("address", ["http://10.0.0.1:443", "https://127.0.0.1:1", "file:///x"])
+def test_an_api_by_name_is_this_machines_proxy_or_refused(address: str) -> None:
+    with pytest.raises(RefusedError, match="kubectl proxy") as problem:
+        promote.main([NEW, "--api", address])
+    assert problem.value.code == USAGE
+
+
+def test_outside_a_pod_there_is_no_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with pytest.raises(RefusedError, match="no ServiceAccount's token"):
+        promote.main([NEW])
+
+
+@pytest.mark.parametrize("model", ["registry.example/models/x:latest", "x", NEW + "0"])
+def test_a_model_that_is_not_pinned_is_refused(model: str) -> None:
+    with pytest.raises(RefusedError, match="not a reference of the form"):
+        promote.main([model, "--api", "http://127.0.0.1:1"])
+
+
+def test_an_api_that_is_not_there_changes_nothing() -> None:
+    with pytest.raises(RefusedError, match="failed 6 times, at last: connection refused") as problem:
+        promote.main([NEW, "--api", "http://127.0.0.1:1"])
+    assert problem.value.code == wire.ENVIRONMENT

@@ -1,0 +1,173 @@
+"""The shipped example through the train image that was built: trained, resumed and exported by what `invoke train` writes.
+
+The steps run as the WorkflowTemplate has them: its commands and programs, its user, a read-only root, no network.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from docker import DockerClient
+
+from common import paths
+from common.files import sha256_file
+from common.refs import ImageRef
+from images import receipt as built
+from k8s.training import artifact, experiment, runs
+from k8s.training.keys import Known
+from k8s.training.runs import Run
+from lockfiles.models import lockfile as models_lock
+from lockfiles.models.lockfile import ModelsLock, PinnedFile, PinnedModel
+from smoke import engine
+from smoke.session import Session
+from tests.k8s.training.conftest import EXAMPLE, Lab
+
+# After the line, which builds the image.
+pytestmark = pytest.mark.engine
+
+ROOT = paths.ROOT
+TEMPLATE: Any = yaml.safe_load((ROOT / "k8s/manifests/training/workflowtemplate.yaml").read_text())["spec"]
+STEPS = {one["name"]: one["container"] for one in TEMPLATE["templates"] if "container" in one}
+# What LLaMA-Factory takes, in its own words.
+_TAKES = """
+import dataclasses, json, sys
+from llamafactory.hparams import parser
+from llamafactory.data.template import TEMPLATES
+fields = {field.name for one in parser._TRAIN_ARGS for field in dataclasses.fields(one) if field.init}
+json.dump({"keys": sorted(fields), "templates": sorted(TEMPLATES)}, open("/work/takes.json", "w"))
+"""
+
+
+@dataclass
+class Pod:
+    """The image, and the folders a pod of the workflow has."""
+
+    client: DockerClient
+    session: Session
+    image: str
+    work: Path
+    config: Path
+
+    def run(self, command: list[str], env: dict[str, str] | None = None) -> str:
+        security = TEMPLATE["securityContext"]
+        made = self.client.containers.run(
+            self.image,
+            command,
+            detach=True,
+            labels=self.session.labels,
+            environment=env or {},
+            working_dir="/tmp",
+            user=f"{security['runAsUser']}:{security['runAsGroup']}",
+            read_only=True,
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges"],
+            network_mode="none",
+            volumes={
+                str(self.work): {"bind": "/work", "mode": "rw"},
+                str(self.config): {"bind": "/config", "mode": "ro"},
+                str(ROOT / "k8s" / "pipeline"): {"bind": "/tools", "mode": "ro"},
+                str(ROOT / "smoke" / "payload"): {"bind": "/payload", "mode": "ro"},
+            },
+            tmpfs={"/tmp": "rw,nosuid,nodev,size=2g,mode=1777"},
+            shm_size=1 << 30,
+        )
+        code = made.wait(timeout=300)["StatusCode"]
+        said: str = made.logs().decode(errors="replace")
+        made.remove(force=True)
+        assert code == 0, f"{command}: code {code}\n{said[-4000:]}"
+        return said
+
+    def step(self, name: str) -> str:
+        """A step of the workflow, by its own command."""
+        one = STEPS[name]
+        env = {pair["name"]: pair["value"] for pair in one.get("env", ()) if "value" in pair}
+        return self.run([*one["command"], *one["args"]], env)
+
+
+@pytest.fixture(scope="module")
+def pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
+    found = engine.connect(gpu=False)
+    (image,) = [one for one in built.read().images if one.role == "train"]
+    engine.load(found, image, built.layout())
+    folder = tmp_path_factory.mktemp("pod")
+    work, config = folder / "work", folder / "config"
+    for one in (work, config):
+        one.mkdir()
+        # The pod's user is another than ours.
+        one.chmod(0o777)
+    with Session(found.client) as session:
+        yield Pod(found.client, session, image.digest, work, config)
+
+
+@pytest.fixture(scope="module")
+def run(pod: Pod, known: Known, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The example on a tiny random model, its device's keys set for a CPU; on the volume what `download` leaves there."""
+    pod.run(["python", "/payload/tiny.py", "/work/tiny"])
+    model = pod.work / "tiny" / "model"
+    root = tmp_path_factory.mktemp("checkout")
+    shutil.copytree(EXAMPLE, root / "experiments" / "example" / "tiny")
+    files = tuple(
+        PinnedFile(one.name, one.stat().st_size, sha256_file(one).removeprefix("sha256:")) for one in sorted(model.iterdir())
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paths, "ROOT", root)
+        patch.setattr(paths, "LOCKFILES", root / "lockfiles")
+        base = PinnedModel("base", "maker/tiny", "main", "c" * 40, "sha256:1", files)
+        models_lock.write_lock(ModelsLock("2026-01-02", (base,)))
+        lab = Lab(root, known)
+        lab.say(use_cpu=True, bf16=False, num_train_epochs=3)
+        one = experiment.read(str(lab.file), known)
+    image = ImageRef.parse("registry.example.com/llm/llama-factory-train").pin(pod.image)
+    data = artifact.of_dataset(one.dataset, one.name, "registry.example.com/llm")
+    made = runs.of_experiment(one, data, "registry.example.com/llm", image, "1234")
+    for name, text in made.files().items():
+        (pod.config / name).write_text(text)
+    # The volume belongs to the pods: what we put there they may read.
+    there = pod.work / Path(made.paths.base).relative_to("/work")
+    shutil.copytree(model, there)
+    for weights in there.iterdir():
+        # Safetensors are written for their owner alone, who was the pod and is us now.
+        weights.chmod(0o644)
+    rows = pod.work / Path(made.paths.dataset).relative_to("/work")
+    rows.mkdir(parents=True)
+    for file in one.dataset.files:
+        (rows / file.path).write_bytes(file.data or (file.source or Path()).read_bytes())
+    return made
+
+
+def place(pod: Pod, path: str) -> Path:
+    return pod.work / Path(path).relative_to("/work")
+
+
+def test_the_keys_and_templates_we_read_are_those_that_llama_factory_takes(pod: Pod, known: Known) -> None:
+    pod.run(["python", "-c", _TAKES])
+    takes = json.loads((pod.work / "takes.json").read_text())
+    assert sorted(known.keys) == takes["keys"]
+    assert sorted(known.templates) == takes["templates"]
+
+
+def test_the_example_is_trained_resumed_and_exported(pod: Pod, run: Run) -> None:
+    (pod.work / "runs").mkdir()
+    (pod.work / "runs").chmod(0o777)
+    said = pod.step("train")
+    output, export, logs = (place(pod, path) for path in (run.paths.output, run.paths.export, run.paths.logs))
+    assert json.loads((output / "all_results.json").read_text())["epoch"] == 3
+    assert len(list(output.glob("checkpoint-*"))) == 2, "save_total_limit was not heard"
+    assert "Resuming training" not in said
+    # The log is kept, whoever asks the pod.
+    assert "train metrics" in (logs / "train.log").read_text(errors="replace")
+    # A second try goes on where the first one was.
+    last = max(output.glob("checkpoint-*"), key=lambda one: int(one.name.rpartition("-")[2]))
+    assert f"Resuming training from {run.paths.output}/{last.name}" in pod.step("train")
+    pod.step("export")
+    assert (export / "model.safetensors").is_file()
+    assert (export / "tokenizer.json").is_file()
+    assert not (export / "adapter_config.json").exists(), "the adapter was not merged"
+    assert (export / "chat_template.jinja").is_file()

@@ -1,0 +1,236 @@
+"""Following a run: what a person is told while it goes on, when it hangs, when it fails, and when they stop looking."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from common.errors import ExitCode, TrainingError
+from k8s.training import watch
+from k8s.training.workflow import NAMESPACE
+from tests.k8s.training.argo import Controller
+from tests.k8s.training.conftest import Site
+
+MODEL = "registry.example.com/llm/models/example-tiny@sha256:" + "e" * 64
+NOT_SCHEDULED = {
+    "phase": "Pending",
+    "conditions": [
+        {
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "Unschedulable",
+            "message": "0/3 nodes: insufficient nvidia.com/gpu",
+        }
+    ],
+}
+
+
+def waiting(reason: str, message: str, *, init: bool = False) -> dict[str, Any]:
+    one = {"name": "main", "state": {"waiting": {"reason": reason, "message": message}}}
+    return {"phase": "Pending", "initContainerStatuses" if init else "containerStatuses": [one]}
+
+
+# --- what stands in a status ---
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (NOT_SCHEDULED, "Unschedulable: 0/3 nodes: insufficient nvidia.com/gpu"),
+        (waiting("ImagePullBackOff", "Back-off pulling image"), "ImagePullBackOff: Back-off pulling image"),
+        (
+            waiting("CreateContainerConfigError", 'secret "x" not found', init=True),
+            'CreateContainerConfigError: secret "x" not found',
+        ),
+        (waiting("ContainerCreating", ""), ""),
+        (waiting("PodInitializing", ""), ""),
+        ({"phase": "Running", "containerStatuses": [{"state": {"running": {}}}]}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_pod_says_why_it_does_not_start(status: dict[str, Any], said: str) -> None:
+    pod = {"metadata": {"name": "p", "annotations": {"workflows.argoproj.io/node-id": "n"}}, "status": status}
+    assert watch.reasons([pod, {"metadata": {"name": "other"}}]) == {"n": ("p", said)}
+
+
+@pytest.mark.parametrize("workflow", [{}, {"status": {}}, {"status": {"nodes": None}}, {"status": {"phase": ""}}])
+def test_a_workflow_that_the_controller_has_not_seen_is_pending(workflow: dict[str, Any]) -> None:
+    assert (watch.phase(workflow), watch.steps(workflow), watch.model(workflow)) == ("Pending", (), "")
+
+
+def test_only_a_register_step_that_succeeded_tells_of_a_model() -> None:
+    def made(phase: str, template: str) -> dict[str, Any]:
+        outputs = {"parameters": [{"name": "model", "value": f"{MODEL}\n"}]}
+        return {"status": {"nodes": {"a": {"templateName": template, "phase": phase, "outputs": outputs}}}}
+
+    assert watch.model(made("Succeeded", "register")) == MODEL
+    assert watch.model(made("Failed", "register")) == ""
+    assert watch.model(made("Succeeded", "train")) == ""
+
+
+# --- following ---
+
+
+def play(site: Site, scene: Callable[[Controller], None]) -> threading.Thread:
+    """Wait for the workflow, then let the controller act."""
+
+    def act() -> None:
+        end = time.monotonic() + 30
+        while not site.workflows() and time.monotonic() < end:
+            time.sleep(0.02)
+        scene(site.controller(site.workflows()[0]))
+
+    thread = threading.Thread(target=act, daemon=True)
+    thread.start()
+    return thread
+
+
+def looked(site: Site) -> None:
+    """Let whoever follows look once more."""
+    before = sum("workflows/" in path for _, path in site.api.requests)
+    end = time.monotonic() + 10
+    while sum("workflows/" in path for _, path in site.api.requests) < before + 2 and time.monotonic() < end:
+        time.sleep(0.02)
+
+
+@pytest.mark.host
+def test_a_run_is_followed_to_its_model(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    def scene(one: Controller) -> None:
+        looked(site)
+        one.phase("Running")
+        one.step("download", "Running")
+        looked(site)
+        one.succeed(MODEL)
+
+    play(site, scene)
+    result = site.go(follow=True)
+    assert (result.result, result.model) == ("succeeded", MODEL)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "download: Running" in said
+    assert "✓ download (1 min 30 s)" in said
+    assert f"model: {{reference: {MODEL}, key: …}}" in said
+    assert "k8s/envs/staging.yaml" in said
+
+
+@pytest.mark.host
+def test_a_pod_that_hangs_is_told_with_its_own_reason_once(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    def scene(one: Controller) -> None:
+        one.phase("Running")
+        node = one.step("train", "Pending", message="PodInitializing")
+        one.pod(node, NOT_SCHEDULED)
+        looked(site)
+        looked(site)
+        one.pod(node, waiting("ImagePullBackOff", "manifest unknown"))
+        looked(site)
+        one.succeed(MODEL)
+
+    play(site, scene)
+    site.go(follow=True)
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("train: Pending: Unschedulable: 0/3 nodes: insufficient nvidia.com/gpu") == 1
+    assert "train: Pending: ImagePullBackOff: manifest unknown" in said
+
+
+@pytest.mark.host
+def test_a_failed_step_is_named_with_its_last_lines_and_a_code_of_its_own(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def scene(one: Controller) -> None:
+        one.step("download", "Succeeded")
+        one.step("train(0)", "Failed", message="main: Error (exit code 1)")
+        node = one.step("train(1)", "Failed", message="main: Error (exit code 137): OOMKilled")
+        one.pod(
+            node,
+            {"phase": "Failed"},
+            "".join(f"line {number}\n" for number in range(30)) + " 10%|#   | 1/10\r 20%|##  | 2/10\rlast words\n",
+        )
+        one.step("deploy", "Omitted", kind="Skipped")
+        one.phase("Failed", "child 'train' failed")
+
+    play(site, scene)
+    with pytest.raises(
+        TrainingError, match=r"the step train\(1\) ended Failed: main: Error \(exit code 137\): OOMKilled"
+    ) as caught:
+        site.go(follow=True)
+    assert caught.value.exit_code == ExitCode.TRAINING
+    said = capsys.readouterr().err
+    assert "last words" in said
+    assert "20%" in said
+    assert "10%" not in said
+    assert "line 10\n" not in said
+    assert "line 29\n" in said
+    assert "add --again" in caught.value.line()
+
+
+@pytest.mark.host
+def test_a_failure_whose_pod_is_gone_says_where_the_log_is(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    def scene(one: Controller) -> None:
+        one.step("train", "Error", message="pod deleted")
+        one.phase("Error")
+
+    play(site, scene)
+    with pytest.raises(TrainingError, match="the step train ended Error: pod deleted"):
+        site.go(follow=True)
+    assert "logs/train.log" in capsys.readouterr().err
+
+
+@pytest.mark.host
+def test_a_workflow_that_fails_before_any_step_says_why(site: Site) -> None:
+    play(site, lambda one: one.phase("Error", "invalid spec: mutex"))
+    with pytest.raises(TrainingError, match="the workflow ended Error: invalid spec: mutex"):
+        site.go(follow=True)
+
+
+@pytest.mark.host
+def test_a_workflow_that_somebody_deletes_is_no_success(site: Site) -> None:
+    def scene(one: Controller) -> None:
+        one.phase("Running")
+        looked(site)
+        site.api.remove("Workflow", one.version)
+
+    play(site, scene)
+    with pytest.raises(TrainingError, match="the workflow is gone"):
+        site.go(follow=True)
+
+
+@pytest.mark.host
+def test_pods_that_may_not_be_listed_stop_nothing(site: Site) -> None:
+    site.api.forbidden.add(("list", "pods"))
+
+    def scene(one: Controller) -> None:
+        one.step("train", "Running")
+        looked(site)
+        one.succeed(MODEL)
+
+    play(site, scene)
+    assert site.go(follow=True).model == MODEL
+
+
+@pytest.mark.host
+def test_who_stops_looking_leaves_the_workflow_running_and_is_told_so(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    def scene(one: Controller) -> None:
+        one.phase("Running")
+        looked(site)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    play(site, scene)
+    with pytest.raises(KeyboardInterrupt):
+        site.go(follow=True)
+    (version,) = site.workflows()
+    assert site.api.body("Workflow", version)["status"]["phase"] == "Running"
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"the workflow {version} goes on in the cluster; to follow it again: invoke train --experiment" in said
+
+
+@pytest.mark.host
+def test_a_run_that_is_there_can_be_followed_later(site: Site) -> None:
+    version = site.go().version
+    site.controller(version).succeed(MODEL)
+    result = site.go(follow=True)
+    assert (result.model, site.api.body("Workflow", version)["metadata"]["namespace"]) == (MODEL, NAMESPACE)

@@ -7,6 +7,7 @@ host with tag or digest, a manifest inside a string) are refused too: what canno
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -136,15 +137,17 @@ def _suspicious(text: Text, rules: _Rules) -> str:
 
 def _spoken(text: Text) -> Iterator[str]:
     """What a string says: itself, or the literals of a program, in whose code `{"image": image}` is no manifest."""
-    if text.field == "data" and str(text.path[-1]).endswith(".py"):
-        try:
-            tree = ast.parse(text.value)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            pass
-        else:
-            yield from (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
-            return
-    yield text.value
+    program = text.field == "data" and str(text.path[-1]).endswith(".py")
+    yield from _literals(text.value) if program else (text.value,)
+
+
+@functools.lru_cache(maxsize=64)
+def _literals(program: str) -> tuple[str, ...]:
+    try:
+        tree = ast.parse(program)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return (program,)
+    return tuple(node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
 
 
 def pin(

@@ -34,7 +34,9 @@ _JSON_TYPES: dict[str, tuple[type, ...]] = {
 # Required by the schema, filled in by the server: the one known false alarm of strict validation.
 _DEFAULTED = {("RoleRef", "apiGroup")}
 # Fields that hold manifests as text: of the objects that a workflow sends, and of patches of its pods.
-EMBEDDED = {("ResourceTemplate", "manifest"), ("WorkflowSpec", "podSpecPatch"), ("Template", "podSpecPatch")}
+EMBEDDED = {("ResourceTemplate", "manifest")} | {
+    (owner, "podSpecPatch") for owner in ("WorkflowSpec", "Template", "WorkflowLevelArtifactGC")
+}
 _WHOLE = ("create", "apply", "replace")  # The actions that send an object; the others name or patch one.
 _MISSING = "required and missing"
 # What people write where it does nothing.
@@ -95,8 +97,8 @@ class Walk:
 def _package() -> pathlib.Path:
     # Only its data are wanted: to import it costs a second.
     found = find_spec("kubernetes_validate")
-    assert found and found.submodule_search_locations  # noqa: S101 - locked
-    return pathlib.Path(found.submodule_search_locations[0])
+    folders = found.submodule_search_locations if found else None
+    return pathlib.Path((folders or [""])[0])
 
 
 @functools.cache

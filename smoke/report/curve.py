@@ -58,9 +58,10 @@ def levels(low: float, high: float) -> list[float]:
     """Where the vertical axis has its lines: powers of ten, or finer where the range holds few."""
     tens = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     # Many powers of ten would crowd the axis.
-    whole = [10.0**power for power in tens if power % math.ceil(len(tens) / 6) == 0]
+    some = [10.0**power for power in tens if power % math.ceil(len(tens) / 6) == 0]
+    every = [10.0**power for power in tens]
     finer = [part * 10.0**power for power in tens for part in (1, 2, 5)]
-    return next((marks for marks in (_within(whole, low, high), _within(finer, low, high)) if len(marks) > 2), [low, high])
+    return next((marks for one in (some, every, finer) if len(marks := _within(one, low, high)) > 2), [low, high])
 
 
 def steps(count: int) -> list[int]:

@@ -177,6 +177,7 @@ IN_A_TEMPLATE = {
 IN_A_WORKFLOW = {
     "volumes[*].image.reference",
     *(f"podSpecPatch.{path}" for path in IN_A_POD),
+    *(f"artifactGC.podSpecPatch.{path}" for path in IN_A_POD),
     *(f"templateDefaults.{path}" for path in IN_A_TEMPLATE),
     *(f"templates[*].{path}" for path in IN_A_TEMPLATE),
     *(f"{holder}.{tasks}.inline.{path}" for path in IN_A_TEMPLATE for tasks in TASKS for holder in HOLDERS),

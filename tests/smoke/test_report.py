@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from smoke import report
@@ -283,6 +283,7 @@ class TestCurve:
         assert "step 20000" in found.text
 
     @given(st.floats(1e-9, 1e9), st.floats(1.01, 1e12))
+    @example(631392848.0, 15843.0)  # Two of every second power of ten, and thirteen finer ones.
     @settings(max_examples=100, deadline=None, database=None)
     def test_the_vertical_axis_has_a_few_lines(self, low: float, ratio: float) -> None:
         marks = curve.levels(low, low * ratio)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ from k8s.pipeline import artifact, wire
 from k8s.pipeline.wire import POLICY, USAGE, RefusedError
 from tests.images.registry.double import Double
 from tests.k8s.pipeline.conftest import VERSION, Run, model_files
+
+# Each registers and fetches a whole model.
+pytestmark = pytest.mark.slow
 
 REPOSITORY = "models/team-tiny"
 
@@ -146,6 +150,25 @@ def test_an_export_that_is_no_whole_safe_model_is_refused(run: Run, double: Doub
 def test_an_export_without_what_a_loader_needs_is_refused(run: Run, name: str, says: str) -> None:
     run.path(f"export/{name}").unlink()
     with pytest.raises(RefusedError, match=says):
+        run.register()
+
+
+@pytest.mark.parametrize("name", ["logs/train.log", "output/all_results.json", "dataset/dataset_info.json"])
+def test_what_the_training_left_cannot_lead_to_the_key(run: Run, double: Double, name: str) -> None:
+    # The step that trains never sees the key; the one that registers does, and reads what the training wrote.
+    file = run.path(name)
+    file.unlink(missing_ok=True)
+    file.symlink_to(run.root / "own.key")
+    with pytest.raises(RefusedError, match=f"{file.name} is no file: a step that ran before") as problem:
+        run.register()
+    assert problem.value.code == POLICY
+    assert not double.blobs[REPOSITORY]
+
+
+def test_a_pipe_among_the_logs_is_refused_and_not_waited_for(run: Run) -> None:
+    run.path("logs/train.log").unlink()
+    os.mkfifo(run.path("logs/train.log"))
+    with pytest.raises(RefusedError, match="train.log is no file"):
         run.register()
 
 

@@ -17,6 +17,9 @@ from k8s.pipeline.wire import LOCK, POLICY, REGISTRY, RefusedError
 from tests.images.registry.double import Double
 from tests.k8s.pipeline.conftest import OTHER, Run, model_files, push
 
+# Each registers and fetches a whole model.
+pytestmark = pytest.mark.slow
+
 REPOSITORY = "models/team-tiny"
 
 

@@ -1,6 +1,7 @@
 """`invoke bench deploy`: a dry run and a deploy without changes of the whole platform, beside bare kubectl on the same set.
 
-All against the API simulator of the tests, on this machine: what is measured is Pinwheel and kubectl, without a network.
+All against the API simulator of the tests, on this machine: what is measured is Pinwheel and kubectl, without a network. So it
+needs a whole checkout, `tests/` included; nothing else of the stage does.
 Each piece of work is a process of its own, as a person starts it.
 """
 
@@ -64,7 +65,6 @@ def run_bench() -> str:
     Raises:
         MissingEnvironmentError: kubectl is not installed, or one of the pieces of work failed.
     """
-    # The simulator belongs to the tests; nothing else of the stage needs it.
     from tests.k8s.apiserver import ApiServer
 
     with tempfile.TemporaryDirectory(prefix="pinwheel-bench-") as folder, ApiServer() as api:

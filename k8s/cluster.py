@@ -23,7 +23,7 @@ from common.errors import (
     UsageError,
 )
 from common.refs import short
-from k8s import consent, kinds, manifests, nodes, planning, prune, release, rollout
+from k8s import consent, kinds, manifests, nodes, planning, prune, release, rollout, takeover
 from k8s.environment import ClusterTarget, Environment
 from k8s.kubectl import Kubectl, Patience, brief
 from k8s.lease import Lease
@@ -132,7 +132,8 @@ def deploy(
     digest = release.digest_of(rendered.text())
     while True:
         history = release.read(kubectl, env.name, namespace)
-        plan = planning.make(kubectl, rendered, env.kubernetes, history, prune=order.prune)
+        recorded = origin.rollback_of is not None
+        plan = planning.make(kubectl, rendered, env.kubernetes, history, prune=order.prune, recorded=recorded)
         if rendered.placements and kubectl.labelled(nodes.DRIVER) is False:
             # No refusal: an autoscaler may make such a node as soon as a pod waits for it.
             console.warn(
@@ -199,7 +200,8 @@ def _release(
     release.keep(env.name, text)
     try:
         release.write(kubectl, history)
-        _put(kubectl, text, rendered.objects, env.kubernetes, f"applying {len(rendered.objects)} objects", lease)
+        doing, recorded = f"applying {len(rendered.objects)} objects", draft.rollback_of is not None
+        _put(kubectl, text, rendered.objects, env.kubernetes, doing, lease, recorded=recorded)
     except (FailedError, KeyboardInterrupt) as problem:
         new = [one for one, what in plan.changed if what == "created"]
         _put_back(kubectl, env, history, str(problem) or "interrupted from the keyboard", new, lease)
@@ -219,7 +221,15 @@ def _release(
 
 
 def _put(
-    kubectl: Kubectl, text: str, objects: Sequence[Manifest], version: str, doing: str, lease: Lease, *, again: float = 0
+    kubectl: Kubectl,
+    text: str,
+    objects: Sequence[Manifest],
+    version: str,
+    doing: str,
+    lease: Lease,
+    *,
+    recorded: bool,
+    again: float = 0,
 ) -> None:
     """Apply, wait, read back.
 
@@ -230,6 +240,7 @@ def _put(
         version: of Kubernetes, for finding images.
         doing: says what happens now.
         lease: must still be ours.
+        recorded: it is a set of the release record, whose model counts, whatever the pipeline promoted since.
         again: for how many seconds a failed rollout status is asked again.
 
     Raises:
@@ -241,10 +252,12 @@ def _put(
         kinds.put(kubectl, objects)
     except PinwheelError as problem:
         raise FailedError(problem.line()) from None
+    taken = takeover.take(kubectl, objects) if recorded else ()
     with console.step(doing):
         said = kubectl.apply(text)
     if said.code:
         raise FailedError(f"apply failed: {brief(said)}")
+    takeover.let_go(kubectl, taken)
     rollout.see(kubectl, objects, text, version, again=again, lost=lease.lost)
     if why := lease.lost():
         raise FailedError(why)
@@ -274,7 +287,7 @@ def _put_back(kubectl: Kubectl, env: Environment, history: History, why: str, ne
     objects = [one for one in manifests.parse(text, "release record") if isinstance(one, Manifest)]
     doing = f"putting the last good set back, release {good.number}"
     try:
-        _put(kubectl, text, objects, env.kubernetes, doing, lease, again=kubectl.patience.settle)
+        _put(kubectl, text, objects, env.kubernetes, doing, lease, recorded=True, again=kubectl.patience.settle)
     except (FailedError, KeyboardInterrupt) as problem:
         _note(kubectl, history, "half done")
         what = f"{why}; putting the last good set back failed too: {problem or 'interrupted'}{left}"

@@ -6,6 +6,7 @@ back; and that digest must carry the proof that the environment asks for, signed
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 from common import console, git, paths
@@ -90,7 +91,9 @@ def from_git(env: Environment, locked: Mapping[str, PinnedImage], patience: Pati
     """
     rendered, found = check.check([paths.K8S / "manifests"], env, locked)
     check.refuse(found)
-    return model.settle(rendered, env, patience or Patience())
+    settled = model.settle(rendered, env, patience or Patience())
+    left_out = {one.identity for one in rendered.objects} - {one.identity for one in settled.objects}
+    return dataclasses.replace(settled, left_out=frozenset(left_out))
 
 
 def of_cluster(rendered: RenderedSet, env: Environment, outcome: Outcome) -> DeployReceipt:

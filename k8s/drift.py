@@ -70,7 +70,7 @@ def drift(env_name: str, *, patience: Patience | None = None) -> str:
         MissingEnvironmentError: no kubectl, no such context, no answer from the cluster.
     """
     env = environment.load(env_name)
-    rendered = deploy.from_git(env, check.locked_images(required=True))
+    rendered = deploy.from_git(env, check.locked_images(required=True), patience)
     console.info(f"environment  {env.name}: {env.where}")
     match env.target:
         case DirectoryTarget():

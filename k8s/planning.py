@@ -10,7 +10,7 @@ from common import console
 from common.errors import PinwheelError, PolicyError
 from common.run import Result
 from k8s import differences, kinds, strict_yaml
-from k8s.kubectl import Kubectl, UnservedError, brief, conflicts, listed, refusal
+from k8s.kubectl import Conflict, Kubectl, UnservedError, brief, conflicts, listed, refusal
 from k8s.manifests import Manifest
 from k8s.pin import Images, image_line, images
 from k8s.pods import mapping
@@ -46,7 +46,15 @@ def of_cluster(bodies: Iterable[Mapping[str, Any]]) -> list[Manifest]:
     return [Manifest("cluster", dict(body), {}) for body in bodies]
 
 
-def make(kubectl: Kubectl, rendered: RenderedSet, version: str, history: History, *, prune: bool = False) -> Plan:
+def make(
+    kubectl: Kubectl,
+    rendered: RenderedSet,
+    version: str,
+    history: History,
+    *,
+    prune: bool = False,
+    recorded: bool = False,
+) -> Plan:
     """Make the plan and print it. Changes nothing.
 
     Args:
@@ -55,6 +63,7 @@ def make(kubectl: Kubectl, rendered: RenderedSet, version: str, history: History
         version: of Kubernetes, for finding images.
         history: knows which objects earlier releases had.
         prune: what earlier releases left is to be deleted.
+        recorded: the set is one of the release record, for which the model is taken back from the pipeline (takeover.py).
 
     Raises:
         PolicyError: the server would refuse the set, or has not all its kinds.
@@ -65,7 +74,8 @@ def make(kubectl: Kubectl, rendered: RenderedSet, version: str, history: History
     names = {one.name for one in rendered.objects if one.kind == "Namespace" and one.identity not in there}
     unasked = tuple(one for one in rendered.objects if one.namespace in names or (one.kind, one.api_version) in unserved)
     later = {one.identity for one in unasked}
-    would = {one.identity: one for one in judged(kubectl, [one for one in rendered.objects if one.identity not in later])}
+    now = [one for one in rendered.objects if one.identity not in later]
+    would = {one.identity: one for one in judged(kubectl, now, recorded=recorded)}
     grounds = {"Namespace", "CustomResourceDefinition"}
     missing = [one for one in rendered.objects if one.kind in grounds and one.identity not in there]
     changed: list[tuple[str, str]] = []
@@ -86,7 +96,7 @@ def make(kubectl: Kubectl, rendered: RenderedSet, version: str, history: History
         console.info(f"unchanged    {len(rendered.objects) - len(changed)} of {len(rendered.objects)} objects")
     else:
         console.info("unchanged    the cluster holds the whole set already")
-    left = leftovers(kubectl, rendered.objects, history)
+    left = leftovers(kubectl, rendered, history)
     left.show(asked=prune)
     before = images(there.values(), version)
     for pin in rendered.pins:
@@ -122,13 +132,14 @@ def lay_grounds(kubectl: Kubectl, plan: Plan) -> None:
     judged(kubectl, plan.unasked, f"; made before: {', '.join(one.title for one in plan.missing)}")
 
 
-def judged(kubectl: Kubectl, objects: Sequence[Manifest], made: str = "") -> list[Manifest]:
+def judged(kubectl: Kubectl, objects: Sequence[Manifest], made: str = "", *, recorded: bool = False) -> list[Manifest]:
     """What the objects would be after an apply, by the server's word.
 
     Args:
         kubectl: of the cluster.
         objects: to be applied.
         made: said in a refusal.
+        recorded: as for `make`: a model that the pipeline promoted is no refusal.
 
     Raises:
         PolicyError: the server would refuse them.
@@ -136,7 +147,11 @@ def judged(kubectl: Kubectl, objects: Sequence[Manifest], made: str = "") -> lis
     """
     if not objects:
         return []
-    said = kubectl.dry_run(strict_yaml.dump(one.body for one in objects))
+    text = strict_yaml.dump(one.body for one in objects)
+    said = kubectl.dry_run(text)
+    if recorded and (owned := conflicts(said.stderr)) and all(map(_promoted, owned)):
+        # As it will be when the model is taken back. Whatever else is wrong is said again.
+        said = kubectl.dry_run(text, force=True)
     if said.code:
         raise _refused(kubectl, said, objects, made)
     return of_cluster(listed(said.stdout))
@@ -149,7 +164,7 @@ def _refused(kubectl: Kubectl, said: Result, objects: Sequence[Manifest], made: 
         answer = kubectl.dry_run(strict_yaml.dump([one.body]))
         for found in conflicts(answer.stderr):
             lines.append(f"{one.title}: {found.field} belongs to {found.owner}")
-            if found.owner == PIPELINE and MODEL in found.field:
+            if _promoted(found):
                 served = _model(kubectl, one)
         if answer.code and not conflicts(answer.stderr):
             lines.append(f"{one.title}: {brief(answer)}")
@@ -165,6 +180,11 @@ def _refused(kubectl: Kubectl, said: Result, objects: Sequence[Manifest], made: 
         return PolicyError(what, where="; ".join(lines), fix=fix)
     fix = "take the field out of the manifest, or have its owner let go of it; nothing is ever taken by force"
     return PolicyError(what, where="; ".join(lines) or brief(said), fix=fix)
+
+
+def _promoted(one: Conflict) -> bool:
+    """Whether a conflict is about the model that the pipeline set."""
+    return one.owner == PIPELINE and one.field.endswith(MODEL)
 
 
 def _model(kubectl: Kubectl, one: Manifest) -> str:

@@ -17,6 +17,7 @@ from k8s import manifests, strict_yaml
 from k8s.kubectl import FIELD_MANAGER, Kubectl, brief
 from k8s.manifests import Manifest
 from k8s.release import History
+from k8s.render import RenderedSet
 
 _NEVER = {
     "PersistentVolumeClaim": "holds data",
@@ -59,15 +60,15 @@ class Leftovers:
             console.info(f"left         of earlier releases, not in this set: {'; '.join(part for part in parts if part)}")
 
 
-def leftovers(kubectl: Kubectl, objects: Sequence[Manifest], history: History) -> Leftovers:
+def leftovers(kubectl: Kubectl, rendered: RenderedSet, history: History) -> Leftovers:
     """Objects of recorded sets that are still there and not in this set. Changes nothing.
 
     Args:
         kubectl: of the cluster.
-        objects: of this set.
+        rendered: this set; what it leaves out only because no model is named is none.
         history: the release record.
     """
-    ours = {one.identity for one in objects}
+    ours = {one.identity for one in rendered.objects} | rendered.left_out
     old: dict[tuple[str, str, str, str], Manifest] = {}
     for text in history.sets.values():
         for one in manifests.parse(text, "release record"):

@@ -32,11 +32,13 @@ class RenderedSet:
         objects: in the order of their files.
         pins: every image in them.
         placements: pod templates that were bound to nodes which can run them.
+        left_out: objects of the manifests that are not in it now because no model is named for them.
     """
 
     objects: tuple[Manifest, ...]
     pins: tuple[Pin, ...]
     placements: tuple[Placement, ...]
+    left_out: frozenset[tuple[str, str, str, str]] = frozenset()
 
     def text(self) -> str:
         """All objects as one YAML stream, namespaces first: what needs a namespace comes after it."""

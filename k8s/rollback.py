@@ -1,7 +1,8 @@
 """`invoke rollback`: back to the last set that was proven, from the release record, as a release of its own.
 
 Its manifests are applied again with our field manager, never by `kubectl rollout undo`, which changes owners and breaks later
-applies. The gate judges its images anew: what was proven once may be too old by now, or signed by a key that no longer counts.
+applies. The gate judges its images and its model anew: what was proven once may be too old by now, or signed by a key that no
+longer counts.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import dataclasses
 from common import console, paths
 from common.errors import MissingEnvironmentError, PinwheelError, PolicyError, RegistryError, UsageError
 from common.refs import ImageRef
-from k8s import cluster, deploy, environment, findings, gate, manifests, pin, receipt, release
+from k8s import cluster, deploy, environment, findings, gate, manifests, model, pin, receipt, release
 from k8s.cluster import Order, Origin
 from k8s.environment import ClusterTarget, Environment
 from k8s.findings import Finding
@@ -99,7 +100,7 @@ def _choose(history: History, env: Environment) -> tuple[Release, RenderedSet, t
             own = [found.pinned for found in rendered.pins if str(found.pinned).startswith(f"{env.registry}/")]
             # Back is only to what is proven, also where a deploy is merely warned.
             strict = dataclasses.replace(env, proof=env.proof and dataclasses.replace(env.proof, refuse=True))
-            return one, rendered, gate.check(own, strict)
+            return one, rendered, gate.check(own, strict) + _check_models(rendered, env)
         except (PolicyError, RegistryError, MissingEnvironmentError) as problem:
             console.warn(f"passed over  {one.text()}: {problem.line()}")
             problems.append(problem)
@@ -112,6 +113,20 @@ def _choose(history: History, env: Environment) -> tuple[Release, RenderedSet, t
         raise problems[0]
     what = f"none of {len(problems)} earlier releases of {env.name} can be gone back to: {problems[0].what}"
     raise PolicyError(what, where=where, fix="each line above says why; nothing was sent")
+
+
+def _check_models(rendered: RenderedSet, env: Environment) -> tuple[tuple[str, str], ...]:
+    """The signatures of the models that an older set serves, by the key that counts now."""
+    if env.model is None:
+        return ()
+    found: list[tuple[str, str]] = []
+    for name in sorted({name for one in rendered.objects if (name := model.named_in(one))}):
+        try:
+            reference = ImageRef.parse(name)
+        except ValueError:
+            raise PolicyError("the set in the release record was edited", where=name, fix="do not use it") from None
+        found += gate.check_model(dataclasses.replace(env, model=dataclasses.replace(env.model, reference=reference)))
+    return tuple(found)
 
 
 def read_set(history: History, one: Release, env: Environment) -> RenderedSet:

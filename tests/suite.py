@@ -33,7 +33,8 @@ def run(*, fast: bool) -> str:
     _part("pytest", "-q", "-m", f"{_HERE} and slow")
     # The rest runs on real parts; on a new machine they are installed first.
     host.install(*host.TEST_TOOLS)
-    _part("pytest", "-q", "-m", "host")
+    # Each file in one process: its servers and made locks are shared by its tests.
+    _part("pytest", "-q", "-n", "auto", "--dist", "loadfile", "-m", "host")
     # The line first: what it builds, the engine tests use.
     _part("pytest", "-q", "-s", "-m", "line")
     _part("pytest", "-q", "-m", "engine")

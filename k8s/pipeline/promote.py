@@ -1,6 +1,6 @@
 """Serve another model: the deploy step of the pipeline.
 
-    promote.py REF [--namespace llm-inference] [--deployment llama-factory-inference] [--timeout 2400] [--api URL]
+    promote.py REF [--namespace llm-inference] [--deployment llama-factory-inference] [--timeout 7200] [--api URL]
 
 Sets the pod template's annotation `pinwheel.io/model` to REF by server-side apply, waits until every pod serves it, and puts
 the former model back where that fails, or where the step is told to end. It talks to the cluster's API as the pod's own
@@ -158,7 +158,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("model")
     parser.add_argument("--namespace", default="llm-inference")
     parser.add_argument("--deployment", default="llama-factory-inference")
-    parser.add_argument("--timeout", type=float, default=2400.0)
+    # Four pods, one after the other, each within the Deployment's own progress deadline of 29 minutes.
+    parser.add_argument("--timeout", type=float, default=7200.0)
     parser.add_argument("--api", default="")
     options = parser.parse_args(argv)
     model = str(Reference.parse(options.model, pinned=True))
@@ -171,7 +172,9 @@ def main(argv: list[str]) -> int:
     current = annotation(body)
     noted = (body["metadata"].get("annotations") or {}).get(BEFORE, "")
     # A run before this one died under way: what it replaced is what would be put back, not what it left.
-    before = noted.replace(NOTHING, "") if current == model and noted else current
+    before = current
+    if current == model and noted:
+        before = "" if noted == NOTHING else noted
     try:
         signal.signal(signal.SIGTERM, _terminate)
         return promote(rollout, model, before, options.timeout)

@@ -13,8 +13,11 @@ Exit codes: 2 settings, 10 this machine, 14 the registry, 15 what is no whole, s
 from __future__ import annotations
 
 import argparse
+import errno
 import json
+import os
 import re
+import stat
 from collections import Counter
 from math import prod
 from pathlib import Path
@@ -157,8 +160,8 @@ def weigh(weights: list[Path], export: Path) -> tuple[str, str]:
 
 def documents(run: Run, base: Base, config: Path, size: str, precision: str) -> dict[str, bytes]:
     """What tells of the model: the card, the inputs, the outcome, the logs."""
-    inputs = {name: _read(config / name) for name in _INPUTS}
-    found = {f"training/{name}": data for name, data in inputs.items() if data is not None}
+    inputs = {name: (config / name).read_bytes() for name in _INPUTS}
+    found = {f"training/{name}": data for name, data in inputs.items()}
     more = [(f"training/{name}", run.output / name) for name in _OUTCOME]
     more += [(f"logs/{name}.log", run.logs / f"{name}.log") for name in _LOGS]
     more += [("training/dataset_info.json", run.data / "dataset_info.json")]
@@ -167,13 +170,13 @@ def documents(run: Run, base: Base, config: Path, size: str, precision: str) -> 
         if data is not None:
             found[path] = data
     made = card.Made(
-        lock=digest_of(inputs["base-model.json"] or b""),
+        lock=digest_of(inputs["base-model.json"]),
         size=size,
         precision=precision,
         license=card.licence(run.base),
         metrics=card.metrics(run.output),
-        train=(inputs["train.yaml"] or b"").decode(errors="replace"),
-        export=(inputs["export.yaml"] or b"").decode(errors="replace"),
+        train=inputs["train.yaml"].decode(errors="replace"),
+        export=inputs["export.yaml"].decode(errors="replace"),
     )
     found["README.md"] = card.text(run, base, made).encode()
     return found
@@ -235,10 +238,21 @@ def read_back(
 
 
 def _read(file: Path) -> bytes | None:
+    """A file that an earlier step left, if it did.
+
+    Raises:
+        RefusedError: it is a link or a pipe: here it could lead to the key or the login, and into the registry.
+    """
     try:
-        return file.read_bytes()
+        with open(os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as data:
+            if stat.S_ISREG(os.fstat(data.fileno()).st_mode):
+                return data.read()
     except FileNotFoundError:
         return None
+    except OSError as problem:
+        if problem.errno != errno.ELOOP:
+            raise
+    raise RefusedError(f"{file} is no file: a step that ran before put something else there", POLICY)
 
 
 if __name__ == "__main__":

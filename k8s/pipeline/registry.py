@@ -160,10 +160,11 @@ class Repository:
         Raises:
             RefusedError: the registry refuses or fails.
         """
-        if self.has(digest, size):
-            return False
 
-        def attempt() -> None:
+        def attempt() -> bool:
+            # Before every try: a registry may take its time to store a large blob, and have it although its answer was lost.
+            if self.has(digest, size):
+                return False
             with self._ask("POST", self._base + "blobs/uploads/") as answer:
                 self._expect(answer, {202}, f"beginning to push {digest}")
                 place = urljoin(answer.url, answer.header("Location"))
@@ -171,9 +172,9 @@ class Repository:
             kind = {"Content-Type": "application/octet-stream"}
             with self._ask("PUT", place, headers=kind, body=lambda: _pieces(source), length=size) as answer:
                 self._expect(answer, {201, 204}, f"pushing {digest}")
+            return True
 
-        self._retried(f"pushing {digest}", attempt)
-        return True
+        return self._retried(f"pushing {digest}", attempt)
 
     def put_manifest(self, reference: str, data: bytes) -> None:
         """Push a manifest under a tag or its digest.

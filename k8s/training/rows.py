@@ -198,9 +198,9 @@ def _conversation(row: Mapping[str, Any], how: Shape) -> Iterator[Said]:
                 "write both, or set tags",
             )
             return
-        if turn[tags["role_tag"]] not in {*asks, *answers, tags["system_tag"]}:
-            known = ", ".join(sorted({*asks, *answers, tags["system_tag"]}))
-            yield f"{key}[{number}]", f"{turn[tags['role_tag']]!r} is no role", f"write one of {known}, or set tags"
+        role, roles = turn[tags["role_tag"]], {*asks, *answers, tags["system_tag"]}
+        if not isinstance(role, str) or role not in roles:
+            yield f"{key}[{number}]", f"{role!r} is no role", f"write one of {', '.join(sorted(roles))}, or set tags"
             return
     yield from _feedback(row, how)
     for name in ("chosen", "rejected") if how.stage in _PAIRS else ():
@@ -208,14 +208,14 @@ def _conversation(row: Mapping[str, Any], how: Shape) -> Iterator[Said]:
             yield how.columns[name], "no answer", "write one message"
     if how.formatting == "openai":
         return
-    roles = [turn[tags["role_tag"]] for turn in turns]
-    roles = roles[1:] if roles[0] == tags["system_tag"] else roles
-    for number, role in enumerate(roles):
+    order = [turn[tags["role_tag"]] for turn in turns]
+    order = order[1:] if order[0] == tags["system_tag"] else order
+    for number, role in enumerate(order):
         if role not in (answers if number % 2 else asks):
             yield key, f"{role!r} speaks out of turn: LLaMA-Factory skips the row", "let question and answer take turns"
             return
     # Of a pair the conversation ends with the question, otherwise with the answer.
-    if len(roles) % 2 != (1 if how.stage in _PAIRS else 0):
+    if len(order) % 2 != (1 if how.stage in _PAIRS else 0):
         yield (
             key,
             "the conversation does not end where it has to: LLaMA-Factory skips the row",

@@ -24,7 +24,7 @@ from k8s.training.workflow import NAMESPACE, WORKFLOWS, Objects
 
 # Of a Secret as JSON: the key names alone leave kubectl.
 _KEYS = "{{range $key, $value := .data}}{{$key}}\n{{end}}"
-# Seconds until a failed workflow and its pods are gone.
+# Seconds until an ended workflow and its pods are gone.
 _GONE = 300.0
 _DEPLOY = "`invoke deploy --env {}` first: a run uses what the cluster holds"
 
@@ -149,7 +149,7 @@ class _Cluster:
             self._same(needed)
         self._secrets()
         there = self.kubectl.get(WORKFLOWS, NAMESPACE, self.run.version)
-        if there is not None and not (again and watch.phase(there) in watch.FAILED):
+        if there is not None and not (again and watch.phase(there) in watch.ENDED):
             return self._stands(result, there)
         name = self.run.model.removeprefix(f"{self.env.registry}/models/")
         if there is None and not again and (model := artifact.model_reference(self.env.registry, name, self.run.version)):
@@ -206,7 +206,7 @@ class _Cluster:
         args = ["delete", WORKFLOWS, name, "-n", NAMESPACE, "--ignore-not-found", "--cascade=foreground"]
         said = self.kubectl.call([*args, f"--timeout={_GONE:.0f}s"], timeout=_GONE + self.kubectl.patience.request)
         if said.code:
-            fix = f"let your account `delete` workflows in {NAMESPACE}; the failed workflow is still there"
+            fix = f"let your account `delete` workflows in {NAMESPACE}; the one that ended is still there"
             raise refusal(said, f"the cluster does not delete the workflow {name}", fix)
 
     def _send(self) -> None:

@@ -194,7 +194,7 @@ def place(root: Path, version: str, namespace: str, set_variable: Callable[[str,
         finally:
             one.kubectl.delete(f"apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}\n")
         return
-    brief = Patience(rollout=2, settle=3, request=5, pause=0.05, tries=3, lease=6, hopeless=0.5)
+    brief = Patience(rollout=20, settle=3, request=5, pause=0.05, tries=3, lease=6, hopeless=0.5)
     with ApiServer(version=version) as api:
         api.troubles = {ABSENT: Trouble("ErrImagePull", "manifest unknown")}
         api.silent_failure = True

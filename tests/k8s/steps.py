@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from k8s import deploy, release
 from k8s.kubectl import Kubectl, Patience
 from k8s.receipt import DeployReceipt
@@ -9,12 +11,17 @@ from k8s.release import History
 from tests.k8s.apiserver import ApiServer
 from tests.k8s.conftest import API
 
-BRIEF = Patience(rollout=2, settle=3, request=5, pause=0.05, tries=3, lease=6, hopeless=0.5)
+# The limits are there to end a hang: a machine many times busier keeps them.
+BRIEF = Patience(rollout=20, settle=3, request=5, pause=0.05, tries=3, lease=6, hopeless=0.5)
+# For rollouts that never end; and for servers that cut every connection, where kubectl itself tries until its time is up.
+IMPATIENT, CUT = dataclasses.replace(BRIEF, rollout=3), dataclasses.replace(BRIEF, request=1, tries=2)
 NAME = "llama-factory-inference"
 
 
-def go(*, dry_run: bool = False, yes: bool = True, wait: bool = False, prune: bool = False) -> DeployReceipt:
-    return deploy.deploy("staging", dry_run=dry_run, yes=yes, wait=wait, prune=prune, patience=BRIEF)
+def go(
+    *, dry_run: bool = False, yes: bool = True, wait: bool = False, prune: bool = False, patience: Patience = BRIEF
+) -> DeployReceipt:
+    return deploy.deploy("staging", dry_run=dry_run, yes=yes, wait=wait, prune=prune, patience=patience)
 
 
 def image(digest: str) -> str:

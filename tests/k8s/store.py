@@ -88,17 +88,20 @@ class Store:
 
     def apply(self, key: Key, body: dict[str, Any], manager: str, *, force: bool, dry_run: bool) -> tuple[int, dict[str, Any]]:
         with self.changed:
-            if wrong := self._homeless(key) or self._invalid(key, body) or self._stale(key, body):
+            if wrong := self._homeless(key) or self._stale(key, body):
                 return wrong
             body = _sent(body)
+            stored = self.objects[key].stored.copy() if key in self.objects else Stored()
             try:
-                if dry_run:
-                    stored = self.objects[key].stored.copy() if key in self.objects else Stored()
-                    stored.apply(self._schema, self._definition(key), body, manager, force=force)
-                    return 200, self._dressed(key, stored)
-                created = self._store(key, body, manager, force=force)
+                stored.apply(self._schema, self._definition(key), body, manager, force=force)
             except ConflictError as conflict:
                 return 409, conflicting(key, conflict)
+            # What the object becomes has to be valid: an apply may hold a part of it.
+            if wrong := self._invalid(key, stored.body()):
+                return wrong
+            if dry_run:
+                return 200, self._dressed(key, stored)
+            created = self._keep(key, stored)
             return (201 if created else 200), self.full(key)
 
     def create(self, key: Key, body: dict[str, Any], manager: str) -> tuple[int, dict[str, Any]]:
@@ -132,14 +135,16 @@ class Store:
         return (201 if created else 200), self.full(key)
 
     def _store(self, key: Key, body: dict[str, Any], manager: str, *, force: bool) -> bool:
-        created = key not in self.objects
-        stored = Stored() if created else self.objects[key].stored.copy()
-        before = dict(stored.leaves)
+        stored = Stored() if key not in self.objects else self.objects[key].stored.copy()
         stored.apply(self._schema, self._definition(key), body, manager, force=force)
+        return self._keep(key, stored)
+
+    def _keep(self, key: Key, stored: Stored) -> bool:
+        created = key not in self.objects
         if created:
-            self.objects[key] = Live(stored, 0)
+            self.objects[key] = Live(Stored(), 0)
         live = self.objects[key]
-        live.stored = stored
+        before, live.stored = live.stored.leaves, stored
         if created or stored.leaves != before:
             live.generation += not created
             self.tell("ADDED" if created else "MODIFIED", key)

@@ -17,7 +17,7 @@ from common.errors import (
 from k8s import receipt, release, rollout
 from tests.k8s.apiserver import VERSIONS, ApiServer
 from tests.k8s.conftest import API, NEW, OLD, Checkout
-from tests.k8s.steps import NAME, go, image, record, running, states
+from tests.k8s.steps import IMPATIENT, NAME, go, image, record, running, states
 from tests.k8s.wire import Fault
 
 pytestmark = [pytest.mark.host, pytest.mark.parametrize("kubernetes", VERSIONS, indirect=True)]
@@ -72,7 +72,7 @@ def test_a_rollout_that_never_gets_ready_is_rolled_back(checkout: Checkout, serv
     checkout.lock({API: NEW})
     server.bad_images, server.silent_failure = {NEW}, silent
     with pytest.raises(DeployRolledBackError, match="does not get ready") as caught:
-        go()
+        go(patience=IMPATIENT)
     assert ("exceeded its progress deadline" in caught.value.line()) is not silent
     assert running(server) == image(OLD)
 

@@ -13,6 +13,9 @@ from common.run import run
 from k8s import environment, secrets
 from tests.k8s.conftest import REPO, Checkout
 
+# Each makes, registers and fetches a model.
+pytestmark = pytest.mark.slow
+
 STEPS = ["download", "train", "export", "register", "deploy"]
 # What follows `step.py NAME --` in each.
 COMMANDS = {

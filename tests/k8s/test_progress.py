@@ -11,7 +11,7 @@ from k8s import progress, rollout
 from tests.k8s.apiserver import ApiServer
 from tests.k8s.conftest import API, NEW, OLD, Checkout
 from tests.k8s.controller import Trouble
-from tests.k8s.steps import go, image, running
+from tests.k8s.steps import IMPATIENT, go, image, running
 from tests.k8s.wire import Fault
 
 
@@ -171,8 +171,8 @@ host = pytest.mark.host
             Trouble("FailedCreate", 'violates PodSecurity "restricted"'),
             r"waiting longer does not help.*; no pod can be made: FailedCreate: violates PodSecurity",
         ),
-        (Trouble("FailedCreate", "exceeded quota: gpus"), r"not within 2\.\d s.*FailedCreate: exceeded quota: gpus"),
-        (Trouble("Unschedulable", "0/3 nodes: GPU"), r"not within 2\.\d s.*; pod \S+: Unschedulable: 0/3 nodes: GPU"),
+        (Trouble("FailedCreate", "exceeded quota: gpus"), r"not within \d\.\d s.*FailedCreate: exceeded quota: gpus"),
+        (Trouble("Unschedulable", "0/3 nodes: GPU"), r"not within \d\.\d s.*; pod \S+: Unschedulable: 0/3 nodes: GPU"),
     ],
     ids=["image of an init container", "pod security", "quota", "no node"],
 )
@@ -183,7 +183,7 @@ def test_the_pods_own_reason_is_in_the_error_and_the_last_good_set_runs_again(
     checkout.lock({API: NEW})
     server.troubles, server.silent_failure = {NEW: trouble}, True
     with pytest.raises(DeployRolledBackError, match=f"does not get ready: {message}"):
-        go()
+        go(patience=IMPATIENT)
     assert running(server) == image(OLD)
 
 
@@ -225,8 +225,8 @@ def test_who_may_not_list_pods_waits_as_well_without_their_reasons(checkout: Che
     checkout.lock({API: NEW})
     server.forbidden = {("list", "pods"), ("list", "replicasets"), ("list", "events")}
     server.troubles, server.silent_failure = {NEW: Trouble("InvalidImageName")}, True
-    with pytest.raises(DeployRolledBackError, match=r"not within 2\.\d s, 1 of 1 updated, 0 available; the last good set"):
-        go()
+    with pytest.raises(DeployRolledBackError, match=r"not within \d\.\d s, 1 of 1 updated, 0 available; the last good set"):
+        go(patience=IMPATIENT)
 
 
 @host

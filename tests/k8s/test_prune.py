@@ -8,9 +8,11 @@ import pytest
 
 from common.errors import MissingEnvironmentError, UsageError
 from k8s import prune
+from k8s.model import ANNOTATION
+from tests.k8s import models
 from tests.k8s.apiserver import ApiServer
 from tests.k8s.conftest import API, NEW, OLD, Checkout
-from tests.k8s.steps import go, image, record, running, states
+from tests.k8s.steps import NAME, go, image, record, running, states
 from tests.k8s.wire import Fault
 
 pytestmark = pytest.mark.host
@@ -146,6 +148,22 @@ def test_an_interrupt_while_it_deletes_leaves_the_set_running_and_says_what_is_l
     assert running(server) == image(OLD)
     assert states()[-1] == (2, "running")
     monkeypatch.undo()
+
+
+def test_what_waits_for_a_model_is_no_leftover(
+    checkout: Checkout, server: ApiServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Somebody took the annotation away and the file names no model: left out of this set, and not to be deleted for that."""
+    go()
+    models.without(checkout.root, "staging")
+    server.edit("Deployment", NAME, {"spec": {"template": {"metadata": {"annotations": {ANNOTATION: ""}}}}}, "kubectl-edit")
+    capsys.readouterr()
+    go(prune=True)
+    said = capsys.readouterr()
+    assert f"left out     Deployment llm-inference/{NAME}: no model is named" in said.err
+    assert "not in this set" not in said.out
+    assert server.kinds() >= {"Deployment", "HorizontalPodAutoscaler", "PodDisruptionBudget"}
+    assert record().releases[-1].pruned == ()
 
 
 def test_a_namespace_is_never_deleted() -> None:

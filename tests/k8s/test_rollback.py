@@ -19,20 +19,21 @@ from common.errors import (
 from common.refs import ImageRef
 from k8s import gate, release, rollback
 from k8s.environment import Environment
-from k8s.kubectl import Kubectl
+from k8s.kubectl import Kubectl, Patience
 from k8s.receipt import DeployReceipt
 from k8s.release import History
+from tests.k8s import models
 from tests.k8s.apiserver import ApiServer
 from tests.k8s.conftest import API, NEW, OLD, Checkout
-from tests.k8s.steps import BRIEF, go, image, record, running, states
+from tests.k8s.steps import BRIEF, CUT, go, image, record, running, states
 from tests.k8s.test_release import made
 from tests.k8s.wire import Fault
 
 THIRD = "sha256:" + "d" * 64
 
 
-def back(*, dry_run: bool = False, yes: bool = True, wait: bool = False) -> DeployReceipt:
-    return rollback.rollback("staging", dry_run=dry_run, yes=yes, wait=wait, patience=BRIEF)
+def back(*, dry_run: bool = False, yes: bool = True, wait: bool = False, patience: Patience = BRIEF) -> DeployReceipt:
+    return rollback.rollback("staging", dry_run=dry_run, yes=yes, wait=wait, patience=patience)
 
 
 def gone_back(number: int, to: int) -> release.Release:
@@ -158,6 +159,28 @@ def test_a_set_that_lost_its_proof_is_passed_over(
 
 
 @pytest.mark.host
+def test_a_set_whose_model_lost_its_signature_is_not_gone_back_to(
+    checkout: Checkout, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def judge(env: Environment) -> tuple[tuple[str, str], ...]:
+        assert env.model
+        asked.append(str(env.model.reference))
+        raise PolicyError("the model does not carry the signature")
+
+    older = models.named(checkout.root, "staging")
+    go()
+    models.named(checkout.root, "staging", models.OTHER)
+    go()
+    monkeypatch.setattr(gate, "check_model", judge)
+    with pytest.raises(PolicyError, match="none of 1 earlier releases .* does not carry the signature"):
+        back()
+    assert asked == [older]
+    assert states() == [(1, "running"), (2, "running")]
+
+
+@pytest.mark.host
 @pytest.mark.parametrize(("error", "message"), [(PolicyError, "none of 1 earlier releases"), (RegistryError, "no proof")])
 def test_where_nothing_is_proven_nothing_is_sent(
     checkout: Checkout, server: ApiServer, monkeypatch: pytest.MonkeyPatch, error: type[Exception], message: str
@@ -207,7 +230,7 @@ def test_a_cluster_that_refuses_keeps_what_it_runs(
     go()
     server.faults = [fault]
     with pytest.raises(error, match=message):
-        back()
+        back(patience=BRIEF if fault.code else CUT)
     server.faults = []
     assert (running(server), len(states())) == (image(NEW), 2)
 

@@ -23,6 +23,9 @@ from smoke.table import FACTORY, VLLM
 from tests.smoke import chat_server
 from tests.smoke.chat_server import KEY, ChatServer
 
+# Each asks a server that takes its time.
+pytestmark = pytest.mark.slow
+
 ROWS = tiny.rows()
 ANSWERS = {row["instruction"]: row["output"] for row in ROWS}
 CLIENTS: dict[str, OpenAI] = {}

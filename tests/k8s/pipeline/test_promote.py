@@ -225,14 +225,17 @@ def test_who_sets_another_model_meanwhile_keeps_it(start: Callable[..., Cluster]
     assert one.model() == third
 
 
-def test_a_run_after_one_that_died_knows_what_was_served_before(start: Callable[..., Cluster]) -> None:
-    one = start()
+# The note for no model is a word, which may be part of a model's name.
+@pytest.mark.parametrize("before", [OLD, OLD.replace("tiny", "none"), ""])
+def test_a_run_after_one_that_died_knows_what_was_served_before(start: Callable[..., Cluster], before: str) -> None:
+    one = start(before)
     one.bad_images.add(NEW)
     # As SIGKILL leaves it: the model is set, nobody waits.
-    promote.Rollout(cluster.Api(one.address, Path(cluster.ACCOUNT)), NAMESPACE, NAME).set(NEW, OLD)
-    assert one.note() == OLD
+    noted = before or promote.NOTHING
+    promote.Rollout(cluster.Api(one.address, Path(cluster.ACCOUNT)), NAMESPACE, NAME).set(NEW, noted)
+    assert one.note() == noted
     assert call(one) == PUT_BACK
-    assert one.model() == OLD
+    assert one.model() == before
     assert one.note() == ""
 
 

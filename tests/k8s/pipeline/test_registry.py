@@ -138,6 +138,17 @@ def test_an_upload_survives_a_cut_and_a_busy_registry(double: Double, method: st
     assert double.blobs["team/x"][DIGEST] == DATA
 
 
+def test_a_blob_that_was_taken_although_the_answer_was_lost_does_not_go_again(double: Double) -> None:
+    def loses(handler: Handler) -> None:
+        double.blobs["team/x"][DIGEST] = handler.rfile.read(int(handler.headers["Content-Length"]))
+        handler.close_connection = True
+
+    double.fail("PUT", "/uploads/", loses)
+    repository(double).upload(DIGEST, len(DATA), DATA)
+    assert double.blobs["team/x"][DIGEST] == DATA
+    assert double.count("PUT", "/uploads/") == 1
+
+
 def test_a_registry_that_stays_down_is_given_up(double: Double) -> None:
     double.fail("POST", "/uploads/", answers(500), 99)
     with pytest.raises(RefusedError, match=r"failed 6 times, at last: 127.0.0.1:\d+ answers 500"):

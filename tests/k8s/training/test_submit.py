@@ -74,6 +74,14 @@ def test_a_run_that_is_there_is_left_alone(site: Site, capsys: pytest.CaptureFix
     assert f"Workflow {NAMESPACE}/{version}: Running; nothing was submitted" in capsys.readouterr().out
 
 
+def test_a_run_that_went_well_is_run_once_more_only_when_asked(site: Site) -> None:
+    version = site.go().version
+    site.controller(version).succeed("registry.example.com/llm/models/example-tiny@sha256:" + "1" * 64)
+    assert site.go().result == "there"
+    assert site.go(again=True).result == "submitted"
+    assert "status" not in site.api.body("Workflow", version)
+
+
 def test_a_failed_run_is_run_again_only_when_asked(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     version = site.go().version
     site.controller(version).phase("Failed", "child failed")

@@ -191,6 +191,7 @@ def talk(*roles: str) -> dict[str, Any]:
 
 TALKS = {
     "an unknown role": (talk("human", "robot"), "'robot' is no role"),
+    "a role that is a list": ({"conversations": [{"from": ["human"], "value": "x"}]}, "['human'] is no role"),
     "two questions": (talk("human", "human"), "'human' speaks out of turn"),
     "a last question": (talk("human", "gpt", "human"), "end it with the answer"),
     "no value": ({"conversations": [{"from": "human"}]}, "not a message with from and value"),

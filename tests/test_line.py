@@ -22,6 +22,7 @@ from common.files import sha256_bytes
 from common.run import run
 from images import receipt as built
 from images.layout import Layout
+from k8s import receipt as deployed
 from smoke import receipt as proven
 from tests.images.inside import check_complete
 
@@ -152,6 +153,9 @@ def test_what_a_run_writes_git_does_not_see(line: Line) -> None:
 
 
 def test_the_receipts_are_json_that_others_can_read(line: Line) -> None:
-    for name in ("build.json", "smoke/receipt.json", "deploy/local.json"):
-        body = json.loads(Path(paths.dist() / name).read_text())
-        assert body["format"] == 1
+    for name, version in (
+        ("build.json", built.FORMAT),
+        ("smoke/receipt.json", proven.FORMAT),
+        ("deploy/local.json", deployed.FORMAT),
+    ):
+        assert json.loads((paths.dist() / name).read_text())["format"] == version

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -63,10 +64,10 @@ def test_what_is_in_a_substitution_is_a_command_of_its_own() -> None:
 
 @pytest.mark.host
 @pytest.mark.parametrize("case", ["before a semicolon", "pipe", "pipe though it stops", "or true", "after what is joined"])
-def test_a_real_shell_hides_it(case: str) -> None:
+def test_a_real_shell_hides_it(case: str, tmp_path: Path) -> None:
     """The verdicts are about what bash does: with programs that fail, the script ends well."""
     text = HIDDEN[case][0].replace("train", "false").replace("a && b; c", "true && false; true")
-    assert subprocess.run(["bash", "-c", text], check=False, capture_output=True).returncode == 0
+    assert subprocess.run(["bash", "-c", text], cwd=tmp_path, check=False, capture_output=True).returncode == 0
 
 
 @given(st.text(alphabet="ab'\"`$(){};&|\n\\#<>E O=-", max_size=60))

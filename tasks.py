@@ -103,7 +103,7 @@ def lock(_: Context, check: bool = False, explain: str | None = None, upgrade: s
 
         # Invoke gives True for the flag alone.
         return explain_set(explain if isinstance(explain, str) else "", policy.read().cooldown_days)
-    from images import impact
+    from images.forecast import impact
     from lockfiles import advisories, changes
     from lockfiles.lock import write_all
 
@@ -188,7 +188,7 @@ def build(
         raise UsageError("--registry says where --plan looks", fix="add --plan; `invoke push --registry` sends what was built")
     roles = (image,) if image else spec.pair(spec.CPU if cpu else family)
     if plan:
-        from images import predict
+        from images.forecast import predict
 
         return predict.show_plan(roles, registry)
     from images.build import build as build_images
@@ -218,8 +218,8 @@ def smoke(_: Context, gpu: bool = False, no_container: bool = False) -> str:  # 
 )
 def push(_: Context, registry: str = "", key: str = "", keyless: bool = False) -> str:  # noqa: FBT001
     """Push what was built, read each digest back, attach signed proof, record the digests in lockfiles/images.lock."""
-    from images.push import push as push_images
-    from smoke.proof import attach
+    from registry import attach
+    from registry.push import push as push_images
     from smoke.receipt import proven_digests
 
     attach.check(registry, key=key, keyless=keyless)
@@ -236,7 +236,7 @@ def push(_: Context, registry: str = "", key: str = "", keyless: bool = False) -
 )
 def verify(_: Context, ref: str, key: str = "", policy: str = "") -> str:
     """Say whether an image carries its proof: signature, SBOM, provenance, a passed smoke run of this very digest."""
-    from smoke.proof import show
+    from registry import inspect as show
 
     return show.show(ref, key, policy)
 
@@ -316,7 +316,7 @@ def secrets(_: Context, env: str, folder: str = "") -> str:
 @stage()
 def envs(_: Context) -> str:
     """Show all environments side by side, and where they differ."""
-    from k8s import compare
+    from k8s.envs import table as compare
 
     return compare.show()
 
@@ -341,27 +341,27 @@ def bench(_: Context, what: str, quick: bool = False) -> str:  # noqa: FBT001
         raise UsageError("--quick goes with `bench build`", fix="leave it out")
     match what:
         case "locks":
-            from lockfiles import bench as locks
+            from bench import locks
 
             return locks.run_bench()
         case "build":
-            from images.bench import build as builds
+            from bench.images import build as builds
 
             return builds.run_bench(quick=quick)
         case "bump":
-            from images.bench import build as builds
+            from bench.images import build as builds
 
             return builds.run_bump()
         case "startup":
-            from smoke import startup
+            from bench import startup
 
             return startup.run_bench()
         case "smoke":
-            from smoke import overhead
+            from bench import smoke as overhead
 
             return overhead.run_bench()
         case "deploy":
-            from k8s import bench as deploys
+            from bench import deploy as deploys
 
             return deploys.run_bench()
     raise UsageError(f"no such benchmark: {what}", fix="there are: locks, build, bump, startup, smoke, deploy")

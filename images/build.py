@@ -23,13 +23,14 @@ from common.errors import BuildError, MissingEnvironmentError
 from common.files import PART, sha256_file
 from images import bill, budget, compare, config, layer, receipt, spec
 from images.layer import Layer
-from images.layout import Layout
 from images.plan import LayerPlan
 from images.receipt import BuildReceipt, BuiltImage, BuiltLayer
 from images.recipe import Recipe, recipe_of
-from lockfiles import check, fetching, lockfile, rootfs
+from lockfiles import check, fetching, lockfile
+from lockfiles.debian import rootfs
+from lockfiles.debian.rootfs import Rootfs
 from lockfiles.model import BaseLock
-from lockfiles.rootfs import Rootfs
+from oci.layout import Layout
 
 # How many times its size what comes compressed unpacks to, roughly.
 _UNPACKED = 3

@@ -18,8 +18,8 @@ from typing import IO, Any
 import zstandard
 
 from common.files import CHUNK
-from images.layout import Layout
 from images.receipt import BuiltImage, BuiltLayer
+from oci.layout import Layout
 
 # What follows from a layer that differs, and is no difference of its own.
 _FOLLOWS = ("layers", "config.digest", "config.size", "rootfs.diff_ids")

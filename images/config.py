@@ -9,10 +9,10 @@ from typing import Any
 
 from common.errors import BuildError
 from images.layer import Layer
-from images.layout import CONFIG, LAYER, MANIFEST, Descriptor, Layout, canonical
 from images.spec import ImageSpec
 from images.tarball import LayerWriter
-from images.wheel import PREFIX, Files
+from images.wheels.install import PREFIX, Files
+from oci.layout import CONFIG, LAYER, MANIFEST, Descriptor, Layout, canonical
 
 # The name of the base image, in annotations and in the layout.
 BASE = "pinwheel-base"

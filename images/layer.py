@@ -16,13 +16,13 @@ from typing import Any
 from common import console
 from common.errors import BuildError, MissingEnvironmentError
 from common.files import CHUNK, FULL, PART, settle, write_whole
-from images import wheel
-from images.bytecode import Compiler
-from images.layout import UNFINISHED, Layout
 from images.plan import LayerPlan
 from images.spec import Conflict
 from images.tarball import LayerWriteError, LayerWriter
-from images.wheel import Files
+from images.wheels import install
+from images.wheels.bytecode import Compiler
+from images.wheels.install import Files
+from oci.layout import UNFINISHED, Layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ def make_wheels(root: Path, plan: LayerPlan, tree: Path) -> Layer:
         with Compiler(tree) as compiler:
             for one in plan.wheels:
                 compiler.fresh()
-                wheel.add(one, writer, compiler, files, rules=rules.get(one.name))
+                install.add(one, writer, compiler, files, rules=rules.get(one.name))
         writer.end()
         return files
 
@@ -161,13 +161,13 @@ def check_conflicts(layers: Iterable[Files], conflicts: Iterable[Conflict] = ())
         for path, (state, package) in layer.items():
             other = seen.setdefault(path, (state, package))
             if other[0] != state:
-                raise wheel.conflict(path, other[1], package)
+                raise install.conflict(path, other[1], package)
     folders = {path.rpartition("/")[0]: package for path, (_, package) in seen.items()}
     for folder, package in list(folders.items()):
         while folder := folder.rpartition("/")[0]:
             folders.setdefault(folder, package)
     for path in sorted(folders.keys() & seen.keys()):
-        raise wheel.conflict(path, seen[path][1], folders[path])
+        raise install.conflict(path, seen[path][1], folders[path])
     for stated in conflicts:
         if seen.get(stated.path, ("", ""))[1] != stated.keep:
             raise BuildError(f"{stated.keep} does not bring the file it is to keep", where=stated.path, fix="mend image.toml")

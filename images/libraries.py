@@ -7,7 +7,7 @@ import tomllib
 from dataclasses import dataclass
 
 from common import paths
-from images.wheel import SITE
+from images.wheels.install import SITE
 
 
 @dataclass(frozen=True, slots=True)

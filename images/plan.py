@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from common.errors import UsageError
 from images.spec import ImageSpec, Rules
 from images.tarball import ZSTD_LEVEL, ZSTD_VERSION
-from lockfiles import rootfs
+from lockfiles.debian import rootfs
 from lockfiles.model import BaseLock, SetLock, Wheel
 
 # Bumped when the code that writes layers changes their bytes: a change must be meant.

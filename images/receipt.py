@@ -15,7 +15,7 @@ from typing import Any
 from common import console, paths
 from common.errors import BuildError
 from common.files import write_whole
-from common.refs import check_digest, short
+from oci.reference import check_digest, short
 
 FORMAT = 1
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from common.errors import LockError
-from common.refs import short
 from images import plan
 from images.plan import LayerPlan
 from images.spec import ImageSpec
 from lockfiles import lockfile
 from lockfiles.model import BaseLock, SetLock
+from oci.reference import short
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,11 @@ from common import host, paths
 from common.errors import BuildError, LockError, MissingEnvironmentError
 from common.run import run
 from images import config
-from images.layout import Layout
 from images.spec import ImageSpec
 from lockfiles import store
+from lockfiles.debian.rootfs import EPOCH
 from lockfiles.model import SetLock, Wheel
-from lockfiles.rootfs import EPOCH
+from oci.layout import Layout
 
 # Which wheels share a stage of the Dockerfile, and so a layer: the first pattern that a name matches.
 _GROUPS = (

@@ -13,7 +13,7 @@ from typing import IO
 
 import zstandard
 
-from lockfiles.rootfs import EPOCH
+from lockfiles.debian.rootfs import EPOCH
 
 # Level 3 is zstd's own default. See docs/adr/0004.
 ZSTD_LEVEL = 3

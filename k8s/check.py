@@ -7,28 +7,17 @@ from pathlib import Path
 
 from common import console
 from common.errors import LockError, PolicyError
-from k8s import (
-    environment,
-    manifests,
-    nodes,
-    pin,
-    rules_argo,
-    rules_argo_shell,
-    rules_argo_values,
-    rules_object,
-    rules_pod,
-    rules_policy,
-    rules_quota,
-    rules_refs,
-    rules_security,
-    schema,
-    settings,
-)
-from k8s.environment import Environment
-from k8s.findings import Finding
-from k8s.render import RenderedSet, with_config_hashes
-from k8s.rules_set import WholeSet
-from k8s.schema import Walk
+from k8s.envs import environment
+from k8s.envs.environment import Environment
+from k8s.objects import manifests, schema
+from k8s.objects.findings import Finding
+from k8s.objects.schema import Walk
+from k8s.prepare import gpu_nodes, pin, settings
+from k8s.prepare.rendered import RenderedSet, with_config_hashes
+from k8s.rules import objects as rules_object
+from k8s.rules import pods as rules_pod
+from k8s.rules import policies, quotas, references, security, workflow, workflow_scripts, workflow_values
+from k8s.rules.whole_set import WholeSet
 from lockfiles import images_lock
 from lockfiles.images_lock import PinnedImage
 
@@ -54,7 +43,7 @@ def check(
     kinds = schema.schema(env.kubernetes)
     walks = [kinds.walk(one) for one in objects]
     pinned, pins, unpinned = pin.pin(walks, env, {name: image.digest for name, image in locked.items()})
-    placed, placements, nowhere = nodes.place(pinned, pins, env, locked)
+    placed, placements, nowhere = gpu_nodes.place(pinned, pins, env, locked)
     misfits = [finding for walk in walks for finding in walk.findings]
     rendered = RenderedSet(with_config_hashes(placed), pins, placements)
     return rendered, tuple(sorted({*found, *unpinned, *nowhere, *misfits, *crossed(walks, env)}))
@@ -72,13 +61,13 @@ def crossed(walks: Sequence[Walk], env: Environment) -> Iterator[Finding]:
     whole = WholeSet.of_walks(walks, env)
     yield from rules_object.check(walks)
     yield from rules_pod.check([*objects, *sent])
-    yield from rules_security.check([*objects, *sent])
-    yield from rules_refs.check(walks, env)
-    yield from rules_policy.check(walks, whole)
-    yield from rules_quota.check(whole)
-    yield from rules_argo.check(walks)
-    yield from rules_argo_values.check(walks)
-    yield from rules_argo_shell.check(objects)
+    yield from security.check([*objects, *sent])
+    yield from references.check(walks, env)
+    yield from policies.check(walks, whole)
+    yield from quotas.check(whole)
+    yield from workflow.check(walks)
+    yield from workflow_values.check(walks)
+    yield from workflow_scripts.check(objects)
 
 
 def refuse(found: Sequence[Finding]) -> None:

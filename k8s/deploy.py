@@ -10,14 +10,19 @@ import dataclasses
 from collections.abc import Mapping
 
 from common import console, git, paths
-from k8s import check, cluster, environment, findings, gate, model, receipt, render
-from k8s.cluster import Order, Origin, Outcome
-from k8s.environment import ClusterTarget, DirectoryTarget, Environment
-from k8s.kubectl import Patience
-from k8s.pin import Images, image_line, images
-from k8s.receipt import DeployedImage, DeployReceipt
-from k8s.release import Release
-from k8s.render import RenderedSet
+from k8s import check
+from k8s.envs import environment
+from k8s.envs.environment import ClusterTarget, DirectoryTarget, Environment
+from k8s.objects import findings
+from k8s.prepare import gate, served_model
+from k8s.prepare import rendered as render
+from k8s.prepare.pin import Images, image_line, images
+from k8s.prepare.rendered import RenderedSet
+from k8s.rollouts import apply, receipt
+from k8s.rollouts.apply import Order, Origin, Outcome
+from k8s.rollouts.kubectl import Patience
+from k8s.rollouts.receipt import DeployedImage, DeployReceipt
+from k8s.rollouts.release import Release
 from lockfiles.images_lock import PinnedImage
 
 
@@ -70,7 +75,7 @@ def deploy(
             result = _to_directory(rendered, env, env.target, dry_run=dry_run)
         case ClusterTarget():
             order, origin = Order(dry_run, yes, wait, prune), Origin(git.revision(), proof)
-            outcome = cluster.deploy(rendered, env, env.target, patience or Patience(), order, origin)
+            outcome = apply.deploy(rendered, env, env.target, patience or Patience(), order, origin)
             result = of_cluster(rendered, env, outcome)
     if not dry_run:
         console.info(f"receipt      {paths.shown(receipt.write(result))}")
@@ -91,7 +96,7 @@ def from_git(env: Environment, locked: Mapping[str, PinnedImage], patience: Pati
     """
     rendered, found = check.check([paths.K8S / "manifests"], env, locked)
     check.refuse(found)
-    settled = model.settle(rendered, env, patience or Patience())
+    settled = served_model.settle(rendered, env, patience or Patience())
     left_out = {one.identity for one in rendered.objects} - {one.identity for one in settled.objects}
     return dataclasses.replace(settled, left_out=frozenset(left_out))
 

@@ -13,26 +13,17 @@ from typing import Any
 
 from common import console, paths
 from common.errors import PolicyError
-from common.refs import short
-from k8s import (
-    check,
-    cluster,
-    deploy,
-    differences,
-    environment,
-    kubectl,
-    lease,
-    planning,
-    release,
-    render,
-    rollback,
-    strict_yaml,
-)
-from k8s.environment import ClusterTarget, DirectoryTarget, Environment
-from k8s.kubectl import FIELD_MANAGER, Kubectl, Patience
-from k8s.manifests import Manifest
-from k8s.pin import Images, images
-from k8s.render import RenderedSet
+from k8s import check, deploy, rollback
+from k8s.envs import environment
+from k8s.envs.environment import ClusterTarget, DirectoryTarget, Environment
+from k8s.objects import strict_yaml
+from k8s.objects.manifests import Manifest
+from k8s.prepare import rendered as render
+from k8s.prepare.pin import Images, images
+from k8s.prepare.rendered import RenderedSet
+from k8s.rollouts import apply, diff, kubectl, lease, plan, release
+from k8s.rollouts.kubectl import FIELD_MANAGER, Kubectl, Patience
+from oci.reference import short
 
 Identity = tuple[str, str, str, str]
 # The control plane's own controllers keep fields in our objects; that is their work.
@@ -93,7 +84,7 @@ def _directory(rendered: RenderedSet, env: Environment, target: DirectoryTarget)
 def _cluster(rendered: RenderedSet, env: Environment, target: ClusterTarget, patience: Patience) -> str:
     asked = Kubectl(target.context, patience)
     asked.preflight(env.kubernetes)
-    namespace = cluster.home(target, rendered.objects)
+    namespace = apply.home(target, rendered.objects)
     history = release.read(asked, env.name, namespace)
     if busy := lease.holder(asked, env.name, namespace):
         console.warn(f"a deploy is running, what follows may be half of it: {busy}")
@@ -107,7 +98,7 @@ def _cluster(rendered: RenderedSet, env: Environment, target: ClusterTarget, pat
     recorded = rollback.read_set(history, good, env)
     everything = {one.identity: one for one in (*recorded.objects, *rendered.objects)}
     text = strict_yaml.dump(one.body for one in everything.values())
-    live = {one.identity: one for one in planning.of_cluster(asked.live(text, owners=True))}
+    live = {one.identity: one for one in plan.of_cluster(asked.live(text, owners=True))}
     foreign = _foreign(asked, recorded, live)
     ours, git = ({one.identity: one for one in objects} for objects in (recorded.objects, rendered.objects))
     rows: list[tuple[str, ...]] = []
@@ -168,15 +159,15 @@ def _foreign(asked: Kubectl, recorded: RenderedSet, live: Mapping[Identity, Mani
         fix = "let your account `patch` these objects (nothing is kept of a dry run)"
         raise kubectl.refusal(said, "the cluster does not say what it would make of the record", fix)
     found: dict[Identity, list[Foreign]] = {}
-    for would in planning.of_cluster(kubectl.listed(said.stdout)):
+    for would in plan.of_cluster(kubectl.listed(said.stdout)):
         now = live[would.identity].body
         hidden = would.kind == "Secret"
         changes = []
-        for one in differences.between(now, would.body):
-            owners = [owner for owner in differences.owners(now, one.path) if owner.manager != FIELD_MANAGER]
+        for one in diff.between(now, would.body):
+            owners = [owner for owner in diff.owners(now, one.path) if owner.manager != FIELD_MANAGER]
             # A value gone from the cluster has no owner there any more.
             owner = ", ".join(map(str, owners)) or "somebody who removed it"
-            shown = "(hidden)" if hidden else f"{differences.brief(one.before)} instead of {differences.brief(one.after)}"
+            shown = "(hidden)" if hidden else f"{diff.brief(one.before)} instead of {diff.brief(one.after)}"
             changes.append(Foreign(f"{one.shown} is {shown}", owner))
         changes += _added(now, would.body)
         if changes:
@@ -194,15 +185,15 @@ def _added(now: Mapping[str, Any], would: Mapping[str, Any]) -> list[Foreign]:
     ours = set()
     for entry in would.get("metadata", {}).get("managedFields", ()):
         if entry.get("manager") == FIELD_MANAGER:
-            ours |= set(differences.fields(entry))
+            ours |= set(diff.fields(entry))
     result = []
     for entry in now.get("metadata", {}).get("managedFields", ()):
         manager = str(entry.get("manager", ""))
         # A subresource is the status, or the scale that an autoscaler sets.
         if manager == FIELD_MANAGER or entry.get("subresource") or manager.startswith(_CONTROLLERS):
             continue
-        owner = str(differences.Owner(manager, str(entry.get("time", ""))))
-        for path in differences.fields(entry):
+        owner = str(diff.Owner(manager, str(entry.get("time", ""))))
+        for path in diff.fields(entry):
             # What we own too was compared by value already, and so was what lies in a list or map that is ours as a whole.
             if path and path[0] != "status" and not any(path[: len(mine)] == mine for mine in ours):
                 result.append(Foreign(f"{'.'.join(map(str, path))} was added", owner))

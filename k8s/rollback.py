@@ -11,17 +11,21 @@ import dataclasses
 
 from common import console, paths
 from common.errors import MissingEnvironmentError, PinwheelError, PolicyError, RegistryError, UsageError
-from common.refs import ImageRef
-from k8s import cluster, deploy, environment, findings, gate, manifests, model, pin, receipt, release
-from k8s.cluster import Order, Origin
-from k8s.environment import ClusterTarget, Environment
-from k8s.findings import Finding
-from k8s.kubectl import Kubectl, Patience
-from k8s.manifests import Manifest
-from k8s.pin import Pin
-from k8s.receipt import DeployReceipt
-from k8s.release import History, Release
-from k8s.render import RenderedSet
+from k8s import deploy
+from k8s.envs import environment
+from k8s.envs.environment import ClusterTarget, Environment
+from k8s.objects import findings, manifests
+from k8s.objects.findings import Finding
+from k8s.objects.manifests import Manifest
+from k8s.prepare import gate, pin, served_model
+from k8s.prepare.pin import Pin
+from k8s.prepare.rendered import RenderedSet
+from k8s.rollouts import apply, receipt, release
+from k8s.rollouts.apply import Order, Origin
+from k8s.rollouts.kubectl import Kubectl, Patience
+from k8s.rollouts.receipt import DeployReceipt
+from k8s.rollouts.release import History, Release
+from oci.reference import ImageRef
 
 
 def rollback(
@@ -53,7 +57,7 @@ def rollback(
         raise UsageError(f"{env.name} is rendered into a directory, and a directory has no releases", where=env.file, fix=fix)
     kubectl = Kubectl(env.target.context, patience or Patience())
     kubectl.preflight(env.kubernetes)
-    history = release.read(kubectl, env.name, cluster.home(env.target, _objects_in_git()))
+    history = release.read(kubectl, env.name, apply.home(env.target, _objects_in_git()))
     console.info(f"environment  {env.name}: {env.where}")
     if history.last is not None:
         console.info(f"now          {history.last.text()}, {history.last.state}")
@@ -62,7 +66,7 @@ def rollback(
     origin = Origin(chosen.source, proof, chosen.position)
     # The record lies where it was read, whatever namespaces the older set has.
     target = dataclasses.replace(env.target, namespace=history.namespace)
-    outcome = cluster.deploy(rendered, env, target, kubectl.patience, Order(dry_run, yes, wait), origin)
+    outcome = apply.deploy(rendered, env, target, kubectl.patience, Order(dry_run, yes, wait), origin)
     result = deploy.of_cluster(rendered, env, outcome)
     if not dry_run:
         console.info(f"receipt      {paths.shown(receipt.write(result))}")
@@ -120,7 +124,7 @@ def _check_models(rendered: RenderedSet, env: Environment) -> tuple[tuple[str, s
     if env.model is None:
         return ()
     found: list[tuple[str, str]] = []
-    for name in sorted({name for one in rendered.objects if (name := model.named_in(one))}):
+    for name in sorted({name for one in rendered.objects if (name := served_model.named_in(one))}):
         try:
             reference = ImageRef.parse(name)
         except ValueError:

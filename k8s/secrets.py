@@ -20,9 +20,10 @@ from pathlib import Path
 from common import console, paths
 from common.errors import PinwheelError, PolicyError, UsageError
 from common.run import Result
-from k8s import environment, manifests, strict_yaml
-from k8s.environment import ClusterTarget
-from k8s.kubectl import Kubectl, Patience, brief, conflicts, refusal
+from k8s.envs import environment
+from k8s.envs.environment import ClusterTarget
+from k8s.objects import manifests, strict_yaml
+from k8s.rollouts.kubectl import Kubectl, Patience, brief, conflicts, refusal
 
 # Of a Secret as JSON: the key names alone leave kubectl.
 _KEYS = "{{range $key, $value := .data}}{{$key}}\n{{end}}"

@@ -12,9 +12,9 @@ import requests
 
 from common import console
 from common.offline import offline
-from lockfiles import index
 from lockfiles.changes import Move
 from lockfiles.model import Wheel
+from lockfiles.python import index
 
 _SOURCE = "https://api.osv.dev"
 # OSV's own limit for one query.

@@ -6,8 +6,9 @@ from packaging.utils import parse_wheel_filename
 
 from common import paths
 from common.errors import LockError
-from lockfiles import closure, inputs, lockfile, models, policy, toolkit, wheels
+from lockfiles import closure, inputs, lockfile, models, policy, toolkit
 from lockfiles.model import BaseLock, SetLock
+from lockfiles.python import wheels
 
 # What every image promises, and its users' configurations rely on.
 PYTHON = "3.11.2"

@@ -8,9 +8,10 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from common.errors import LockError
-from lockfiles import lockfile, metadata
+from lockfiles import lockfile
 from lockfiles.inputs import BaseInput, SetInput
 from lockfiles.model import BaseLock, SetLock, Wheel
+from lockfiles.python import metadata
 
 _RELOCK = "run `invoke lock`"
 

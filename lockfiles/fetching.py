@@ -12,8 +12,10 @@ from common.errors import MissingEnvironmentError
 from common.files import sha256_file
 from common.offline import offline
 from common.run import run
-from lockfiles import debian, index, lockfile, sdist, store
+from lockfiles import lockfile, store
+from lockfiles.debian import resolver
 from lockfiles.model import Artifact
+from lockfiles.python import index, sdist
 from lockfiles.store import mirror
 
 
@@ -29,7 +31,7 @@ def fetch(names: Iterable[str]) -> None:
     """
     base = lockfile.read_base()
     locks = [lockfile.read_set(name) for name in names]
-    debian.fetch(base.debs)
+    resolver.fetch(base.debs)
     with index.session() as http:
         ours = [wheel for lock in locks for wheel in lock.wheels if wheel.sdist or wheel.shim]
         to_make = store.take((wheel.artifact for wheel in ours), mirror.places(), http)

@@ -19,7 +19,7 @@ from pathlib import Path
 from common import paths
 from common.errors import LockError
 from common.files import write_whole
-from common.refs import check_digest
+from oci.reference import check_digest
 
 FORMAT = 1
 _CAPABILITY = re.compile(r"[0-9]+\.[0-9]+")

@@ -13,28 +13,12 @@ from packaging.utils import canonicalize_name
 from common import console
 from common.errors import LockError, MissingEnvironmentError, UsageError
 from common.offline import offline
-from lockfiles import (
-    changes,
-    check,
-    closure,
-    cooldown,
-    debian,
-    gpu,
-    index,
-    inputs,
-    licences,
-    lockfile,
-    metadata,
-    models,
-    policy,
-    sdist,
-    store,
-    toolkit,
-    wheels,
-)
+from lockfiles import changes, check, closure, inputs, licences, lockfile, models, policy, store, toolkit
 from lockfiles.changes import Locked
+from lockfiles.debian import resolver
 from lockfiles.inputs import SetInput
 from lockfiles.model import Artifact, BaseLock, SetLock, Wheel
+from lockfiles.python import cooldown, gpu, index, metadata, sdist, wheels
 
 _Lock = TypeVar("_Lock", BaseLock, SetLock)
 
@@ -145,10 +129,10 @@ def _resolve_base(before: BaseLock | None) -> BaseLock:
             raise MissingEnvironmentError(what, fix="run without --offline")
         return kept
     with console.step("resolving base.in") as notes:
-        debs = debian.resolve(wanted)
+        debs = resolver.resolve(wanted)
         notes.append(f"{len(debs)} debs, {console.size(sum(d.artifact.size for d in debs))}")
     # Their licences stand in the packages themselves.
-    debian.fetch(debs)
+    resolver.fetch(debs)
     told = {deb.artifact.sha256: deb.licence for deb in before.debs} if before else {}
     found = {deb.name: told[deb.artifact.sha256] for deb in debs if told.get(deb.artifact.sha256)}
     if len(found) < len(debs):
@@ -202,7 +186,7 @@ def resolve_set(wanted: SetInput, base: BaseLock, keeping: Keeping, leader: SetL
         locate = index.Locator(http)
         lock = SetLock(wanted.name, wanted.digest, toolkit.today(), python, glibc, tuple(sorted(chosen, key=lambda w: w.name)))
         if built:
-            debian.fetch(base.debs)
+            resolver.fetch(base.debs)
             backend = sdist.backend_of(lock)
             sources = {n: _source(packages[n]) for n in built if n in packages}
             store.download([backend, *sources.values()], locate, http)

@@ -14,7 +14,7 @@ from common import console, paths
 from common.errors import LockError, MissingEnvironmentError, UsageError
 from common.files import write_whole
 from common.offline import offline
-from lockfiles import cooldown, wheels
+from lockfiles.python import cooldown, wheels
 
 _RELOCK = "run `invoke lock`"
 _HEAD = "# Written by `invoke lock` from pyproject.toml. Edit that, not this: `invoke lock --check` refuses a hand edit.\n"

@@ -19,19 +19,20 @@ from common.signals import terminable
 from images import receipt as built
 from images import spec
 from images.receipt import BuildReceipt, BuiltImage
-from smoke import engine, history, host, preflight, receipt, report
-from smoke.bench import Bench
-from smoke.engine import Engine
-from smoke.jobs import Jobs
-from smoke.local import Workshop
-from smoke.opener import Opener
+from smoke import history, preflight, receipt, report
+from smoke.boxes.local import Workshop
+from smoke.boxes.opener import Opener
+from smoke.boxes.session import Session
+from smoke.machine import engine, host
+from smoke.machine.engine import Engine
 from smoke.receipt import ProvenImage, Rung, SmokeReceipt, Version
-from smoke.rungs import Ladder
-from smoke.servers import TUNED
-from smoke.session import Session
-from smoke.watch import Watch
+from smoke.rungs.jobs import Jobs
+from smoke.rungs.plugin import Ladder
+from smoke.rungs.run import Bench
+from smoke.rungs.servers import TUNED
+from smoke.rungs.watch import Watch
 
-_HERE = Path(__file__).resolve().parent
+_HERE = Path(__file__).resolve().parent / "suite"
 # In the order they stand on each other.
 SUITES = ("test_contract.py", "test_device.py", "test_train.py", "test_serve.py")
 # Written by a run, in the order they are worth a look.

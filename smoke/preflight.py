@@ -19,9 +19,9 @@ from common.errors import LockError, MissingEnvironmentError
 from images import spec
 from images.receipt import BuiltImage
 from images.spec import GpuNeeds
-from smoke import engine, gpus, host
-from smoke.engine import Engine
-from smoke.gpus import WITHOUT, Device
+from smoke.machine import engine, gpus, host
+from smoke.machine.engine import Engine
+from smoke.machine.gpus import WITHOUT, Device
 from smoke.payload.tiny import GPU_SHARE
 
 # How many pieces of work run together at the most; each may be a server, for whose memory there has to be room.

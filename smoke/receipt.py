@@ -60,7 +60,7 @@ class Rung:
 
     Attributes:
         name: `train`, `vllm serve: answers`.
-        code: its own exit code, of the table in `smoke/table.py`; 0 when it passed.
+        code: its own exit code, of the table in `smoke/rungs/table.py`; 0 when it passed.
         outcome: `not run` when a rung it stands on did not pass, or the run was interrupted before it.
         seconds: how long its work took, whether anybody waited for it or not.
         limit: how long it may take.

@@ -46,7 +46,7 @@ def run_cluster(context: str, images: str, *, only: str = "") -> str:
 
     Args:
         context: of the kubeconfig.
-        images: two images by digest, with a comma between them (tests/k8s/places.py says which will do).
+        images: two images by digest, with a comma between them (tests/k8s/simulator/places.py says which will do).
         only: a part of the scenarios' names.
 
     Returns:

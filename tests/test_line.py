@@ -21,8 +21,8 @@ from common.errors import BuildError
 from common.files import sha256_bytes
 from common.run import run
 from images import receipt as built
-from images.layout import Layout
-from k8s import receipt as deployed
+from k8s.rollouts import receipt as deployed
+from oci.layout import Layout
 from smoke import receipt as proven
 from tests.images.inside import check_complete
 

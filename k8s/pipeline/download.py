@@ -34,9 +34,10 @@ else:
     import transfer
     import wire
     from experiment import Base
-    from registry import Reference, Repository
     from transfer import Wanted
     from wire import ENVIRONMENT, LOCK, POLICY, USAGE, Answer, RefusedError
+
+    from registry import Reference, Repository
 
 
 _DEFAULT = "https://huggingface.co"

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from k8s.pipeline.wire import RefusedError
 else:
     from artifact import unsafe
-    from registry import Reference
     from transfer import Wanted
     from wire import RefusedError
+
+    from registry import Reference
 
 
 _FORMAT = 1

@@ -34,9 +34,10 @@ else:
     import transfer
     import wire
     from artifact import Artifact
-    from registry import Reference, Repository
     from transfer import Wanted
     from wire import POLICY, USAGE, RefusedError
+
+    from registry import Reference, Repository
 
 
 def main(argv: list[str]) -> int:

@@ -30,8 +30,9 @@ else:
     import cluster
     import wire
     from cluster import Api, ApiError
-    from registry import Reference
     from wire import ENVIRONMENT, NOT_PUT_BACK, PUT_BACK, TERMINATED, RefusedError
+
+    from registry import Reference
 
 MANAGER = "pinwheel-pipeline"
 ANNOTATION = "pinwheel.io/model"

@@ -38,8 +38,9 @@ else:
     import wire
     from artifact import DOC, WEIGHT, WEIGHT_CONFIG, Layer
     from experiment import Base, Run
-    from registry import Reference, Repository, digest_of
     from wire import POLICY, RefusedError
+
+    from registry import Reference, Repository, digest_of
 
 
 # Of these one names the vocabulary that every loader needs.

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from k8s.pipeline.wire import ENVIRONMENT, POLICY, USAGE, RefusedError
 else:
     from artifact import MANIFEST, canonical
-    from registry import Reference, Repository, digest_of
     from wire import ENVIRONMENT, POLICY, USAGE, RefusedError
+
+    from registry import Reference, Repository, digest_of
 
 
 _PAYLOAD = "application/vnd.dev.cosign.simplesigning.v1+json"

@@ -14,14 +14,14 @@ from pathlib import Path
 from common import console, host
 from common.errors import RegistryError
 from common.files import sha256_bytes
-from common.refs import ImageRef, short
-from images.layout import MANIFEST, Descriptor, canonical
-from images.registry.blob import Blob
-from images.registry.client import Client
-from images.registry.policy import Policy
-from images.registry.send import Sender
-from images.registry.target import Registry
 from k8s.training.dataset import DataFile, Dataset
+from oci.client.blob import Blob
+from oci.client.client import Client
+from oci.client.patience import Policy
+from oci.client.target import Registry
+from oci.layout import MANIFEST, Descriptor, canonical
+from oci.reference import ImageRef, short
+from registry.send import Sender
 
 ARTIFACT = "application/vnd.cncf.model.manifest.v1+json"
 CONFIG = "application/vnd.cncf.model.config.v1+json"

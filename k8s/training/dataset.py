@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from common.files import sha256_bytes, sha256_file
-from k8s.findings import Finding
+from k8s.objects.findings import Finding
 from k8s.training import rows
 
 INFO = "dataset_info.json"

@@ -10,8 +10,8 @@ from typing import Any
 
 from common import console, paths
 from common.errors import UsageError
-from k8s import findings, strict_yaml
-from k8s.findings import Finding
+from k8s.objects import findings, strict_yaml
+from k8s.objects.findings import Finding
 from k8s.training import dataset, rules
 from k8s.training.dataset import Dataset
 from k8s.training.keys import Known

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.errors import LockError
-from lockfiles import index, lockfile, store
+from lockfiles import lockfile, store
 from lockfiles.model import SetLock, Wheel
+from lockfiles.python import index
 from lockfiles.store import mirror
 
 _FACTORY, _TRANSFORMERS = "llamafactory", "transformers"

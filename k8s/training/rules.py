@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from k8s.findings import Finding, Path
+from k8s.objects.findings import Finding, Path
 from k8s.training.keys import Key, Known
 
 # A finding about one key: key, what, fix.

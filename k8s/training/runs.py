@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from common.files import sha256_bytes
-from common.refs import ImageRef, short
-from k8s import strict_yaml
+from k8s.objects import strict_yaml
 from k8s.training.artifact import DatasetArtifact
 from k8s.training.experiment import Experiment
 from lockfiles.models.lockfile import PinnedModel
+from oci.reference import ImageRef, short
 
 FORMAT = 1
 _WORK = "/work"

@@ -12,10 +12,13 @@ from typing import Any
 
 from common import console, git, paths
 from common.errors import MissingEnvironmentError, PolicyError, UsageError
-from k8s import check, environment, gate, pin, render, strict_yaml
-from k8s.environment import ClusterTarget, DirectoryTarget, Environment
-from k8s.kubectl import Kubectl, Patience, brief, refusal
-from k8s.manifests import Manifest
+from k8s import check
+from k8s.envs import environment
+from k8s.envs.environment import ClusterTarget, DirectoryTarget, Environment
+from k8s.objects import strict_yaml
+from k8s.objects.manifests import Manifest
+from k8s.prepare import gate, pin, rendered
+from k8s.rollouts.kubectl import Kubectl, Patience, brief, refusal
 from k8s.training import artifact, experiment, keys, receipt, runs, watch, workflow
 from k8s.training.artifact import DatasetArtifact
 from k8s.training.receipt import TrainingReceipt
@@ -123,15 +126,15 @@ def _to_directory(
     Beside and not among them: the next deploy makes the directory hold its own set and nothing else.
     """
     place = target.path.with_name(f"{target.path.name}-runs") / result.version
-    head = f"{render.HEAD} for environment {env.name}: {result.experiment}. Do not edit.\n"
+    head = f"{rendered.HEAD} for environment {env.name}: {result.experiment}. Do not edit.\n"
     content = {name: (head + strict_yaml.dump([body])).encode() for name, body in objects.files().items()}
-    before = render.current(place)
+    before = rendered.current(place)
     if dry_run:
         console.done(f"dry run: {paths.shown(place)} was left as it is, and no dataset was pushed")
         return result
     artifact.push(data)
     if before != content:
-        render.write(place, content)
+        rendered.write(place, content)
     console.done(f"written      {len(content)} files in {paths.shown(place)}; nothing was submitted")
     return replace(result, result="written", target=f"directory {paths.shown(place)}")
 
@@ -228,7 +231,7 @@ class _Cluster:
         first = _DEPLOY.format(self.env.name)
         if said.code:
             raise refusal(said, f"the cluster does not show the {wanted.title}", f"see its words, or {first}")
-        body = next(iter(render.objects_in({"live.json": said.stdout.encode()})), None)
+        body = next(iter(rendered.objects_in({"live.json": said.stdout.encode()})), None)
         if body is None:
             raise PolicyError(f"the cluster has no {wanted.title}", where=self.kubectl.context, fix=first)
         live, ours = (_by_path(pin.images([one], self.env.kubernetes)) for one in (body, wanted))

@@ -10,14 +10,16 @@ from typing import Any
 
 from common import paths
 from common.errors import PolicyError
-from common.refs import ImageRef
-from k8s import check, rules_object, schema, strict_yaml
-from k8s.environment import Environment
-from k8s.findings import Finding
-from k8s.manifests import Manifest
-from k8s.render import RenderedSet
+from k8s import check
+from k8s.envs.environment import Environment
+from k8s.objects import schema, strict_yaml
+from k8s.objects.findings import Finding
+from k8s.objects.manifests import Manifest
+from k8s.prepare.rendered import RenderedSet
+from k8s.rules import objects as rules_object
 from k8s.training.runs import Run
 from lockfiles.images_lock import PinnedImage
+from oci.reference import ImageRef
 
 NAMESPACE, TEMPLATE, TOOLS = "llm-training", "llama-factory-train", "pipeline-tools"
 # As kubectl names the kind, whatever else calls something a workflow.

@@ -16,7 +16,7 @@ from packaging.version import Version
 
 from common import console, paths
 from common.errors import LockError, UsageError
-from lockfiles import cooldown, index, inputs, lockfile, wheels
+from lockfiles import inputs, lockfile
 from lockfiles.explain import nearest, why
 from lockfiles.explain.catalogue import Catalogue
 from lockfiles.explain.conflicts import Conflict, Demand, Demands, shown
@@ -24,6 +24,7 @@ from lockfiles.explain.moving import Move
 from lockfiles.explain.nearest import Found
 from lockfiles.inputs import SdistInput, SetInput
 from lockfiles.model import BaseLock
+from lockfiles.python import cooldown, index, wheels
 
 # A search that takes longer than this is told with what it found.
 SECONDS = 300.0

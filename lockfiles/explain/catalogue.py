@@ -21,9 +21,9 @@ from packaging.version import InvalidVersion, Version
 
 from common import console
 from common.errors import LockError
-from lockfiles import index, metadata, remote, wheels
 from lockfiles.inputs import SdistInput
-from lockfiles.remote import NoRangesError
+from lockfiles.python import index, metadata, remote, wheels
+from lockfiles.python.remote import NoRangesError
 
 _PARALLEL = 8
 _SOURCE_ONLY = "is published as source only"

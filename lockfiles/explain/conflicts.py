@@ -16,9 +16,9 @@ from packaging.specifiers import Specifier, SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from lockfiles import metadata
 from lockfiles.explain.catalogue import Catalogue
 from lockfiles.inputs import SetInput
+from lockfiles.python import metadata
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,10 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from lockfiles import metadata
 from lockfiles.explain.catalogue import Catalogue
 from lockfiles.explain.conflicts import bound
 from lockfiles.inputs import SetInput
+from lockfiles.python import metadata
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,11 @@ from packaging.version import Version
 
 from common import console
 from common.errors import MissingEnvironmentError, UsageError
-from lockfiles import index, inputs, lockfile, metadata
+from lockfiles import inputs, lockfile
 from lockfiles.explain.catalogue import Catalogue
 from lockfiles.explain.conflicts import bound, shown
 from lockfiles.model import BaseLock, SetLock, Wheel
+from lockfiles.python import index, metadata
 
 _MOST_CHAINS = 12
 _MOST_NAMES = 12

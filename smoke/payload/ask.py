@@ -1,7 +1,7 @@
 """Ask a server what its clients will ask, with the `openai` client; prints one JSON object.
 
 Runs inside an api image, next to the server, because the container has no network but loopback; and as plain `python3`
-wherever the `openai` package is. It asks and judges nothing (`smoke/judge.py` does):
+wherever the `openai` package is. It asks and judges nothing (`smoke/rungs/judge.py` does):
 
     {"answers": {"seconds": 1.5, "found": {…}}, "load": {"seconds": 60.1, "error": "APITimeoutError: …"}, …}
 

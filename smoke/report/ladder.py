@@ -9,7 +9,7 @@ from xml.etree.ElementTree import Element
 from common import console
 from smoke.receipt import Rung, SmokeReceipt
 from smoke.report.markup import Child, add, element, visible
-from smoke.table import FACTORY, KNOWN, MERGED, VLLM
+from smoke.rungs.table import FACTORY, KNOWN, MERGED, VLLM
 
 # By the tens of a rung's code.
 THEMES = {

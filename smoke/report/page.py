@@ -13,7 +13,7 @@ from smoke.receipt import ProvenImage, SmokeReceipt
 from smoke.report import curve, tables
 from smoke.report.ladder import MARKS, ladder
 from smoke.report.markup import element
-from smoke.servers import BASE
+from smoke.rungs.servers import BASE
 
 _STYLE = Path(__file__).with_name("report.css")
 

@@ -10,7 +10,7 @@ from xml.etree.ElementTree import Element
 from smoke import history
 from smoke.receipt import Answer, Figure, SmokeReceipt
 from smoke.report.markup import Child, cut, element
-from smoke.servers import BASE
+from smoke.rungs.servers import BASE
 
 # What moves less than this since the last run has not moved.
 _NOISE = 0.02

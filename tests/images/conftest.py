@@ -7,15 +7,16 @@ import zstandard
 
 from common.files import sha256_file
 from images.tarball import LayerWriter
-from lockfiles import debian, lockfile, rootfs
-from lockfiles.rootfs import Rootfs
+from lockfiles import lockfile
+from lockfiles.debian import resolver, rootfs
+from lockfiles.debian.rootfs import Rootfs
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Rootfs:
     """The real base's tree; of its tar only what tells users and packages, so that a build takes a second."""
     base = lockfile.read_base()
-    debian.fetch(base.debs)
+    resolver.fetch(base.debs)
     real = rootfs.made(base)
     tar = tmp_path_factory.mktemp("base") / "base.tar"
     with tar.open("wb") as out:

@@ -16,8 +16,8 @@ from packaging.version import Version
 
 from common.errors import BuildError
 from common.run import run
-from images.layout import Layout
-from images.wheel import SITE
+from images.wheels.install import SITE
+from oci.layout import Layout
 
 # Every folder that some interpreter of the image would import from.
 _IMPORTED = (SITE, "usr/lib/python3/dist-packages", "usr/local/lib/python3.11/dist-packages")

@@ -13,7 +13,7 @@ from pathlib import Path
 from packaging.utils import canonicalize_name
 
 from images.spec import ImageSpec
-from images.wheel import PREFIX, SITE
+from images.wheels.install import PREFIX, SITE
 from tests.images.trees import Entry, Tree
 
 _RULES = tomllib.loads((Path(__file__).parent / "differences.toml").read_text())["difference"]

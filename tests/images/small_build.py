@@ -14,10 +14,11 @@ from pathlib import Path
 from invoke.collection import Collection
 from invoke.program import Program
 
-from lockfiles import check, fetching, lockfile, rootfs
+from lockfiles import check, fetching, lockfile
+from lockfiles.debian import rootfs
+from lockfiles.debian.rootfs import Rootfs
 from lockfiles.model import SetLock
-from lockfiles.rootfs import Rootfs
-from tests.images.wheels import make, stored
+from tests.images.wheels.wheels import make, stored
 
 _ABOUT = "llamafactory"
 

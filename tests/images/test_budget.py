@@ -12,10 +12,11 @@ from common.errors import BuildError, ExitCode, UsageError
 from images import budget, build, receipt, spec
 from images.receipt import BuiltImage, BuiltLayer
 from images.recipe import recipe_of
-from lockfiles import check, fetching, lockfile, rootfs
+from lockfiles import check, fetching, lockfile
+from lockfiles.debian import rootfs
+from lockfiles.debian.rootfs import Rootfs
 from lockfiles.model import SetLock
-from lockfiles.rootfs import Rootfs
-from tests.images.wheels import make, stored
+from tests.images.wheels.wheels import make, stored
 
 
 def image(**sizes: int) -> BuiltImage:

@@ -11,15 +11,16 @@ import pytest
 
 from common.errors import BuildError, MissingEnvironmentError
 from images import build, config, layer, receipt, spec
-from images.layout import Layout
 from images.plan import LayerPlan
 from images.receipt import BuildReceipt, BuiltImage
 from images.recipe import Recipe, recipe_of
 from images.tarball import LayerWriter
-from lockfiles import lockfile, rootfs
+from lockfiles import lockfile
+from lockfiles.debian import rootfs
+from lockfiles.debian.rootfs import Rootfs
 from lockfiles.model import Gpu, SetLock
-from lockfiles.rootfs import Rootfs
-from tests.images.wheels import make, stored
+from oci.layout import Layout
+from tests.images.wheels.wheels import make, stored
 
 BASE = lockfile.read_base()
 

@@ -23,13 +23,14 @@ from common import files
 from common.errors import BuildError
 from common.run import run
 from images import config, layer
-from images.layout import Layout
 from images.plan import LayerPlan
 from images.tarball import LayerWriter
-from lockfiles import lockfile, rootfs
-from lockfiles.rootfs import Rootfs
+from lockfiles import lockfile
+from lockfiles.debian import rootfs
+from lockfiles.debian.rootfs import Rootfs
+from oci.layout import Layout
 from tests.images import small_build
-from tests.images.oci import check_by_skopeo, check_layout
+from tests.oci.image_layout import check_by_skopeo, check_layout
 
 # Run before all else in every process of a build: at a process's first call of a function of `os` with such a path, or the
 # nth, all of the build is killed, before the call or after it.

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from common.errors import LockError, PinwheelError
-from lockfiles import rootfs, store
+from lockfiles import store
+from lockfiles.debian import rootfs
 from lockfiles.model import BaseLock, Deb
 from tests.lockfiles.conftest import artifact
 

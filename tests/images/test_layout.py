@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from common.errors import BuildError, MissingEnvironmentError, UsageError
 from common.run import run
 from images import config, layer, plan, spec
-from images.layout import Layout
 from images.plan import LayerPlan
 from images.tarball import LayerWriter
-from images.wheel import Files
+from images.wheels.install import Files
 from lockfiles import lockfile
 from lockfiles.model import Artifact, SetLock, Wheel
-from tests.images.wheels import members
+from oci.layout import Layout
+from tests.images.wheels.wheels import members
 
 # See test_golden_digests.
 GOLDEN_LAYER = "sha256:672468e2f4b4bf7ff5038217813362d1c10c9ed781012be65d7ee65adec8355d"

@@ -16,7 +16,7 @@ from elftools.elf.elffile import ELFFile
 
 from common.files import CHUNK
 from images import libraries, receipt
-from images.layout import Layout
+from oci.layout import Layout
 from tests.images import trees
 
 # After the line, which builds the images.

@@ -25,12 +25,13 @@ from packaging.utils import canonicalize_name
 
 from common import host, paths
 from images import receipt, reference, spec
-from images.layout import Layout
 from images.receipt import BuiltImage
 from images.spec import ImageSpec
-from images.wheel import PREFIX, SITE
-from lockfiles import lockfile, rootfs
-from smoke import engine
+from images.wheels.install import PREFIX, SITE
+from lockfiles import lockfile
+from lockfiles.debian import rootfs
+from oci.layout import Layout
+from smoke.machine import engine
 from tests.images import oracle, trees
 from tests.images.trees import Tree
 

@@ -20,13 +20,13 @@ from common.errors import BuildError
 from common.files import sha256_bytes
 from common.run import run
 from images import compare, layer
-from images.layout import Layout
 from images.plan import LayerPlan
 from images.receipt import BuiltImage, BuiltLayer
 from images.tarball import LayerWriter
-from lockfiles.rootfs import Rootfs
+from lockfiles.debian.rootfs import Rootfs
+from oci.layout import Layout
 from tests.images import small_build
-from tests.images.wheels import stored
+from tests.images.wheels.wheels import stored
 
 # See test_golden_digests_of_a_wheel_layer.
 GOLDEN_TAR = "sha256:a81a5315037d6296e44167bd010e7dcfaf4e59c4c112eca62def0246cd9d5e6c"

@@ -9,15 +9,17 @@ from pathlib import Path
 import pytest
 
 from images import build, receipt, spec
-from images.layout import Layout
 from images.plan import BIG
 from images.receipt import BuiltImage
 from images.recipe import recipe_of
-from lockfiles import lockfile, rootfs, sbom, sdist
+from lockfiles import lockfile, sbom
+from lockfiles.debian import rootfs
+from lockfiles.debian.rootfs import Rootfs
 from lockfiles.model import SetLock, Wheel
-from lockfiles.rootfs import Rootfs
+from lockfiles.python import sdist
+from oci.layout import Layout
 from tests.images.inside import Packages, check_complete, of_image
-from tests.images.wheels import make, stored
+from tests.images.wheels.wheels import make, stored
 
 pytestmark = pytest.mark.host
 BASE = lockfile.read_base()

@@ -17,7 +17,7 @@ from typing import IO, NamedTuple
 import zstandard
 
 from common.files import CHUNK
-from images.layout import Layout
+from oci.layout import Layout
 
 _KINDS = {tarfile.REGTYPE: "file", tarfile.DIRTYPE: "folder", tarfile.SYMTYPE: "link"}
 

@@ -11,15 +11,17 @@ from pathlib import Path
 import pytest
 
 from common import paths
-from k8s import check, environment
-from k8s.environment import Environment
-from k8s.findings import Finding
-from k8s.render import RenderedSet
+from k8s import check
+from k8s.envs import environment
+from k8s.envs.environment import Environment
+from k8s.objects.findings import Finding
+from k8s.prepare.rendered import RenderedSet
 from lockfiles import images_lock
 from lockfiles.images_lock import PinnedImage
 from lockfiles.model import Gpu
-from tests.k8s import models, places
-from tests.k8s.apiserver import VERSIONS, ApiServer
+from tests.k8s.prepare import models
+from tests.k8s.simulator import places
+from tests.k8s.simulator.apiserver import VERSIONS, ApiServer
 from tests.set_locks import ASKED
 
 REPO = paths.K8S

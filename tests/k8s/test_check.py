@@ -10,10 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import LockError, PolicyError, UsageError
-from k8s import check, environment, manifests, nodes, pin, rules_pod, schema
+from k8s import check
+from k8s.envs import environment
+from k8s.objects import manifests, schema
+from k8s.prepare import gpu_nodes, pin
+from k8s.rules import pods as rules_pod
 from lockfiles import images_lock
 from tests.k8s.conftest import API, NEW, OLD, Checkout
-from tests.k8s.test_schema import good, places, spoiled
+from tests.k8s.objects.test_schema import good, places, spoiled
 
 
 @pytest.mark.parametrize("env", ["local", "staging", "production"])
@@ -89,7 +93,7 @@ def test_no_spoiled_set_makes_the_rules_crash(data: st.DataObject) -> None:
     env = environment.load("local")
     walks = [schema.schema(env.kubernetes).walk(one) for one in objects]
     pinned, pins, unpinned = pin.pin(walks, env, {"llama-factory-train": NEW, f"{API}-cpu": OLD})
-    _, _, nowhere = nodes.place(pinned, pins, env, {})
+    _, _, nowhere = gpu_nodes.place(pinned, pins, env, {})
     for finding in (*unpinned, *nowhere, *check.crossed(walks, env)):
         assert finding.text()
 

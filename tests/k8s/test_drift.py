@@ -10,12 +10,12 @@ import pytest
 
 from common.errors import ExitCode, MissingEnvironmentError, PolicyError, UsageError
 from k8s import deploy, drift
-from k8s.kubectl import Patience
-from tests.k8s import models
-from tests.k8s.apiserver import ApiServer
+from k8s.rollouts.kubectl import Patience
 from tests.k8s.conftest import API, NEW, OLD, Checkout
-from tests.k8s.steps import BRIEF, CUT, NAME, go, image, running
-from tests.k8s.wire import Fault
+from tests.k8s.prepare import models
+from tests.k8s.simulator.apiserver import ApiServer
+from tests.k8s.simulator.steps import BRIEF, CUT, NAME, go, image, running
+from tests.k8s.simulator.wire import Fault
 
 
 def look(patience: Patience = BRIEF) -> str:

@@ -16,18 +16,20 @@ from common.errors import (
     RegistryError,
     UsageError,
 )
-from common.refs import ImageRef
-from k8s import gate, release, rollback
-from k8s.environment import Environment
-from k8s.kubectl import Kubectl, Patience
-from k8s.receipt import DeployReceipt
-from k8s.release import History
-from tests.k8s import models
-from tests.k8s.apiserver import ApiServer
+from k8s import rollback
+from k8s.envs.environment import Environment
+from k8s.prepare import gate
+from k8s.rollouts import release
+from k8s.rollouts.kubectl import Kubectl, Patience
+from k8s.rollouts.receipt import DeployReceipt
+from k8s.rollouts.release import History
+from oci.reference import ImageRef
 from tests.k8s.conftest import API, NEW, OLD, Checkout
-from tests.k8s.steps import BRIEF, CUT, go, image, record, running, states
-from tests.k8s.test_release import made
-from tests.k8s.wire import Fault
+from tests.k8s.prepare import models
+from tests.k8s.rollouts.test_release import made
+from tests.k8s.simulator.apiserver import ApiServer
+from tests.k8s.simulator.steps import BRIEF, CUT, go, image, record, running, states
+from tests.k8s.simulator.wire import Fault
 
 THIRD = "sha256:" + "d" * 64
 

@@ -11,10 +11,10 @@ import pytest
 
 from common.errors import MissingEnvironmentError, PolicyError, UsageError
 from k8s import secrets
-from tests.k8s.apiserver import ApiServer
 from tests.k8s.conftest import Checkout
-from tests.k8s.steps import BRIEF, go
-from tests.k8s.wire import Fault
+from tests.k8s.simulator.apiserver import ApiServer
+from tests.k8s.simulator.steps import BRIEF, go
+from tests.k8s.simulator.wire import Fault
 
 SECRET = "inference-api-key"
 VALUE = "s3cr3t-value-of-a-test"

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from common.errors import MissingEnvironmentError
-from lockfiles import fetching, lockfile, sdist, store
+from lockfiles import fetching, lockfile, store
 from lockfiles.model import BaseLock, Deb, SetLock, Wheel
+from lockfiles.python import sdist
 from tests.lockfiles.conftest import artifact
 from tests.lockfiles.small_index import Index, serving
 

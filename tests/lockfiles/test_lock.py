@@ -387,7 +387,7 @@ def test_offline_a_shim_is_not_taken_for_the_package(index: Index, locks: Path, 
 
 def _stock(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     """Put the sets' wheels into the store; the made-up debs cannot be had."""
-    monkeypatch.setattr("lockfiles.debian.fetch", lambda _: None)
+    monkeypatch.setattr("lockfiles.debian.resolver.fetch", lambda _: None)
     fetching.fetch(names or ["small"])
 
 

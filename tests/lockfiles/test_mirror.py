@@ -17,8 +17,9 @@ from uv import find_uv_bin
 from common.errors import BuildError, LockError, MissingEnvironmentError, UsageError
 from common.files import sha256_file
 from common.run import run
-from lockfiles import index, store
+from lockfiles import store
 from lockfiles.model import Artifact
+from lockfiles.python import index
 from lockfiles.store import mirror
 from tests.lockfiles.conftest import artifact, fill
 from tests.lockfiles.small_index import wheel

@@ -22,8 +22,9 @@ import pytest
 from common import console, paths
 from common.errors import BuildError, LockError, MissingEnvironmentError
 from common.run import run
-from lockfiles import index, store
+from lockfiles import store
 from lockfiles.model import Artifact
+from lockfiles.python import index
 from lockfiles.store.part import PREFIX
 from tests.lockfiles.conftest import artifact, fill
 

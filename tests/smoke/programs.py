@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from common import paths
-from smoke.bench import Bench
-from smoke.jobs import Jobs
-from smoke.local import Workshop
+from smoke.boxes.local import Workshop
 from smoke.payload import tiny
+from smoke.rungs.jobs import Jobs
+from smoke.rungs.run import Bench
 
 _CLI = """
 import json, os, subprocess, sys, time

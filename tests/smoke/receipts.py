@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from smoke.payload import tiny
 from smoke.receipt import Answer, Figure, Gpu, Host, Outcome, ProvenImage, Rung, Serving, SmokeReceipt, Training, Version
-from smoke.table import FACTORY, KNOWN, MERGED, VLLM
+from smoke.rungs.table import FACTORY, KNOWN, MERGED, VLLM
 
 STARTED = "2026-11-23T17:27:22+00:00"
 SOURCE = "86d3fe8d81598a384ba8ece1290221fbcbf29bfe"

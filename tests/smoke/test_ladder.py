@@ -20,14 +20,15 @@ from common.errors import BuildError, ExitCode, SmokeError
 from common.signals import TerminatedError
 from images import receipt as built
 from images.receipt import BuildReceipt
-from smoke import ladder, receipt, table
-from smoke.bench import Bench
-from smoke.box import Place
-from smoke.jobs import Jobs
-from smoke.rungs import Ladder
-from smoke.session import LABEL, Session
-from smoke.table import KNOWN, Known
-from smoke.watch import Opening, Watch
+from smoke import ladder, receipt
+from smoke.boxes.box import Place
+from smoke.boxes.session import LABEL, Session
+from smoke.rungs import table
+from smoke.rungs.jobs import Jobs
+from smoke.rungs.plugin import Ladder
+from smoke.rungs.run import Bench
+from smoke.rungs.table import KNOWN, Known
+from smoke.rungs.watch import Opening, Watch
 from tests.smoke import layouts
 from tests.smoke.simulator import SimulatedEngine
 
@@ -205,7 +206,7 @@ def test_interrupted_while_an_image_is_loaded(images: BuildReceipt, monkeypatch:
         raise KeyboardInterrupt
 
     simulated_run = [Session(simulated).id]  # type: ignore[arg-type]
-    monkeypatch.setattr("smoke.engine.load", interrupt)
+    monkeypatch.setattr("smoke.machine.engine.load", interrupt)
     with pytest.raises(KeyboardInterrupt):
         ladder.run_smoke(gpu=False)
     assert not simulated.containers.all
@@ -218,7 +219,7 @@ def test_interrupted_while_an_image_is_loaded(images: BuildReceipt, monkeypatch:
         ("import no_such_module\n", "No module named 'no_such_module'"),
         ("def test_plain():\n    pass\n", "is no rung"),
         (rung("two", "pass", "('one',)"), "exists twice, or needs what is not before it"),
-        (rung("one", "pass").replace("'one'", "'unheard of'"), "rung 'unheard of' is not in smoke/table.py"),
+        (rung("one", "pass").replace("'one'", "'unheard of'"), "rung 'unheard of' is not in smoke/rungs/table.py"),
         (rung("one", "pass", more=", gpus=True"), "unknown arguments: gpus"),
         ("", "no rung failed"),
     ],
@@ -236,7 +237,7 @@ def test_the_receipt_of_an_earlier_run_does_not_outlive_a_broken_one(run: Run, m
     def refuse(*_: object, **__: object) -> None:
         raise SmokeError("refused")
 
-    monkeypatch.setattr("smoke.engine.load", refuse)
+    monkeypatch.setattr("smoke.machine.engine.load", refuse)
     with pytest.raises(SmokeError, match="refused"):
         ladder.run_smoke(gpu=False)
     assert not receipt.path().exists()
@@ -261,7 +262,7 @@ def collected(*, gpu: bool, contained: bool) -> list[str]:
     bench = Bench(cast("Place", None), gpu, cast("Jobs", None), contained, cast("Opening", None))
     found = Ladder(bench, Watch())
     arguments = ["--collect-only", "-p", "no:terminal", "-p", "no:cacheprovider", "-o", "addopts=", "--strict-markers"]
-    folder = Path(ladder.__file__).parent
+    folder = Path(ladder.__file__).parent / "suite"
     config = ["-c", str(paths.ROOT / "pyproject.toml"), *(str(folder / suite) for suite in ladder.SUITES)]
     assert pytest.main([*arguments, *config], plugins=[ladder._Registered(found)]) == 0
     assert not found.trouble
@@ -271,7 +272,7 @@ def collected(*, gpu: bool, contained: bool) -> list[str]:
 
 
 def test_the_real_suite_has_every_rung_that_is_known_in_the_order_of_the_table() -> None:
-    assert set(ladder.SUITES) == {file.name for file in Path(ladder.__file__).parent.glob("test_*.py")}
+    assert set(ladder.SUITES) == {file.name for file in (Path(ladder.__file__).parent / "suite").glob("test_*.py")}
     everything = [name for name in KNOWN if name != "preflight"]
     contract = {"contract of train", "contract of api"}
     assert collected(gpu=True, contained=True) == everything
@@ -281,7 +282,7 @@ def test_the_real_suite_has_every_rung_that_is_known_in_the_order_of_the_table()
 
 def test_the_suite_run_by_hand_says_how_to_run_it() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "smoke/test_contract.py", "-o", "addopts="],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "smoke/suite/test_contract.py", "-o", "addopts="],
         cwd=paths.ROOT,
         capture_output=True,
         text=True,

@@ -19,9 +19,10 @@ from common.errors import BuildError, ExitCode, MissingEnvironmentError, UsageEr
 from images import receipt as built
 from images import spec
 from images.receipt import BuildReceipt, BuiltImage
-from smoke import gpus, host, ladder, preflight, receipt
-from smoke.engine import Engine, every_gpu
-from smoke.gpus import Device
+from smoke import ladder, preflight, receipt
+from smoke.machine import gpus, host
+from smoke.machine.engine import Engine, every_gpu
+from smoke.machine.gpus import Device
 from smoke.receipt import Gpu
 from tests import set_locks
 from tests.smoke import layouts, nvidia

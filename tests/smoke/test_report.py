@@ -21,7 +21,7 @@ from smoke import report
 from smoke.receipt import Answer, Figure, Rung, SmokeReceipt, Training
 from smoke.report import curve, ladder, markup, tables
 from smoke.report.page import page
-from smoke.table import FACTORY, KNOWN, MERGED, VLLM
+from smoke.rungs.table import FACTORY, KNOWN, MERGED, VLLM
 from tests.smoke import receipts
 
 T = TypeVar("T")

@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from common import paths
 from common.files import sha256_bytes
 from k8s.pipeline import artifact, fetch, register, wire
-from tests.images.registry.double import PASSWORD, USER, Double, serving
-from tests.images.registry.real import CERTIFICATE, RealRegistry
 from tests.lockfiles.hub_server import tensors_file
+from tests.oci.double import PASSWORD, USER, Double, serving
+from tests.oci.real import CERTIFICATE, RealRegistry
 
 PROGRAMS = paths.K8S / "pipeline"
 VERSION = "sft-0123456789ab"

@@ -17,10 +17,10 @@ from k8s.pipeline import artifact, download, wire
 from k8s.pipeline.wire import ENVIRONMENT, LOCK, POLICY, USAGE, RefusedError
 from k8s.training import artifact as artifacts
 from k8s.training.dataset import DataFile, Dataset
-from tests.images.registry.double import Double
 from tests.k8s.pipeline.conftest import Run, base_files, program, push
 from tests.lockfiles import hub_server
 from tests.lockfiles.hub_server import HubServer
+from tests.oci.double import Double
 
 SECRET = "hf_secretsecret"
 ROWS = {"dataset_info.json": b'{"rows": {"file_name": "rows.json"}}', "rows.json": b"[]"}

@@ -12,8 +12,8 @@ import yaml
 from common.files import sha256_bytes
 from k8s.pipeline import artifact, wire
 from k8s.pipeline.wire import POLICY, USAGE, RefusedError
-from tests.images.registry.double import Double
 from tests.k8s.pipeline.conftest import VERSION, Run, model_files
+from tests.oci.double import Double
 
 # Each registers and fetches a whole model.
 pytestmark = pytest.mark.slow

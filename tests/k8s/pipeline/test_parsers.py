@@ -16,8 +16,8 @@ from k8s.pipeline import artifact, cluster, wire
 from k8s.pipeline.cluster import Api, ApiError, troubles
 from k8s.pipeline.registry import Reference
 from k8s.pipeline.wire import ENVIRONMENT, RefusedError
-from tests.images.registry.double import serving
-from tests.images.registry.real import CERTIFICATE
+from tests.oci.double import serving
+from tests.oci.real import CERTIFICATE
 
 # The fixtures that all tests here get do not change from one example to the next.
 PROPERTY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -14,11 +14,11 @@ import yaml
 from common import paths
 from k8s.pipeline import cluster, promote, wire
 from k8s.pipeline.wire import ENVIRONMENT, NOT_PUT_BACK, PUT_BACK, TERMINATED, USAGE, RefusedError
-from tests.k8s.apiserver import ApiServer
-from tests.k8s.controller import Trouble
-from tests.k8s.discovery import Key
 from tests.k8s.pipeline.conftest import program
-from tests.k8s.wire import Fault
+from tests.k8s.simulator.apiserver import ApiServer
+from tests.k8s.simulator.controller import Trouble
+from tests.k8s.simulator.discovery import Key
+from tests.k8s.simulator.wire import Fault
 
 # Each waits for rollouts, if only for a part of a second.
 pytestmark = pytest.mark.slow

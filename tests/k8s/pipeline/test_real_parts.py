@@ -12,9 +12,9 @@ import pytest
 from common.run import which
 from k8s.pipeline import wire
 from k8s.pipeline.wire import ENVIRONMENT, REGISTRY, RefusedError
-from tests.images.registry.real import RealRegistry
 from tests.k8s.pipeline.conftest import VERSION, Run, log_in, model_files, trust_tests_ca
-from tests.smoke.proof import cosigns
+from tests.oci.real import RealRegistry
+from tests.registry import cosigns
 
 pytestmark = pytest.mark.host
 

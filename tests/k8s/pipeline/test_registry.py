@@ -12,9 +12,9 @@ from common.files import sha256_bytes
 from k8s.pipeline import wire
 from k8s.pipeline.registry import Reference, Repository
 from k8s.pipeline.wire import REGISTRY, RefusedError
-from tests.images.registry.conftest import noise
-from tests.images.registry.double import IDENTITY, PASSWORD, Double, Handler, answers, cuts, serving
 from tests.k8s.pipeline.conftest import log_in
+from tests.oci.conftest import noise
+from tests.oci.double import IDENTITY, PASSWORD, Double, Handler, answers, cuts, serving
 
 DATA = noise(3 << 20)
 DIGEST = sha256_bytes(DATA)

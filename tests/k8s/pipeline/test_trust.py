@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from common.files import sha256_bytes
 from k8s.pipeline import artifact, registry, signature
 from k8s.pipeline.wire import LOCK, POLICY, REGISTRY, RefusedError
-from tests.images.registry.double import Double
 from tests.k8s.pipeline.conftest import OTHER, Run, model_files, push
+from tests.oci.double import Double
 
 # Each registers and fetches a whole model.
 pytestmark = pytest.mark.slow

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from common import paths
-from k8s import strict_yaml
-from k8s.manifests import Manifest
+from k8s.objects import strict_yaml
+from k8s.objects.manifests import Manifest
 from k8s.training import experiment, keys, submit
 from k8s.training.experiment import Experiment
 from k8s.training.keys import Known
@@ -23,12 +23,12 @@ from k8s.training.receipt import TrainingReceipt
 from k8s.training.workflow import NAMESPACE
 from lockfiles.models import lockfile as models_lock
 from lockfiles.models.lockfile import ModelsLock, PinnedFile, PinnedModel
-from tests.images.registry.real import RealRegistry
-from tests.k8s.apiserver import ApiServer
 from tests.k8s.conftest import Checkout
-from tests.k8s.discovery import Key
-from tests.k8s.steps import BRIEF
-from tests.k8s.training.argo import Controller
+from tests.k8s.simulator.apiserver import ApiServer
+from tests.k8s.simulator.argo import Controller
+from tests.k8s.simulator.discovery import Key
+from tests.k8s.simulator.steps import BRIEF
+from tests.oci.real import RealRegistry
 
 EXAMPLE = paths.ROOT / "experiments" / "example" / "tiny"
 FILE = "experiments/example/tiny/sft.yaml"

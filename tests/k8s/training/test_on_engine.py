@@ -18,15 +18,15 @@ from docker import DockerClient
 
 from common import paths
 from common.files import sha256_file
-from common.refs import ImageRef
 from images import receipt as built
 from k8s.training import artifact, experiment, runs
 from k8s.training.keys import Known
 from k8s.training.runs import Run
 from lockfiles.models import lockfile as models_lock
 from lockfiles.models.lockfile import ModelsLock, PinnedFile, PinnedModel
-from smoke import engine
-from smoke.session import Session
+from oci.reference import ImageRef
+from smoke.boxes.session import Session
+from smoke.machine import engine
 from tests.k8s.training.conftest import EXAMPLE, Lab
 
 # After the line, which builds the image.

@@ -11,15 +11,15 @@ import pytest
 
 from common import paths
 from common.errors import BuildError, RegistryError
-from common.refs import ImageRef
 from common.run import run as call
 from k8s.training import artifact, runs
 from k8s.training.artifact import DatasetArtifact
 from k8s.training.runs import Run
 from lockfiles.models.lockfile import PinnedFile, PinnedModel
-from tests.images.registry.conftest import QUICK
-from tests.images.registry.real import RealRegistry
+from oci.reference import ImageRef
 from tests.k8s.training.conftest import BASE, Lab
+from tests.oci.conftest import QUICK
+from tests.oci.real import RealRegistry
 
 pytestmark = pytest.mark.host
 

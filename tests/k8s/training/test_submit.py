@@ -8,16 +8,16 @@ import re
 import pytest
 
 from common.errors import ExitCode, MissingEnvironmentError, PolicyError, UsageError
-from images.registry.client import Client
-from images.registry.target import Registry
-from k8s import manifests
-from k8s.manifests import Manifest
+from k8s.objects import manifests
+from k8s.objects.manifests import Manifest
 from k8s.training import receipt, submit
 from k8s.training.workflow import NAMESPACE
-from tests.images.registry.conftest import QUICK
+from oci.client.client import Client
+from oci.client.target import Registry
 from tests.k8s.conftest import NEW
+from tests.k8s.simulator.wire import Fault
 from tests.k8s.training.conftest import BASE, FILE, Site
-from tests.k8s.wire import Fault
+from tests.oci.conftest import QUICK
 
 pytestmark = pytest.mark.host
 

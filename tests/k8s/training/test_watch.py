@@ -14,7 +14,7 @@ import pytest
 from common.errors import ExitCode, TrainingError
 from k8s.training import watch
 from k8s.training.workflow import NAMESPACE
-from tests.k8s.training.argo import Controller
+from tests.k8s.simulator.argo import Controller
 from tests.k8s.training.conftest import Site
 
 MODEL = "registry.example.com/llm/models/example-tiny@sha256:" + "e" * 64

@@ -1,0 +1,1 @@
+"""What a build would make and what a push would send, before either is done."""

@@ -1,0 +1,1 @@
+"""The environments: where manifests go, and what differs there."""

@@ -1,0 +1,297 @@
+"""The environments, `k8s/envs/<name>.yaml`: where manifests go and what differs there. Unknown keys are refused.
+
+Keys:
+    target: `directory: {path: …}` (below `dist/` unless absolute) or `cluster: {context: …, namespace: …}`. The namespace,
+        optional, holds the release record and the lease (release.py, lease.py in k8s/rollouts/); without it that is the first
+        namespace of the set by name, and a set that gets another first one starts a record anew.
+    registry: where the target pulls images from, host and optional path.
+    kubernetes: minor version of the target, as a string; manifests are checked against its schema.
+    secrets: optional; `namespace/name: [key, …]` for each Secret that is made outside of this repository.
+    substitute: optional, `directory` targets only; an image that stands in for another.
+    proof: `none`, or what an image must carry to be deployed: `key`, the public key's file (below the repository unless
+        absolute); `policy`, optional, the mapping of registry/policy.py; `refuse`, optional, `false` to warn only. The
+        environment `production` always asks and refuses.
+    gpu-labels: optional; `nvidia` (default): GPU nodes carry the labels of NVIDIA's GPU feature discovery, and pods with a GPU
+        are bound to nodes that can run their images. `none`: they do not, and pods go wherever the manifests say.
+    model: optional; `reference`, the model that is served, by digest and in the environment's registry, as `invoke train` says
+        it; `key`, the public key's file (as under proof) with which its signature is verified before anything is sent. Without
+        a model, what serves one is left out (k8s/prepare/served_model.py). `production` never leaves the key out.
+    storage-class: optional; of every claim that names none itself. Default: the cluster's own default class.
+    sizes: optional; `namespace/name: quantity` of a PersistentVolumeClaim, `namespace/workload/claim: quantity` of a claim in a
+        pod template (an ephemeral volume) or in `volumeClaimTemplates`.
+    replicas: optional; `namespace/name: [least, most]` of a HorizontalPodAutoscaler, or `namespace/name: n` of a Deployment or
+        StatefulSet that has none.
+    hosts: optional; `namespace/name: host` of an Ingress.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from common import paths
+from common.errors import UsageError
+from k8s.objects import schema, strict_yaml
+from k8s.objects.findings import Finding
+from k8s.prepare import settings
+from k8s.prepare.settings import Settings
+from oci.reference import ImageRef
+from registry import policy
+from registry.policy import Policy
+
+# The environment that is never deployed to without proof.
+_STRICT = "production"
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryTarget:
+    """Manifests are rendered into a directory, for people and for GitOps."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterTarget:
+    """Manifests are applied to the cluster of a kubeconfig context.
+
+    Attributes:
+        context: of the kubeconfig.
+        namespace: where the release record and the lease lie; empty: the first of the set.
+    """
+
+    context: str
+    namespace: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What an image must carry.
+
+    Attributes:
+        key: the public key's file.
+        policy: what must hold.
+        refuse: whether an image that does not carry it is refused; or only warned about.
+    """
+
+    key: str
+    policy: Policy = field(default_factory=Policy)
+    refuse: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """The model that is served.
+
+    Attributes:
+        reference: by digest.
+        key: the public key's file; empty: its signature is not looked at before a deploy.
+    """
+
+    reference: ImageRef
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """One environment.
+
+    Attributes:
+        name: its file's name.
+        file: for messages.
+        target: where manifests go.
+        registry: where the target pulls images from.
+        kubernetes: the target's minor version.
+        proof: what images must carry; None: nothing.
+        secrets: keys of each Secret made elsewhere, by (namespace, name).
+        substitute: the image that stands in for another, by name.
+        gpu_labels: whether GPU nodes say by labels what they have.
+        model: what is served; None: whatever is served already, or nothing.
+        settings: what it sets in the manifests.
+    """
+
+    name: str
+    file: str
+    target: DirectoryTarget | ClusterTarget
+    registry: str
+    kubernetes: str
+    proof: Gate | None
+    secrets: Mapping[tuple[str, str], frozenset[str]] = field(default_factory=dict)
+    substitute: Mapping[str, str] = field(default_factory=dict)
+    gpu_labels: bool = True
+    model: Model | None = None
+    settings: Settings = field(default_factory=Settings)
+
+    @property
+    def where(self) -> str:
+        """The target for people."""
+        match self.target:
+            case DirectoryTarget(path):
+                return f"directory {paths.shown(path)}"
+            case ClusterTarget(context):
+                return f"cluster of context {context}"
+
+
+class Keys:
+    """Typed access to one mapping; what is left over at the end is unknown."""
+
+    def __init__(self, file: str, where: str, body: Any, fix: str = "see the keys in k8s/envs/environment.py") -> None:
+        self.file, self.where, self.fix = file, where, fix
+        if not isinstance(body, dict):
+            raise self.refused("", f"expected a mapping, got {body!r}")
+        self.body = dict(body)
+
+    def refused(self, key: str, what: str) -> UsageError:
+        """The error for one key."""
+        place = ".".join(part for part in (self.where, key) if part)
+        return UsageError(f"{place + ': ' if place else ''}{what}", where=self.file, fix=self.fix)
+
+    def text(self, key: str) -> str:
+        """A string that must be there."""
+        value = self.body.pop(key, None)
+        if not isinstance(value, str) or not value:
+            raise self.refused(key, "missing" if value is None else f"expected a string, got {value!r}")
+        return value
+
+    def choice(self, key: str, known: tuple[str, ...]) -> str:
+        """One of `known`; the first where the key is absent."""
+        value = self.body.pop(key, known[0])
+        if value not in known:
+            raise self.refused(key, f"expected {' or '.join(known)}, got {value!r}")
+        return str(value)
+
+    def below(self, key: str, *, optional: bool = False) -> Keys:
+        """The mapping at a key."""
+        value = self.body.pop(key, {} if optional else None)
+        if value is None:
+            raise self.refused(key, "missing")
+        return Keys(self.file, ".".join(part for part in (self.where, key) if part), value)
+
+    def end(self) -> None:
+        """Refuse what nobody took out."""
+        for key in self.body:
+            raise self.refused(key, "unknown key")
+
+
+def folder() -> Path:
+    """Where the environments lie."""
+    return paths.K8S / "envs"
+
+
+def names() -> tuple[str, ...]:
+    """The names of all environments, sorted."""
+    return tuple(sorted(file.stem for file in folder().glob("*.yaml")))
+
+
+def load(name: str) -> Environment:
+    """Read an environment.
+
+    Raises:
+        UsageError: there is none of this name, or its file holds something else than the keys above.
+    """
+    if name not in names():
+        raise UsageError(f"no environment {name!r}", where=paths.shown(folder()), fix=f"there are: {', '.join(names())}")
+    file = folder() / f"{name}.yaml"
+    return parse(file.read_text(errors="replace"), name, paths.shown(file))
+
+
+def parse(text: str, name: str, file: str) -> Environment:
+    """Read an environment from its file's text.
+
+    Raises:
+        UsageError: it holds something else than the keys above.
+    """
+    bodies = []
+    for one in strict_yaml.documents(text, file):
+        if isinstance(one, Finding):
+            raise UsageError(one.what, where=f"{file}:{one.line}", fix=one.fix)
+        bodies.append(one[0])
+    if len(bodies) != 1:
+        raise UsageError(f"{len(bodies)} YAML documents, not one", where=file, fix="see the keys in k8s/envs/environment.py")
+    top = Keys(file, "", bodies[0])
+    target = _target(top.below("target"))
+    registry = top.text("registry").rstrip("/")
+    try:
+        if not ImageRef.parse(f"{registry}/x").registry:
+            raise ValueError("no host")
+    except ValueError:
+        raise top.refused("registry", f"{registry!r} is not a registry host with an optional path") from None
+    kubernetes = top.text("kubernetes")
+    if kubernetes not in schema.versions():
+        raise top.refused("kubernetes", f"no schema for version {kubernetes!r}, there are {', '.join(schema.versions())}")
+    proof = _proof(top)
+    if name == _STRICT and not (proof and proof.refuse):
+        raise top.refused("proof", f"{_STRICT} always asks for proof and refuses what has none")
+    secrets = _secrets(top.below("secrets", optional=True))
+    stand_in = top.below("substitute", optional=True)
+    substitute = {key: stand_in.text(key) for key in tuple(stand_in.body)}
+    labels = top.choice("gpu-labels", ("nvidia", "none"))
+    model = _model(top, registry, strict=name == _STRICT)
+    found = settings.parse(top)
+    top.end()
+    if substitute and not isinstance(target, DirectoryTarget):
+        raise top.refused("substitute", "a cluster runs the image that was meant, not one that stands in for it")
+    return Environment(name, file, target, registry, kubernetes, proof, secrets, substitute, labels == "nvidia", model, found)
+
+
+def _target(keys: Keys) -> DirectoryTarget | ClusterTarget:
+    if len(keys.body) != 1:
+        raise keys.refused("", "name exactly one of directory, cluster")
+    if "directory" in keys.body:
+        directory = keys.below("directory")
+        path = Path(directory.text("path"))
+        directory.end()
+        return DirectoryTarget(paths.dist() / path)
+    if "cluster" in keys.body:
+        cluster = keys.below("cluster")
+        context = cluster.text("context")
+        namespace = cluster.text("namespace") if "namespace" in cluster.body else ""
+        cluster.end()
+        return ClusterTarget(context, namespace)
+    keys.end()
+    raise AssertionError
+
+
+def _proof(top: Keys) -> Gate | None:
+    if top.body.get("proof") == "none":
+        del top.body["proof"]
+        return None
+    keys = top.below("proof")
+    key, refuse = keys.text("key"), keys.body.pop("refuse", True)
+    if not isinstance(refuse, bool):
+        raise keys.refused("refuse", f"expected true or false, got {refuse!r}")
+    asked = policy.parse(keys.body.pop("policy", {}), f"{keys.file}, proof.policy")
+    keys.end()
+    return Gate(str(paths.ROOT / key), asked, refuse)
+
+
+def _model(top: Keys, registry: str, *, strict: bool) -> Model | None:
+    if "model" not in top.body:
+        return None
+    keys = top.below("model")
+    written, key = keys.text("reference"), keys.text("key") if "key" in keys.body else ""
+    keys.end()
+    if strict and not key:
+        raise keys.refused("key", f"{_STRICT} serves no model whose signature nobody verified")
+    try:
+        reference = ImageRef.parse(written)
+    except ValueError:
+        raise keys.refused("reference", f"{written!r} is no reference") from None
+    if not reference.pinned or reference.tag:
+        raise keys.refused("reference", f"{written} is not by digest alone: write {registry}/…@sha256:…")
+    if not written.startswith(f"{registry}/"):
+        raise keys.refused("reference", f"{written} is not in the environment's registry, {registry}")
+    return Model(reference, str(paths.ROOT / key) if key else "")
+
+
+def _secrets(keys: Keys) -> dict[tuple[str, str], frozenset[str]]:
+    found = {}
+    for place, held in keys.body.items():
+        namespace, slash, name = place.partition("/")
+        if not (namespace and slash and name) or "/" in name:
+            raise keys.refused(place, "write namespace/name")
+        if not isinstance(held, list) or not held or not all(isinstance(key, str) for key in held):
+            raise keys.refused(place, "write the list of the keys it holds")
+        found[(namespace, name)] = frozenset(held)
+    return found

@@ -1,0 +1,228 @@
+"""Every image reference becomes a digest, or the manifest is refused.
+
+Where an image stands is asked of the schema. Strings anywhere else that look like an image (a name of ours, our registry, a
+host with tag or digest, a manifest inside a string) are refused too: what cannot be pinned is not sent.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from k8s.envs.environment import ClusterTarget, Environment
+from k8s.objects import argo_schema, embedded, schema
+from k8s.objects.findings import Finding, Path
+from k8s.objects.manifests import Manifest
+from k8s.objects.schema import Text, Walk
+from k8s.prepare.image_parameters import Followed
+from oci.reference import ImageRef, short
+
+# The fields that name something a node pulls and runs or mounts, in every Kubernetes version there is a schema for, and in
+# Argo's kinds (tests/k8s/prepare/test_image_paths.py goes through all of them).
+IMAGE_FIELDS = {
+    ("Container", "image"),
+    ("ContainerNode", "image"),
+    ("EphemeralContainer", "image"),
+    ("ImageVolumeSource", "reference"),
+    ("ScriptTemplate", "image"),
+    ("UserContainer", "image"),
+}
+# A block device in a Ceph cluster is called an image as well.
+FALSE_FRIENDS = {("RBDVolumeSource", "image"), ("RBDPersistentVolumeSource", "image")}
+# Built for smoke tests on hosts without a GPU, on a third party's build of vLLM.
+_NOT_FOR_CLUSTERS = "-cpu"
+_SELECTING = {"labels", "matchLabels", "selector"}
+_TOKEN = re.compile(r"[^\s\"'`,;=()\[\]{}<>|]+")
+_EMBEDDED = re.compile(r"(?:^|[\s{,\"'])image[\"']?\s*:\s*[\"']?[A-Za-z0-9]", re.MULTILINE)
+# What stands where: a reference by the object's identity and the path in it.
+Images = Mapping[tuple[tuple[str, str, str, str], Path], str]
+_DIGEST = re.compile(r"@sha256:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """One image reference, pinned.
+
+    Attributes:
+        title: the object it stands in.
+        identity: that object's identity.
+        path: where in the object.
+        written: the reference in the source.
+        pinned: what takes its place.
+        substituted: whether the environment put another image in its place.
+    """
+
+    title: str
+    identity: tuple[str, str, str, str]
+    path: Path
+    written: str
+    pinned: ImageRef
+    substituted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    env: Environment
+    digests: Mapping[str, str]
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset({*self.digests, *self.env.substitute, *self.env.substitute.values()})
+
+
+class _RefusedError(Exception):
+    def __init__(self, what: str, fix: str) -> None:
+        self.what, self.fix = what, fix
+
+
+def _resolve(written: str, rules: _Rules) -> ImageRef:
+    """The pinned form of a reference."""
+    try:
+        ref = ImageRef.parse(written)
+    except ValueError:
+        raise _RefusedError(f"{written!r} is not an image reference", "write a name from lockfiles/images.lock") from None
+    name = ref.repository.rsplit("/", 1)[-1]
+    own = ref.registry and str(ref).startswith(f"{rules.env.registry}/")
+    if ref.pinned:
+        locked = rules.digests.get(name) if own else None
+        if locked and locked != ref.digest:
+            raise _RefusedError(f"{name} is pinned to {ref.digest}, images.lock says {locked}", f"write `{name}`")
+        pinned = ref
+    elif name in rules.names and (ref.registry or ref.repository != name or ref.tag):
+        raise _RefusedError(f"{written} is not pinned", f"write the bare name `{name}`; registry and digest are put in for you")
+    elif ref.registry or ref.tag or "/" in ref.repository:
+        raise _RefusedError(f"{written} is not pinned", "write it with its digest, name@sha256:…")
+    else:
+        name = rules.env.substitute.get(name, name)
+        digest = rules.digests.get(name)
+        if digest is None:
+            known = ", ".join(sorted(rules.digests)) or "nothing"
+            fix = f"`invoke push` it, or pin it as name@sha256:…; the lock holds {known}"
+            raise _RefusedError(f"no digest is known for {name}", fix)
+        pinned = ImageRef.parse(f"{rules.env.registry}/{name}").pin(digest)
+    if name.endswith(_NOT_FOR_CLUSTERS) and name in rules.names and isinstance(rules.env.target, ClusterTarget):
+        raise _RefusedError(f"{name} is for smoke tests and never runs in a cluster", f"write `{name.removesuffix('-cpu')}`")
+    return pinned
+
+
+def looks_like_image(value: str, rules_names: frozenset[str], registry: str) -> str:
+    """The first part of a string that looks like an image reference; empty when there is none."""
+    if match := _EMBEDDED.search(value):
+        return match[0].strip() + "…"
+    for match in _TOKEN.finditer(value):
+        token = match[0].rstrip(".:")
+        if token in rules_names or f"{registry}/" in token or _DIGEST.search(token):
+            return token
+        try:
+            ref = ImageRef.parse(token)
+        except ValueError:
+            continue
+        if ref.tag and (ref.registry or ref.repository.rsplit("/", 1)[-1] in rules_names):
+            return token
+    return ""
+
+
+def _suspicious(text: Text, rules: _Rules) -> str:
+    if not text.owner and text.field == "image":  # In a free-form object: a pod template in a ControllerRevision, say.
+        return text.value
+    # A name alone is no image where things are named and selected: a container, a ServiceAccount, a label may be called so.
+    naming = text.owner and (text.field in _SELECTING or text.field.lower().endswith("name"))
+    names = frozenset() if naming else rules.names
+    found = (looks_like_image(value, names, rules.env.registry) for value in _spoken(text))
+    return next(filter(None, found), "")
+
+
+def _spoken(text: Text) -> Iterator[str]:
+    """What a string says: itself, or the literals of a program, in whose code `{"image": image}` is no manifest."""
+    program = text.field == "data" and str(text.path[-1]).endswith(".py")
+    yield from _literals(text.value) if program else (text.value,)
+
+
+@functools.lru_cache(maxsize=64)
+def _literals(program: str) -> tuple[str, ...]:
+    try:
+        tree = ast.parse(program)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return (program,)
+    return tuple(node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
+
+
+def pin(
+    walks: Sequence[Walk], env: Environment, digests: Mapping[str, str]
+) -> tuple[tuple[Manifest, ...], tuple[Pin, ...], tuple[Finding, ...]]:
+    """Pin every image reference.
+
+    Args:
+        walks: of the manifests, in order.
+        env: says the registry and what stands in for what.
+        digests: by image name, from `lockfiles/images.lock`.
+
+    Returns:
+        The manifests with every reference pinned, the pins, and what cannot be pinned.
+    """
+    rules = _Rules(env, digests)
+    pinned: list[Manifest] = []
+    pins: list[Pin] = []
+    followed = Followed(walks, IMAGE_FIELDS)
+    refused: list[Finding] = list(followed.refused)
+    for number, walk in enumerate(walks):
+        manifest = walk.manifest
+        if manifest.body.get("status"):
+            what = "a status is written"
+            refused.append(manifest.finding(("status",), what, "remove it: the cluster writes it, and it names images"))
+        refused += _unseen(walk)
+        for text in walk.texts:
+            if text.path[:1] == ("status",) or (text.owner, text.field) in FALSE_FRIENDS:
+                continue
+            if (number, text.path) in followed.values:
+                continue  # A parameter; its values are pinned, or refused already.
+            if (text.owner, text.field) in IMAGE_FIELDS or (number, text.path) in followed.places:
+                try:
+                    ref = _resolve(text.value, rules)
+                except _RefusedError as problem:
+                    refused.append(walk.manifest.finding(text.path, problem.what, problem.fix))
+                    continue
+                manifest = embedded.with_value(manifest, text.path, str(ref))
+                pins.append(Pin(manifest.title, manifest.identity, text.path, text.value, ref, text.value in env.substitute))
+            elif image := _suspicious(text, rules):
+                what = f"{image!r} looks like an image, in a place where no schema expects one"
+                refused.append(walk.manifest.finding(text.path, what, "name images only where Kubernetes pulls them"))
+        pinned.append(manifest)
+    return tuple(pinned), tuple(pins), tuple(refused)
+
+
+def _unseen(walk: Walk) -> Iterator[Finding]:
+    """Manifests that a workflow gets from elsewhere while it runs."""
+    for part in walk.parts:
+        if part.definition == "ManifestFrom" and walk.manifest.api_version == argo_schema.API_VERSION:
+            what = "a manifest from an artifact: its images cannot be pinned"
+            yield walk.manifest.finding(part.path, what, "write it in `manifest`")
+
+
+def images(objects: Iterable[Manifest], version: str) -> Images:
+    """Every image reference in these objects, whatever it is; of a parameter, its values."""
+    kinds = schema.schema(version)
+    walks = [kinds.walk(one) for one in objects]
+    followed = Followed(walks, IMAGE_FIELDS)
+    return {
+        (walk.manifest.identity, text.path): text.value
+        for number, walk in enumerate(walks)
+        for text in walk.texts
+        if (number, text.path) in followed.places
+        or ((text.owner, text.field) in IMAGE_FIELDS and (number, text.path) not in followed.values)
+    }
+
+
+def image_line(pin: Pin, before: str) -> str:
+    """One line for people: which image changes from which digest to which."""
+    _, _, old = before.partition("@")
+    new = pin.pinned.digest
+    repository = str(pin.pinned).partition("@")[0]
+    if before == str(pin.pinned):
+        change = f"{short(new)} as before"
+    else:
+        change = f"{short(old) if old else before or 'new'} → {short(new)}"
+    return f"image        {pin.title}: {repository}  {change}"

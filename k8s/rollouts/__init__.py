@@ -1,0 +1,1 @@
+"""A set in a cluster: plan, consent, lease, apply, wait, read back, record, put back."""

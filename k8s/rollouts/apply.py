@@ -1,0 +1,315 @@
+"""Applying a set to a cluster, and putting the last good set back when that fails.
+
+The last good set is in the release record (release.py), in the cluster: whichever machine deployed it. Who writes holds the
+lease (lease.py): plan, consent, lease, record, apply, wait, read back, record.
+
+Success means: apply returned 0, every workload finished its rollout, and every image of every live object was read back and is
+the pinned one. An apply is not atomic and a rollout status may speak of the version before: none of the three says the others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from common import console, paths
+from common.errors import (
+    DeployNotRolledBackError,
+    DeployRolledBackError,
+    MissingEnvironmentError,
+    PinwheelError,
+    PolicyError,
+    UsageError,
+)
+from k8s.envs.environment import ClusterTarget, Environment
+from k8s.objects import manifests
+from k8s.objects.manifests import Manifest
+from k8s.prepare import gpu_nodes
+from k8s.prepare.pin import Images
+from k8s.prepare.rendered import RenderedSet
+from k8s.rollouts import consent, crds, prune, release, rollout, takeover
+from k8s.rollouts import plan as planning
+from k8s.rollouts.kubectl import Kubectl, Patience, brief
+from k8s.rollouts.lease import Lease
+from k8s.rollouts.plan import Plan
+from k8s.rollouts.release import History, Release
+from k8s.rollouts.rollout import FailedError
+from oci.reference import short
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """How a deploy was asked for.
+
+    Attributes:
+        dry_run: say what would happen and change nothing.
+        yes: the plan is agreed to beforehand.
+        wait: for another deploy to end, instead of being refused.
+        prune: delete what earlier releases left and the set has not.
+    """
+
+    dry_run: bool = False
+    yes: bool = False
+    wait: bool = False
+    prune: bool = False
+
+    def of(self, plan: Plan) -> tuple[Manifest, ...]:
+        """What is to be deleted."""
+        return plan.left.prunable if self.prune else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What the record says of a set beside the set itself.
+
+    Attributes:
+        source: git revision its manifests come from.
+        proof: what the gate found, by image.
+        rollback_of: the release whose set this is, if it is a rollback.
+    """
+
+    source: str
+    proof: tuple[tuple[str, str], ...] = ()
+    rollback_of: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a deploy found and did.
+
+    Attributes:
+        before: the images that were there.
+        changed: objects that were created or changed, and which of the two.
+        release: what the record says of it; None after a dry run.
+    """
+
+    before: Images
+    changed: tuple[tuple[str, str], ...]
+    release: Release | None = None
+
+
+def home(target: ClusterTarget, objects: Sequence[Manifest]) -> str:
+    """The namespace of the release record and the lease.
+
+    Raises:
+        UsageError: the environment names none, and the set has none.
+    """
+    if target.namespace:
+        return target.namespace
+    names = sorted({one.name for one in objects if one.kind == "Namespace"} or {one.namespace for one in objects} - {""})
+    if not names:
+        raise UsageError(
+            "no namespace for the release record", where=f"context {target.context}", fix="write `target.cluster.namespace`"
+        )
+    return names[0]
+
+
+def deploy(
+    rendered: RenderedSet, env: Environment, target: ClusterTarget, patience: Patience, order: Order, origin: Origin
+) -> Outcome:
+    """Apply a checked, pinned set and see that it runs.
+
+    Args:
+        rendered: the set.
+        env: where it goes, with the version of the cluster.
+        target: the cluster.
+        patience: how long to wait.
+        order: how it was asked for.
+        origin: for the record.
+
+    Returns:
+        What was there before, what changed, and the release it became.
+
+    Raises:
+        UsageError: the plan was not agreed to.
+        MissingEnvironmentError: no kubectl, no such context, no answer, nothing was sent; or the set runs, and its record could
+            not be ended.
+        PolicyError: the cluster or another deploy's lease refuses the set; nothing was sent but missing namespaces.
+        DeployRolledBackError: it failed, and the last good set runs again.
+        DeployNotRolledBackError: it failed, and the last good set does not run.
+    """
+    kubectl = Kubectl(target.context, patience)
+    kubectl.preflight(env.kubernetes)
+    namespace = home(target, rendered.objects)
+    digest = release.digest_of(rendered.text())
+    while True:
+        history = release.read(kubectl, env.name, namespace)
+        recorded = origin.rollback_of is not None
+        plan = planning.make(kubectl, rendered, env.kubernetes, history, prune=order.prune, recorded=recorded)
+        if rendered.placements and kubectl.labelled(gpu_nodes.DRIVER) is False:
+            # No refusal: an autoscaler may make such a node as soon as a pod waits for it.
+            console.warn(
+                f"no node of the cluster carries the label {gpu_nodes.DRIVER}: pods with a GPU wait until one does; "
+                f"install NVIDIA's GPU feature discovery, or write `gpu-labels: none` ({env.file})"
+            )
+        if one := history.unfinished:
+            console.warn(
+                f"{one.text()} is {one.state}: the cluster may hold parts of it; "
+                + ("a deploy puts its whole set over them" if order.dry_run else "this deploy puts its whole set over them")
+            )
+        if order.dry_run:
+            console.done("dry run: nothing was sent")
+            return Outcome(plan.before, plan.changed)
+        current = history.last
+        doomed = order.of(plan)
+        if not (plan.changed or doomed) and current and current.state == "running" and current.set == digest:
+            return _unchanged(kubectl, rendered, env, current, plan)
+        if plan.changed or doomed:
+            deleting = f" and delete {len(doomed)} objects" if doomed else ""
+            consent.ask(f"apply {len(plan.changed)} changes{deleting} to {env.name}, {env.where}", yes=order.yes)
+        planning.lay_grounds(kubectl, plan)
+        who = release.who()
+        with Lease(kubectl, env.name, namespace, who).held(wait=order.wait) as lease:
+            if release.read(kubectl, env.name, namespace).version == history.version:
+                draft = _draft(rendered, history, digest, who, origin)
+                return _release(kubectl, rendered, env, history, draft, plan, lease, doomed)
+        what = f"another deploy to {env.name} ended since the plan was made"
+        if not order.wait:
+            raise PolicyError(what, where=env.where, fix="look at the new plan: run it again; nothing was sent")
+        console.info(f"replanning   {what}")
+
+
+def _draft(rendered: RenderedSet, history: History, digest: str, who: str, origin: Origin) -> Release:
+    number = history.last.number + 1 if history.last else 1
+    references = tuple(sorted({str(pin.pinned) for pin in rendered.pins}))
+    return Release(number, "begun", who, release.now(), "", origin.source, digest, references, origin.proof, origin.rollback_of)
+
+
+def _unchanged(kubectl: Kubectl, rendered: RenderedSet, env: Environment, current: Release, plan: Plan) -> Outcome:
+    """Nothing is to be sent: only see that what is there runs."""
+    try:
+        rollout.see(kubectl, rendered.objects, rendered.text(), env.kubernetes)
+    except FailedError as problem:
+        what = f"the cluster holds the set already, and it does not run: {problem}"
+        raise DeployNotRolledBackError(what, where=kubectl.context, fix=f"nothing was sent; {_look(kubectl)}") from None
+    console.done(f"running      {current.text()}: every image was read back from the cluster")
+    return Outcome(plan.before, plan.changed, current)
+
+
+def _release(
+    kubectl: Kubectl,
+    rendered: RenderedSet,
+    env: Environment,
+    history: History,
+    draft: Release,
+    plan: Plan,
+    lease: Lease,
+    doomed: Sequence[Manifest],
+) -> Outcome:
+    """Write that it begins, do it, delete what is left of earlier releases where that was asked, write how it ended."""
+    text = rendered.text()
+    history = history.with_release(draft, text)
+    release.keep(env.name, text)
+    try:
+        release.write(kubectl, history)
+        doing, recorded = f"applying {len(rendered.objects)} objects", draft.rollback_of is not None
+        _put(kubectl, text, rendered.objects, env.kubernetes, doing, lease, recorded=recorded)
+    except (FailedError, KeyboardInterrupt) as problem:
+        new = [one for one, what in plan.changed if what == "created"]
+        _put_back(kubectl, env, history, str(problem) or "interrupted from the keyboard", new, lease)
+    # From here on the set runs: what goes wrong now puts nothing back.
+    gone, left = prune.delete(kubectl, doomed, lease.lost)
+    ended = dataclasses.replace(draft, state="running", ended=release.now(), pruned=gone)
+    try:
+        release.write(kubectl, history.with_release(ended))
+    except PinwheelError as problem:
+        what = f"the set runs, every image was read back, but {problem.what}"
+        raise MissingEnvironmentError(what, where=problem.where, fix="deploy again, so that the record says so") from None
+    console.done(f"running      {ended.text()}: every image was read back from the cluster")
+    if left:
+        what = f"the set runs, but {len(doomed) - len(gone)} of {len(doomed)} objects were not deleted: {left}"
+        raise MissingEnvironmentError(what, where=kubectl.context, fix="mend the cause and deploy again with --prune")
+    return Outcome(plan.before, (*plan.changed, *((title, "deleted") for title in gone)), ended)
+
+
+def _put(
+    kubectl: Kubectl,
+    text: str,
+    objects: Sequence[Manifest],
+    version: str,
+    doing: str,
+    lease: Lease,
+    *,
+    recorded: bool,
+    again: float = 0,
+) -> None:
+    """Apply, wait, read back.
+
+    Args:
+        kubectl: of the cluster.
+        text: the set.
+        objects: the same, read.
+        version: of Kubernetes, for finding images.
+        doing: says what happens now.
+        lease: must still be ours.
+        recorded: it is a set of the release record, whose model counts, whatever the pipeline promoted since.
+        again: for how many seconds a failed rollout status is asked again.
+
+    Raises:
+        FailedError: one of the three went wrong.
+    """
+    if why := lease.lost():
+        raise FailedError(why)
+    try:
+        crds.put(kubectl, objects)
+    except PinwheelError as problem:
+        raise FailedError(problem.line()) from None
+    taken = takeover.take(kubectl, objects) if recorded else ()
+    with console.step(doing):
+        said = kubectl.apply(text)
+    if said.code:
+        raise FailedError(f"apply failed: {brief(said)}")
+    takeover.let_go(kubectl, taken)
+    rollout.see(kubectl, objects, text, version, again=again, lost=lease.lost)
+    if why := lease.lost():
+        raise FailedError(why)
+
+
+def _look(kubectl: Kubectl) -> str:
+    return f"look at it with `kubectl --context {kubectl.context} get all -A -l app.kubernetes.io/part-of=pinwheel`"
+
+
+def _put_back(kubectl: Kubectl, env: Environment, history: History, why: str, new: Sequence[str], lease: Lease) -> None:
+    """Apply the last good set again; never returns."""
+    console.warn(f"failed: {why}")
+    left = f"; made by this deploy and still there: {', '.join(new)}" if new else ""
+    mend = f"mend the cause and deploy again, or {_look(kubectl)}"
+    if lost := lease.lost():
+        # Whoever has the lease now writes: two writers would leave a mixture.
+        what = f"{why}; nothing was put back, as {lost}{left}"
+        raise DeployNotRolledBackError(what, where=kubectl.context, fix=f"see what that deploy did, then {mend}") from None
+    good = history.good
+    text = history.set_text(good) if good else None
+    if good is None or text is None:
+        lacks = f"the set of {good.text()} is on that machine only" if good else "there is no last good set to put back"
+        _note(kubectl, history, "half done")
+        what = f"{why}; {lacks}, the cluster is as the failed deploy left it{left}"
+        raise DeployNotRolledBackError(what, where=kubectl.context, fix=mend) from None
+    place = release.keep(env.name, text)
+    objects = [one for one in manifests.parse(text, "release record") if isinstance(one, Manifest)]
+    doing = f"putting the last good set back, release {good.number}"
+    try:
+        _put(kubectl, text, objects, env.kubernetes, doing, lease, recorded=True, again=kubectl.patience.settle)
+    except (FailedError, KeyboardInterrupt) as problem:
+        _note(kubectl, history, "half done")
+        what = f"{why}; putting the last good set back failed too: {problem or 'interrupted'}{left}"
+        fix = f"apply {paths.shown(place)} by hand with --server-side --field-manager=pinwheel, or {_look(kubectl)}"
+        raise DeployNotRolledBackError(what, where=kubectl.context, fix=fix) from None
+    _note(kubectl, history, "put back")
+    what = f"{why}; the last good set runs again, release {good.number} with {_digests(good)}{left}"
+    raise DeployRolledBackError(what, where=kubectl.context, fix="mend the cause and deploy again") from None
+
+
+def _digests(one: Release) -> str:
+    return ", ".join(short(reference.partition("@")[2]) for reference in one.images) or "no image"
+
+
+def _note(kubectl: Kubectl, history: History, state: release.State) -> None:
+    """Write how the newest release ended; what it left behind matters more than that this could not be written."""
+    if history.last is None:
+        return
+    try:
+        release.write(kubectl, history.with_release(dataclasses.replace(history.last, state=state, ended=release.now())))
+    except PinwheelError as problem:
+        console.warn(f"{problem.line()}; the next deploy finds it begun, and mends it")

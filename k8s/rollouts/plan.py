@@ -1,0 +1,196 @@
+"""The plan of a deploy: what an apply would create, change and leave, by asking the server, field by field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from common import console
+from common.errors import PinwheelError, PolicyError
+from common.run import Result
+from k8s.objects import strict_yaml
+from k8s.objects.manifests import Manifest
+from k8s.objects.pods import mapping
+from k8s.prepare.pin import Images, image_line, images
+from k8s.prepare.rendered import RenderedSet
+from k8s.rollouts import crds, diff
+from k8s.rollouts.kubectl import Conflict, Kubectl, UnservedError, brief, conflicts, listed, refusal
+from k8s.rollouts.prune import Leftovers, leftovers
+from k8s.rollouts.release import History
+
+# The field manager of the pipeline's deploy step, and what it sets.
+PIPELINE, MODEL = "pinwheel-pipeline", "pinwheel.io/model"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an apply would do.
+
+    Attributes:
+        before: the images that are there.
+        changed: objects that would be created or changed, and which of the two.
+        missing: the namespaces and CustomResourceDefinitions among the created ones.
+        unasked: objects that the server cannot judge before their namespace or their kind is there.
+        left: what earlier releases left and this set has not.
+    """
+
+    before: Images
+    changed: tuple[tuple[str, str], ...]
+    missing: tuple[Manifest, ...]
+    unasked: tuple[Manifest, ...]
+    left: Leftovers = field(default_factory=Leftovers)
+
+
+def of_cluster(bodies: Iterable[Mapping[str, Any]]) -> list[Manifest]:
+    """What the cluster answered, as manifests."""
+    return [Manifest("cluster", dict(body), {}) for body in bodies]
+
+
+def make(
+    kubectl: Kubectl,
+    rendered: RenderedSet,
+    version: str,
+    history: History,
+    *,
+    prune: bool = False,
+    recorded: bool = False,
+) -> Plan:
+    """Make the plan and print it. Changes nothing.
+
+    Args:
+        kubectl: of the cluster.
+        rendered: the set.
+        version: of Kubernetes, for finding images.
+        history: knows which objects earlier releases had.
+        prune: what earlier releases left is to be deleted.
+        recorded: the set is one of the release record, for which the model is taken back from the pipeline (takeover.py).
+
+    Raises:
+        PolicyError: the server would refuse the set, or has not all its kinds.
+        MissingEnvironmentError: it does not answer.
+    """
+    found, unserved = _there(kubectl, rendered.objects)
+    there = {one.identity: one for one in of_cluster(found)}
+    names = {one.name for one in rendered.objects if one.kind == "Namespace" and one.identity not in there}
+    unasked = tuple(one for one in rendered.objects if one.namespace in names or (one.kind, one.api_version) in unserved)
+    later = {one.identity for one in unasked}
+    now = [one for one in rendered.objects if one.identity not in later]
+    would = {one.identity: one for one in judged(kubectl, now, recorded=recorded)}
+    grounds = {"Namespace", "CustomResourceDefinition"}
+    missing = [one for one in rendered.objects if one.kind in grounds and one.identity not in there]
+    changed: list[tuple[str, str]] = []
+    for one in rendered.objects:
+        live = there.get(one.identity)
+        if live is None:
+            changed.append((one.title, "created"))
+            console.info(f"created      {one.title}")
+            continue
+        differing = diff.between(live.body, would[one.identity].body)
+        if differing:
+            changed.append((one.title, "changed"))
+            console.info(f"changed      {one.title}")
+        for difference in differing:
+            for line in difference.lines(hidden=one.kind == "Secret"):
+                console.info(f"    {line}")
+    if changed:
+        console.info(f"unchanged    {len(rendered.objects) - len(changed)} of {len(rendered.objects)} objects")
+    else:
+        console.info("unchanged    the cluster holds the whole set already")
+    left = leftovers(kubectl, rendered, history)
+    left.show(asked=prune)
+    before = images(there.values(), version)
+    for pin in rendered.pins:
+        console.info(image_line(pin, before.get((pin.identity, pin.path), "")))
+    return Plan(before, tuple(changed), tuple(missing), unasked, left)
+
+
+def _there(kubectl: Kubectl, objects: Sequence[Manifest]) -> tuple[list[dict[str, Any]], frozenset[tuple[str, str]]]:
+    """What the cluster holds of the set, and the kinds it does not serve before the set's own definitions are in."""
+    try:
+        return kubectl.live(strict_yaml.dump(one.body for one in objects)), frozenset()
+    except UnservedError as problem:
+        if foreign := problem.kinds - crds.brought(objects):
+            raise UnservedError(foreign, kubectl.context) from None
+        rest = [one.body for one in objects if (one.kind, one.api_version) not in problem.kinds]
+        return kubectl.live(strict_yaml.dump(rest)), problem.kinds
+
+
+def lay_grounds(kubectl: Kubectl, plan: Plan) -> None:
+    """Make the missing namespaces and CustomResourceDefinitions, and have the server judge what it could not judge before.
+
+    Raises:
+        PolicyError: the server refuses a namespace, a definition, or what needs them.
+        MissingEnvironmentError: it does not answer.
+    """
+    if not plan.missing:
+        return
+    if namespaces := [one.body for one in plan.missing if one.kind == "Namespace"]:
+        said = kubectl.apply(strict_yaml.dump(namespaces))
+        if said.code:
+            raise refusal(said, "the cluster refuses a namespace", "see its words; nothing else was sent")
+    crds.put(kubectl, plan.missing)
+    judged(kubectl, plan.unasked, f"; made before: {', '.join(one.title for one in plan.missing)}")
+
+
+def judged(kubectl: Kubectl, objects: Sequence[Manifest], made: str = "", *, recorded: bool = False) -> list[Manifest]:
+    """What the objects would be after an apply, by the server's word.
+
+    Args:
+        kubectl: of the cluster.
+        objects: to be applied.
+        made: said in a refusal.
+        recorded: as for `make`: a model that the pipeline promoted is no refusal.
+
+    Raises:
+        PolicyError: the server would refuse them.
+        MissingEnvironmentError: it does not answer.
+    """
+    if not objects:
+        return []
+    text = strict_yaml.dump(one.body for one in objects)
+    said = kubectl.dry_run(text)
+    if recorded and (owned := conflicts(said.stderr)) and all(map(_promoted, owned)):
+        # As it will be when the model is taken back. Whatever else is wrong is said again.
+        said = kubectl.dry_run(text, force=True)
+    if said.code:
+        raise _refused(kubectl, said, objects, made)
+    return of_cluster(listed(said.stdout))
+
+
+def _refused(kubectl: Kubectl, said: Result, objects: Sequence[Manifest], made: str) -> PinwheelError:
+    """Why the server would not take the set, by object: kubectl does not say which object a conflict is about."""
+    lines, served = [], ""
+    for one in objects:
+        answer = kubectl.dry_run(strict_yaml.dump([one.body]))
+        for found in conflicts(answer.stderr):
+            lines.append(f"{one.title}: {found.field} belongs to {found.owner}")
+            if _promoted(found):
+                served = _model(kubectl, one)
+        if answer.code and not conflicts(answer.stderr):
+            lines.append(f"{one.title}: {brief(answer)}")
+    for line in lines:
+        console.warn(line)
+    owned = conflicts(said.stderr)
+    what = "the cluster refuses the set, nothing was sent" + made
+    if not owned:
+        return refusal(said, what, "see its words")
+    if served:
+        # Written down, both say the same, and one of them may go on.
+        fix = f"the pipeline serves {served}: write that under `model.reference` in the environment's file, and deploy again"
+        return PolicyError(what, where="; ".join(lines), fix=fix)
+    fix = "take the field out of the manifest, or have its owner let go of it; nothing is ever taken by force"
+    return PolicyError(what, where="; ".join(lines) or brief(said), fix=fix)
+
+
+def _promoted(one: Conflict) -> bool:
+    """Whether a conflict is about the model that the pipeline set."""
+    return one.owner == PIPELINE and one.field.endswith(MODEL)
+
+
+def _model(kubectl: Kubectl, one: Manifest) -> str:
+    """The model that a workload serves now."""
+    for body in kubectl.live(strict_yaml.dump([one.body])):
+        metadata = mapping(mapping(mapping(body.get("spec")).get("template")).get("metadata"))
+        return str(mapping(metadata.get("annotations")).get(MODEL, ""))
+    return ""

@@ -1,0 +1,261 @@
+"""The release record: what was deployed when, by whom, from what, with which proof; kept in the cluster it speaks of.
+
+It is the ConfigMap `pinwheel-release` in the namespace that the environment names (`target.cluster.namespace`), or in the first
+of the set: inside the cluster, so that a rollback from any machine knows it, and in a namespace of ours, whose readers may see
+the set anyway. A release is written as `begun` before the first object is sent and ended afterwards: one that stays `begun` was
+killed.
+
+Kept are the last five releases that ran, and the last that did not. With each its whole set, compressed, as long as all of it
+fits into an object; of a set that does not, the digest alone is in the record, and the text on the machine that deployed it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import dataclasses
+import datetime
+import getpass
+import gzip
+import json
+import socket
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from common import paths
+from common.errors import MissingEnvironmentError, PinwheelError, PolicyError
+from common.files import sha256_bytes, write_whole
+from common.run import run
+from k8s.objects import strict_yaml
+from k8s.rollouts.kubectl import Kubectl, refusal
+
+NAME = "pinwheel-release"
+KEPT = 5
+# The server takes 1 MiB for all data of a ConfigMap; the rest is for the releases themselves.
+_ROOM = 900_000
+# A set is text of some kilobytes; more than this was not written here.
+_LARGEST = 64 << 20
+
+State = Literal["begun", "running", "put back", "half done"]
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """One deploy to a cluster.
+
+    Attributes:
+        number: counts up, from 1.
+        state: `begun`; `running`: read back; `put back`: failed, and the release before it runs again; `half done`: failed, and
+            nothing could be put back.
+        who: the person and the machine.
+        begun: UTC.
+        ended: UTC; empty while `begun`.
+        source: git revision the manifests come from.
+        set: digest of the whole set's text.
+        images: every image reference of the set, sorted.
+        proof: what the gate found, by image; empty where the environment asks for none.
+        rollback_of: the release whose set this is, where it was made by a rollback.
+        pruned: objects of earlier releases that it deleted.
+    """
+
+    number: int
+    state: State
+    who: str
+    begun: str
+    ended: str
+    source: str
+    set: str
+    images: tuple[str, ...]
+    proof: tuple[tuple[str, str], ...]
+    rollback_of: int | None = None
+    pruned: tuple[str, ...] = ()
+
+    @property
+    def position(self) -> int:
+        """The release whose place in the history this one has: after a rollback that of the release gone back to."""
+        return self.rollback_of or self.number
+
+    def text(self) -> str:
+        """The release for people."""
+        back = f", back to release {self.rollback_of}" if self.rollback_of else ""
+        return f"release {self.number} ({self.who}, {self.ended or self.begun}, from {self.source[:12]}{back})"
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The record of one environment.
+
+    Attributes:
+        environment: its name.
+        namespace: where the record lies.
+        releases: oldest first.
+        sets: texts by digest.
+        version: of the ConfigMap in the cluster; empty: there is none.
+    """
+
+    environment: str
+    namespace: str
+    releases: tuple[Release, ...] = ()
+    sets: Mapping[str, str] = field(default_factory=dict)
+    version: str = ""
+
+    @property
+    def last(self) -> Release | None:
+        """The newest release, however it ended."""
+        return self.releases[-1] if self.releases else None
+
+    @property
+    def good(self) -> Release | None:
+        """The newest release that ran: what is put back when a deploy fails."""
+        return next((one for one in reversed(self.releases) if one.state == "running"), None)
+
+    @property
+    def unfinished(self) -> Release | None:
+        """The newest release, if it may have left the cluster with parts of it."""
+        return self.last if self.last and self.last.state in ("begun", "half done") else None
+
+    def with_release(self, release: Release, text: str = "") -> History:
+        """The record with a release added, or ended, and what is too old left out."""
+        earlier = [one for one in self.releases if one.number != release.number]
+        ran = [one for one in earlier if one.state == "running"]
+        failed = [one for one in earlier if one.state != "running"]
+        # Of those that ran only four where this one is the fifth; while it is begun, what it may have to go back to stays.
+        ran = ran[1 - KEPT :] if release.state == "running" else ran[-KEPT:]
+        kept = sorted([*ran, *failed[-1:], release], key=lambda one: one.number)
+        named = {one.set for one in kept}
+        sets = {**self.sets, **({release.set: text} if text else {})}
+        return dataclasses.replace(
+            self, releases=tuple(kept), sets={digest: one for digest, one in sets.items() if digest in named}
+        )
+
+    def set_text(self, release: Release) -> str | None:
+        """The set of a release: from the record, else from this machine; None where neither holds it."""
+        if release.set in self.sets:
+            return self.sets[release.set]
+        place = local(self.environment, release.set)
+        text = place.read_text() if place.is_file() else ""
+        return text if digest_of(text) == release.set else None
+
+
+def digest_of(text: str) -> str:
+    """The digest a set goes by."""
+    return sha256_bytes(text.encode())
+
+
+def local(environment: str, digest: str) -> Path:
+    """Where this machine keeps the text of a set that it deployed."""
+    return paths.dist() / "deploy" / environment / f"{digest.removeprefix('sha256:')[:16]}.yaml"
+
+
+def keep(environment: str, text: str) -> Path:
+    """Keep a set on this machine."""
+    place = local(environment, digest_of(text))
+    write_whole(place, text)
+    return place
+
+
+def now() -> str:
+    """The present as the record writes it."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def who() -> str:
+    """Who deploys: git's name for the user, else the system's, and the machine. No address, nothing secret."""
+    try:
+        named = run(["git", "-C", paths.ROOT, "config", "user.name"]).stdout
+    except MissingEnvironmentError:
+        named = ""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # A user id without a name, as in many containers.
+        user = "unknown"
+    name = "".join(letter for letter in named if letter.isprintable()).strip()[:60]
+    account = f"{user}@{socket.gethostname()}"
+    return f"{name}, {account}" if name else account
+
+
+def read(kubectl: Kubectl, environment: str, namespace: str) -> History:
+    """The record as the cluster holds it; an empty one where it holds none.
+
+    Raises:
+        MissingEnvironmentError: the cluster does not show it.
+        PolicyError: it is another environment's, or was edited into something else.
+    """
+    body = kubectl.get("configmaps", namespace, NAME)
+    if body is None:
+        return History(environment, namespace)
+    where = f"ConfigMap {namespace}/{NAME}"
+    try:
+        data = body["data"]
+        releases = tuple(_release(one) for one in json.loads(data["releases.json"]))
+        sets = {}
+        for packed in (body.get("binaryData") or {}).values():
+            text = _unpacked(packed)
+            sets[digest_of(text)] = text
+        owner, version = str(data["environment"]), str(body["metadata"]["resourceVersion"])
+    except (KeyError, TypeError, ValueError, AttributeError, OSError, EOFError, zlib.error, binascii.Error) as problem:
+        fix = "put it back from a backup, or delete it: the next deploy starts anew, and nothing before can be rolled back to"
+        raise PolicyError(f"the release record cannot be read: {problem!r}", where=where, fix=fix) from None
+    if owner != environment:
+        fix = "name another `namespace` under `target.cluster`, or delete the record if that environment is no more"
+        raise PolicyError(f"the release record there is that of environment {owner}", where=where, fix=fix)
+    return History(environment, namespace, releases, sets, version)
+
+
+def _release(body: dict[str, Any]) -> Release:
+    images, proof = tuple(body["images"]), tuple((str(image), str(said)) for image, said in body["proof"])
+    if body["state"] not in ("begun", "running", "put back", "half done") or not isinstance(body["number"], int):
+        raise ValueError(f"no such release: {body['number']!r}, {body['state']!r}")
+    pruned = tuple(map(str, body.get("pruned", ())))
+    return Release(**{**body, "images": images, "proof": proof, "pruned": pruned})
+
+
+def _unpacked(packed: str) -> str:
+    engine = zlib.decompressobj(wbits=31)
+    text = engine.decompress(base64.b64decode(packed), _LARGEST)
+    if not engine.eof:
+        raise ValueError("a set that does not end")
+    return text.decode()
+
+
+def _body(history: History) -> dict[str, Any]:
+    releases = [dataclasses.asdict(one) for one in history.releases]
+    data = {"environment": history.environment, "releases.json": json.dumps(releases, indent=1, sort_keys=True) + "\n"}
+    room, sets = _ROOM - len(data["releases.json"]), {}
+    for release in reversed(history.releases):  # The newest are those one goes back to.
+        name = release.set.removeprefix("sha256:") + ".yaml.gz"
+        if release.set in history.sets and name not in sets:
+            packed = base64.b64encode(gzip.compress(history.sets[release.set].encode(), mtime=0)).decode()
+            if len(packed) <= room:
+                room -= len(packed)
+                sets[name] = packed
+    labels = {"app.kubernetes.io/part-of": "pinwheel", "app.kubernetes.io/managed-by": "pinwheel"}
+    metadata = {"name": NAME, "namespace": history.namespace, "labels": labels}
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": metadata,
+        "data": data,
+        "binaryData": dict(sorted(sets.items())),
+    }
+
+
+def write(kubectl: Kubectl, history: History) -> None:
+    """Write the record; only who holds the lease does.
+
+    Raises:
+        PolicyError: the cluster refuses it.
+        MissingEnvironmentError: the cluster does not take it now.
+    """
+    said = kubectl.apply(strict_yaml.dump([_body(history)]))
+    if said.code:
+        fix = f"let your account `get`, `create` and `patch` ConfigMaps in {history.namespace}"
+        raise _worded(refusal(said, "the release record cannot be written", fix), history)
+
+
+def _worded(problem: PinwheelError, history: History) -> PinwheelError:
+    place = f"ConfigMap {history.namespace}/{NAME}"
+    return type(problem)(problem.what, where=f"{place}: {problem.where}", fix=problem.fix)

@@ -1,0 +1,1 @@
+"""What a set of manifests may not be: the rules within objects and between them."""

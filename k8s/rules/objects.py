@@ -1,0 +1,127 @@
+"""Rules about single objects: names, labels, namespaces, autoscalers; and that no object stands twice."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from k8s.objects.findings import Finding, Path
+from k8s.objects.manifests import Manifest
+from k8s.objects.pods import mapping
+from k8s.objects.schema import Walk
+
+LABEL_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_SUBDOMAIN = re.compile(r"(?=.{1,253}\Z)[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*")
+_SERVICE = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_QUALIFIED = re.compile(r"(?:(?P<prefix>[^/]{1,253})/)?[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
+_LABEL_VALUE = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?")
+# Their names are path segments, not DNS names: `system:node` is one.
+_FREE_NAMES = {"Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
+# Kinds without a namespace. The schemas do not say which they are.
+CLUSTER_SCOPED = {
+    "Namespace",
+    "Node",
+    "PersistentVolume",
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "StorageClass",
+    "PriorityClass",
+    "RuntimeClass",
+    "IngressClass",
+    "CSIDriver",
+    "CSINode",
+    "VolumeAttachment",
+    "VolumeAttributesClass",
+    "CustomResourceDefinition",
+    "APIService",
+    "MutatingWebhookConfiguration",
+    "ValidatingWebhookConfiguration",
+    "MutatingAdmissionPolicy",
+    "MutatingAdmissionPolicyBinding",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
+    "FlowSchema",
+    "PriorityLevelConfiguration",
+    "CertificateSigningRequest",
+    "ClusterTrustBundle",
+    "ClusterWorkflowTemplate",
+    "DeviceClass",
+    "ResourceSlice",
+    "ServiceCIDR",
+    "IPAddress",
+    "StorageVersion",
+    "StorageVersionMigration",
+}
+
+
+def check(walks: Sequence[Walk]) -> Iterator[Finding]:
+    """What is wrong with single objects, and which stand twice."""
+    seen: dict[tuple[str, str, str, str], Manifest] = {}
+    for walk in walks:
+        one = walk.manifest
+        first = seen.setdefault(one.identity, one)
+        if first is not one and one.name:
+            where = f"{first.file}:{first.line()}"
+            yield one.finding((), f"stands twice, first in {where}", "keep one of the two; the later would win in silence")
+        yield from _name(one)
+        if one.kind != "CustomResourceDefinition":  # Its own metadata is checked as any; what it describes is no label.
+            yield from _labels(walk)
+        if one.kind == "HorizontalPodAutoscaler":
+            yield from _bounds(one)
+
+
+def _name(one: Manifest) -> Iterator[Finding]:
+    if not one.name:
+        if one.metadata.get("generateName"):
+            what = "generateName can be created but not applied"
+            yield one.finding(("metadata", "generateName"), what, "give it a name")
+        else:
+            yield one.finding(("metadata", "name"), "no name", "give it one")
+    else:
+        rule, described = _SUBDOMAIN, "lower-case letters, digits, - and ."
+        if one.kind == "Service":
+            rule, described = _SERVICE, "lower-case letters, digits and -, at most 63, a letter first"
+        elif one.kind == "Namespace":
+            rule, described = LABEL_NAME, "lower-case letters, digits and -, at most 63"
+        if one.kind not in _FREE_NAMES and not rule.fullmatch(one.name):
+            yield one.finding(("metadata", "name"), f"{one.name!r} is no name for a {one.kind}", f"use {described}")
+    if one.kind in CLUSTER_SCOPED:
+        if one.namespace:
+            yield one.finding(("metadata", "namespace"), f"a {one.kind} has no namespace", "remove it")
+    elif not one.namespace:
+        what = "no namespace, so it would land wherever the kubeconfig points"
+        yield one.finding(("metadata", "namespace"), what, "write one")
+    elif not LABEL_NAME.fullmatch(one.namespace):
+        yield one.finding(
+            ("metadata", "namespace"), f"{one.namespace!r} is no namespace name", "use lower-case letters, digits, -"
+        )
+
+
+def _labels(walk: Walk) -> Iterator[Finding]:
+    for part in walk.parts:
+        if part.definition != "ObjectMeta":
+            continue
+        for group in ("labels", "annotations"):
+            for key, value in mapping(part.body.get(group)).items():
+                path: Path = (*part.path, group, key)
+                match = _QUALIFIED.fullmatch(key)
+                if not match or (match["prefix"] and not _SUBDOMAIN.fullmatch(match["prefix"])):
+                    yield walk.manifest.finding(
+                        path, f"{key!r} is no {group[:-1]} key", "write [domain/]name, the name at most 63"
+                    )
+                if group == "labels" and isinstance(value, str) and not _LABEL_VALUE.fullmatch(value):
+                    fix = "at most 63 letters, digits, -, _ and ."
+                    yield walk.manifest.finding(path, f"{value!r} is no label value", fix)
+
+
+def _bounds(hpa: Manifest) -> Iterator[Finding]:
+    spec = mapping(hpa.body.get("spec"))
+    low, high = spec.get("minReplicas", 1), spec.get("maxReplicas")
+    if not isinstance(low, int) or not isinstance(high, int):
+        return  # The schema check has said so.
+    if low > high:
+        yield hpa.finding(("spec", "minReplicas"), f"minReplicas {low} is more than maxReplicas {high}", "swap or mend them")
+    if low < 1 or high < 1:
+        yield hpa.finding(
+            ("spec",), "an autoscaler keeps at least one replica", "write minReplicas and maxReplicas of 1 or more"
+        )

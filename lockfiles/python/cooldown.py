@@ -1,0 +1,102 @@
+"""The cooldown: releases younger than some days stay out of the locks, unless someone asked for them by name.
+
+Most broken and most malicious releases are found and withdrawn within days. When a file was uploaded is what the index says.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from common import console
+from lockfiles.python import index
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What the resolver may see.
+
+    Attributes:
+        until: only files uploaded before this time (ISO 8601, UTC, to the second).
+        but: other times for some packages, by name.
+    """
+
+    until: str
+    but: Mapping[str, str]
+
+    def options(self) -> list[str]:
+        """The arguments for uv."""
+        single = [f"--exclude-newer-package={name}={day}" for name, day in sorted(self.but.items())]
+        return [f"--exclude-newer={self.until}", *single]
+
+    def narrowed(self, packages: Mapping[str, Mapping[str, Any]], held: Mapping[str, str], asked: Collection[str]) -> Window:
+        """The window that leaves out what came in only because an older version of it was locked.
+
+        Args:
+            packages: what was resolved (PEP 751 tables, whose files tell when they were uploaded).
+            held: the locked versions by name.
+            asked: names that may be brand-new.
+
+        Returns:
+            the same window when nothing is to be left out.
+        """
+        found = dict(self.but)
+        for name, package in packages.items():
+            if name in asked or name not in self.but or str(package["version"]) == held.get(name):
+                continue
+            files = [*package.get("wheels", []), *filter(None, [package.get("sdist")])]
+            times = [_stamp(file["upload-time"]) for file in files if isinstance(file.get("upload-time"), datetime.datetime)]
+            if times and min(times) >= self.until:
+                found[name] = min(times)
+        return Window(self.until, found)
+
+
+def asked_for(requirements: Iterable[str]) -> frozenset[str]:
+    """The packages that requirements pin to one version: someone asked for exactly that."""
+    return frozenset(
+        canonicalize_name(one.name)
+        for one in map(Requirement, requirements)
+        if any(s.operator == "===" or (s.operator == "==" and not s.version.endswith(".*")) for s in one.specifier)
+    )
+
+
+def window(days: int, asked: Iterable[str], locked: Mapping[str, str]) -> Window | None:
+    """What a resolution of today may see; None for everything.
+
+    Args:
+        days: of the cooldown.
+        asked: names that may be brand-new.
+        locked: for each package that is locked already, the day it was: it never goes back for its youth.
+    """
+    if days <= 0:
+        return None
+    now, one_day = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=1)
+    until = _stamp(now - days * one_day)
+    after = {name: _stamp(datetime.datetime.fromisoformat(f"{day}T00:00:00Z") + one_day) for name, day in locked.items()}
+    young = {name: time for name, time in after.items() if time > until}
+    return Window(until, {**young, **dict.fromkeys(asked, _stamp(now + one_day))})
+
+
+def _stamp(time: datetime.datetime) -> str:
+    return time.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def possible(project: str, days: int) -> bool:
+    """Whether the user's index tells upload times; says so once if the cooldown cannot be kept.
+
+    Raises:
+        MissingEnvironmentError: the index does not answer, or not as one.
+    """
+    if days <= 0:
+        return False
+    with index.session() as http:
+        page = index.page(index.client(http), project)
+    if page is None or any(package.upload_time for package in page.packages):
+        return True  # That there is no such project, the resolver says better.
+    console.warn(f"your index tells no upload times: the cooldown of {days} days cannot be kept")
+    return False

@@ -1,0 +1,207 @@
+"""Python sets: resolving with uv, and choosing for each package the one wheel file that the image can run.
+
+uv writes PEP 751 ("pylock.toml") with every file's size and sha256; what it says of locations is dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from packaging.tags import Tag, compatible_tags, cpython_tags
+from packaging.utils import canonicalize_name, parse_wheel_filename
+from uv import find_uv_bin
+
+from common import offline
+from common.errors import LockError, MissingEnvironmentError
+from common.run import run
+from lockfiles.inputs import SetInput
+from lockfiles.model import Artifact
+from lockfiles.python import index, sources
+from lockfiles.python.cooldown import Window
+from lockfiles.python.remote import RemoteFile
+from lockfiles.python.sources import Source
+
+_LEGACY = {(2, 17): "manylinux2014", (2, 12): "manylinux2010", (2, 5): "manylinux1"}
+
+
+def platform_tags(python: str, glibc: str) -> tuple[Tag, ...]:
+    """The wheel tags an x86-64 image with this CPython and glibc runs, best first (PEP 425, 600).
+
+    Args:
+        python: `3.11.2`.
+        glibc: `2.36`.
+    """
+    major, minor = (int(part) for part in glibc.split(".")[:2])
+    platforms: list[str] = []
+    for older in range(minor, 4, -1):
+        platforms.append(f"manylinux_{major}_{older}_x86_64")
+        if alias := _LEGACY.get((major, older)):
+            platforms.append(f"{alias}_x86_64")
+    platforms.append("linux_x86_64")
+    version = tuple(int(part) for part in python.split(".")[:2])
+    abi = "cp" + "".join(map(str, version))
+    return (*cpython_tags(version, [abi], platforms), *compatible_tags(version, abi, platforms))
+
+
+def resolve(
+    wanted: SetInput, python: str, glibc: str, preferred: Mapping[str, str], window: Window | None = None
+) -> dict[str, dict[str, Any]]:
+    """Resolve a set to exact packages; the result is uv's PEP 751 tables by normalised name.
+
+    Args:
+        wanted: the set.
+        python: the base's version.
+        glibc: the base's version.
+        preferred: versions by name that are kept where the requirements allow it.
+        window: which files are old enough; default all.
+
+    Raises:
+        LockError: the requirements cannot all hold; with the resolver's explanation.
+        MissingEnvironmentError: the index does not answer.
+    """
+    with tempfile.TemporaryDirectory(prefix="pinwheel-resolve-") as scratch:
+        here = Path(scratch)
+        (here / "set.in").write_text("".join(f"{line}\n" for line in wanted.requires))
+        (here / "overrides.in").write_text("".join(f"{line}\n" for line in wanted.overrides))
+        metadata = [
+            f"{{ name = {json.dumps(s.name)}, version = {json.dumps(s.version)}, requires-dist = {json.dumps(s.requires)} }}"
+            for s in wanted.sdists
+        ]
+        (here / "uv.toml").write_text(f"dependency-metadata = [{', '.join(metadata)}]\n")
+        # Without --python, uv looks through every interpreter of the machine first.
+        argv: list[str | Path] = [find_uv_bin(), "pip", "compile", "--quiet", "--python", sys.executable]
+        argv += ["--config-file", here / "uv.toml"]
+        argv += ["--python-version", python, "--python-platform", f"x86_64-manylinux_{glibc.replace('.', '_')}"]
+        # What stands in the output file already, uv prefers.
+        packages = [
+            f"\n[[packages]]\nname = {json.dumps(n)}\nversion = {json.dumps(v)}\n" for n, v in sorted(preferred.items())
+        ]
+        if packages:
+            (here / "pylock.toml").write_text('lock-version = "1.0"\ncreated-by = "pinwheel"\n' + "".join(packages))
+        # A version other than the stated one would be built here, and now, to be asked what it needs.
+        (here / "constraints.in").write_text("".join(f"{s.name}=={s.version}\n" for s in wanted.sdists))
+        argv += ["--constraint", here / "constraints.in"]
+        argv += ["--override", here / "overrides.in", "--format", "pylock.toml", "--output-file", here / "pylock.toml"]
+        # No code of a package runs while resolving; sources are built later, without network, in the base image.
+        for sdist in wanted.sdists:
+            argv += ["--no-binary", sdist.name]
+        argv += window.options() if window else []
+        argv += ["--only-binary", ":all:", here / "set.in"]
+        with sources.configured() as source:
+            _uv(argv, source, f"{wanted.name}.in does not resolve")
+        body = tomllib.loads((here / "pylock.toml").read_text())
+    for entry in (entry for one in body["packages"] for entry in [*one.get("wheels", []), *filter(None, [one.get("sdist")])]):
+        if known := source.files.get(file_name(entry)):
+            entry |= {"size": known.size, "hashes": {"sha256": known.sha256}}
+    return {str(canonicalize_name(package["name"])): package for package in body["packages"]}
+
+
+def resolve_toolkit(pyproject: Path, preferred: str, upgrade: str, window: Window | None = None) -> str:
+    """Resolve Pinwheel's own dependencies, for every platform, as requirements with hashes.
+
+    Args:
+        pyproject: names the dependencies.
+        preferred: requirements whose versions are kept where possible; may be empty.
+        upgrade: a package that may move, `all`, or nothing.
+        window: which files are old enough; default all.
+
+    Raises:
+        LockError, MissingEnvironmentError: as `resolve`.
+    """
+    with tempfile.TemporaryDirectory(prefix="pinwheel-resolve-") as scratch:
+        target = Path(scratch) / "toolkit.txt"
+        target.write_text(preferred)
+        argv: list[str | Path] = [
+            find_uv_bin(),
+            "pip",
+            "compile",
+            "--quiet",
+            "--no-config",
+            "--universal",
+            "--python-version",
+            "3.11",
+        ]
+        if upgrade:
+            argv += ["--upgrade"] if upgrade == "all" else ["--upgrade-package", upgrade]
+        argv += window.options() if window else []
+        argv += ["--extra", "test", "--generate-hashes", "--no-header", "--output-file", target, pyproject]
+        with sources.configured() as source:
+            _uv(argv, source, "pyproject.toml does not resolve")
+        # uv's "via" comments name the project by its path when it has one; only the package names are kept.
+        return re.sub(r"\(\S*pyproject\.toml\)", "(pyproject.toml)", target.read_text())
+
+
+def choose(package: dict[str, Any], tags: Iterable[Tag], where: str) -> Artifact:
+    """The best wheel of a resolved package for these tags.
+
+    Raises:
+        LockError: it has none; a source-only package must be named under [sdists].
+    """
+    rank = {tag: number for number, tag in enumerate(tags)}
+    fitting = []
+    for wheel in package.get("wheels", []):
+        file = file_name(wheel)
+        _, _, build, wheel_tags = parse_wheel_filename(file)
+        best = min((rank[tag] for tag in wheel_tags if tag in rank), default=None)
+        if best is not None:
+            fitting.append((best, build, file, wheel))
+    if not fitting:
+        raise LockError(
+            f"{package['name']} {package['version']} has no wheel that the base can run",
+            where=where,
+            fix=f"name it under [sdists.{package['name']}] to build it from source, or pin another version",
+        )
+    # Of equal tags the highest build wins; none is lower than any (binary distribution format, "File name convention").
+    fitting.sort(key=lambda item: (-item[0], item[1]))
+    _, _, file, wheel = fitting[-1]
+    return artifact(wheel)
+
+
+def artifact(entry: dict[str, Any]) -> Artifact:
+    """What a PEP 751 file entry names.
+
+    Raises:
+        LockError: the index gives no sha256 for it.
+        MissingEnvironmentError: the index gives no size, and does not answer for the file.
+    """
+    file, sha256 = file_name(entry), entry.get("hashes", {}).get("sha256")
+    if not sha256:
+        raise LockError(f"your index gives no sha256 for {file}", fix="use an index that does (PEP 503)")
+    if "size" not in entry:
+        # HTML pages hold none (PEP 503).
+        with index.session() as http, RemoteFile(http, str(entry["url"])) as remote:
+            return Artifact(file, remote.size, str(sha256))
+    return Artifact(file, int(entry["size"]), str(sha256))
+
+
+def file_name(entry: dict[str, Any]) -> str:
+    """A PEP 751 file entry's name: given, or the last part of its address."""
+    return str(entry.get("name") or str(entry.get("url") or entry["path"]).rpartition("/")[2].partition("#")[0])
+
+
+def _uv(argv: list[str | Path], source: Source, what: str) -> None:
+    result = run([*argv, *source.options], env=source.environment, missing="run ./invokew")
+    if result.code:
+        lines = list(_meaningful(result.stderr))
+        text = " ".join(lines)
+        if "provided package locations" in text and offline.offline():
+            raise MissingEnvironmentError(f"{what} with what is on this machine: {text}", fix=offline.FIX)
+        if re.search(r"\b40[137]\b|authentication credentials", text):
+            raise MissingEnvironmentError(f"your index refuses: {text}", fix="check its address and your credentials for it")
+        if "No solution found" in text or "no versions" in text or "not found in the package registry" in text:
+            raise LockError(f"{what}: {text}", fix="loosen or move a pin")
+        raise MissingEnvironmentError(f"uv failed: {text}", fix="check the network and your uv or pip configuration")
+
+
+def _meaningful(stderr: str) -> Iterator[str]:
+    for line in stderr.splitlines():
+        text = line.strip(" ×╰─▶│├").strip()
+        if text:
+            yield text

@@ -1,0 +1,246 @@
+"""Who the user is to a registry: nobody, a name and password (RFC 7617), or a token that a server gives for them.
+
+Credentials are Docker's: its config.json, credential stores and helpers, read by docker-py. Tokens: distribution's "Token
+Authentication Specification" (https://distribution.github.io/distribution/spec/auth/token/) and its OAuth2 form.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+import docker.auth
+import docker.errors
+
+from common.errors import RegistryError
+from oci.client.answer import Answer
+from oci.client.target import Registry, is_loopback, resolve
+
+Scopes = tuple[str, ...]
+# One challenge of a WWW-Authenticate header (RFC 9110, 11.6.1); a header may hold several.
+_CHALLENGE = re.compile(r'(Basic|Bearer)\s+((?:,?\s*\w+=(?:"[^"]*"|[^\s",]+))+)', re.IGNORECASE)
+_PARAMETER = re.compile(r'(\w+)=(?:"([^"]*)"|([^\s",]+))')
+# The specification's default, and how long before its end a token is no longer used.
+_LIFETIME, _MARGIN = 60.0, 5.0
+# Seconds for a credential helper, which may ask the user to unlock something.
+_HELPER = 120.0
+
+
+class RefusedError(RegistryError):
+    """The registry does not know the user, or does not let them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What Docker knows of the user for one registry; all empty: nothing."""
+
+    username: str = ""
+    password: str = field(default="", repr=False)
+    identity_token: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Challenge:
+    """What a registry asks for: `realm`, `service` and `scope` only with Bearer."""
+
+    bearer: bool
+    realm: str = ""
+    service: str = ""
+    scope: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    text: str = field(repr=False)
+    until: float
+
+
+def credentials(host: str) -> Credentials:
+    """The user's credentials for a registry.
+
+    Raises:
+        RegistryError: Docker's configuration or a credential helper of it does not work.
+    """
+    found: Future[Credentials] = Future()
+
+    def read() -> None:
+        try:
+            found.set_result(_read(host))
+        except BaseException as problem:  # noqa: BLE001 - raised where it is waited for
+            found.set_exception(problem)
+
+    # docker-py waits for a helper without end: left behind, such a thread keeps no process alive.
+    threading.Thread(target=read, daemon=True).start()
+    try:
+        return found.result(_HELPER)
+    except TimeoutError:
+        raise RegistryError(
+            f"your credential helper gives no answer within {_HELPER:.0f} s",
+            where=f"{host} in Docker's config.json",
+            fix=f"mend it, or run `docker login {host}` again",
+        ) from None
+
+
+def _read(host: str) -> Credentials:
+    try:
+        with warnings.catch_warnings():
+            # docker-py also warns of a helper that is missing; the error below says it once.
+            warnings.simplefilter("ignore")
+            found: dict[str, Any] = docker.auth.load_config().resolve_authconfig(host) or {}
+    except (docker.errors.DockerException, ValueError, KeyError, TypeError, AttributeError) as problem:
+        # Their text may hold what could not be read.
+        raise RegistryError(
+            f"your Docker credentials cannot be read: {type(problem).__name__}",
+            where=f"{host} in Docker's config.json, or its credential helper",
+            fix=f"mend it, or run `docker login {host}` again",
+        ) from None
+    known = {key.lower(): value or "" for key, value in found.items()}
+    return Credentials(known.get("username", ""), known.get("password", ""), known.get("identitytoken", ""))
+
+
+class Auth:
+    """Answers a registry's challenges; for several threads.
+
+    Args:
+        target: the registry; credentials go there, and to the token server it names.
+        fetch: sends a request without any credentials of its own: method, address, headers, body.
+    """
+
+    def __init__(self, target: Registry, fetch: Callable[[str, str, dict[str, str], bytes], Answer]) -> None:
+        self._target, self._fetch = target, fetch
+        self._lock = threading.Lock()
+        self._credentials: Credentials | RegistryError | None = None
+        self._challenge: _Challenge | None = None
+        # What the registry itself asked for where it refused these scopes: some name their repositories otherwise.
+        self._named: dict[Scopes, str] = {}
+        self._tokens: dict[Scopes, _Token] = {}
+        # Every token there ever was: a server may echo one that was replaced.
+        self._issued: set[str] = set()
+
+    def prepare(self) -> None:
+        """Ask for the user's credentials now, alone, as a helper may take its time; failures are told once they matter."""
+        with self._lock, suppress(RegistryError):
+            self._known()
+
+    def header(self, scopes: Scopes) -> str:
+        """The Authorization header for a request; empty as long as the registry asked for none.
+
+        Raises:
+            RegistryError: the token server refuses or fails.
+        """
+        with self._lock:
+            if self._challenge is None:
+                return ""
+            if not self._challenge.bearer:
+                return f"Basic {self._basic()}" if self._known().username else ""
+            token = self._tokens.get(scopes)
+            if token is None or token.until <= time.monotonic():
+                token = self._tokens[scopes] = self._ask(self._challenge, scopes)
+            return f"Bearer {token.text}"
+
+    def challenged(self, answer: Answer, scopes: Scopes, used: str) -> bool:
+        """Take in a 401; whether the request is worth another try.
+
+        Args:
+            answer: the registry's.
+            scopes: of the request.
+            used: its Authorization header.
+        """
+        asked = _challenge(answer.lines("WWW-Authenticate"))
+        if asked is None:
+            return False
+        with self._lock:
+            # Another thread may have got a new token meanwhile: that one is not thrown away.
+            if (token := self._tokens.get(scopes)) and used == f"Bearer {token.text}":
+                del self._tokens[scopes]
+            self._challenge, self._named[scopes] = asked, asked.scope
+            return asked.bearer or (not used and bool(self._known().username))
+
+    def scrub(self, text: str) -> str:
+        """What a server said in one short line, every secret taken out of it."""
+        with self._lock:
+            known = self._credentials if isinstance(self._credentials, Credentials) else Credentials()
+            secrets = {known.password, known.identity_token, self._basic() if known.password else "", *self._issued}
+        # The longest first: one may be a part of another. And only whole text shows whole secrets: it is cut after.
+        for secret in sorted(filter(None, secrets), key=len, reverse=True):
+            text = text.replace(secret, "***")
+        return re.sub(r"[^ -~]+", " ", text)[:200]
+
+    def _known(self) -> Credentials:
+        if self._credentials is None:
+            try:
+                self._credentials = credentials(self._target.host)
+            except RegistryError as problem:
+                self._credentials = problem
+        if isinstance(self._credentials, RegistryError):
+            raise self._credentials
+        return self._credentials
+
+    def _basic(self) -> str:
+        known = self._known()
+        return base64.b64encode(f"{known.username}:{known.password}".encode()).decode()
+
+    def _ask(self, challenge: _Challenge, scopes: Scopes) -> _Token:
+        known = self._known()
+        realm = urlsplit(resolve(self._target.host, "", challenge.realm))
+        plain = realm.scheme == "http" and self._target.plain_http and is_loopback(realm.hostname or "")
+        if realm.scheme != "https" and not plain:
+            raise RegistryError(
+                "the registry sends the user's credentials somewhere without TLS",
+                where=self._target.host,
+                fix="ask who runs it to mend the realm of its token server",
+            )
+        wanted = tuple(dict.fromkeys([*scopes, *self._named.get(scopes, "").split()]))
+        if known.identity_token:
+            form = {"grant_type": "refresh_token", "refresh_token": known.identity_token, "client_id": "pinwheel"}
+            form |= {"service": challenge.service, "scope": " ".join(wanted)}
+            sent = {"Content-Type": "application/x-www-form-urlencoded"}
+            answer = self._fetch("POST", challenge.realm, sent, urlencode(form).encode())
+        else:
+            query = urlencode([("service", challenge.service), *(("scope", scope) for scope in wanted)], quote_via=quote)
+            address = f"{challenge.realm}{'&' if realm.query else '?'}{query}"
+            sent = {"Authorization": f"Basic {self._basic()}"} if known.username else {}
+            answer = self._fetch("GET", address, sent, b"")
+        if answer.status in {400, 401, 403}:
+            raise refused(self._target.host, f"the token server answers {answer.status}")
+        try:
+            body = json.loads(answer.data)
+            text = body.get("token") or body["access_token"]
+            lifetime = float(body.get("expires_in") or _LIFETIME)
+            if answer.status != 200 or not re.fullmatch(r"[!-~]+", text):
+                raise ValueError
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise RegistryError(
+                f"the token server answers {answer.status} and gives no token", where=self._target.host, fix="try again later"
+            ) from None
+        self._issued.add(text)
+        return _Token(text, time.monotonic() + lifetime - min(_MARGIN, lifetime / 2))
+
+
+def refused(host: str, said: str) -> RefusedError:
+    """The error of a user that the registry does not let in."""
+    return RefusedError(
+        f"the registry refuses: {said}", where=host, fix=f"run `docker login {host}` as a user who may push there"
+    )
+
+
+def _challenge(lines: list[str]) -> _Challenge | None:
+    """The challenge to answer, Bearer rather than Basic; None where there is none of the two."""
+    found = []
+    for scheme, rest in _CHALLENGE.findall(", ".join(lines)):
+        values = {name.lower(): quoted or plain for name, quoted, plain in _PARAMETER.findall(rest)}
+        if scheme.lower() == "basic":
+            found.append(_Challenge(bearer=False))
+        elif values.get("realm"):
+            found.append(_Challenge(True, values["realm"], values.get("service", ""), values.get("scope", "")))
+    return max(found, key=lambda one: one.bearer, default=None)

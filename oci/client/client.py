@@ -1,0 +1,237 @@
+"""A client of one registry (OCI distribution spec 1.1): what a push and its prediction need."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote
+
+from common.errors import RegistryError
+from common.files import sha256_bytes
+from oci.client.answer import Answer
+from oci.client.blob import Blob
+from oci.client.patience import Policy
+from oci.client.target import Registry, resolve
+from oci.client.upload import Upload
+from oci.client.wire import Wire
+from oci.layout import INDEX, MANIFEST
+
+# Pages of referrers that are asked for; each must hold something.
+_PAGES = 50
+# How registries answer that never heard of the referrers API; the specification names 404.
+_NO_REFERRERS = frozenset({400, 404, 405, 406, 501})
+_FIX = "do not use this tag; something altered it on the way or in the registry"
+
+
+class BlobUnknownError(RegistryError):
+    """The registry refuses a manifest because it has not all of its blobs."""
+
+
+class Client:
+    """Speaks with one registry; a context manager, for several threads at once.
+
+    Args:
+        target: the registry.
+        policy: how patient it is; `policy.ONCE` for what is not worth waiting for.
+        writes: whether the user means to push: tokens are asked for that.
+    """
+
+    def __init__(self, target: Registry, policy: Policy | None = None, *, writes: bool = False) -> None:
+        self.target, self.policy = target, policy or Policy()
+        self._wire = Wire(target, self.policy)
+        self._actions = "pull,push" if writes else "pull"
+        # Bytes of a chunk, until the registry shows that it takes only smaller ones, or none; then no other blob tries again.
+        self._chunk = self.policy.chunk
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._wire.close()
+
+    def prepare(self) -> None:
+        """Ask for the user's credentials before several threads need them."""
+        self._wire.prepare()
+
+    def stop(self) -> None:
+        """End all requests, those of other threads too, for good: they get a StoppedError."""
+        self._wire.stop()
+
+    def exists(self, repository: str, digest: str, size: int = -1, *, once: bool = False) -> bool:
+        """Whether the repository holds a blob ("Checking if content exists in the registry").
+
+        Args:
+            repository: the whole path within the registry, the target's prefix included.
+            digest: of the blob.
+            size: its bytes; a blob of another size is none. Negative: any.
+            once: whether it is not worth a second try.
+
+        Raises:
+            RegistryError: the registry does not answer, or refuses.
+        """
+        what = f"asking for {repository}@{digest}"
+        answer = self._wire.ask("HEAD", f"/v2/{repository}/blobs/{digest}", what, (self._scope(repository),), once=once)
+        if answer.status == 404:
+            return False
+        if answer.status != 200:
+            raise self._wire.refusal(what, answer)
+        return size < 0 or answer.header("Content-Length") in {"", str(size)}
+
+    def mount(self, repository: str, digest: str, origin: str) -> tuple[bool, str]:
+        """Take a blob over from another repository ("Mounting a blob from another repository"); tried once.
+
+        Returns:
+            whether it came about; and if not, the session for an upload that the registry opened instead, or nothing.
+        """
+        url = f"/v2/{repository}/blobs/uploads/?mount={quote(digest, safe='')}&from={quote(origin, safe='')}"
+        scopes = (self._scope(repository), f"repository:{origin}:pull")
+        try:
+            answer = self._wire.ask("POST", url, f"mounting {digest} from {origin}", scopes, once=True)
+            location = answer.header("Location") if answer.status == 202 else ""
+            return answer.status == 201, resolve(self.target.host, answer.url, location) if location else ""
+        except RegistryError:
+            # The user may not read there, or the registry cannot mount now; whether they may write here the upload tells.
+            return False, ""
+
+    def upload(self, repository: str, blob: Blob, tell: Callable[[int], None], *, session: str = "") -> None:
+        """Send a blob; see `upload.Upload`.
+
+        Raises:
+            RegistryError: the registry refuses or fails.
+            BuildError: the blob was altered.
+            StoppedError: `stop` was called.
+        """
+        one = Upload(
+            self._wire,
+            f"/v2/{repository}/blobs/uploads/",
+            (self._scope(repository),),
+            blob,
+            exists=lambda: self.exists(repository, blob.digest, blob.size),
+            tell=tell,
+            chunk=self._chunk,
+            session=session,
+        )
+        one.run()
+        self._chunk = min(self._chunk, one.takes)
+
+    def put_manifest(self, repository: str, tag: str, data: bytes) -> None:
+        """Put a manifest under a tag ("Pushing Manifests").
+
+        Raises:
+            BlobUnknownError: the registry has not all that the manifest names.
+            RegistryError: it refuses or fails, or took the manifest for another one.
+        """
+        what = f"pushing {self.target.host}/{repository}:{tag}"
+        url, headers = f"/v2/{repository}/manifests/{tag}", {"Content-Type": MANIFEST}
+        answer = self._wire.ask("PUT", url, what, (self._scope(repository),), headers=headers, body=data)
+        if {"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"} & set(answer.codes):
+            refusal = self._wire.refusal(what, answer)
+            raise BlobUnknownError(
+                refusal.what, where=refusal.where, fix="look at the registry: it says it has blobs and has not"
+            )
+        if answer.status not in {200, 201}:
+            raise self._wire.refusal(what, answer)
+        expected, taken = sha256_bytes(data), answer.header("Docker-Content-Digest")
+        if taken not in {"", expected}:
+            raise RegistryError(
+                f"the registry took {expected} for {self._wire.scrub(taken)}", where=f"{repository}:{tag}", fix=_FIX
+            )
+
+    def manifest(self, repository: str, reference: str) -> bytes:
+        """A manifest's bytes as the registry serves them ("Pulling manifests").
+
+        Args:
+            repository: as in `exists`.
+            reference: a tag or a digest.
+
+        Raises:
+            RegistryError: it serves none.
+        """
+        what = f"reading {self.target.host}/{repository} {reference} back"
+        answer = self._get_manifest(repository, reference, what)
+        if answer.status != 200:
+            raise self._wire.refusal(what, answer)
+        return answer.data
+
+    def find_manifest(self, repository: str, reference: str) -> bytes | None:
+        """As `manifest`; None when there is none.
+
+        Raises:
+            RegistryError: the registry does not answer, or refuses.
+        """
+        what = f"looking for {self.target.host}/{repository} {reference}"
+        answer = self._get_manifest(repository, reference, what)
+        if answer.status not in {200, 404}:
+            raise self._wire.refusal(what, answer)
+        return answer.data if answer.status == 200 else None
+
+    def read_blob(self, repository: str, digest: str) -> bytes:
+        """A small blob's bytes as the registry serves them ("Pulling blobs").
+
+        Raises:
+            RegistryError: it serves none, or one larger than any answer may be.
+        """
+        what = f"reading {self.target.host}/{repository}@{digest}"
+        answer = self._wire.ask("GET", f"/v2/{repository}/blobs/{digest}", what, (self._scope(repository),))
+        if answer.status != 200:
+            raise self._wire.refusal(what, answer)
+        return answer.data
+
+    def referrers(self, repository: str, digest: str, most: int) -> list[dict[str, Any]] | None:
+        """Descriptors of the manifests whose subject is this one ("Listing Referrers"), of all pages.
+
+        Args:
+            repository: as in `exists`.
+            digest: of the subject.
+            most: of them. A list that is longer is refused, never cut: what stands at its end may be what matters.
+
+        Returns:
+            None where the registry lacks the referrers API.
+
+        Raises:
+            RegistryError: it does not answer, refuses, answers with something else, or lists more.
+        """
+        what = f"listing what refers to {self.target.host}/{repository}@{digest}"
+        found: list[dict[str, Any]] = []
+        url = f"/v2/{repository}/referrers/{digest}"
+        for page in range(_PAGES):
+            answer = self._wire.ask("GET", url, what, (self._scope(repository),))
+            if answer.status in _NO_REFERRERS and not page:
+                return None
+            try:
+                listed = json.loads(answer.data)["manifests"] if answer.status == 200 else None
+            except (ValueError, KeyError, TypeError, RecursionError):
+                listed = None
+            if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
+                raise self._wire.refusal(what, answer)
+            found += listed
+            following = _next(answer)
+            if len(found) > most or (following and not listed):
+                break
+            if not following:
+                return found
+            url = resolve(self.target.host, answer.url, following)
+        raise RegistryError(
+            f"more than {most} manifests refer to one image, or pages without end",
+            where=f"{self.target.host}/{repository}@{digest}",
+            fix="remove what does not belong there: none of it is passed over",
+        )
+
+    def _get_manifest(self, repository: str, reference: str, what: str) -> Answer:
+        headers = {"Accept": f"{MANIFEST}, {INDEX}"}
+        url = f"/v2/{repository}/manifests/{reference}"
+        return self._wire.ask("GET", url, what, (self._scope(repository),), headers=headers)
+
+    def _scope(self, repository: str) -> str:
+        return f"repository:{repository}:{self._actions}"
+
+
+def _next(answer: Answer) -> str:
+    """Where the next page is: of the Link headers (RFC 8288) the one whose relation is `next`; empty for the last page."""
+    for link in ",".join(answer.lines("Link")).split(","):
+        target, *parameters = link.split(";")
+        relations = (one.partition("=") for one in parameters)
+        if any(name.strip().lower() == "rel" and "next" in value.strip(' "').lower().split() for name, _, value in relations):
+            return target.strip().strip("<>")
+    return ""

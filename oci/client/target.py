@@ -1,0 +1,88 @@
+"""Which registry is meant."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from urllib.parse import urljoin, urlsplit
+
+from common.errors import RegistryError, UsageError
+from oci.reference import ImageRef
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """Where images go.
+
+    Attributes:
+        host: with optional port.
+        prefix: path before an image's name, ends in a slash; or empty.
+    """
+
+    host: str
+    prefix: str
+
+    @classmethod
+    def parse(cls, text: str) -> Registry:
+        """Parse `host[:port][/path]`.
+
+        Raises:
+            UsageError: it is no such thing.
+        """
+        hostname, _, path = text.strip("/").partition("/")
+        try:
+            ref = ImageRef.parse(f"{hostname}/{path + '/' if path else ''}name")
+            # Asking for a port above 65535 is an error of its own.
+            _ = urlsplit(f"//{hostname}").port
+        except ValueError:
+            ref = None
+        if ref is None or ref.registry != hostname:
+            raise UsageError(f"not a registry: {text!r}", fix="write host[:port][/path], as in registry.example.com:5000/team")
+        return cls(hostname, f"{path}/" if path else "")
+
+    @property
+    def plain_http(self) -> bool:
+        """Whether it is on this machine, where TLS protects nothing; any other registry must speak TLS."""
+        name = self.host.rpartition(":")[0] or self.host
+        return is_loopback(name.strip("[]"))
+
+    @property
+    def address(self) -> str:
+        """Where its API answers, without a slash at the end."""
+        # Docker Hub's images are named after a host that serves web pages.
+        host = "registry-1.docker.io" if self.host in {"docker.io", "index.docker.io"} else self.host
+        return f"{'http' if self.plain_http else 'https'}://{host}"
+
+    def ref(self, name: str, version: str) -> ImageRef:
+        """The reference of an image there, by tag."""
+        return ImageRef(self.host, self.prefix + name, version)
+
+
+def resolve(host: str, base: str, named: str) -> str:
+    """The whole address that a server names, in a Location or a realm.
+
+    Args:
+        host: the registry's, for the error.
+        base: what was asked for; `named` may be relative to it.
+        named: as the server wrote it.
+
+    Raises:
+        RegistryError: it is none.
+    """
+    try:
+        url = urljoin(base, named)
+        parts = urlsplit(url)
+        # Asking for a port that is none is an error of its own.
+        if parts.hostname and parts.port != 0:
+            return url
+    except ValueError:
+        pass
+    raise RegistryError("the registry points to no address", where=host, fix="ask who runs it to mend the addresses it names")
+
+
+def is_loopback(hostname: str) -> bool:
+    """Whether a host name, without port and brackets, is this machine's own."""
+    try:
+        return ipaddress.ip_address(hostname).is_loopback
+    except ValueError:
+        return hostname == "localhost"

@@ -1,0 +1,65 @@
+"""Whom a registry must be: certificates as the system, `requests` and Docker are told, and the proxy on the way."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from pathlib import Path
+
+import requests.utils
+import urllib3
+
+from common.errors import MissingEnvironmentError
+from oci.client.target import Registry
+
+# Docker's folder of certificates by registry: https://docs.docker.com/engine/security/certificates
+CERTS_D = Path("/etc/docker/certs.d")
+# What is sent at once: large enough for the speed of a disk, small enough that a slow line is not taken for a dead one.
+PIECE = 1 << 18
+
+
+def pool(target: Registry, connections: int) -> urllib3.PoolManager:
+    """Connections to the registry and wherever it points; for several threads.
+
+    Args:
+        target: the registry.
+        connections: kept open to each host.
+
+    Raises:
+        MissingEnvironmentError: a file of certificates that the user names cannot be read.
+    """
+    # Reading all certificates takes a while, and loopback needs none.
+    context = None if target.plain_http else _context(target.host)
+    # A proxy of the user's does not lead to this machine's loopback.
+    proxies = {} if target.plain_http else requests.utils.get_environ_proxies(target.address)
+    proxy = requests.utils.select_proxy(target.address, proxies)
+    if not proxy:
+        return urllib3.PoolManager(maxsize=connections, ssl_context=context, blocksize=PIECE)
+    user, password = requests.utils.get_auth_from_url(proxy)
+    headers = urllib3.make_headers(proxy_basic_auth=f"{user}:{password}") if user else None
+    return urllib3.ProxyManager(
+        proxy if "://" in proxy else f"http://{proxy}",
+        proxy_headers=headers,
+        maxsize=connections,
+        ssl_context=context,
+        blocksize=PIECE,
+    )
+
+
+def _context(host: str) -> ssl.SSLContext:
+    # The system's certificates, or those of SSL_CERT_FILE and SSL_CERT_DIR.
+    context = ssl.create_default_context()
+    named = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+    more = [Path(named)] if named else []
+    folder = CERTS_D / host
+    more += sorted(folder.glob("*.crt")) if folder.is_dir() else []
+    for path in more:
+        try:
+            context.load_verify_locations(capath=path) if path.is_dir() else context.load_verify_locations(cafile=path)
+        except OSError as problem:  # ssl.SSLError is one
+            raise MissingEnvironmentError(
+                f"no certificates can be read: {problem.strerror or problem.args[-1]}",
+                where=str(path),
+                fix="mend the file, or unset REQUESTS_CA_BUNDLE",
+            ) from None
+    return context

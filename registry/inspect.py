@@ -1,0 +1,81 @@
+"""`invoke verify REF`: what holds of an image in a registry and what does not, for whoever has a public key and a policy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from common import console
+from common.errors import PolicyError, RegistryError, UsageError
+from common.files import sha256_bytes
+from oci import attachments
+from oci.client.client import Client
+from oci.client.target import Registry
+from oci.envelope import PublicKey
+from oci.reference import ImageRef
+from registry import policy, signer
+from registry.policy import Policy
+from registry.verify import Findings, verify
+
+
+def show(reference: str, key: str = "", policy_file: str = "") -> str:
+    """Verify an image and print the verdict; needs nothing of the build.
+
+    Args:
+        reference: of the image, with its registry; a tag is resolved first.
+        key: the public key's file, or a URI that cosign knows; empty: that of the checkout's own pair.
+        policy_file: what must hold, see policy.py; empty: its defaults.
+
+    Returns:
+        the outcome in a few words.
+
+    Raises:
+        UsageError: one of the three is no such thing.
+        RegistryError: the registry cannot be read, or has no such image.
+        PolicyError: the policy is not met.
+    """
+    ref = _reference(reference)
+    wanted = policy.read(Path(policy_file)) if policy_file else Policy()
+    public = signer.public_key(key)
+    pinned, findings = look(ref, public, wanted)
+    console.info(str(pinned) if ref.digest else f"{ref} is {pinned}")
+    marks = {"holds": "✓ holds", "missing": "✗ missing", "bad": "✗ bad", "not asked": "- not asked"}
+    console.table(("proof", "verdict", "what it says"), [(one.name, marks[one.state], one.text) for one in findings.findings])
+    if not findings.holds:
+        said = "; ".join(f"{one.name} {one.state}: {one.text}" for one in findings.wrong)
+        fix = "do not run it; or look whether key and policy are those you meant"
+        raise PolicyError(f"the image does not carry the proof that is asked for: {said}", where=str(pinned), fix=fix)
+    return f"{pinned} carries what the policy asks for, signed by key {findings.key}"
+
+
+def look(ref: ImageRef, key: PublicKey, wanted: Policy) -> tuple[ImageRef, Findings]:
+    """Resolve a reference and judge what is attached to the image.
+
+    Args:
+        ref: with its registry; by tag or digest.
+        key: whose signatures count.
+        wanted: what must hold.
+
+    Returns:
+        the reference by digest, and the verdict.
+
+    Raises:
+        RegistryError: the registry cannot be read, has no such image, or serves other bytes than it names.
+    """
+    with Client(Registry(ref.registry, "")) as client:
+        data = client.manifest(ref.repository, ref.digest or ref.tag or "latest")
+        digest = sha256_bytes(data)
+        if ref.digest and digest != ref.digest:
+            fix = "something altered it on the way or in the registry"
+            raise RegistryError(f"the registry serves {digest} for {ref.digest}", where=str(ref), fix=fix)
+        attached = attachments.read(client, ref.repository, digest)
+    return ref.pin(digest), verify(attached, digest, key, wanted)
+
+
+def _reference(text: str) -> ImageRef:
+    try:
+        ref = ImageRef.parse(text)
+    except ValueError as problem:
+        raise UsageError(str(problem), fix="write HOST/NAME:TAG or HOST/NAME@sha256:…") from None
+    if not ref.registry:
+        raise UsageError(f"no registry in {text!r}", fix="write HOST/NAME:TAG or HOST/NAME@sha256:…")
+    return ref

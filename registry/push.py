@@ -1,0 +1,158 @@
+"""`invoke push`: built images into a registry, each digest read back before it is recorded.
+
+What the registry says of success is not believed: tag and digest are read back and hashed, once by the client that pushed, and
+once by skopeo, which shares nothing with it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import docker.utils.config
+
+from common import console, host
+from common.errors import BuildError, RegistryError
+from common.files import sha256_bytes
+from common.run import run
+from images import receipt
+from images.receipt import BuiltImage
+from lockfiles import images_lock
+from lockfiles.images_lock import PinnedImage
+from oci.client.blob import Blob
+from oci.client.client import Client
+from oci.client.patience import Policy
+from oci.client.target import Registry
+from oci.layout import Layout
+from oci.reference import ImageRef
+from registry import limits
+from registry.send import Sender
+
+_RETRIES = "3"
+# Seconds for skopeo to read a manifest, its retries included.
+_SKOPEO = 300.0
+_POLICY = Policy()
+
+
+@dataclass(frozen=True, slots=True)
+class _Parcel:
+    """An image with all of its bytes in hand."""
+
+    image: BuiltImage
+    manifest: bytes
+    blobs: tuple[Blob, ...]
+
+
+def push(registry: str, proven: frozenset[str]) -> str:
+    """Push every built image, read its digest back, and record it in `lockfiles/images.lock`.
+
+    Args:
+        registry: `host[:port][/path]`; empty: the embedded one, started when it does not run.
+        proven: digests that passed the smoke ladder; others are pushed with a warning.
+
+    Returns:
+        the outcome in a few words.
+
+    Raises:
+        BuildError: nothing was built, or the layout lost or altered a blob; of the image concerned no manifest is sent.
+        RegistryError: the registry refuses, fails, or holds another digest than was pushed; nothing is recorded.
+        UsageError: `registry` is no registry.
+        LockError: `lockfiles/images.lock` was edited into something else; nothing is sent.
+    """
+    target = Registry.parse(registry or host.REGISTRY)
+    # A lock that cannot be written to is found out before anything is sent.
+    pinned = images_lock.read() if images_lock.path().exists() else ()
+    with ExitStack() as held:
+        # What the receipt names stays until all files are open; then a build may sweep the layout while they are sent.
+        with Layout(receipt.layout()).reading():
+            built = receipt.read()
+            parcels = [_open(held, target, image) for image in built.images]
+        if not registry:
+            host.start_registry()
+        names = dict.fromkeys([*(image.name for image in built.images), *(image.name for image in pinned)])
+        client = held.enter_context(Client(target, _POLICY, writes=True))
+        client.prepare()
+        sender = Sender(client, [target.prefix + name for name in names])
+        for parcel in parcels:
+            if parcel.image.digest not in proven:
+                console.warn(
+                    f"{parcel.image.name}@{parcel.image.digest} is not proven: no passed smoke run of this digest"
+                    " (run `invoke smoke` first)"
+                )
+            _push(client, sender, parcel)
+    images_lock.write(
+        PinnedImage(image.name, image.digest, image.version, image.driver, image.compute) for image in built.images
+    )
+    console.done(f"recorded {len(built.images)} digests in lockfiles/images.lock")
+    return (
+        f"{len(built.images)} digests at {target.host}/{target.prefix}, {sum(i.digest in proven for i in built.images)} proven"
+    )
+
+
+def _open(held: ExitStack, target: Registry, image: BuiltImage) -> _Parcel:
+    """Open all that an image consists of, and refuse what the registry is known not to take."""
+    layout = Layout(receipt.layout())
+    body = layout.read(image.digest)
+    names = {layer.digest: layer.what for layer in image.layers}
+    parts = [("configuration", body["config"]), *((names.get(one["digest"], "?"), one) for one in body["layers"])]
+    # A blob that stands twice in a manifest is sent once.
+    unique = {part["digest"]: (what, part) for what, part in parts}
+    blobs = [
+        held.enter_context(Blob(what, digest, part["size"], layout.blob(digest))) for digest, (what, part) in unique.items()
+    ]
+    manifest = layout.blob(image.digest).read_bytes()
+    if sha256_bytes(manifest) != image.digest:
+        raise BuildError("a manifest was altered", where=str(layout.blob(image.digest)), fix="run `invoke build` again")
+    limits.check(target.host, len(manifest), [(what, part["size"]) for what, part in parts[1:]])
+    return _Parcel(image, manifest, tuple(blobs))
+
+
+def _push(client: Client, sender: Sender, parcel: _Parcel) -> None:
+    image, target = parcel.image, client.target
+    ref = target.ref(image.name, image.version)
+    console.info(f"pushing {image.name}, {console.size(image.size)}")
+    began = time.monotonic()
+    sent = sender.send(ref.repository, ref.tag, parcel.manifest, parcel.blobs)
+    console.done(f"{image.name}: {sent}  ({console.seconds(time.monotonic() - began)})")
+    for reference in (ref, ref.pin(image.digest)):
+        found = {
+            "our client": sha256_bytes(client.manifest(ref.repository, reference.digest or ref.tag)),
+            "skopeo": read_digest(target, reference),
+        }
+        for reader, actual in found.items():
+            if actual != image.digest:
+                raise RegistryError(
+                    f"{reference} holds {actual}, but {image.digest} was pushed",
+                    where=f"{ref}, read by {reader}",
+                    fix="do not use this tag; something altered it on the way or in the registry",
+                )
+    console.done(f"{ref.pin(image.digest)} read back by tag and by digest, twice each")
+
+
+def read_digest(target: Registry, ref: ImageRef) -> str:
+    """The digest of the manifest that the registry serves for a reference, computed from its bytes as skopeo reads them.
+
+    Raises:
+        RegistryError: it serves none.
+    """
+    argv = ["skopeo", "inspect", "--raw", "--retry-times", _RETRIES, *(["--tls-verify=false"] if target.plain_http else [])]
+    said = run(
+        [*argv, f"docker://{ref}"],
+        error=RegistryError,
+        what=f"reading {ref} back with skopeo",
+        fix="check the registry",
+        env=_as_ours(),
+        timeout=_SKOPEO,
+    )
+    return sha256_bytes(said.stdout.encode())
+
+
+def _as_ours() -> dict[str, str | None]:
+    """What lets skopeo know the user and trust the registry as our client does; what the user set for skopeo itself stays."""
+    login = docker.utils.config.find_config_file()
+    bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or ""
+    wanted = {"REGISTRY_AUTH_FILE": str(login or ""), "SSL_CERT_DIR" if Path(bundle).is_dir() else "SSL_CERT_FILE": bundle}
+    return {name: value for name, value in wanted.items() if value and name not in os.environ}

@@ -1,0 +1,186 @@
+"""Signing with cosign: keys in files, in a KMS or in a variable, as cosign has them.
+
+Cosign signs bytes (`sign-blob`); what the bytes are and where they lie is this package's. So every kind of key works that
+cosign knows, and no registry, proxy or login is configured twice. Without a key (Fulcio, Rekor) cosign attaches by itself.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from common import console, paths
+from common.errors import MissingEnvironmentError, UsageError
+from common.host import INSTALL
+from common.run import Result, run
+from oci import envelope
+from oci.envelope import PublicKey
+
+VARIABLE = "PINWHEEL_KEY"
+MISSING = "run `./invokew engine --install`, which takes it from Debian"
+# A KMS answers in seconds; so does a person who is asked for nothing.
+_LIMIT = 120.0
+
+
+def folder() -> Path:
+    """Where the key pair lies that is made on first use; git ignores it."""
+    return paths.ROOT / ".keys"
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """A key that can be signed with.
+
+    Attributes:
+        key: as cosign names it: a file, a KMS URI, `env://NAME`.
+        public: its public half.
+    """
+
+    key: str
+    public: PublicKey
+
+    def sign(self, data: bytes) -> bytes:
+        """A signature over bytes, DER.
+
+        Raises:
+            MissingEnvironmentError: cosign is missing, or cannot use the key.
+        """
+        with tempfile.TemporaryDirectory(prefix="pinwheel-") as scratch:
+            file, signature = Path(scratch) / "data", Path(scratch) / "signature"
+            file.write_bytes(data)
+            argv = ["sign-blob", "--yes", "--key", self.key, *_offline("sign-blob"), "--output-signature", str(signature)]
+            _cosign([*argv, str(file)], what="signing with cosign")
+            try:
+                return envelope.decode(signature.read_text().strip())
+            except (OSError, ValueError):
+                fix = f"Pinwheel knows cosign 2.5 to 3.1: {MISSING}"
+                raise MissingEnvironmentError("cosign left no signature", where=self.key, fix=fix) from None
+
+
+def signer(key: str = "") -> Signer:
+    """The key to sign with.
+
+    Args:
+        key: as cosign names it; empty: that of PINWHEEL_KEY, else the checkout's own, made now if there is none.
+
+    Raises:
+        UsageError: there is no such file.
+        MissingEnvironmentError: cosign is missing, or cannot use the key.
+    """
+    named = key or os.environ.get(VARIABLE, "")
+    if "PRIVATE KEY" in named:
+        fix = f"name its file, a KMS URI, or env://NAME of a variable that holds it; now {VARIABLE} holds the key"
+        raise UsageError("a key itself was given where its name belongs", where=VARIABLE, fix=fix)
+    if named and "://" not in named and not Path(named).is_file():
+        raise UsageError("there is no such key", where=named, fix="name a file that cosign made, or a KMS URI")
+    named = named or str(_own())
+    return Signer(named, envelope.public_key(_public(named), named))
+
+
+def public_key(key: str = "") -> PublicKey:
+    """The public key to verify with.
+
+    Args:
+        key: its file, or a URI that cosign knows; empty: that of the checkout's own pair.
+
+    Raises:
+        UsageError: there is none, or it is no public key.
+        MissingEnvironmentError: cosign is needed and missing, or cannot use the URI.
+    """
+    if "://" in key:
+        return envelope.public_key(_public(key), key)
+    file = Path(key) if key else folder() / "cosign.pub"
+    try:
+        pem = file.read_bytes()
+    except OSError as problem:
+        fix = "name the public key of who pushed: --key FILE"
+        raise UsageError(f"no public key can be read: {problem.strerror}", where=paths.shown(file), fix=fix) from None
+    return envelope.public_key(pem, paths.shown(file))
+
+
+def attest_keyless(image: str, kind: str, predicate: Path) -> None:
+    """Let cosign sign and attach a statement by itself: the identity is that of its OIDC login, the log is Rekor.
+
+    Args:
+        image: reference by digest.
+        kind: the predicate's type.
+        predicate: the file that holds it.
+
+    Raises:
+        MissingEnvironmentError: cosign is missing or fails.
+    """
+    argv = ["attest", "--yes", "--type", kind, "--predicate", str(predicate), image]
+    _cosign(argv, what=f"attesting {kind} with cosign")
+
+
+def sign_keyless(image: str) -> None:
+    """Let cosign sign an image by itself; as `attest_keyless`."""
+    _cosign(["sign", "--yes", image], what="signing with cosign")
+
+
+def check_keyless(image: str, kinds: Sequence[str]) -> None:
+    """Let cosign read back what it attached, by whatever identity; who that must be, a verifier says.
+
+    Raises:
+        MissingEnvironmentError: cosign fails: something is not there, or does not hold.
+    """
+    anybody = ["--certificate-identity-regexp", ".+", "--certificate-oidc-issuer-regexp", ".+"]
+    _cosign(["verify", *anybody, image], what="reading the signature back with cosign")
+    for kind in kinds:
+        _cosign(["verify-attestation", *anybody, "--type", kind, image], what=f"reading {kind} back with cosign")
+
+
+def _own() -> Path:
+    """The checkout's own key pair."""
+    home = folder()
+    if home.is_symlink() or (home.exists() and not home.is_dir()):
+        # Where a link leads, git may not ignore it, and others may read.
+        fix = "put a folder in its place, or name your key: --key FILE"
+        raise UsageError("the place of the checkout's own keys is no folder", where=paths.shown(home), fix=fix)
+    home.mkdir(mode=0o700, exist_ok=True)
+    home.chmod(0o700)
+    key = home / "cosign.key"
+    with (home / ".lock").open("w") as guard:
+        # Two pushes that begin together make one pair.
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        if not key.exists():
+            with tempfile.TemporaryDirectory(dir=home, prefix=".new-") as scratch:
+                _cosign(["generate-key-pair", "--output-key-prefix", str(Path(scratch) / "cosign")], what="making a key pair")
+                (Path(scratch) / "cosign.key").chmod(0o600)
+                # The private half last: where it stands, the pair is whole.
+                (Path(scratch) / "cosign.pub").replace(home / "cosign.pub")
+                (Path(scratch) / "cosign.key").replace(key)
+            console.info(f"made a key pair to sign with: {paths.shown(home)}; who verifies needs cosign.pub of it")
+        # One that was copied here may have come with any mode.
+        key.chmod(0o600)
+    return key
+
+
+def _public(key: str) -> bytes:
+    return _cosign(["public-key", "--key", key], what="reading the public key with cosign").stdout.encode()
+
+
+def _offline(command: str) -> list[str]:
+    """What keeps a signature between the key and the bytes: no log, no service asked."""
+    known = _cosign([command, "--help"], what="asking cosign for its options").stdout
+    # Cosign 3 asks a service where to sign and writes bundles unless told not to; 2 knows no such option.
+    newer = ["--use-signing-config=false", "--new-bundle-format=false"] if "--use-signing-config" in known else []
+    return ["--tlog-upload=false", *newer]
+
+
+def _cosign(argv: Sequence[str], *, what: str) -> Result:
+    # Without a variable cosign asks at the terminal.
+    password = os.environ.get("COSIGN_PASSWORD", "")
+    return run(
+        ["cosign", *argv],
+        error=MissingEnvironmentError,
+        what=what,
+        fix=f"cosign's message says why; a key with a password needs COSIGN_PASSWORD (cosign missing: {INSTALL})",
+        env={"COSIGN_PASSWORD": password},
+        timeout=_LIMIT,
+        missing=MISSING,
+    )

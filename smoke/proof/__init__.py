@@ -1,5 +1,0 @@
-"""Proof of an image in a registry: signature, SBOM, provenance and smoke result, bound to its digest; made, read, verified.
-
-Formats are others': in-toto statements in DSSE envelopes, stored and signed as cosign does. docs/proof.md tells what a person
-needs to know of them, docs/adr/0014-attestations-in-cosigns-tags.md why these.
-"""

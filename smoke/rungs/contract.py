@@ -1,0 +1,159 @@
+"""What every image promises, as rules over what was found of it; each rule names what breaks it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from images import libraries
+from images.config import BASE
+from images.receipt import BuiltImage
+from images.spec import ImageSpec
+from images.wheels.install import SITE
+from lockfiles.model import BaseLock, SetLock
+
+# Folders that Debian makes so (policy 10.9; base-files): new files in them get the folder's group. No program is among them.
+_SET_ID = frozenset({"/var/local", "/var/mail"})
+# For everybody, and each file there for its owner alone (the sticky bit is Debian's).
+_WORLD_WRITABLE = frozenset({"/run/lock", "/var/tmp"})  # noqa: S108 - in the image
+# What root alone may look into, and what is mounted over when a container runs; the engine shows what is in there.
+CLOSED = frozenset(
+    {
+        *("/etc/ssl/private", "/root", "/var/cache/apt/archives/partial", "/var/cache/ldconfig"),
+        *("/var/lib/apt/lists/partial", "/tmp", "/workspace"),  # noqa: S108 - in the image
+    }
+)
+# Triton's wheel keeps these from all but their owner: a plugin for MLIR's own tools, which nothing here loads.
+_FOR_ROOT = f"/{SITE}/triton/plugins/libMLIRDialectPlugin.so"
+# What Debian puts there (base-files).
+_MAY_BE = {"/root": {".bashrc", ".profile"}}
+_SECRET = re.compile(r"(?:^|_)(?:TOKEN|PASSWORD|PASSWD|SECRET|KEY|CREDENTIALS)$", re.IGNORECASE)
+_WITH_PASSWORD = re.compile(r"://[^/@\s]+:[^/@\s]+@")
+_LABEL = "org.opencontainers.image."
+_SOME = 3
+
+
+def system(found: Mapping[str, Any]) -> Iterator[str]:
+    """The system, the interpreter, the user, and what a container of the image may do."""
+    expected: dict[str, tuple[object, str]] = {
+        "os": ("debian 12", "the system"),
+        "python": ("3.11.2", "Python"),
+        "prefix": ("/opt/venv", "the prefix of python"),
+        "interfaces": (["lo"], "the network interfaces"),
+        # The workspace is a fresh volume, which takes its owner from the image.
+        "writable": (["/tmp", "/workspace"], "what is writable"),  # noqa: S108 - inside the container
+        "no_new_privileges": ("1", "no_new_privs"),
+    }
+    for name, (value, what) in expected.items():
+        if found[name] != value:
+            yield f"{what}: {found[name]}, not {value}"
+    if not found["uid"] or not found["gid"] or 0 in found["groups"]:
+        yield f"it runs as user {found['uid']}, group {found['gid']}, groups {found['groups']}: root's"
+    if int(found["capabilities"], 16):
+        yield f"it can gain capabilities {found['capabilities']}"
+
+
+def configuration(config: Mapping[str, Any], spec: ImageSpec, image: BuiltImage) -> Iterator[str]:
+    """User, command, environment and labels are what the image's spec says, in the engine's own words."""
+    expected: dict[str, object] = {
+        "User": f"{spec.uid}:{spec.uid}",
+        "WorkingDir": spec.workdir,
+        "Cmd": list(spec.cmd),
+        "Entrypoint": None,
+        "ExposedPorts": {f"{port}/tcp": {} for port in spec.ports} or None,
+        "StopSignal": "SIGTERM",
+        "Volumes": None,
+    }
+    for name, value in expected.items():
+        if (config.get(name) or None) != (value or None):
+            yield f"{name} is {config.get(name)}, not {value} as its spec says"
+    env = dict(entry.partition("=")[::2] for entry in config.get("Env") or ())
+    wanted = dict(spec.env)
+    for name in sorted(env.keys() | wanted.keys()):
+        if (_SECRET.search(name) and env.get(name)) or _WITH_PASSWORD.search(env.get(name) or ""):
+            # It is in the image; it need not be in the receipt, too.
+            yield f"the variable {name} holds a secret"
+        elif env.get(name) != wanted.get(name):
+            yield f"the variable {name} is {env.get(name)!r}, not {wanted.get(name)!r} as its spec says"
+    labels = config.get("Labels") or {}
+    said = {"title": spec.title, "description": spec.description, "licenses": spec.licenses, "source": spec.source}
+    said |= {"vendor": spec.vendor, "version": image.version, "base.name": BASE}
+    for name, text in said.items():
+        if labels.get(_LABEL + name) != text:
+            yield f"the label {name} is {labels.get(_LABEL + name)!r}, not {text!r}"
+    shapes = {
+        "revision": r"sha256:[0-9a-f]{64}",
+        "base.digest": r"sha256:[0-9a-f]{64}",
+        "created": r"\d{4}-\d\d-\d\dT00:00:00Z",
+    }
+    for name, shape in shapes.items():
+        if not re.fullmatch(shape, labels.get(_LABEL + name) or ""):
+            yield f"the label {name} is {labels.get(_LABEL + name)!r}"
+
+
+def packages(found: Mapping[str, Any], held: SetLock, base: BaseLock, overrides: Sequence[str]) -> Iterator[str]:
+    """What is installed is what is locked, both ways; and every package gets what it asks for.
+
+    Args:
+        found: by payload/contract.py.
+        held: the lock of the image's set.
+        base: the lock of the base.
+        overrides: requirements that replace what packages ask for, and so may be against it.
+    """
+    locked: set[tuple[str, ...]] = {(wheel.name, wheel.version) for wheel in held.wheels}
+    installed = [(name, version) for name, version in found["distributions"]]
+    yield from _both_ways(f"{held.name}.lock", locked, set(installed))
+    yield from (f"{name} {version} is there twice" for name, version in sorted(_twice(installed)))
+    debs: set[tuple[str, ...]] = {(deb.name, deb.version, deb.arch) for deb in base.debs}
+    yield from _both_ways("base.lock", debs, {(name, version, arch) for name, version, arch, _ in found["debs"]})
+    yield from (f"the package {name} is {state!r}" for name, _, _, state in found["debs"] if state != "install ok installed")
+    replaced = {canonicalize_name(Requirement(text).name) for text in overrides}
+    for package, asked, version in found["unmet"]:
+        if canonicalize_name(Requirement(asked).name) not in replaced:
+            yield f"{package} asks for {asked}, and gets {version or 'none'}"
+
+
+def files(found: Mapping[str, Any], looked: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """No file gives rights, tells a secret, or is left over.
+
+    Args:
+        found: by payload/contents.py.
+        looked: what is in the folders of `CLOSED`.
+    """
+    yield from _files("has a set-ID bit", set(found["set_id"]) - _SET_ID)
+    yield from _files("can be written by anybody", set(found["world_writable"]) - _WORLD_WRITABLE)
+    yield from _files("belongs to the user", found["own"])
+    yield from _files("is or holds a secret", found["secrets"])
+    yield from _files("is left over: a cache or a log", found["caches"])
+    closed = {name for name in found["closed"] if not name.startswith(_FOR_ROOT)}
+    yield from _files("cannot be looked into", closed - CLOSED)
+    for folder, names in sorted(looked.items()):
+        yield from _files(f"is in {folder}, which should hold nothing else", set(names) - _MAY_BE.get(folder, set()))
+    yield from _files("is a folder that the dynamic loader searches, too", found["searched"])
+    excuses = libraries.read()
+    for file, name, elsewhere in found["missing"]:
+        if excuses.unexplained(file, name, elsewhere=elsewhere):
+            yield f"{file} needs {name}, which is {'elsewhere' if elsewhere else 'not'} in the image"
+
+
+def told(problems: Sequence[str]) -> str:
+    """The problems on one line."""
+    rest = f"; and {len(problems) - _SOME} more" if len(problems) > _SOME else ""
+    return "; ".join(problems[:_SOME]) + rest
+
+
+def _both_ways(lock: str, locked: set[tuple[str, ...]], installed: set[tuple[str, ...]]) -> Iterator[str]:
+    yield from (f"{' '.join(one)} is in {lock}, not in the image" for one in sorted(locked - installed))
+    yield from (f"{' '.join(one)} is in the image, not in {lock}" for one in sorted(installed - locked))
+
+
+def _twice(found: Sequence[tuple[str, ...]]) -> set[tuple[str, ...]]:
+    return {one for one in found if found.count(one) > 1}
+
+
+def _files(what: str, names: Sequence[str] | set[str]) -> Iterator[str]:
+    yield from (f"{name} {what}" for name in sorted(names))

@@ -1,0 +1,136 @@
+"""A server's whole life as one job: started, asked everything, told to stop. The rungs judge what came of it."""
+
+from __future__ import annotations
+
+import functools
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from common.errors import SmokeError
+from smoke.boxes.box import Box, Ended
+from smoke.receipt import Answer
+from smoke.rungs import training
+from smoke.rungs.jobs import Job
+from smoke.rungs.run import Bench
+from smoke.rungs.servers import GRACE_S, PORTS, PROMISES, SHM, command, environment, models
+from smoke.rungs.table import FACTORY, KNOWN, MERGED
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What one life of a server showed.
+
+    Attributes:
+        server: its name in the rungs.
+        ready: seconds from its start until it answered.
+        said: what `payload/ask.py` found, by check.
+        lost: why it found nothing; empty when it did.
+        before: how many processes there were when it was told to stop.
+        left: those that outlived it.
+        ended: how it ended.
+        leaked: whether the key stands in its log.
+        tail: of its log.
+    """
+
+    server: str
+    ready: float
+    said: Mapping[str, Mapping[str, Any]]
+    lost: str
+    before: int
+    left: tuple[int, ...]
+    ended: Ended
+    leaked: bool
+    tail: str
+
+    def found(self, check: str) -> Mapping[str, Any]:
+        """What a check found.
+
+        Raises:
+            SmokeError: it could not be made, and why.
+        """
+        said = self.said.get(check, {"error": self.lost})
+        if "error" in said:
+            raise SmokeError(f"{self.server} could not be asked: {said['error']}", where=self.tail)
+        found: Mapping[str, Any] = said["found"]
+        return found
+
+    def seconds(self, check: str) -> float:
+        """How long a check took; 0 when it was not made."""
+        return float(self.said.get(check, {}).get("seconds", 0.0))
+
+    def answers(self) -> list[Answer]:
+        """Whole answers with their streams; an empty stream where there is none."""
+        streams: dict[tuple[str, str], str] = {}
+        if "found" in self.said.get("streaming", {}):
+            streams = {(one["model"], one["question"]): one["streamed"] for one in self.found("streaming")["streams"]}
+        return [
+            Answer(server=self.server, streamed=streams.get((one["model"], one["question"]), ""), **one)
+            for one in self.found("answers")["answers"]
+        ]
+
+
+def begin(bench: Bench, server: str) -> Job[Served]:
+    """Let the server live its life meanwhile; or the job of which this was said before."""
+    if server == MERGED:
+        # In line before who waits for it, whatever else was begun.
+        training.begin_export(bench)
+    return bench.jobs.start(server, functools.partial(live, bench, server))
+
+
+def live(bench: Bench, server: str) -> Served:
+    """Start the server, ask it everything, stop it.
+
+    Raises:
+        SmokeError: it does not start, or is not ready in time.
+    """
+    if server == MERGED:
+        training.begin_export(bench).result()
+    # Made for this one life; nobody else ever learns it.
+    key = secrets.token_urlsafe(24)
+    variables = environment(gpu=bench.gpu, key=key)
+    with bench.box(server, "api", _start(bench, server), environment=variables, shm=SHM) as box:
+        url = f"http://127.0.0.1:{PORTS[server]}{PROMISES[server].health}"
+        ready = box.await_http(url, KNOWN[f"{server}: ready"].limit)
+        said: Mapping[str, Mapping[str, Any]] = {}
+        lost = ""
+        try:
+            said = box.ask(_ask(bench, server), _ask_limit(server), environment={"API_KEY": key})
+        except SmokeError as problem:
+            lost = problem.line()
+        before = box.processes()
+        ended = box.terminate(GRACE_S)
+        left = _left(box, GRACE_S - ended.seconds)
+        return Served(server, ready, said, lost, len(before), left, ended, key in box.output(), box.tail())
+
+
+def _left(box: Box, seconds: float) -> tuple[int, ...]:
+    """Processes that are there after the server; what cleans up behind it has the rest of the grace period to end."""
+    until = time.monotonic() + seconds
+    while (found := box.processes()) and time.monotonic() < until:
+        time.sleep(0.2)
+    return tuple(found)
+
+
+def _start(bench: Bench, server: str) -> list[str]:
+    version = bench.figures.versions["api"]["vllm"]
+    if bench.contained:
+        # As the image's own command starts it: process 1.
+        return command(server, gpu=bench.gpu, vllm=version)
+    return command(server, gpu=bench.gpu, vllm=version, launcher=("python", bench.payload("api.py")))
+
+
+def _ask(bench: Bench, server: str) -> list[str]:
+    wanted = [
+        *(argument for model in models(server) for argument in ("--model", model)),
+        *(argument for check in PROMISES[server].checks for argument in ("--check", check)),
+        *(("--vllm",) if server != FACTORY else ()),
+    ]
+    return ["python", bench.payload("ask.py"), "--port", str(PORTS[server]), *wanted]
+
+
+def _ask_limit(server: str) -> float:
+    """All checks together; a stream without its own rung counts as none."""
+    return sum(KNOWN[name].limit for check in PROMISES[server].checks if (name := f"{server}: {check}") in KNOWN)

@@ -1,0 +1,1 @@
+"""The pytest suite of the ladder, which `invoke smoke` runs."""

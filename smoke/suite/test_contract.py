@@ -1,0 +1,80 @@
+"""What every image promises, found out from inside a container of it, and from what the engine says of it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from images import spec
+from lockfiles import inputs, lockfile
+from smoke.boxes.box import told
+from smoke.boxes.session import Session
+from smoke.rungs import contract
+from smoke.rungs.jobs import Job
+from smoke.rungs.run import Bench
+from smoke.rungs.table import KNOWN
+
+_IMAGES = ("train", "api")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was found of an image: by its programs, and by the engine."""
+
+    inside: dict[str, Any]
+    contents: dict[str, Any]
+    config: dict[str, Any]
+    closed: dict[str, list[str]]
+
+
+@pytest.fixture(scope="session")
+def looks(bench: Bench) -> dict[str, Job[Seen]]:
+    """Both images are looked at at the same time."""
+    return {image: bench.jobs.start(_name(image), functools.partial(_look, bench, image)) for image in _IMAGES}
+
+
+def _name(image: str) -> str:
+    return f"contract of {image}"
+
+
+def _look(bench: Bench, image: str) -> Seen:
+    limit = KNOWN[_name(image)].limit
+    said = []
+    for name, program in ((_name(image), "contract.py"), (f"{_name(image)}: contents", "contents.py")):
+        with bench.box(name, image, ["python", bench.payload(program)]) as box:
+            box.finish(limit)
+            said.append(told(name, box.stdout()))
+    # These rungs are about images: there are none without an engine.
+    assert isinstance(bench.place, Session)
+    digest = bench.images[image].digest
+    return Seen(said[0], said[1], dict(bench.place.config(digest)), bench.place.look(digest, sorted(contract.CLOSED)))
+
+
+@pytest.mark.parametrize("image", _IMAGES)
+@pytest.mark.rung("contract of {image}", contained=True)
+def test_contract(
+    bench: Bench, say: Callable[[str], None], took: Callable[[float], None], looks: dict[str, Job[Seen]], image: str
+) -> None:
+    """It is what its spec and the locks say, gives no rights, tells no secrets, works on a read-only root without a network."""
+    try:
+        seen = looks[image].result()
+    finally:
+        took(looks[image].seconds)
+    built = bench.images[image]
+    own = spec.read(built.role)
+    bench.figures.versions[image] = seen.inside["packages"]
+    problems = [
+        *contract.system(seen.inside),
+        *contract.configuration(seen.config, own, built),
+        *contract.packages(seen.inside, lockfile.read_set(own.set), lockfile.read_base(), inputs.read_set(own.set).overrides),
+        *contract.files(seen.contents, seen.closed),
+    ]
+    assert not problems, contract.told(problems)
+    say(
+        f"Debian 12, Python 3.11.2, uid {seen.inside['uid']}, {len(seen.inside['distributions'])} distributions and "
+        f"{len(seen.inside['debs'])} packages as locked, {seen.contents['files']:,} files, {seen.contents['linked']:,} linked"
+    )

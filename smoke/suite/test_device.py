@@ -1,0 +1,86 @@
+"""What torch sees in each image, and that it computes right there; and, at the very end, that no GPU memory is held."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from common import console
+from smoke.boxes.box import told
+from smoke.machine import gpus
+from smoke.rungs import devices
+from smoke.rungs.devices import Found, GpuMemory
+from smoke.rungs.jobs import Job
+from smoke.rungs.run import Bench
+from smoke.rungs.table import KNOWN
+
+_IMAGES = ("train", "api")
+# NCCL passes what one GPU has for another through it, where they have no faster way.
+_SHM = 1 << 30
+_GIVEN_BACK_S = 30.0
+
+
+@pytest.fixture(scope="session")
+def gpu_memory(bench: Bench) -> Iterator[GpuMemory | None]:
+    """Of this run, from before its first program; None on the CPU."""
+    if not bench.gpu:
+        yield None
+        return
+    with GpuMemory() as memory:
+        yield memory
+
+
+@pytest.fixture(scope="session")
+def checks(bench: Bench, gpu_memory: GpuMemory | None) -> dict[str, Job[Found]]:
+    """Both images look at the same time."""
+    del gpu_memory
+    return {image: bench.jobs.start(f"device of {image}", functools.partial(_look, bench, image)) for image in _IMAGES}
+
+
+def _look(bench: Bench, image: str) -> Found:
+    name = f"device of {image}"
+    # A program of the ladder gets one GPU; what is looked at here is all of them.
+    every = {} if bench.contained or not bench.gpu else devices.every_gpu()
+    with bench.box(name, image, ["python", bench.payload("device.py")], environment=every, shm=_SHM) as box:
+        box.finish(KNOWN[name].limit)
+        return told(name, box.stdout())
+
+
+@pytest.mark.parametrize("image", _IMAGES)
+@pytest.mark.rung("device of {image}", needs=("contract of {image}",))
+def test_device(
+    bench: Bench,
+    say: Callable[[str], None],
+    took: Callable[[float], None],
+    checks: dict[str, Job[Found]],
+    image: str,
+) -> None:
+    """Torch sees GPUs with --gpu and none without; it and its whole company can be imported; products and sums are right."""
+    try:
+        found = checks[image].result()
+    finally:
+        took(checks[image].seconds)
+    # What the contract found of an image stays; without containers nothing else tells.
+    bench.figures.versions[image] = {**found["versions"], **bench.figures.versions.get(image, {})}
+    bench.figures.measure(f"import in {image}", sum(found["seconds"].values()), "s")
+    say(devices.judge(found, gpu=bench.gpu, needed=(*devices.NEEDED, *(("vllm",) if image == "api" else ()))))
+
+
+@pytest.mark.rung("GPU memory given back", needs=("device of train", "device of api"), gpu=True, last=True)
+def test_gpu_memory_given_back(bench: Bench, say: Callable[[str], None], gpu_memory: GpuMemory) -> None:
+    """When everything has ended, as much GPU memory is free as before anything began."""
+    assert gpu_memory is not None
+    held = gpu_memory.held(_GIVEN_BACK_S)
+    taken = max((gpu_memory.peak.get(gpu, 0) - size for gpu, size in gpu_memory.before.items()), default=0)
+    what = ", ".join(f"{console.size(size)} of {gpu}" for gpu, size in held.items())
+    assert not held, (
+        f"{what} more than before are used {_GIVEN_BACK_S:.0f} s after everything ended, by this run or by others; "
+        f"the driver names {gpus.users() or 'no process'}"
+    )
+    if not gpu_memory.before:
+        say("the driver does not say what is used of a MIG instance, or of memory that CPU and GPU share: not measured")
+        return
+    bench.figures.measure("GPU memory", taken, "bytes")
+    say(f"{console.size(taken)} at the most, all given back")

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from common.errors import UsageError
+from k8s.envs import environment
+from k8s.envs.environment import ClusterTarget, DirectoryTarget, Gate
+from registry.policy import Policy
+from tests.k8s.conftest import Checkout
+
+GOOD = "target: {cluster: {context: c}}\nregistry: r.example/llm\nkubernetes: '1.32'\nproof: none\n"
+RENDER = GOOD.replace("cluster: {context: c}", "directory: {path: x}")
+
+
+def test_the_environments_of_the_project_are_read(checkout: Checkout) -> None:
+    local, production, staging = (environment.load(name) for name in environment.names())
+    assert local.target == DirectoryTarget(checkout.root / "dist/rendered/local")
+    assert (staging.target, production.target) == (
+        ClusterTarget("staging", "llm-inference"),
+        ClusterTarget("production", "llm-inference"),
+    )
+    assert not staging.substitute
+    assert not production.substitute
+
+
+def test_an_unknown_environment_names_those_there_are(checkout: Checkout) -> None:
+    with pytest.raises(UsageError, match=re.escape("no environment 'qa' (k8s/envs): there are: local, production, staging")):
+        environment.load("qa")
+    with pytest.raises(UsageError, match="no environment"):
+        environment.load("../envs/local")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (GOOD + "pods: 4\n", "pods: unknown key (e.yaml)"),
+        (GOOD.replace("context: c", "context: c, user: u"), "target.cluster.user: unknown key"),
+        (RENDER.replace("path: x", "path: x, mode: 1"), "target.directory.mode: unknown key"),
+        (GOOD.replace("cluster: {context: c}", "docker: {}"), "target.docker: unknown key"),
+        (GOOD.replace("{cluster: {context: c}}", "{cluster: {context: c}, directory: {path: x}}"), "exactly one of"),
+        (GOOD.replace("{cluster: {context: c}}", "staging"), "target: expected a mapping, got 'staging'"),
+        (GOOD.replace("context: c", "context: c, namespace: 5"), "target.cluster.namespace: expected a string, got 5"),
+        (GOOD.replace("context: c", ""), "target.cluster.context: missing"),
+        (GOOD.replace("context: c", "context: 5"), "target.cluster.context: expected a string, got 5"),
+        (GOOD.replace("registry: r.example/llm\n", ""), "registry: missing"),
+        (GOOD.replace("r.example/llm", "https://r.example"), "registry: 'https://r.example' is not a registry host"),
+        (GOOD.replace("r.example/llm", "llm"), "registry: 'llm' is not a registry host"),
+        (GOOD.replace("'1.32'", "1.32"), "kubernetes: expected a string, got 1.32"),
+        (GOOD.replace("1.32", "1.12"), "kubernetes: no schema for version '1.12', there are 1.25, 1.26"),
+        (GOOD + "secrets: {key: [A]}\n", "secrets.key: write namespace/name"),
+        (GOOD + "secrets: {n/key: A}\n", "secrets.n/key: write the list of the keys"),
+        (GOOD + "secrets: {n/key: []}\n", "secrets.n/key: write the list of the keys"),
+        (GOOD + "substitute: {a: b}\n", "substitute: a cluster runs the image that was meant"),
+        (RENDER + "substitute: {a: 1}\n", "substitute.a: expected a string, got 1"),
+        (GOOD.replace("proof: none\n", ""), "proof: missing (e.yaml)"),
+        (GOOD.replace("none", "some"), "proof: expected a mapping, got 'some'"),
+        (GOOD.replace("none", "{}"), "proof.key: missing"),
+        (GOOD.replace("none", "{key: k, refuse: 'no'}"), "proof.refuse: expected true or false, got 'no'"),
+        (GOOD.replace("none", "{key: k, warn: true}"), "proof.warn: unknown key"),
+        (
+            GOOD.replace("none", "{key: k, policy: {smoke: tpu}}"),
+            "smoke: 'tpu' is none of what it may be (e.yaml, proof",
+        ),
+        (GOOD.replace("none", "{key: k, policy: {cosign: true}}"), "unknown key 'cosign'"),
+        (GOOD + "gpu-labels: amd\n", "gpu-labels: expected nvidia or none, got 'amd'"),
+        (GOOD + "gpu-labels: false\n", "gpu-labels: expected nvidia or none, got False"),
+        (GOOD + "gpu-labels: null\n", "gpu-labels: expected nvidia or none, got None"),
+        (GOOD + "gpu-labels: [none]\n", "gpu-labels: expected nvidia or none, got ['none']"),
+        (GOOD + "registry: x.example\n", "the key registry stands twice (e.yaml:5)"),
+        (GOOD + "x: yes\n", "yes means different things"),
+        ("", "0 YAML documents, not one"),
+        ("- a\n", "expected a mapping, got ['a']"),
+        ("a: [\n", "not YAML"),
+        (GOOD + "---\n" + GOOD, "2 YAML documents, not one"),
+    ],
+)
+def test_a_wrong_environment_is_refused_with_file_and_key(text: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        environment.parse(text, "e", "e.yaml")
+    assert message in caught.value.line()
+    assert "e.yaml" in caught.value.line()
+
+
+def test_an_absolute_directory_is_taken_as_it_is(tmp_path: Path) -> None:
+    one = environment.parse(RENDER.replace("path: x", f"path: {tmp_path}"), "e", "e.yaml")
+    assert one.target == DirectoryTarget(tmp_path)
+
+
+@pytest.mark.parametrize(("text", "labels"), [("", True), ("gpu-labels: nvidia\n", True), ("gpu-labels: none\n", False)])
+def test_nodes_carry_nvidias_labels_unless_it_is_said_that_they_do_not(text: str, labels: bool) -> None:
+    assert environment.parse(GOOD + text, "e", "e.yaml").gpu_labels is labels
+
+
+def test_the_gate_is_read_and_refuses_unless_told_to_warn(checkout: Checkout) -> None:
+    text = GOOD.replace("none", "{key: keys/a.pub, policy: {smoke: gpu, max-age-days: 7}}")
+    gate = environment.parse(text, "e", "e.yaml").proof
+    assert gate == Gate(str(checkout.root / "keys/a.pub"), Policy(smoke="gpu", max_age_days=7), refuse=True)
+    warned = environment.parse(GOOD.replace("none", "{key: /a.pub, refuse: false}"), "e", "e.yaml").proof
+    assert warned == Gate("/a.pub", Policy(), refuse=False)
+
+
+@pytest.mark.parametrize("proof", ["none", "{key: k, refuse: false}"])
+def test_production_cannot_do_without_proof(proof: str) -> None:
+    with pytest.raises(UsageError, match="production always asks for proof"):
+        environment.parse(GOOD.replace("none", proof), "production", "production.yaml")
+
+
+def test_the_projects_clusters_ask_for_proof_from_a_gpu() -> None:
+    for name in ("staging", "production"):
+        gate = environment.load(name).proof
+        assert gate is not None
+        assert (gate.refuse, gate.policy.smoke) == (True, "gpu")

@@ -1,0 +1,298 @@
+"""Which model is served, and what happens to the workloads that need one while there is none."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from common.errors import PolicyError, RegistryError, UsageError
+from k8s import deploy
+from k8s.envs import environment
+from k8s.envs.environment import Environment
+from k8s.objects.manifests import Manifest
+from k8s.prepare import gate, served_model
+from k8s.rollouts.kubectl import Patience
+from oci import attachments, statement
+from oci.client.client import Client
+from oci.client.target import Registry
+from oci.envelope import SIMPLE
+from oci.layout import MANIFEST, canonical
+from tests.k8s.conftest import Checkout
+from tests.k8s.prepare import models
+from tests.oci.conftest import QUICK
+from tests.oci.double import Double, digest_of, serving
+from tests.registry.signing import OTHER, OWN, sealed
+
+WORKLOAD = "Deployment llm-inference/llama-factory-inference"
+HANGING = {f"{kind} llm-inference/llama-factory-inference" for kind in ("HorizontalPodAutoscaler", "PodDisruptionBudget")}
+REFERENCE = f"registry.example.com/llm/{models.MODEL}"
+BASE = 'target: {cluster: {context: c}}\nregistry: registry.example.com/llm\nkubernetes: "1.32"\nproof: {key: k.pub}\n'
+
+
+def settled(checkout: Checkout, env: str = "local") -> tuple[dict[str, Manifest], Environment]:
+    one = environment.load(env)
+    rendered, found = checkout.check(one)
+    assert [finding.text() for finding in found] == []
+    return {made.title: made for made in served_model.settle(rendered, one, Patience()).objects}, one
+
+
+def test_the_environments_model_stands_in_the_pod_template_and_nowhere_else(
+    checkout: Checkout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkout.keep("inference")
+    reference = models.named(checkout.root, "local")
+    objects, env = settled(checkout)
+    assert served_model.named_in(objects[WORKLOAD]) == reference
+    assert [title for title, one in objects.items() if reference in str(one.body)] == [WORKLOAD]
+    assert f"{WORKLOAD}: {reference} ({env.file})" in " ".join(capsys.readouterr().out.split())
+
+
+def test_another_model_is_another_pod_template_and_nothing_else_changes(checkout: Checkout) -> None:
+    checkout.keep("inference")
+    models.named(checkout.root, "local")
+    first, _ = settled(checkout)
+    models.named(checkout.root, "local", models.OTHER)
+    second, _ = settled(checkout)
+    assert {title for title, one in first.items() if second[title].body != one.body} == {WORKLOAD}
+
+
+def test_without_a_model_what_serves_one_is_left_out_with_what_hangs_on_it(
+    checkout: Checkout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkout.keep("inference")
+    models.without(checkout.root, "local")
+    whole, _ = checkout.check("local")
+    objects, env = settled(checkout)
+    assert {one.title for one in whole.objects} - set(objects) == {WORKLOAD, *HANGING}
+    assert "Service llm-inference/llama-factory-inference" in objects
+    said = " ".join(capsys.readouterr().err.split())
+    for title in (WORKLOAD, *HANGING):
+        assert f"left out {title}: no model is named: write `model: {{reference: …@sha256:…}}` into {env.file}" in said
+
+
+def test_a_set_to_look_at_shows_the_workload_without_a_model_too(
+    checkout: Checkout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkout.keep("inference")
+    whole, _ = checkout.check("local")
+    objects, env = settled(checkout)
+    assert env.substitute
+    assert set(objects) == {one.title for one in whole.objects}
+    assert not served_model.named_in(objects[WORKLOAD])
+    assert f"{WORKLOAD}: none is named in {env.file}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_what_is_left_out_leaves_no_pin_and_no_placement(checkout: Checkout) -> None:
+    checkout.keep("inference")
+    models.without(checkout.root, "local")
+    rendered, _ = checkout.check("staging")
+    kept, gone = served_model.place(rendered, {})
+    assert {pin.title for pin in rendered.pins} - {pin.title for pin in kept.pins} == {WORKLOAD}
+    assert WORKLOAD in {one.title for one in rendered.placements}
+    assert WORKLOAD not in {one.title for one in kept.placements}
+    assert set(gone) == {WORKLOAD, *HANGING}
+
+
+def test_budgets_and_autoscalers_of_other_workloads_stay(checkout: Checkout) -> None:
+    checkout.keep("inference")
+    models.without(checkout.root, "local")
+    file = checkout.manifests / "inference/disruptionbudget.yaml"
+    head, selector = file.read_text().split("  selector:\n")
+    file.write_text(f"{head}  selector:\n" + selector.replace("/name: llama-factory-inference", "/part-of: pinwheel"))
+    text = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: beside, namespace: llm-inference}\n" + yaml.safe_dump(
+        {
+            "spec": {
+                "selector": {"matchLabels": {"app.kubernetes.io/part-of": "pinwheel"}},
+                "template": {
+                    "metadata": {"labels": {"app.kubernetes.io/part-of": "pinwheel"}},
+                    "spec": {"containers": [{"name": "a", "image": "llama-factory-train"}]},
+                },
+            }
+        }
+    )
+    hpa = (checkout.manifests / "inference/hpa.yaml").read_text().replace("name: llama-factory-inference", "name: beside")
+    checkout.add(f"{text}---\n{hpa}")
+    rendered, _ = checkout.check("local")
+    kept, gone = served_model.place(rendered, {})
+    assert set(gone) == {WORKLOAD, "HorizontalPodAutoscaler llm-inference/llama-factory-inference"}
+    assert "PodDisruptionBudget llm-inference/llama-factory-inference" in {one.title for one in kept.objects}
+    assert "HorizontalPodAutoscaler llm-inference/beside" in {one.title for one in kept.objects}
+
+
+def test_a_set_that_reads_no_model_is_as_it_was_and_a_model_for_it_is_mentioned(
+    checkout: Checkout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkout.keep("webui")
+    models.without(checkout.root, "local")
+    before, _ = settled(checkout)
+    assert not capsys.readouterr().err
+    models.named(checkout.root, "local")
+    after, env = settled(checkout)
+    assert {title: one.body for title, one in before.items()} == {title: one.body for title, one in after.items()}
+    assert f"`model` in {env.file} changes nothing" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_rendered_directory_without_a_model_has_no_file_of_what_is_left_out(checkout: Checkout) -> None:
+    checkout.keep("inference")
+    models.without(checkout.root, "local")
+    result = deploy.deploy("local")
+    folder = checkout.root / "dist/rendered/local/inference"
+    assert not {file.name for file in folder.iterdir()} & {"deployment.yaml", "hpa.yaml", "disruptionbudget.yaml"}
+    assert WORKLOAD not in result.objects
+    models.named(checkout.root, "local")
+    assert {name for name, what in deploy.deploy("local").changed if what == "created"} == {
+        "inference/deployment.yaml",
+        "inference/hpa.yaml",
+        "inference/disruptionbudget.yaml",
+    }
+
+
+# --- the environment's key ---
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("model: none\n", "model: expected a mapping, got 'none'"),
+        ("model: {}\n", "model.reference: missing"),
+        ("model: {key: k.pub}\n", "model.reference: missing"),
+        ("model: {reference: [1]}\n", "model.reference: expected a string"),
+        (f"model: {{reference: {REFERENCE}, name: x}}\n", "model.name: unknown key"),
+        (f"model: {{reference: {REFERENCE}, key: }}\n", "model.key: missing"),
+        (
+            "model: {reference: registry.example.com/llm/models/x:1}\n",
+            "is not by digest alone: write registry.example.com/llm/",
+        ),
+        (f"model: {{reference: '{REFERENCE.replace('@', ':v1@')}'}}\n", "is not by digest alone"),
+        ("model: {reference: 'registry.example.com/llm/models/x@sha256:abc'}\n", "is no reference"),
+        ("model: {reference: 'UPPER@@'}\n", "is no reference"),
+        (f"model: {{reference: {REFERENCE.replace('example.com', 'example.org')}}}\n", "is not in the environment's registry"),
+        (f"model: {{reference: {REFERENCE.replace('/llm/', '/llm-other/')}}}\n", "is not in the environment's registry"),
+        (f"model: {{reference: {models.MODEL}}}\n", "is not in the environment's registry"),
+    ],
+)
+def test_a_model_that_cannot_be_meant_is_refused(written: str, message: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        environment.parse(BASE + written, "staging", "k8s/envs/staging.yaml")
+    assert message in refused.value.line()
+    assert "k8s/envs/staging.yaml" in refused.value.line()
+
+
+def test_production_does_not_serve_a_model_whose_signature_nobody_verified() -> None:
+    with pytest.raises(UsageError, match=r"model\.key: production serves no model whose signature nobody verified"):
+        environment.parse(BASE + f"model: {{reference: {REFERENCE}}}\n", "production", "f")
+    env = environment.parse(BASE + f"model: {{reference: {REFERENCE}, key: m.pub}}\n", "production", "f")
+    assert env.model is not None
+    assert (str(env.model.reference), Path(env.model.key).name) == (REFERENCE, "m.pub")
+
+
+# --- the gate ---
+
+CONFIG = b"{}"
+ARTIFACT = canonical(
+    {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "artifactType": "application/vnd.cncf.model.manifest.v1+json",
+        "config": {
+            "mediaType": "application/vnd.cncf.model.config.v1+json",
+            "digest": digest_of(CONFIG),
+            "size": len(CONFIG),
+        },
+        "layers": [],
+    }
+)
+DIGEST = digest_of(ARTIFACT)
+REPOSITORY = "team/models/team-tiny"
+
+
+@pytest.fixture
+def double(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Double]:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    with serving() as state:
+        state.blobs[REPOSITORY][digest_of(CONFIG)] = CONFIG
+        state.manifests[REPOSITORY][DIGEST] = (MANIFEST, ARTIFACT)
+        yield state
+
+
+@pytest.fixture
+def gated(checkout: Checkout, double: Double) -> Checkout:
+    """The environment `local`, whose registry is the double, with our public key for models."""
+    (checkout.root / "model.pub").write_bytes(OWN.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    checkout.keep("inference")
+    file = models.file_of(checkout.root, "local")
+    file.write_text(file.read_text().replace("registry: 127.0.0.1:5000", f"registry: {double.address}/team"))
+    models.named(checkout.root, "local", f"models/team-tiny@{DIGEST}", key="model.pub")
+    return checkout
+
+
+def sign(double: Double, key: ec.EllipticCurvePrivateKey = OWN, *, of: str = DIGEST) -> None:
+    """Attach a signature to the model, as cosign does; of another digest it is still attached to this one."""
+    envelope = sealed(SIMPLE, statement.make_signature(f"{double.address}/{REPOSITORY}", of), key)
+    with Client(Registry.parse(f"{double.address}/team"), QUICK, writes=True) as client:
+        attachments.write(client, REPOSITORY, DIGEST, "sig", (), (envelope,))
+
+
+def test_a_signed_model_is_deployed_and_its_signature_told(
+    gated: Checkout, double: Double, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sign(double)
+    assert deploy.deploy("local").result == "rendered"
+    assert f"signed {double.address}/{REPOSITORY}@{DIGEST}: by key" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("attack", ["unsigned", "another key", "signature of another model"])
+def test_a_model_without_our_signature_is_refused_in_one_line_and_nothing_is_written(
+    gated: Checkout, double: Double, attack: str
+) -> None:
+    if attack == "another key":
+        sign(double, OTHER)
+    elif attack == "signature of another model":
+        sign(double, of="sha256:" + "7" * 64)
+    with pytest.raises(PolicyError, match="the model does not carry the signature local asks for: signature") as refused:
+        deploy.deploy("local")
+    assert refused.value.exit_code == 15
+    assert f"{double.address}/{REPOSITORY}@{DIGEST}; key model.pub" in refused.value.line()
+    assert not (gated.root / "dist/rendered/local").exists()
+
+
+def test_a_model_that_is_not_in_the_registry_is_refused(gated: Checkout, double: Double) -> None:
+    del double.manifests[REPOSITORY][DIGEST]
+    with pytest.raises(RegistryError):
+        deploy.deploy("local")
+    assert not (gated.root / "dist/rendered/local").exists()
+
+
+def test_a_registry_that_serves_another_model_under_the_digest_is_refused(gated: Checkout, double: Double) -> None:
+    sign(double)
+    double.manifests[REPOSITORY][DIGEST] = (MANIFEST, ARTIFACT + b" ")
+    with pytest.raises(RegistryError, match="the registry serves"):
+        deploy.deploy("local")
+
+
+def test_a_missing_public_key_is_named(gated: Checkout) -> None:
+    (gated.root / "model.pub").unlink()
+    with pytest.raises(UsageError, match=r"no public key can be read.*model\.pub"):
+        deploy.deploy("local")
+
+
+def test_without_a_key_the_pods_alone_verify_and_that_is_said(
+    gated: Checkout, double: Double, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models.named(gated.root, "local", f"models/team-tiny@{DIGEST}")
+    assert deploy.deploy("local").result == "rendered"
+    assert "nobody verifies the model's signature before the pods do" in " ".join(capsys.readouterr().err.split())
+
+
+def test_what_the_gate_found_goes_into_the_record_with_the_images(gated: Checkout, double: Double) -> None:
+    sign(double)
+    ((reference, said),) = gate.check_model(environment.load("local"))
+    assert reference == f"{double.address}/{REPOSITORY}@{DIGEST}"
+    assert said.startswith("model signed by key ")
+    assert gate.check_model(dataclasses.replace(environment.load("local"), model=None)) == ()

@@ -1,0 +1,171 @@
+"""What earlier releases left: named always, deleted when it is asked for, and then only what is ours and can be made again."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from common.errors import MissingEnvironmentError, UsageError
+from k8s.prepare.served_model import ANNOTATION
+from k8s.rollouts import prune
+from tests.k8s.conftest import API, NEW, OLD, Checkout
+from tests.k8s.prepare import models
+from tests.k8s.simulator.apiserver import ApiServer
+from tests.k8s.simulator.steps import NAME, go, image, record, running, states
+from tests.k8s.simulator.wire import Fault
+
+pytestmark = pytest.mark.host
+
+LABELS = "labels: {app.kubernetes.io/part-of: pinwheel}"
+EXTRA = f"""
+apiVersion: v1
+kind: ConfigMap
+metadata: {{name: extra, namespace: llm-inference, {LABELS}}}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {{name: zweites, namespace: llm-inference, {LABELS}}}
+"""
+CLAIM = f"""
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {{name: data, namespace: llm-inference, {LABELS}}}
+spec: {{accessModes: [ReadWriteOnce], resources: {{requests: {{storage: 1Gi}}}}}}
+"""
+
+
+def leave(checkout: Checkout, text: str = EXTRA) -> None:
+    """Deploy a set with more in it than the next one has."""
+    checkout.add(text)
+    go()
+    (checkout.manifests / "added.yaml").unlink()
+
+
+def names(server: ApiServer) -> set[str]:
+    return {key[3] for key in server.objects}
+
+
+def test_without_being_asked_it_is_named_in_one_line_and_stays(
+    checkout: Checkout, server: ApiServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leave(checkout, EXTRA + "---" + CLAIM)
+    capsys.readouterr()
+    go()
+    said = [line.strip() for line in capsys.readouterr().out.splitlines() if "left " in line]
+    assert said == [
+        "left         of earlier releases, not in this set: ConfigMap llm-inference/extra, ConfigMap llm-inference/zweites; "
+        "--prune deletes that; PersistentVolumeClaim llm-inference/data (holds data); never deleted here"
+    ]
+    assert names(server) >= {"extra", "zweites", "data"}
+
+
+def test_asked_for_it_is_listed_deleted_and_recorded_and_what_holds_data_stays(
+    checkout: Checkout, server: ApiServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leave(checkout, EXTRA + "---" + CLAIM)
+    capsys.readouterr()
+    result = go(prune=True)
+    said = capsys.readouterr().out
+    assert "delete       ConfigMap llm-inference/extra: not in this set" in said
+    assert "left         PersistentVolumeClaim llm-inference/data (holds data): not in this set, never deleted here" in said
+    assert names(server) & {"extra", "zweites", "data"} == {"data"}
+    assert record().releases[-1].pruned == ("ConfigMap llm-inference/extra", "ConfigMap llm-inference/zweites")
+    assert ("ConfigMap llm-inference/extra", "deleted") in result.changed
+    assert go(prune=True).changed == ()
+
+
+def test_a_dry_run_lists_and_deletes_nothing(checkout: Checkout, server: ApiServer, capsys: pytest.CaptureFixture[str]) -> None:
+    leave(checkout)
+    capsys.readouterr()
+    go(dry_run=True, prune=True)
+    assert "delete       ConfigMap llm-inference/extra" in capsys.readouterr().out
+    assert "extra" in names(server)
+
+
+def test_it_is_asked_for_with_the_number_of_what_goes(
+    checkout: Checkout, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave(checkout)
+    go()
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(UsageError, match="apply 0 changes and delete 2 objects to staging"):
+        go(prune=True, yes=False)
+    assert "extra" in names(server)
+
+
+@pytest.mark.parametrize("what", ["label taken away", "made anew by somebody else"])
+def test_what_is_no_longer_ours_is_left(checkout: Checkout, server: ApiServer, what: str) -> None:
+    leave(checkout)
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "extra", "namespace": "llm-inference"}}
+    server.remove("ConfigMap", "extra")
+    if what == "made anew by somebody else":
+        body["metadata"]["labels"] = {"app.kubernetes.io/part-of": "pinwheel"}  # type: ignore[index]
+    manager = "pinwheel" if what == "label taken away" else "argocd"
+    server.apply(("v1", "ConfigMap", "llm-inference", "extra"), body, manager, force=True, dry_run=False)
+    go(prune=True)
+    assert names(server) & {"extra", "zweites"} == {"extra"}
+
+
+def test_nothing_is_deleted_before_the_new_set_runs(checkout: Checkout, server: ApiServer) -> None:
+    leave(checkout)
+    checkout.lock({API: NEW})
+    server.bad_images = {NEW}
+    with pytest.raises(Exception, match="the last good set runs again"):
+        go(prune=True)
+    assert names(server) >= {"extra", "zweites"}
+
+
+def test_what_cannot_be_deleted_is_named_and_the_set_stays(checkout: Checkout, server: ApiServer) -> None:
+    leave(checkout)
+    checkout.lock({API: NEW})
+    server.faults = [Fault(403, "DELETE", "ConfigMap", after=1)]
+    with pytest.raises(
+        MissingEnvironmentError,
+        match=r"the set runs, but 1 of 2 objects were not deleted: ConfigMap llm-inference/zweites: .*again with --prune",
+    ):
+        go(prune=True)
+    assert (running(server), names(server) & {"extra", "zweites"}) == (image(NEW), {"zweites"})
+    assert states()[-1] == (2, "running")
+    assert record().releases[-1].pruned == ("ConfigMap llm-inference/extra",)
+
+
+def test_an_interrupt_while_it_deletes_leaves_the_set_running_and_says_what_is_left(
+    checkout: Checkout, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave(checkout)
+    true, calls = prune._deleted, []
+
+    def interrupted(*arguments: object) -> str:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return true(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(prune, "_deleted", interrupted)
+    with pytest.raises(MissingEnvironmentError, match="1 of 2 objects were not deleted: interrupted from the keyboard"):
+        go(prune=True)
+    assert running(server) == image(OLD)
+    assert states()[-1] == (2, "running")
+    monkeypatch.undo()
+
+
+def test_what_waits_for_a_model_is_no_leftover(
+    checkout: Checkout, server: ApiServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Somebody took the annotation away and the file names no model: left out of this set, and not to be deleted for that."""
+    go()
+    models.without(checkout.root, "staging")
+    server.edit("Deployment", NAME, {"spec": {"template": {"metadata": {"annotations": {ANNOTATION: ""}}}}}, "kubectl-edit")
+    capsys.readouterr()
+    go(prune=True)
+    said = capsys.readouterr()
+    assert f"left out     Deployment llm-inference/{NAME}: no model is named" in said.err
+    assert "not in this set" not in said.out
+    assert server.kinds() >= {"Deployment", "HorizontalPodAutoscaler", "PodDisruptionBudget"}
+    assert record().releases[-1].pruned == ()
+
+
+def test_a_namespace_is_never_deleted() -> None:
+    for kind in ("Namespace", "Secret", "PersistentVolumeClaim", "CustomResourceDefinition"):
+        assert re.match("holds|takes|is nowhere", prune._NEVER[kind])

@@ -1,0 +1,376 @@
+"""Debian packages, with the machine's real apt against a small mirror of the test's own."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import shutil
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.apt import Mirror
+from common.errors import BuildError, LockError, MissingEnvironmentError, UsageError
+from common.files import sha256_file
+from common.run import Result, run
+from lockfiles import store
+from lockfiles.debian import resolver
+from lockfiles.inputs import BaseInput
+from lockfiles.model import Deb
+from lockfiles.store import archive
+from lockfiles.store import mirror as air_gap
+from tests.lockfiles.conftest import artifact
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    login = ""
+
+    def do_GET(self) -> None:
+        wanted = "Basic " + base64.b64encode(self.login.encode()).decode()
+        if self.login and self.headers.get("Authorization") != wanted:
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="mirror"')
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        super().do_GET()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class SmallMirror:
+    """A Debian mirror of a few made-up packages."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.stanzas: dict[str, str] = {}
+        self.address = ""
+
+    def deb(self, name: str, version: str, *fields: str) -> Path:
+        """Build a real .deb and list it in place of the package's older one."""
+        tree = self.root.parent / "trees" / f"{name}-{version}"
+        (tree / "DEBIAN").mkdir(parents=True)
+        control = [f"Package: {name}", f"Version: {version}", "Architecture: amd64", "Maintainer: a <a@example.com>", *fields]
+        (tree / "DEBIAN/control").write_text("\n".join([*control, "Description: made for a test", ""]))
+        pool = self.root / "pool/main" / name[0] / name
+        pool.mkdir(parents=True, exist_ok=True)
+        file = pool / f"{name}_{version.rpartition(':')[2]}_amd64.deb"
+        run(["dpkg-deb", "--root-owner-group", "--build", tree, file], error=BuildError)
+        listed = "\n".join(control)
+        digest = sha256_file(file).removeprefix("sha256:")
+        where = f"Filename: {file.relative_to(self.root)}\nSize: {file.stat().st_size}\nSHA256: {digest}"
+        self.stanzas[name] = f"{listed}\n{where}\nDescription: made for a test\n"
+        self.publish()
+        return file
+
+    def publish(self) -> None:
+        """Write the package list and the (unsigned) Release file."""
+        suite = self.root / "dists/bookworm"
+        lists = suite / "main/binary-amd64/Packages"
+        lists.parent.mkdir(parents=True, exist_ok=True)
+        lists.write_text("\n".join(self.stanzas.values()))
+        entry = f" {sha256_file(lists).removeprefix('sha256:')} {lists.stat().st_size} main/binary-amd64/Packages\n"
+        (suite / "Release").write_text(
+            "Origin: Debian\nSuite: bookworm\nCodename: bookworm\nComponents: main\nArchitectures: amd64\n"
+            f"Date: Sat, 10 Jun 2023 00:00:00 UTC\nSHA256:\n{entry}"
+        )
+
+
+@pytest.fixture
+def mirror(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallMirror]:
+    root = own_folders / "mirror"
+    root.mkdir()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(root)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}/"
+    monkeypatch.setattr(resolver, "debian_mirrors", lambda: (Mirror("bookworm", address),))
+    made = SmallMirror(root)
+    made.address = address
+    made.deb("base", "1.0", "Essential: yes")
+    made.deb("library", "2:2.0+b1~x")
+    made.deb("tool", "1.5", "Depends: library, merged | merger")
+    made.deb("merged", "1")
+    made.deb("merger", "1")
+    made.deb("unrelated", "1")
+    yield made
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mirror is not signed by Debian: tell apt that this is meant."""
+    real = resolver._source
+    monkeypatch.setattr(resolver, "_source", lambda m: "\n".join([*real(m).splitlines()[:-1], "Trusted: yes", ""]))
+
+
+WANTED = BaseInput(("tool",), ("merger",), "")
+
+
+@pytest.mark.host
+@pytest.mark.usefixtures("trusted")
+def test_the_base_is_what_is_essential_and_named_and_needed(mirror: SmallMirror) -> None:
+    debs = resolver.resolve(WANTED)
+    assert [(d.name, d.version) for d in debs] == [("base", "1.0"), ("library", "2:2.0+b1~x"), ("merged", "1"), ("tool", "1.5")]
+    resolver.fetch(debs)
+    for deb in debs:
+        assert store.verified(deb.artifact).read_bytes()[:8] == b"!<arch>\n"
+
+
+@pytest.mark.host
+def test_a_mirror_without_debians_signature_is_refused(mirror: SmallMirror) -> None:
+    with pytest.raises(MissingEnvironmentError, match="reading Debian's package lists .* failed"):
+        resolver.resolve(WANTED)
+
+
+@pytest.mark.host
+@pytest.mark.usefixtures("trusted")
+def test_a_package_that_does_not_exist_is_named(mirror: SmallMirror) -> None:
+    with pytest.raises(LockError, match="resolving base.in .* Unable to locate package no-such"):
+        resolver.resolve(BaseInput(("no-such",), (), ""))
+
+
+def _superseded(mirror: SmallMirror) -> tuple[Deb, ...]:
+    debs = tuple(d for d in resolver.resolve(WANTED) if d.name == "library")
+    mirror.deb("library", "2:2.1")
+    return debs
+
+
+@pytest.mark.host
+@pytest.mark.usefixtures("trusted")
+def test_a_superseded_deb_that_still_lies_in_the_pool_is_found(mirror: SmallMirror) -> None:
+    debs = _superseded(mirror)
+    resolver.fetch(debs)
+    assert store.verified(debs[0].artifact)
+
+
+@pytest.mark.host
+@pytest.mark.usefixtures("trusted")
+def test_a_deb_gone_from_the_mirror_is_named_with_its_successor(mirror: SmallMirror) -> None:
+    debs = _superseded(mirror)
+    next(mirror.root.rglob("library_2.0*")).unlink()
+    expected = (
+        r"library 2:2.0\+b1~x left Debian's mirror \(superseded\) .*sha256 \w{64}\): `invoke lock` would take library 2:2.1, "
+        r"or name an archive that has it in PINWHEEL_DEB_ARCHIVE"
+    )
+    with pytest.raises(LockError, match=expected):
+        resolver.fetch(debs)
+    assert not store.has(debs[0].artifact)
+
+
+@pytest.mark.host
+@pytest.mark.usefixtures("trusted")
+def test_a_deb_with_other_bytes_on_the_mirror_never_reaches_the_store(mirror: SmallMirror) -> None:
+    debs = resolver.resolve(WANTED)
+    file = next(mirror.root.rglob("library_*"))
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    with pytest.raises(
+        MissingEnvironmentError, match=r"library 2:2.0\+b1~x cannot be fetched, or the mirror's bytes are not those"
+    ):
+        resolver.fetch(debs)
+    assert [d.name for d in debs if not store.has(d.artifact)] == ["library"]
+
+
+@pytest.mark.host
+@pytest.mark.usefixtures("trusted")
+def test_a_mirrors_password_reaches_the_mirror_and_no_argument(mirror: SmallMirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Quiet, "login", "user:s3cret")
+    secret = Mirror("bookworm", mirror.address.replace("http://", "http://user:s3cret@"))
+    seen: list[str] = []
+
+    def spy(argv: list[str | Path], **rest: Any) -> Result:
+        seen.extend(str(argument) for argument in argv)
+        return run(argv, **rest)
+
+    monkeypatch.setattr(resolver, "run", spy)
+    with pytest.raises(MissingEnvironmentError, match="reading Debian's package lists"):
+        resolver.resolve(WANTED)
+    monkeypatch.setattr(resolver, "debian_mirrors", lambda: (secret,))
+    debs = resolver.resolve(WANTED)
+    resolver.fetch(debs)
+    assert all(store.has(deb.artifact) for deb in debs)
+    assert len(seen) > 10
+    assert not [argument for argument in seen if "s3cret" in argument]
+
+
+class OldDebs:
+    """A web server of debs that left the mirrors.
+
+    Attributes:
+        root: its folder.
+        base: its address, without a slash at its end.
+        asked: every path asked for.
+        failing: paths with this beginning are answered with 503.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.base, self.failing = root, "", "none"
+        self.asked: list[str] = []
+        root.mkdir()
+
+    def put(self, path: str, data: bytes) -> None:
+        """Serve bytes at a path."""
+        (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.root / path).write_bytes(data)
+
+
+@pytest.fixture
+def old(own_folders: Path) -> Iterator[OldDebs]:
+    made = OldDebs(own_folders / "old")
+
+    class Handler(Quiet):
+        def do_GET(self) -> None:
+            made.asked.append(self.path)
+            if self.path.startswith(made.failing):
+                self.send_error(503)
+            else:
+                super().do_GET()
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(made.root)))
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    made.base = f"http://user:s3cret@127.0.0.1:{server.server_port}"
+    yield made
+    server.shutdown()
+    server.server_close()
+
+
+def _vanished(mirror: SmallMirror) -> tuple[Deb, bytes]:
+    """A locked deb that has left the mirror's list and its pool; and its bytes."""
+    (deb,) = _superseded(mirror)
+    file = next(mirror.root.rglob("library_2.0*"))
+    data = file.read_bytes()
+    file.unlink()
+    return deb, data
+
+
+FILE = "library_2.0%2Bb1~x_amd64.deb"
+
+
+@pytest.mark.host
+@pytest.mark.usefixtures("trusted")
+def test_a_deb_that_vanished_is_found_in_the_archive(
+    mirror: SmallMirror, old: OldDebs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deb, data = _vanished(mirror)
+    old.put(f"debian/pool/main/l/library/{deb.artifact.file}", data)
+    old.failing = "/broken/"
+    # One that has nothing, one that does not answer, and the one that has it.
+    templates = ("/empty/{sha256}", "/broken/{name}/{version}/{file}", "/debian/{pool}/{file}")
+    monkeypatch.setenv("PINWHEEL_DEB_ARCHIVE", " ".join(old.base + template for template in templates))
+    resolver.fetch((deb,))
+    assert store.verified(deb.artifact).read_bytes() == data
+    assert old.asked == [
+        f"/empty/{deb.artifact.sha256}",
+        *[f"/broken/library/2%3A2.0%2Bb1~x/{FILE}"] * 3,
+        f"/debian/pool/main/l/library/{FILE}",
+    ]
+
+
+@pytest.mark.host
+@pytest.mark.usefixtures("trusted")
+def test_a_deb_whose_whole_package_vanished_is_sought_where_debian_would_keep_it(
+    mirror: SmallMirror, old: OldDebs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deb, data = _vanished(mirror)
+    del mirror.stanzas["library"]
+    mirror.publish()
+    old.put(f"pool/main/libr/library/{deb.artifact.file}", data)
+    monkeypatch.setenv("PINWHEEL_DEB_ARCHIVE", old.base + "/{pool}/{file}")
+    resolver.fetch((deb,))
+    assert store.has(deb.artifact)
+
+
+@pytest.mark.host
+@pytest.mark.usefixtures("trusted")
+def test_a_deb_that_is_listed_and_not_there_is_found_in_the_archive(
+    mirror: SmallMirror, old: OldDebs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    debs = resolver.resolve(WANTED)
+    file = next(mirror.root.rglob("library_2.0*"))
+    shutil.move(file, old.root / file.name)
+    monkeypatch.setenv("PINWHEEL_DEB_ARCHIVE", old.base + "/{file}")
+    resolver.fetch(debs)
+    assert all(store.has(deb.artifact) for deb in debs)
+    assert old.asked == [f"/{FILE}"]
+
+
+@pytest.mark.host
+@pytest.mark.usefixtures("trusted")
+def test_a_deb_that_vanished_everywhere_is_named_with_its_successor(
+    mirror: SmallMirror, old: OldDebs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deb, _ = _vanished(mirror)
+    old.failing = "/broken/"
+    monkeypatch.setenv("PINWHEEL_DEB_ARCHIVE", f"{old.base}/a/{{file}} {old.base}/broken/{{file}}")
+    with pytest.raises(LockError) as refused:
+        resolver.fetch((deb,))
+    assert refused.value.line() == (
+        "library 2:2.0+b1~x left Debian's mirror (superseded) "
+        f"(lockfiles/base.lock, sha256 {deb.artifact.sha256}; address 2 of PINWHEEL_DEB_ARCHIVE: "
+        "library_2.0+b1~x_amd64.deb cannot be fetched: the server answers 503): "
+        "`invoke lock` would take library 2:2.1, or name an archive that has it in PINWHEEL_DEB_ARCHIVE"
+    )
+
+
+@pytest.mark.host
+@pytest.mark.usefixtures("trusted")
+def test_an_archive_that_lies_is_refused(mirror: SmallMirror, old: OldDebs, monkeypatch: pytest.MonkeyPatch) -> None:
+    deb, data = _vanished(mirror)
+    old.put(deb.artifact.file, data[:-1] + b"?")
+    monkeypatch.setenv("PINWHEEL_DEB_ARCHIVE", old.base + "/{file}")
+    expected = r"library_2.0\+b1~x_amd64.deb: the bytes are sha256 \w+, the lock says .*\(address 1 of PINWHEEL_DEB_ARCHIVE\)"
+    with pytest.raises(LockError, match=expected) as refused:
+        resolver.fetch((deb,))
+    assert "s3cret" not in refused.value.line()
+    assert "127.0.0.1" not in refused.value.line()
+    assert not store.has(deb.artifact)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("https://a/{file} ftp://user:s3cret@a/{file}", "address 2 of PINWHEEL_DEB_ARCHIVE is no address: it begins with"),
+        ("https://user:s3cret@a/{path}", r"address 1 of PINWHEEL_DEB_ARCHIVE names {path}: there are {file}, {name}, "),
+    ],
+    ids=["scheme", "placeholder"],
+)
+def test_an_archive_that_makes_no_sense_is_refused(monkeypatch: pytest.MonkeyPatch, setting: str, message: str) -> None:
+    monkeypatch.setenv("PINWHEEL_DEB_ARCHIVE", setting)
+    with pytest.raises(UsageError, match=message) as refused:
+        archive.places((), {})
+    assert "s3cret" not in refused.value.line()
+
+
+@pytest.mark.host
+@pytest.mark.usefixtures("trusted")
+def test_the_users_mirror_is_asked_before_debians(mirror: SmallMirror, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    debs = resolver.resolve(WANTED)
+    resolver.fetch(debs)
+    air_gap.write(tmp_path / "gap", (deb.artifact for deb in debs), store.verified)
+    store.prune(set())
+    monkeypatch.setenv("PINWHEEL_MIRROR", str(tmp_path / "gap"))
+    monkeypatch.setattr(resolver, "debian_mirrors", lambda: pytest.fail("Debian's mirror was asked"))
+    resolver.fetch(debs)
+    assert all(store.has(deb.artifact) for deb in debs)
+
+
+def test_offline_a_missing_deb_is_named_and_nobody_is_asked(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PINWHEEL_OFFLINE", "1")
+    monkeypatch.setattr(resolver, "run", lambda *_, **__: pytest.fail("a program was started"))
+    debs = tuple(Deb(name, "1:1.0", "amd64", artifact(f"{name}_1.0_amd64.deb")) for name in ("one", "two"))
+    with store.adding(debs[0].artifact) as out:
+        out.write(b"one_1.0_amd64.deb")
+    digest = debs[1].artifact.sha256
+    expected = (
+        rf"two 1:1.0 is not in the store, and this run is offline \(two_1.0_amd64.deb, sha256 {digest}\): run `invoke fetch`"
+    )
+    with pytest.raises(MissingEnvironmentError, match=expected):
+        resolver.fetch(debs)
+    with pytest.raises(MissingEnvironmentError, match="reading Debian's package lists needs the network"):
+        resolver.resolve(WANTED)
+    resolver.fetch(debs[:1])

@@ -1,0 +1,97 @@
+"""Debian's docker-registry on loopback, as a test wants it: with users, with TLS, killed and started again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common import host
+from common.run import which
+from tests.oci.double import USER
+
+# bcrypt of double.PASSWORD, the one kind that docker-registry takes.
+_HTPASSWD = f"{USER}:$2b$04$zb6ronDBa6kolIHBdE3l3O574lYYZyoUqPWaTw/fFSFFTHVQxE7vy\n"
+# For 127.0.0.1, until 2124; its name in a folder that OpenSSL looks into is a hash of its subject.
+CERTIFICATE, HASHED = Path(__file__).with_name("for-tests-only.crt"), "2544db9b.0"
+
+
+@dataclass
+class RealRegistry:
+    """One docker-registry.
+
+    Attributes:
+        folder: holds its configuration and data.
+        secret: signs the state of uploads; without it a new one every start.
+        users: whether it asks for a password.
+        tls: whether it speaks TLS, with a certificate that nobody trusts unasked.
+    """
+
+    folder: Path
+    secret: str = ""
+    users: bool = False
+    tls: bool = False
+    port: int = 0
+    _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data" / "docker" / "registry" / "v2"
+
+    def start(self) -> None:
+        """Start it, on the same port as before, and wait until it listens."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self.port:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                self.port = int(probe.getsockname()[1])
+            self._write()
+        argv = [which("docker-registry", fix=host.INSTALL), "serve", str(self.folder / "registry.yml")]
+        self._process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        end = time.monotonic() + 30
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                return
+            except OSError:
+                assert self._process.poll() is None
+                assert time.monotonic() < end
+                time.sleep(0.02)
+
+    def kill(self) -> None:
+        """As the kernel does when memory runs out: no last word, no flush."""
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def stop(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait()
+
+    def blobs(self) -> dict[str, bytes]:
+        """Everything it stores, by digest: layers, configurations, manifests."""
+        return {f"sha256:{file.parent.name}": file.read_bytes() for file in (self.data / "blobs").rglob("data")}
+
+    def _write(self) -> None:
+        http: dict[str, object] = {"addr": self.address}
+        if self.secret:
+            http["secret"] = self.secret
+        if self.tls:
+            http["tls"] = {"certificate": str(CERTIFICATE), "key": str(CERTIFICATE.with_suffix(".key"))}
+        body: dict[str, object] = {"version": 0.1, "log": {"level": "error"}, "http": http}
+        body["storage"] = {"filesystem": {"rootdirectory": str(self.folder / "data")}}
+        if self.users:
+            (self.folder / "htpasswd").write_text(_HTPASSWD)
+            body["auth"] = {"htpasswd": {"realm": "test", "path": str(self.folder / "htpasswd")}}
+        # JSON is YAML.
+        (self.folder / "registry.yml").write_text(json.dumps(body))

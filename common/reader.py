@@ -139,8 +139,8 @@ def toml(file: Path, *, fix: str = "mend it", error: type[PinwheelError] = Usage
 def record(kind: type[_Record], body: Any) -> _Record:
     """A parsed JSON or TOML value as a frozen dataclass: exactly its fields, each of exactly its type.
 
-    Fields with a default may be absent. Tuples are arrays, an optional value may be null, `Literal` takes one of its values, and
-    a float may be written as a whole number, but not as NaN or an infinity.
+    Fields with a default may be absent. Tuples are arrays, an optional value may be null, `Literal` takes one of its values,
+    and a float may be written as a whole number, but not as NaN or an infinity.
 
     Args:
         kind: the dataclass.

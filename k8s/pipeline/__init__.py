@@ -1,5 +1,6 @@
 """The programs of the training pipeline and of the model's pull.
 
-They run inside pods, by the images' own `python`, from a ConfigMap that holds them as files side by side: nothing of
-Pinwheel is there, so they import the standard library, PyYAML and each other alone. `python -m k8s.tools` makes the ConfigMaps.
+They run in pods, by the images' own `python`: as the package `pinwheel_pipeline` below /opt/pinwheel (`[[files]]` in
+images/shared.toml), beside the parts of `oci` and `common` that they need. They import these, each other, and what the images
+hold: nothing else of Pinwheel is there.
 """

@@ -11,15 +11,10 @@ import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from k8s.pipeline.transfer import PART
-    from k8s.pipeline.wire import POLICY, RefusedError
-else:
-    from transfer import PART
-    from wire import POLICY, RefusedError
-
+from .transfer import PART
+from .wire import POLICY, RefusedError
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 ARTIFACT = "application/vnd.cncf.model.manifest.v1+json"

@@ -9,15 +9,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
-if TYPE_CHECKING:
-    from k8s.pipeline.experiment import Base, Run
-else:
-    from experiment import Base, Run
-
+from .experiment import Base, Run
 
 # A log's lines are short; of a file that is none of ours not more is read.
 _MOST = 16 << 20

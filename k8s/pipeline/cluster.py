@@ -10,15 +10,11 @@ import json
 import os
 import ssl
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-if TYPE_CHECKING:
-    from k8s.pipeline import wire
-    from k8s.pipeline.wire import ENVIRONMENT, USAGE, RefusedError, TransientError
-else:
-    import wire
-    from wire import ENVIRONMENT, USAGE, RefusedError, TransientError
+from . import wire
+from .wire import ENVIRONMENT, USAGE, RefusedError, TransientError
 
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 _MOST = 32 << 20

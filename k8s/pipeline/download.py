@@ -1,6 +1,6 @@
 """Bring the base model and the data set of a run onto the work volume.
 
-    download.py [--config /config]
+    python -m pinwheel_pipeline.download [--config /config]
 
 The base model's files come from the hub that HF_ENDPOINT names, with HF_TOKEN if that is set, and are those of
 `base-model.json` by size and sha256; the data set comes from the registry by digest, with the login of
@@ -19,33 +19,20 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 
-if TYPE_CHECKING:
-    from k8s.pipeline import artifact, experiment, transfer, wire
-    from k8s.pipeline.experiment import Base
-    from k8s.pipeline.registry import Reference, Repository
-    from k8s.pipeline.transfer import Wanted
-    from k8s.pipeline.wire import ENVIRONMENT, LOCK, POLICY, USAGE, Answer, RefusedError
-else:
-    import artifact
-    import experiment
-    import transfer
-    import wire
-    from experiment import Base
-    from transfer import Wanted
-    from wire import ENVIRONMENT, LOCK, POLICY, USAGE, Answer, RefusedError
-
-    from registry import Reference, Repository
-
+from . import artifact, experiment, transfer, wire
+from .experiment import Base
+from .registry import Reference, Repository
+from .transfer import Wanted
+from .wire import ENVIRONMENT, LOCK, POLICY, USAGE, Answer, RefusedError
 
 _DEFAULT = "https://huggingface.co"
 
 
 def main(argv: list[str]) -> int:
-    """Do it; the exit code."""
-    parser = argparse.ArgumentParser(prog="download.py")
+    """Run the program; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="download")
     parser.add_argument("--config", type=Path, default=Path("/config"))
     options = parser.parse_args(argv)
     run, base = experiment.read_run(options.config), experiment.read_base(options.config)
@@ -144,4 +131,4 @@ def refuse_others(folder: Path, wanted: set[str]) -> None:
 
 
 if __name__ == "__main__":
-    wire.start("download.py", main)
+    wire.start("download", main)

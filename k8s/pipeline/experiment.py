@@ -6,20 +6,12 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from k8s.pipeline.artifact import unsafe
-    from k8s.pipeline.registry import Reference
-    from k8s.pipeline.transfer import Wanted
-    from k8s.pipeline.wire import RefusedError
-else:
-    from artifact import unsafe
-    from transfer import Wanted
-    from wire import RefusedError
-
-    from registry import Reference
-
+from .artifact import unsafe
+from .registry import Reference
+from .transfer import Wanted
+from .wire import RefusedError
 
 _FORMAT = 1
 

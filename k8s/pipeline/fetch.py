@@ -1,6 +1,6 @@
 """Bring the model of this pod onto its volume: the init container of inference.
 
-    fetch.py [--config /app/config/inference.yaml] [--models /models] [--key /trust/model.pub]
+    python -m pinwheel_pipeline.fetch [--config /app/config/inference.yaml] [--models /models] [--key /trust/model.pub]
 
 MODEL is the model's reference by digest (the pod's annotation `pinwheel.io/model`). It is pulled with the login that
 `$DOCKER_CONFIG/config.json` holds, if any. Its cosign signature has to hold by the public key; where there is no key, nothing
@@ -18,31 +18,20 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
-if TYPE_CHECKING:
-    from k8s.pipeline import artifact, signature, transfer, wire
-    from k8s.pipeline.artifact import Artifact
-    from k8s.pipeline.registry import Reference, Repository
-    from k8s.pipeline.transfer import Wanted
-    from k8s.pipeline.wire import POLICY, USAGE, RefusedError
-else:
-    import artifact
-    import signature
-    import transfer
-    import wire
-    from artifact import Artifact
-    from transfer import Wanted
-    from wire import POLICY, USAGE, RefusedError
-
-    from registry import Reference, Repository
+from . import artifact, signature, transfer, wire
+from .artifact import Artifact
+from .registry import Reference, Repository
+from .transfer import Wanted
+from .wire import POLICY, USAGE, RefusedError
 
 
 def main(argv: list[str]) -> int:
-    """Do it; the exit code."""
-    parser = argparse.ArgumentParser(prog="fetch.py")
+    """Run the program; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="fetch")
     parser.add_argument("--config", type=Path, default=Path("/app/config/inference.yaml"))
     parser.add_argument("--models", type=Path, default=Path("/models"))
     parser.add_argument("--key", type=Path, default=Path("/trust/model.pub"))
@@ -151,4 +140,4 @@ def write(file: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
-    wire.start("fetch.py", main)
+    wire.start("fetch", main)

@@ -1,6 +1,7 @@
 """Serve another model: the deploy step of the pipeline.
 
-    promote.py REF [--namespace llm-inference] [--deployment llama-factory-inference] [--timeout 7200] [--api URL]
+    python -m pinwheel_pipeline.promote REF [--namespace llm-inference] [--deployment llama-factory-inference]
+                                        [--timeout 7200] [--api URL]
 
 Sets the pod template's annotation `pinwheel.io/model` to REF by server-side apply, waits until every pod serves it, and puts
 the former model back where that fails, or where the step is told to end. It talks to the cluster's API as the pod's own
@@ -19,20 +20,12 @@ import signal
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from k8s.pipeline import cluster, wire
-    from k8s.pipeline.cluster import Api, ApiError
-    from k8s.pipeline.registry import Reference
-    from k8s.pipeline.wire import ENVIRONMENT, NOT_PUT_BACK, PUT_BACK, TERMINATED, RefusedError
-else:
-    import cluster
-    import wire
-    from cluster import Api, ApiError
-    from wire import ENVIRONMENT, NOT_PUT_BACK, PUT_BACK, TERMINATED, RefusedError
-
-    from registry import Reference
+from . import cluster, wire
+from .cluster import Api, ApiError
+from .registry import Reference
+from .wire import ENVIRONMENT, NOT_PUT_BACK, PUT_BACK, TERMINATED, RefusedError
 
 MANAGER = "pinwheel-pipeline"
 ANNOTATION = "pinwheel.io/model"
@@ -154,8 +147,8 @@ def annotation(body: dict[str, Any]) -> str:
 
 
 def main(argv: list[str]) -> int:
-    """Do it; the exit code."""
-    parser = argparse.ArgumentParser(prog="promote.py")
+    """Run the program; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="promote")
     parser.add_argument("model")
     parser.add_argument("--namespace", default="llm-inference")
     parser.add_argument("--deployment", default="llama-factory-inference")
@@ -245,4 +238,4 @@ def _terminate(*_: object) -> None:
 
 
 if __name__ == "__main__":
-    wire.start("promote.py", main)
+    wire.start("promote", main)

@@ -1,6 +1,6 @@
 """Put the exported model into the registry, with its card, its logs and a signature.
 
-    register.py [--config /config] [--key /signing/model.key] [--write /tmp/model]
+    python -m pinwheel_pipeline.register [--config /config] [--key /signing/model.key] [--write /tmp/model]
 
 Reads `run.json`, `base-model.json`, `train.yaml` and `export.yaml` of the run; takes `paths.export` as it is: safetensors,
 configuration, tokenizer. Pushes an artifact by CNCF's ModelPack to `model` of the run, signs it as cosign does (the key: PEM,
@@ -21,27 +21,13 @@ import stat
 from collections import Counter
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from k8s.pipeline import artifact, card, experiment, signature, transfer, wire
-    from k8s.pipeline.artifact import DOC, WEIGHT, WEIGHT_CONFIG, Layer
-    from k8s.pipeline.experiment import Base, Run
-    from k8s.pipeline.registry import Reference, Repository, digest_of
-    from k8s.pipeline.wire import POLICY, RefusedError
-else:
-    import artifact
-    import card
-    import experiment
-    import signature
-    import transfer
-    import wire
-    from artifact import DOC, WEIGHT, WEIGHT_CONFIG, Layer
-    from experiment import Base, Run
-    from wire import POLICY, RefusedError
-
-    from registry import Reference, Repository, digest_of
-
+from . import artifact, card, experiment, signature, transfer, wire
+from .artifact import DOC, WEIGHT, WEIGHT_CONFIG, Layer
+from .experiment import Base, Run
+from .registry import Reference, Repository, digest_of
+from .wire import POLICY, RefusedError
 
 # Of these one names the vocabulary that every loader needs.
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
@@ -57,8 +43,8 @@ Content = Path | bytes
 
 
 def main(argv: list[str]) -> int:
-    """Do it; the exit code."""
-    parser = argparse.ArgumentParser(prog="register.py")
+    """Run the program; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="register")
     parser.add_argument("--config", type=Path, default=Path("/config"))
     parser.add_argument("--key", type=Path, default=Path("/signing/model.key"))
     parser.add_argument("--write", type=Path, default=Path("/tmp/model"))  # noqa: S108 - of the pod alone, as Argo reads it
@@ -257,4 +243,4 @@ def _read(file: Path) -> bytes | None:
 
 
 if __name__ == "__main__":
-    wire.start("register.py", main)
+    wire.start("register", main)

@@ -17,17 +17,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 from urllib.parse import quote, urlencode, urljoin
 
-if TYPE_CHECKING:
-    from k8s.pipeline import transfer, wire
-    from k8s.pipeline.wire import REGISTRY, USAGE, Answer, RefusedError
-else:
-    import transfer
-    import wire
-    from wire import REGISTRY, USAGE, Answer, RefusedError
-
+from . import transfer, wire
+from .wire import REGISTRY, USAGE, Answer, RefusedError
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REFERENCE = re.compile(

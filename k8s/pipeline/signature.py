@@ -14,18 +14,11 @@ import re
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from k8s.pipeline.artifact import MANIFEST, canonical
-    from k8s.pipeline.registry import Reference, Repository, digest_of
-    from k8s.pipeline.wire import ENVIRONMENT, POLICY, USAGE, RefusedError
-else:
-    from artifact import MANIFEST, canonical
-    from wire import ENVIRONMENT, POLICY, USAGE, RefusedError
-
-    from registry import Reference, Repository, digest_of
-
+from .artifact import MANIFEST, canonical
+from .registry import Reference, Repository, digest_of
+from .wire import ENVIRONMENT, POLICY, USAGE, RefusedError
 
 _PAYLOAD = "application/vnd.dev.cosign.simplesigning.v1+json"
 _CONFIG = "application/vnd.oci.image.config.v1+json"

@@ -1,10 +1,11 @@
 """Run one step of the pipeline and keep its log.
 
-    step.py [--config /config] NAME -- COMMAND…
+    python -m pinwheel_pipeline.step [--config /config] [--workdir FOLDER] NAME -- COMMAND…
 
 What the command prints goes on as it is and, beside that, to the end of `<logs>/NAME.log`, where `<logs>` is `paths.logs` of
-`run.json` in the configuration's folder. SIGTERM, SIGINT and SIGHUP are passed on; the exit code is the command's own, as a
-shell tells it (128 + n for signal n, 127 where there is no such program).
+`run.json` in the configuration's folder. The command runs in `--workdir`, by default where this runs: there `python -m` finds the
+programs beside this one; other programs want a folder that they may write to. SIGTERM, SIGINT and SIGHUP are passed on; the exit
+code is the command's own, as a shell tells it (128 + n for signal n, 127 where there is no such program).
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Log:
         try:
             self._out.write(data)
         except OSError as problem:
-            print(f"step.py: {self._file.name} is not written any further: {problem.strerror}", file=sys.stderr, flush=True)
+            print(f"step: {self._file.name} is not written any further: {problem.strerror}", file=sys.stderr, flush=True)
             self._out.close()
             self._out = None
 
@@ -60,8 +61,8 @@ def tee(source: BinaryIO, log: Log) -> None:
             continue
 
 
-def run(command: list[str], log: Log) -> int:
-    """Run a command to its end; its exit code as a shell tells it."""
+def run(command: list[str], log: Log, workdir: Path | None) -> int:
+    """Run a command to its end, in a folder; returns its exit code as a shell tells it."""
     # A session of its own: a signal then reaches all of its processes, and each of them once.
     waiting: list[int] = []
     child: subprocess.Popen[bytes] | None = None
@@ -77,11 +78,16 @@ def run(command: list[str], log: Log) -> int:
         signal.signal(number, pass_on)
     try:
         child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            cwd=workdir,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
     except OSError as problem:
         log.write(f"{command[0]}: {problem.strerror}\n".encode())
-        print(f"step.py: {command[0]} cannot be run: {problem.strerror}", file=sys.stderr)
+        print(f"step: {command[0]} cannot be run: {problem.strerror}", file=sys.stderr)
         return 127 if isinstance(problem, FileNotFoundError) else 126
     for early in waiting:
         pass_on(early, None)
@@ -93,9 +99,10 @@ def run(command: list[str], log: Log) -> int:
 
 
 def main(argv: list[str]) -> int:
-    """Do it; the exit code."""
-    parser = argparse.ArgumentParser(prog="step.py", usage="%(prog)s [--config DIR] NAME -- COMMAND...")
+    """Run the step; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="step", usage="%(prog)s [--config DIR] [--workdir DIR] NAME -- COMMAND...")
     parser.add_argument("--config", type=Path, default=Path("/config"))
+    parser.add_argument("--workdir", type=Path)
     parser.add_argument("name")
     own, mark, command = (argv[: argv.index("--")], True, argv[argv.index("--") + 1 :]) if "--" in argv else (argv, False, [])
     options = parser.parse_args(own)
@@ -107,12 +114,12 @@ def main(argv: list[str]) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         log = Log(folder / f"{options.name}.log")
     except (OSError, ValueError, KeyError, TypeError) as problem:
-        print(f"step.py: no log can be kept ({file}): {type(problem).__name__}: {problem}", file=sys.stderr)
+        print(f"step: no log can be kept ({file}): {type(problem).__name__}: {problem}", file=sys.stderr)
         return 2
     # Tries add up in one file: what the first one said is often the reason for the second.
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     log.write(f"== {now} {options.name}: {shlex.join(command)}\n".encode())
-    code = run(command, log)
+    code = run(command, log, options.workdir)
     log.write(f"== {options.name} ended with exit code {code}\n".encode())
     return code
 

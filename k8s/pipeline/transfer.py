@@ -11,15 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from k8s.pipeline import wire
-    from k8s.pipeline.wire import CHUNK, ENVIRONMENT, LOCK, REGISTRY, Answer, RefusedError, TransientError
-else:
-    import wire
-    from wire import CHUNK, ENVIRONMENT, LOCK, REGISTRY, Answer, RefusedError, TransientError
-
+from . import wire
+from .wire import CHUNK, ENVIRONMENT, LOCK, REGISTRY, Answer, RefusedError, TransientError
 
 # How the name of a file ends that is still being fetched.
 PART = ".part"

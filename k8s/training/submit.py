@@ -148,8 +148,7 @@ class _Cluster:
     def submit(self, result: TrainingReceipt, *, dry_run: bool, again: bool) -> TrainingReceipt:
         """Bring the run into the cluster, if it is not there."""
         self.kubectl.preflight(self.env.kubernetes)
-        for needed in self.objects.needed:
-            self._same(needed)
+        self._same(self.objects.template)
         self._secrets()
         there = self.kubectl.get(WORKFLOWS, NAMESPACE, self.run.version)
         if there is not None and not (again and watch.phase(there) in watch.ENDED):
@@ -222,9 +221,10 @@ class _Cluster:
             raise refusal(said, "the cluster refuses the workflow", "see its words; its ConfigMap is there, and does nothing")
 
     def _same(self, wanted: Manifest) -> None:
-        """See that the cluster holds an object as this checkout would deploy it: its images, then all of it."""
-        kind = f"{wanted.kind.lower()}s.argoproj.io" if wanted.kind == "WorkflowTemplate" else wanted.kind.lower()
-        said = self.kubectl.request(["get", kind, wanted.name, "-n", NAMESPACE, "--ignore-not-found", "-o", "json"])
+        """See that the cluster holds the WorkflowTemplate as this checkout would deploy it: its images, then all of it."""
+        said = self.kubectl.request(
+            ["get", "workflowtemplates.argoproj.io", wanted.name, "-n", NAMESPACE, "--ignore-not-found", "-o", "json"]
+        )
         if said.code and "the server doesn't have a resource type" in said.stderr:
             fix = "install Argo Workflows: docs/cluster.md says which release and how"
             raise MissingEnvironmentError("the cluster knows no workflows", where=self.kubectl.context, fix=fix)
@@ -239,8 +239,7 @@ class _Cluster:
             if live.get(place) != image:
                 what = f"{wanted.title} runs {live.get(place, 'no image')} where this checkout has {image}"
                 raise PolicyError(what, where=self.kubectl.context, fix=first)
-        part = "spec" if "spec" in wanted.body else "data"
-        if body.body.get(part) != wanted.body.get(part):
+        if body.body.get("spec") != wanted.body.get("spec"):
             raise PolicyError(
                 f"{wanted.title} is another in the cluster than in this checkout", where=self.kubectl.context, fix=first
             )

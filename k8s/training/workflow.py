@@ -21,7 +21,7 @@ from k8s.training.runs import Run
 from lockfiles.images_lock import PinnedImage
 from oci.reference import ImageRef
 
-NAMESPACE, TEMPLATE, TOOLS = "llm-training", "llama-factory-train", "pipeline-tools"
+NAMESPACE, TEMPLATE = "llm-training", "llama-factory-train"
 # As kubectl names the kind, whatever else calls something a workflow.
 WORKFLOWS = "workflows.argoproj.io"
 TRAIN_IMAGE, API_IMAGE = "llama-factory-train", "llama-factory-api"
@@ -36,12 +36,12 @@ class Objects:
     Attributes:
         config: the run's ConfigMap.
         workflow: the Workflow.
-        needed: the WorkflowTemplate and the programs, as this checkout would deploy them.
+        template: the WorkflowTemplate that the run uses, as this checkout would deploy it.
     """
 
     config: Mapping[str, Any]
     workflow: Mapping[str, Any]
-    needed: tuple[Manifest, ...]
+    template: Manifest
 
     def files(self) -> dict[str, Mapping[str, Any]]:
         """The objects by the name of their file."""
@@ -114,7 +114,7 @@ def checked(run: Run, env: Environment, locked: Mapping[str, PinnedImage], *, de
         file.write_text(strict_yaml.dump([workflow]))
         rendered, found = check.check([paths.K8S / "manifests", file], env, locked)
     check.refuse(sorted({*found, *_fits(config, env)}))
-    return Objects(config, workflow, _needed(rendered))
+    return Objects(config, workflow, _template(rendered))
 
 
 def _fits(config: dict[str, Any], env: Environment) -> tuple[Finding, ...]:
@@ -123,10 +123,9 @@ def _fits(config: dict[str, Any], env: Environment) -> tuple[Finding, ...]:
     return (*walk.findings, *rules_object.check([walk]))
 
 
-def _needed(rendered: RenderedSet) -> tuple[Manifest, ...]:
-    wanted = {("WorkflowTemplate", TEMPLATE), ("ConfigMap", TOOLS)}
-    found = tuple(one for one in rendered.objects if (one.kind, one.name) in wanted and one.namespace == NAMESPACE)
-    for kind, name in sorted(wanted - {(one.kind, one.name) for one in found}):
-        fix = "restore it from git"
-        raise PolicyError(f"there is no {kind} {NAMESPACE}/{name} to run in", where="k8s/manifests/training", fix=fix)
-    return found
+def _template(rendered: RenderedSet) -> Manifest:
+    for manifest in rendered.objects:
+        if (manifest.kind, manifest.namespace, manifest.name) == ("WorkflowTemplate", NAMESPACE, TEMPLATE):
+            return manifest
+    what = f"there is no WorkflowTemplate {NAMESPACE}/{TEMPLATE} to run in"
+    raise PolicyError(what, where="k8s/manifests/training", fix="restore it from git")

@@ -23,7 +23,7 @@ from tests.lockfiles.hub_server import tensors_file
 from tests.oci.double import PASSWORD, USER, Double, serving
 from tests.oci.real import CERTIFICATE, RealRegistry
 
-PROGRAMS = paths.K8S / "pipeline"
+ROOT = paths.ROOT
 VERSION = "sft-0123456789ab"
 OWN, OTHER = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
 TRAIN = "stage: sft\ndo_train: true\nfinetuning_type: lora\ntemplate: qwen3_nothink\n"
@@ -186,10 +186,12 @@ def trust_tests_ca(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def program(name: str, *argv: str, env: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
-    """Start a program as a pod does: by path, with nothing of this project importable."""
+    """Start a program as a pod does: as a module of its package."""
     clean = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", **(env or {})}
-    command = [sys.executable, str(PROGRAMS / f"{name}.py"), *argv]
-    return subprocess.Popen(command, env=clean, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd="/", **options)
+    command = [sys.executable, "-m", f"k8s.pipeline.{name}", *argv]
+    return subprocess.Popen(
+        command, env=clean, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, **options
+    )
 
 
 def push(double: Double, path: str, files: dict[str, bytes], kind: str = artifact.DATASET, **changes: Any) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -261,19 +260,8 @@ def test_a_process_ends_when_it_is_told(ready: Run, hub: HubServer) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["step", "download", "register", "promote", "fetch"])
-def test_a_program_needs_nothing_of_this_project(name: str) -> None:
+def test_a_program_starts_and_tells_how_it_is_called(name: str) -> None:
     done = program(name, "--help")
     said, _ = done.communicate(timeout=60)
     assert done.returncode == 0, said
-    assert f"{name}.py" in said
-
-
-@pytest.mark.host
-@pytest.mark.parametrize("name", ["step", "download", "register", "promote", "fetch"])
-def test_a_program_runs_by_debians_own_python(name: str) -> None:
-    python = "/usr/bin/python3"
-    if subprocess.run([python, "-c", "import yaml"], capture_output=True, check=False).returncode:
-        pytest.skip("no PyYAML of Debian's here")
-    file = Path(download.__file__).with_name(f"{name}.py")
-    done = subprocess.run([python, "-E", "-s", str(file), "--help"], cwd="/", capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    assert said.startswith("usage: ")

@@ -69,7 +69,7 @@ def test_a_command_that_a_signal_killed_says_so(config: Path) -> None:
 def test_a_command_that_cannot_be_run_is_one_line(config: Path, command: str, code: int) -> None:
     ended, said, log = run(config, command)
     assert ended == code
-    assert said.startswith(f"step.py: {command} cannot be run:")
+    assert said.startswith(f"step: {command} cannot be run:")
     assert len(said.splitlines()) == 1
     assert command in log
 
@@ -106,5 +106,5 @@ def test_no_configuration_is_one_line(tmp_path: Path) -> None:
     done = program("step", "--config", str(tmp_path), "train", "--", "true")
     said, _ = done.communicate(timeout=30)
     assert done.returncode == 2
-    assert said.startswith("step.py: no log can be kept")
+    assert said.startswith("step: no log can be kept")
     assert len(said.splitlines()) == 1

@@ -18,13 +18,13 @@ from tests.k8s.conftest import REPO, Checkout
 pytestmark = pytest.mark.slow
 
 STEPS = ["download", "train", "export", "register", "deploy"]
-# What follows `step.py NAME --` in each.
+# What follows `step NAME --` in each.
 COMMANDS = {
-    "download": ["python", "/tools/download.py"],
+    "download": ["python", "-m", "pinwheel_pipeline.download"],
     "train": ["llamafactory-cli", "train", "/config/train.yaml"],
     "export": ["llamafactory-cli", "export", "/config/export.yaml"],
-    "register": ["python", "/tools/register.py"],
-    "deploy": ["python", "/tools/promote.py", "{{inputs.parameters.model}}"],
+    "register": ["python", "-m", "pinwheel_pipeline.register"],
+    "deploy": ["python", "-m", "pinwheel_pipeline.promote", "{{inputs.parameters.model}}"],
 }
 
 
@@ -67,18 +67,14 @@ def test_the_steps_run_one_after_the_other_and_a_failed_one_is_the_last() -> Non
 @pytest.mark.parametrize("name", STEPS)
 def test_a_step_runs_its_program_under_its_own_name_and_without_a_shell(name: str) -> None:
     container = template(name)["container"]
-    assert container["command"] == ["python", "/tools/step.py"]
-    assert container["args"] == [name, "--", *COMMANDS[name]]
+    assert container["command"] == ["python", "-m", "pinwheel_pipeline.step"]
+    # LLaMA-Factory writes beside itself; our programs are found where they lie.
+    workdir = ["--workdir", "/tmp"] if COMMANDS[name][0] != "python" else []
+    assert container["args"] == [*workdir, name, "--", *COMMANDS[name]]
+    assert container["workingDir"] == "/opt/pinwheel"
     assert container["image"] == "llama-factory-train"
     mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
-    assert {"work": "/work", "tools": "/tools", "config": "/config", "tmp": "/tmp"}.items() <= mounts.items()
-
-
-def test_every_program_that_a_pod_runs_is_in_the_config_map_it_mounts() -> None:
-    tools = set(one("training", "ConfigMap", "pipeline-tools")["data"])
-    named = {word.removeprefix("/tools/") for command in COMMANDS.values() for word in command if word.startswith("/tools/")}
-    assert named | {"step.py"} <= tools
-    assert "fetch.py" in one("inference", "ConfigMap", "model-tools")["data"]
+    assert {"work": "/work", "config": "/config", "tmp": "/tmp"}.items() <= mounts.items()
 
 
 def test_each_step_sees_the_secrets_it_needs_and_no_other() -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from common import paths
 from common.errors import BuildError, RegistryError
 from common.run import run as call
+from k8s.pipeline import download, experiment
+from k8s.pipeline.registry import Reference
 from k8s.training import artifact, runs
 from k8s.training.artifact import DatasetArtifact
 from k8s.training.runs import Run
@@ -25,7 +25,6 @@ pytestmark = pytest.mark.host
 
 REGISTRY = "registry.example.com/llm"
 IMAGE = ImageRef.parse(f"{REGISTRY}/llama-factory-train").pin("sha256:" + "b" * 64)
-PIPELINE = paths.K8S / "pipeline"
 
 
 def made(lab: Lab, image: ImageRef = IMAGE, source: str = "1234", registry: str = REGISTRY) -> Run:
@@ -110,18 +109,11 @@ def test_what_the_tokenizer_was_made_of_is_said_to_the_export_too(lab: Lab) -> N
     assert "resize_vocab: true\n" in made(lab).export
 
 
-@pytest.fixture
-def pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pods' own programs, imported as they import each other."""
-    monkeypatch.syspath_prepend(str(PIPELINE))
-
-
-def test_the_pods_read_what_is_written_for_them(lab: Lab, pipeline: None, tmp_path: Path) -> None:
+def test_the_pods_read_what_is_written_for_them(lab: Lab, tmp_path: Path) -> None:
     one = made(lab)
     for name, text in one.files().items():
         (tmp_path / name).write_text(text)
-    reader = importlib.import_module("experiment")
-    run, base = reader.read_run(tmp_path), reader.read_base(tmp_path)
+    run, base = experiment.read_run(tmp_path), experiment.read_base(tmp_path)
     assert (run.version, str(run.dataset), str(run.output)) == (one.version, one.dataset, one.paths.output)
     assert (base.repo, base.revision, [file.path for file in base.files]) == (BASE.repo, BASE.commit, ["config.json"])
 
@@ -143,15 +135,14 @@ def pushed(lab: Lab, registry: RealRegistry) -> DatasetArtifact:
 
 
 def test_a_dataset_is_pushed_by_digest_and_the_pods_pull_the_same_files(
-    lab: Lab, registry: RealRegistry, pipeline: None, tmp_path: Path
+    lab: Lab, registry: RealRegistry, tmp_path: Path
 ) -> None:
     (lab.data / "a.png").write_bytes(b"png")
     lab.info(columns={"prompt": "instruction", "response": "output", "images": "pictures"})
     lab.rows({"instruction": "a", "output": "b", "pictures": ["a.png"]})
     found = pushed(lab, registry)
     assert found.reference.repository == "llm/datasets/example-tiny"
-    download, client = importlib.import_module("download"), importlib.import_module("registry")
-    download.dataset(client.Reference.parse(str(found.reference), pinned=True), tmp_path / "pulled")
+    download.dataset(Reference.parse(str(found.reference), pinned=True), tmp_path / "pulled")
     got = {str(file.relative_to(tmp_path / "pulled")): file.read_bytes() for file in (tmp_path / "pulled").rglob("*")}
     assert got.keys() == {"a.png", "dataset_info.json", "questions.json"}
     assert got["questions.json"] == (lab.data / "questions.json").read_bytes()

@@ -158,11 +158,11 @@ def test_a_cluster_with_another_image_is_deployed_to_first(site: Site) -> None:
     )
 
 
-def test_a_cluster_with_other_programs_is_deployed_to_first(site: Site) -> None:
-    one = next(one for one in site.needed() if one.name == "pipeline-tools")
-    body = {**one.body, "data": {"step.py": "another"}}
-    site.api.edit("ConfigMap", "pipeline-tools", body, "pinwheel")
-    refused(site, PolicyError, "ConfigMap llm-training/pipeline-tools is another in the cluster")
+def test_a_cluster_with_another_template_is_deployed_to_first(site: Site) -> None:
+    template = next(manifest for manifest in site.needed() if manifest.kind == "WorkflowTemplate")
+    body = {**template.body, "spec": {**template.body["spec"], "activeDeadlineSeconds": 1}}
+    site.api.edit("WorkflowTemplate", "llama-factory-train", body, "pinwheel")
+    refused(site, PolicyError, "WorkflowTemplate llm-training/llama-factory-train is another in the cluster")
 
 
 def test_missing_secrets_are_named_by_key_and_no_value_is_read(site: Site) -> None:

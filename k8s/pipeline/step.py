@@ -3,8 +3,8 @@
     python -m pinwheel_pipeline.step [--config /config] [--workdir FOLDER] NAME -- COMMAND…
 
 What the command prints goes on as it is and, beside that, to the end of `<logs>/NAME.log`, where `<logs>` is `paths.logs` of
-`run.json` in the configuration's folder. The command runs in `--workdir`, by default where this runs: there `python -m` finds the
-programs beside this one; other programs want a folder that they may write to. SIGTERM, SIGINT and SIGHUP are passed on; the exit
+`run.json` in the configuration's folder. The command runs in `--workdir`, by default here, where `python -m` finds the programs
+beside this one; other programs want a folder to write to. SIGTERM, SIGINT and SIGHUP are passed on; the exit
 code is the command's own, as a shell tells it (128 + n for signal n, 127 where there is no such program).
 """
 

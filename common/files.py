@@ -76,3 +76,19 @@ def sha256_file(path: Path) -> str:
     """
     with path.open("rb") as file:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def unsafe_path(path: str, longest: int) -> str:
+    """Why a path that a stranger names must not be written below a folder, or nothing.
+
+    Args:
+        path: relative, with `/` between its parts.
+        longest: bytes that it may have.
+    """
+    if not path or len(path.encode(errors="replace")) > longest:
+        return f"it is empty, or longer than {longest} bytes"
+    if not path.isprintable() or "\\" in path:
+        return "it holds a backslash or an unprintable character"
+    if any(part in {"", ".", ".."} for part in path.split("/")):
+        return "it is absolute, or leads elsewhere"
+    return ""

@@ -12,7 +12,8 @@ from images.layer import Layer
 from images.spec import ImageSpec
 from images.tarball import LayerWriter
 from images.wheels.install import PREFIX, Files
-from oci.layout import CONFIG, LAYER, MANIFEST, Descriptor, Layout, canonical
+from oci.descriptor import CONFIG, LAYER, MANIFEST, Descriptor, canonical
+from oci.layout import Layout
 
 # The name of the base image, in annotations and in the layout.
 BASE = "pinwheel-base"

@@ -8,10 +8,8 @@ distribution spec 1.1, "Referrers Tag Schema"). Nothing read here is believed: `
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from common.errors import RegistryError
@@ -19,8 +17,8 @@ from common.files import sha256_bytes
 from oci import envelope as dsse
 from oci.client.blob import Blob
 from oci.client.client import Client
+from oci.descriptor import CONFIG, MANIFEST, Descriptor, canonical
 from oci.envelope import SIMPLE, Envelope
-from oci.layout import CONFIG, MANIFEST, Descriptor, canonical
 from oci.reference import check_digest
 
 DSSE = "application/vnd.dsse.envelope.v1+json"
@@ -98,11 +96,8 @@ def _layer(client: Client, repository: str, envelope: Envelope) -> dict[str, Any
 def _put(client: Client, repository: str, kind: str, data: bytes) -> Descriptor:
     described = Descriptor(kind, sha256_bytes(data), len(data))
     if not client.exists(repository, described.digest, len(data)):
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "blob"
-            file.write_bytes(data)
-            with Blob("proof", described.digest, len(data), file) as blob:
-                client.upload(repository, blob, lambda _: None)
+        with Blob("proof", described.digest, len(data), data) as blob:
+            client.upload(repository, blob, lambda _: None)
     return described
 
 
@@ -131,8 +126,6 @@ class _Reading:
         data = self.client.find_manifest(self.repository, reference)
         if data is None:
             return None
-        if reference.startswith("sha256:") and sha256_bytes(data) != reference:
-            raise self.refused(f"the registry serves other bytes for {reference}")
         try:
             body = json.loads(data)
         except (ValueError, RecursionError):
@@ -152,8 +145,6 @@ class _Reading:
         """One thing that is attached."""
         digest = self.digest(layer)
         data = self.client.read_blob(self.repository, digest)
-        if sha256_bytes(data) != digest:
-            raise self.refused(f"the registry serves other bytes for {digest}")
         self.found, self.size = self.found + 1, self.size + len(data)
         if self.found > _MOST or self.size > _MOST_BYTES:
             raise self.refused(f"more than {_MOST} things, or {_MOST_BYTES >> 20} MiB, are attached to one image")

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key, load_pem_public_key
 
 from common.errors import UsageError
 
@@ -128,6 +128,31 @@ def public_key(pem: bytes, where: str) -> PublicKey:
         fix = "sign with a key as `cosign generate-key-pair` makes it"
         raise UsageError("not an ECDSA key over P-256", where=where, fix=fix)
     return key
+
+
+def private_key(pem: bytes, where: str) -> ec.EllipticCurvePrivateKey:
+    """Read a private key that has no passphrase.
+
+    Args:
+        pem: the key, PEM.
+        where: says in the error where it stands.
+
+    Raises:
+        UsageError: it is no such key over P-256.
+    """
+    fix = "make one with `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256`"
+    try:
+        key = load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise UsageError("not a private key without a passphrase in PEM form", where=where, fix=fix) from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise UsageError("not an ECDSA key over P-256", where=where, fix=fix)
+    return key
+
+
+def sign(key: ec.EllipticCurvePrivateKey, data: bytes) -> bytes:
+    """A signature over bytes, DER."""
+    return key.sign(data, ec.ECDSA(hashes.SHA256()))
 
 
 def fingerprint(key: PublicKey) -> str:

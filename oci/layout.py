@@ -12,38 +12,16 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from common.errors import BuildError
 from common.files import PART, sha256_bytes, sync_folder, write_whole
+from oci.descriptor import INDEX, Descriptor, canonical
 
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-INDEX = "application/vnd.oci.image.index.v1+json"
-CONFIG = "application/vnd.oci.image.config.v1+json"
-LAYER = "application/vnd.oci.image.layer.v1.tar+zstd"
 REF_NAME = "org.opencontainers.image.ref.name"
 # A layer in the making, in the folder of the blobs.
 UNFINISHED = ".layer-"
-
-
-@dataclass(frozen=True, slots=True)
-class Descriptor:
-    """What a manifest says of a blob (OCI image spec, "Content Descriptors")."""
-
-    media_type: str
-    digest: str
-    size: int
-
-    def json(self) -> dict[str, Any]:
-        """The descriptor's JSON form."""
-        return {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
-
-
-def canonical(body: dict[str, Any]) -> bytes:
-    """JSON in the one form we write: sorted keys, no blanks."""
-    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 class Layout:

@@ -70,6 +70,22 @@ class ImageRef:
             raise ValueError(f"not an image reference (repository): {text!r}")
         return cls(registry, name, tag, digest)
 
+    @classmethod
+    def in_registry(cls, text: str, *, pinned: bool) -> ImageRef:
+        """Parse `host/path`, or where it must be pinned `host/path@sha256:…`; no tag, and no reference without a host.
+
+        Raises:
+            ValueError: it is no such reference.
+        """
+        form = "registry/path@sha256:<64 hex digits>" if pinned else "registry/path"
+        try:
+            found = cls.parse(text)
+        except ValueError:
+            raise ValueError(f"not a reference of the form {form}: {text[:300]!r}") from None
+        if not found.registry or found.tag or found.pinned != pinned:
+            raise ValueError(f"not a reference of the form {form}: {text[:300]!r}")
+        return found
+
     def __str__(self) -> str:
         text = f"{self.registry}/{self.repository}" if self.registry else self.repository
         if self.tag:

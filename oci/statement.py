@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from oci.descriptor import canonical
 from oci.envelope import SIMPLE, Envelope, read_json
-from oci.layout import canonical
 from oci.reference import check_digest
 
 TYPE = "https://in-toto.io/Statement/v1"
@@ -28,11 +28,13 @@ class Statement:
         kind: the predicate's type, a URI; `SIGNATURE` for a signature, which says nothing more.
         digests: of its subjects.
         predicate: what is said.
+        name: the repository, of a plain signature; else empty: there the digest alone counts.
     """
 
     kind: str
     digests: tuple[str, ...]
     predicate: dict[str, Any]
+    name: str = ""
 
 
 def make(kind: str, repository: str, digest: str, predicate: dict[str, Any]) -> bytes:
@@ -66,7 +68,9 @@ def parse(envelope: Envelope) -> Statement:
         if envelope.payload_type == SIMPLE:
             if body["critical"]["type"] != _SIMPLE_TYPE:
                 raise ValueError(f"a signature of type {body['critical']['type']!r}")
-            return Statement(SIGNATURE, (check_digest(body["critical"]["image"]["docker-manifest-digest"]),), {})
+            critical = body["critical"]
+            digest = check_digest(critical["image"]["docker-manifest-digest"])
+            return Statement(SIGNATURE, (digest,), {}, str(critical["identity"]["docker-reference"]))
         if body["_type"] not in _TYPES:
             raise ValueError(f"a statement of type {body['_type']!r}")
         digests = tuple("sha256:" + str(one["digest"].get("sha256")) for one in body["subject"])

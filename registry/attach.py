@@ -15,16 +15,18 @@ from common.errors import RegistryError, SmokeError, UsageError
 from common.run import which
 from images import receipt as build_receipt
 from images.receipt import BuildReceipt, BuiltImage
-from oci import attachments, envelope, statement
+from oci import attachments, envelope, signature, statement
 from oci.attachments import Attached
 from oci.client.client import Client
-from oci.client.patience import Policy as Patience
+from oci.client.patience import Patience
 from oci.client.target import Registry
-from oci.envelope import SIMPLE, Envelope
+from oci.envelope import Envelope
+from oci.reference import ImageRef
+from oci.signature import signed_statements
 from oci.statement import Statement
 from registry import provenance, result, signer
 from registry.signer import Signer
-from registry.verify import NAMES, signed_statements
+from registry.verify import NAMES
 from smoke import receipt as smoke_receipt
 from smoke.receipt import SmokeReceipt
 
@@ -172,10 +174,9 @@ def deliver(client: Client, proof: Proof, own: Signer) -> None:
     # Proof of what is not there would be pushed as readily.
     client.manifest(repository, image.digest)
     there = attachments.read(client, repository, image.digest)
-    if not signed_statements([one for one in there if one.tag == "sig"], image.digest, own.public, statement.SIGNATURE):
-        payload = statement.make_signature(f"{client.target.host}/{repository}", image.digest)
-        kept = [one for one in there if one.tag == "sig"]
-        attachments.write(client, repository, image.digest, "sig", kept, [_signed(own, SIMPLE, payload)])
+    reference = ImageRef(client.target.host, repository, "", image.digest)
+    if not signature.is_signed(there, reference, own.public):
+        signature.attach(client, reference, there, own.sign)
     kept = [one for one in there if one.tag == "att"]
     new: list[Envelope] = []
     expected: dict[str, list[bytes]] = {}

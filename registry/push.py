@@ -12,8 +12,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import docker.utils.config
-
 from common import console, host
 from common.errors import BuildError, RegistryError
 from common.files import sha256_bytes
@@ -22,9 +20,10 @@ from images import receipt
 from images.receipt import BuiltImage
 from lockfiles import images_lock
 from lockfiles.images_lock import PinnedImage
+from oci.client import credentials
 from oci.client.blob import Blob
 from oci.client.client import Client
-from oci.client.patience import Policy
+from oci.client.patience import Patience
 from oci.client.target import Registry
 from oci.layout import Layout
 from oci.reference import ImageRef
@@ -34,7 +33,7 @@ from registry.send import Sender
 _RETRIES = "3"
 # Seconds for skopeo to read a manifest, its retries included.
 _SKOPEO = 300.0
-_POLICY = Policy()
+_POLICY = Patience()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +151,7 @@ def read_digest(target: Registry, ref: ImageRef) -> str:
 
 def _as_ours() -> dict[str, str | None]:
     """What lets skopeo know the user and trust the registry as our client does; what the user set for skopeo itself stays."""
-    login = docker.utils.config.find_config_file()
+    login = credentials.file() if credentials.file().exists() else ""
     bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or ""
     wanted = {"REGISTRY_AUTH_FILE": str(login or ""), "SSL_CERT_DIR" if Path(bundle).is_dir() else "SSL_CERT_FILE": bundle}
     return {name: value for name, value in wanted.items() if value and name not in os.environ}

@@ -85,7 +85,7 @@ class Sender:
                 places = dict.fromkeys(blobs, _Place())
             else:
                 # Where another push sends the same just now, docker-registry overlooks for a moment what it holds.
-                time.sleep(self._client.policy.pause)
+                time.sleep(self._client.patience.pause)
             self._client.put_manifest(repository, tag, manifest)
         self._holds |= {blob.digest: repository for blob in blobs}
         mounted = sum(blob.size for blob, place in places.items() if place.mounted)
@@ -137,7 +137,7 @@ class Sender:
                 self._client.stop()
                 raise
 
-        with ThreadPoolExecutor(self._client.policy.parallel) as pool:
+        with ThreadPoolExecutor(self._client.patience.parallel) as pool:
             try:
                 tasks = [pool.submit(guarded, item) for item in items]
                 wait(tasks)

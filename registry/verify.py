@@ -14,7 +14,7 @@ from typing import Any, Literal
 from oci import statement
 from oci.attachments import Attached
 from oci.envelope import PublicKey, fingerprint
-from oci.statement import Statement
+from oci.signature import signed_statements
 from registry import provenance, result
 from registry.policy import Policy
 
@@ -98,21 +98,6 @@ def verify(
     )
     findings = tuple(_judge(attached, digest, key, kind, check, asked=asked) for kind, asked, check in checks)
     return Findings(digest, fingerprint(key), findings)
-
-
-def signed_statements(attached: Sequence[Attached], digest: str, key: PublicKey, kind: str) -> list[tuple[Attached, Statement]]:
-    """What the key says of an image, of one kind: signed, readable, and about this very digest."""
-    found = []
-    for one in attached:
-        if one.envelope is None:
-            continue
-        try:
-            said = statement.parse(one.envelope)
-        except ValueError:
-            continue
-        if said.kind == kind and digest in said.digests and one.envelope.holds(key):
-            found.append((one, said))
-    return found
 
 
 def _judge(

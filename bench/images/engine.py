@@ -28,7 +28,7 @@ from common import host
 from common.errors import BuildError, MissingEnvironmentError, RegistryError
 from common.files import write_whole
 from common.run import which
-from oci.layout import INDEX, MANIFEST
+from oci.descriptor import INDEX, MANIFEST
 
 _UP_S = 60.0
 

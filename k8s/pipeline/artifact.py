@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 import re
-import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from .transfer import PART
-from .wire import POLICY, RefusedError
+from common.errors import PolicyError
+from common.files import unsafe_path
+from oci import safetensors
+from oci.client.download import PART
+from oci.descriptor import MANIFEST
 
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 ARTIFACT = "application/vnd.cncf.model.manifest.v1+json"
 CONFIG = "application/vnd.cncf.model.config.v1+json"
 WEIGHT, WEIGHT_CONFIG, DOC, DATASET = (
@@ -46,10 +47,7 @@ DATA_ENDINGS = (
     ".mp4",
 )
 MOST_FILES = 4000
-MOST_BYTES = 4 << 20
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-# The format's own bound (huggingface/safetensors, "Format": the header is limited to 100 MB).
-_LONGEST_HEADER = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +82,10 @@ class Artifact:
     config_size: int
 
 
-def canonical(body: object) -> bytes:
-    """JSON in the one form we write: sorted keys, no blanks."""
-    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-
-
 def unsafe(path: str) -> str:
     """Why nothing may be written to this path below a folder, or nothing."""
-    if not path or len(path.encode(errors="replace")) > 255:
-        return "it is empty, or longer than 255 bytes"
-    if not path.isprintable() or "\\" in path:
-        return "it holds a backslash or an unprintable character"
-    if any(part in {"", ".", ".."} for part in path.split("/")):
-        return "it is absolute, or leads elsewhere"
+    if problem := unsafe_path(path, 255):
+        return problem
     if any(part.startswith(".") for part in path.split("/")):
         return "it is hidden"
     if path.endswith(PART):
@@ -116,7 +105,7 @@ def parse(data: bytes, where: str) -> Artifact:
     """Read a manifest.
 
     Raises:
-        RefusedError: it is none of a model or a data set, or names files that must not be written.
+        PolicyError: it is none of a model or a data set, or names files that must not be written.
     """
     try:
         body = json.loads(data)
@@ -133,15 +122,15 @@ def parse(data: bytes, where: str) -> Artifact:
         if not isinstance(template, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{0,64}", template):
             raise ValueError("its template is no name")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
-        raise RefusedError(f"{where} is no model artifact ({type(problem).__name__}: {problem})", POLICY) from None
+        raise PolicyError(f"{where} is no model artifact ({type(problem).__name__}: {problem})") from None
     known = {one.path for one in layers}
     if len(known) != len(layers):
-        raise RefusedError(f"{where} holds one path twice", POLICY)
+        raise PolicyError(f"{where} holds one path twice")
     for one in layers:
         inside = any("/".join(one.path.split("/")[:depth]) in known for depth in range(1, one.path.count("/") + 1))
         problem_ = unsafe(one.path) or refused_ending(one.kind, one.path) or ("it lies in a file" if inside else "")
         if problem_:
-            raise RefusedError(f"{where} holds the file {one.path!r}: {problem_}", POLICY)
+            raise PolicyError(f"{where} holds the file {one.path!r}: {problem_}")
     return Artifact(layers, template, config["digest"], config["size"])
 
 
@@ -155,26 +144,18 @@ def _layer(one: dict[str, Any]) -> Layer:
 
 
 def tensors(file: Path) -> dict[str, dict[str, Any]]:
-    """The tensors that a safetensors file names, each with dtype and shape (huggingface/safetensors, "Format").
+    """The tensors that a safetensors file names, each with dtype and shape.
 
     Raises:
-        RefusedError: it is no safetensors file, whatever its name says.
+        PolicyError: it is no safetensors file, whatever its name says.
     """
-    try:
-        size = file.stat().st_size
-        with file.open("rb") as data:
-            (length,) = struct.unpack("<Q", data.read(8))
-            if length > min(_LONGEST_HEADER, size):
-                raise ValueError("its header is longer than may be")
-            header = json.loads(data.read(length))
-        found = {name: one for name, one in header.items() if name != "__metadata__"}
-        end = max((one["data_offsets"][1] for one in found.values()), default=0)
-        if 8 + length + end != size:
-            raise ValueError("it is shorter or longer than its header says")
-        for one in found.values():
-            if not isinstance(one["dtype"], str) or not all(type(side) is int and side >= 0 for side in one["shape"]):
-                raise ValueError("a tensor without type or shape")
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, struct.error) as problem:
-        what = f"{file.name} is no safetensors file ({type(problem).__name__}: {problem}): it may be a pickle"
-        raise RefusedError(what, POLICY) from None
-    return found
+    with file.open("rb") as data:
+        try:
+            return safetensors.tensors(file.stat().st_size, lambda count: _start(data, count))
+        except ValueError as problem:
+            raise PolicyError(f"{file.name} is no safetensors file: {problem}", where=str(file.parent)) from None
+
+
+def _start(data: BinaryIO, count: int) -> bytes:
+    data.seek(0)
+    return data.read(count)

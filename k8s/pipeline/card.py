@@ -98,7 +98,7 @@ def text(run: Run, base: Base, made: Made) -> str:
         "---",
         yaml.safe_dump(front, sort_keys=True, allow_unicode=True).rstrip(),
         "---",
-        f"# {run.model.path.rpartition('/')[2]}",
+        f"# {run.model.repository.rpartition('/')[2]}",
         "",
         f"{base.repo}, trained further ({stage}, {tuning}) with LLaMA-Factory, merged, and exported as one model.",
         "",

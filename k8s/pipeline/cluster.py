@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import json
 import os
-import ssl
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from . import wire
-from .wire import ENVIRONMENT, USAGE, RefusedError, TransientError
+from common.errors import MissingEnvironmentError, PinwheelError, UsageError
+from oci.client.http import Http, Request
+from oci.client.patience import TransientError
+from oci.client.target import host_of, is_loopback
+
+from .program import PATIENCE
 
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 _MOST = 32 << 20
@@ -24,12 +28,22 @@ _HOPELESS = frozenset({"InvalidImageName", "ErrImageNeverPull", "CreateContainer
 _CRASHES = 3
 
 
-class ApiError(RefusedError):
+class ApiError(MissingEnvironmentError):
     """The API refused for good, or could not be reached for long."""
 
     def __init__(self, what: str, status: int = 0) -> None:
-        super().__init__(what[:500], ENVIRONMENT)
+        super().__init__(what[:500])
         self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class _Address:
+    """Where the API answers."""
+
+    host: str
+    address: str
+    plain_http: bool
+    called: str = "the API"
 
 
 class Api:
@@ -38,20 +52,31 @@ class Api:
     Args:
         address: of `kubectl proxy`; empty: that of the pod's environment.
         account: the folder with the ServiceAccount's token and CA.
+
+    Raises:
+        UsageError: the address is none of `kubectl proxy`.
+        MissingEnvironmentError: this is no pod with a token.
     """
 
     def __init__(self, address: str, account: Path) -> None:
-        self._token, self._context = account / "token", None
+        self._token = account / "token"
         if address:
-            if urlsplit(address).scheme != "http" or not wire.is_loopback(urlsplit(address).netloc):
-                raise RefusedError("--api names what `kubectl proxy` serves: http://127.0.0.1:8001", USAGE)
-            self._base, self._token = address.rstrip("/"), Path(os.devnull)
+            if urlsplit(address).scheme != "http" or not is_loopback(urlsplit(address).hostname or ""):
+                raise UsageError("--api names what `kubectl proxy` serves", where=address, fix="write http://127.0.0.1:8001")
+            place = _Address(host_of(address), address.rstrip("/"), plain_http=True)
+            self._http = Http(place, PATIENCE)
             return
         host, port = os.environ.get("KUBERNETES_SERVICE_HOST", ""), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
         if not host or not self._token.exists():
-            raise RefusedError("no ServiceAccount's token is mounted here: run in a pod, or name --api", ENVIRONMENT)
-        self._base = f"https://{f'[{host}]' if ':' in host else host}:{port}"
-        self._context = ssl.create_default_context(cafile=str(account / "ca.crt"))
+            raise MissingEnvironmentError("no ServiceAccount's token is mounted here", fix="run in a pod, or name --api")
+        name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        place = _Address(name, f"https://{name}", plain_http=False)
+        self._http = Http(place, PATIENCE, secret=self._authorization, ca=account / "ca.crt")
+
+    def _authorization(self) -> dict[str, str]:
+        # Read anew each time: the kubelet renews it.
+        token = self._token.read_text(encoding="utf-8").strip()
+        return {"Authorization": f"Bearer {token}"} if token else {}
 
     def get(self, path: str) -> dict[str, Any] | None:
         """An object; None where there is none.
@@ -87,35 +112,34 @@ class Api:
 
     def _ask(self, method: str, path: str, body: bytes = b"") -> dict[str, Any]:
         what = f"{method} {path.partition('?')[0]}"
-
-        def attempt() -> dict[str, Any]:
-            # An apply patch is YAML; JSON is YAML.
-            headers = {"Accept": "application/json", "Content-Type": "application/apply-patch+yaml"}
-            token = self._token.read_text(encoding="utf-8").strip()
-            secret = {"Authorization": f"Bearer {token}"} if token else {}
-            given = (lambda: [body]) if body else None
-            sent = wire.send(
-                method, self._base + path, headers=headers, secret=secret, body=given, length=len(body), context=self._context
-            )
-            with sent as answer:
-                try:
-                    found = json.loads(answer.read(_MOST))
-                except ValueError:
-                    found = {}
-                if answer.status == 409 and "force=true" in path:
-                    # With force, a conflict is one of versions: two writers at once.
-                    raise TransientError("the API answers 409")
-                if answer.status >= 300 or not isinstance(found, dict):
-                    said = str(found.get("message", "")) if isinstance(found, dict) else ""
-                    raise ApiError(f"{what}: the API answers {answer.status} {said}", answer.status)
-                return found
-
+        # An apply patch is YAML; JSON is YAML.
+        headers = {"Accept": "application/json", "Content-Type": "application/apply-patch+yaml"}
+        request = Request(method, path, headers=headers, body=(lambda: body) if body else None, most=_MOST)
+        attempts = self._http.attempts(what)
         try:
-            return wire.retried(what, attempt, ENVIRONMENT)
+            while True:
+                try:
+                    return self._answer(request, what)
+                except TransientError as problem:
+                    attempts.failed(problem)
         except ApiError:
             raise
-        except RefusedError as problem:
-            raise ApiError(str(problem)) from None
+        except PinwheelError as problem:
+            raise ApiError(problem.line()) from None
+
+    def _answer(self, request: Request, what: str) -> dict[str, Any]:
+        answer = self._http.send(request)
+        try:
+            found = json.loads(answer.data)
+        except ValueError:
+            found = {}
+        if answer.status == 409 and "force=true" in request.url:
+            # With force, a conflict is one of versions: two writers at once.
+            raise TransientError("the API answers 409")
+        if answer.status >= 300 or not isinstance(found, dict):
+            said = str(found.get("message", "")) if isinstance(found, dict) else ""
+            raise ApiError(f"{what}: the API answers {answer.status} {said}", answer.status)
+        return found
 
 
 def troubles(pod: dict[str, Any]) -> dict[str, bool]:

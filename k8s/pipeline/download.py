@@ -16,16 +16,24 @@ import argparse
 import base64
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
-from . import artifact, experiment, transfer, wire
+from common.errors import LockError, MissingEnvironmentError, PinwheelError, PolicyError, RegistryError, UsageError
+from oci.client.answer import Stream
+from oci.client.client import Client
+from oci.client.download import PART, download
+from oci.client.http import Http, Request
+from oci.client.target import Registry, host_of, is_loopback
+from oci.reference import ImageRef
+
+from . import artifact, experiment
 from .experiment import Base
-from .registry import Reference, Repository
-from .transfer import Wanted
-from .wire import ENVIRONMENT, LOCK, POLICY, USAGE, Answer, RefusedError
+from .files import Wanted, gather
+from .program import PATIENCE, say, start
 
 _DEFAULT = "https://huggingface.co"
 
@@ -37,17 +45,34 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     run, base = experiment.read_run(options.config), experiment.read_base(options.config)
     hub = Hub(base)
-    wire.say(f"base model {base.repo} at {base.revision}")
-    refuse_others(run.base, {one.path for one in base.files})
-    transfer.gather(run.base, base.files, hub.fetch)
-    wire.say(f"data set {run.dataset}")
+    say(f"base model {base.repo} at {base.revision}")
+    refuse_others(run.base, {file.path for file in base.files})
+    gather(run.base, base.files, hub.fetch)
+    say(f"data set {run.dataset}")
     dataset(run.dataset, run.data)
-    wire.say("everything is here, each file by its sha256")
+    say("everything is here, each file by its sha256")
     return 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Address:
+    """The hub as `HF_ENDPOINT` names it."""
+
+    host: str
+    address: str
+    plain_http: bool
+    called: str = "the hub"
+
+
 class Hub:
-    """The hub, for one model. The token goes to it alone; never to where it redirects."""
+    """The hub, for one model. The token goes to it alone; never to where it redirects.
+
+    Args:
+        base: the model.
+
+    Raises:
+        UsageError: HF_ENDPOINT or HF_TOKEN cannot be meant.
+    """
 
     def __init__(self, base: Base) -> None:
         self._base = base
@@ -55,80 +80,91 @@ class Hub:
         parts = urlsplit(address)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             # Not shown: it may carry a password.
-            raise RefusedError(f"HF_ENDPOINT is no web address: write it as https://host/path, default {_DEFAULT}", USAGE)
-        self._plain = parts.scheme == "http"
-        self._endpoint = f"{parts.scheme}://{wire.host_of(address)}{parts.path}"
+            raise UsageError("HF_ENDPOINT is no web address", fix=f"write it as https://host/path, default {_DEFAULT}")
         token = os.environ.get("HF_TOKEN", "").strip()
         if not re.fullmatch(r"[!-~]*", token):
-            raise RefusedError("HF_TOKEN holds blanks or other odd characters", USAGE)
-        self._secret = {"Authorization": f"Bearer {token}"} if token else {}
+            raise UsageError("HF_TOKEN holds blanks or other odd characters", fix="see key HF_TOKEN of the Secret hf-secret")
+        secret: Mapping[str, str] = {"Authorization": f"Bearer {token}"} if token else {}
         if not token and parts.username:
             known = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            self._secret = {"Authorization": "Basic " + base64.b64encode(known.encode()).decode()}
-        if self._plain and self._secret and not wire.is_loopback(wire.host_of(address)):
-            raise RefusedError("HF_ENDPOINT has no TLS: a token is not sent over it", USAGE)
+            secret = {"Authorization": "Basic " + base64.b64encode(known.encode()).decode()}
+        plain = parts.scheme == "http"
+        if plain and secret and not is_loopback(parts.hostname):
+            raise UsageError(
+                "HF_ENDPOINT has no TLS", where=host_of(address), fix="name an https address: no token is sent to it"
+            )
+        place = _Address(host_of(address), f"{parts.scheme}://{host_of(address)}{parts.path}", plain)
+        self._http, self._place = Http(place, PATIENCE, secret=lambda: secret), place
 
     def fetch(self, wanted: Wanted, target: Path) -> None:
         """Fetch one file.
 
         Raises:
-            RefusedError: the hub does not give it, or gives other bytes.
+            MissingEnvironmentError: the hub does not give it.
+            LockError: it has no such file, or gives other bytes.
         """
-        url = f"{self._endpoint}/{self._base.repo}/resolve/{self._base.revision}/{quote(wanted.path)}"
+        url = f"{self._place.address}/{self._base.repo}/resolve/{self._base.revision}/{quote(wanted.path)}"
 
         @contextmanager
-        def ask(offset: int) -> Iterator[Answer]:
+        def ask(offset: int) -> Iterator[Stream]:
             headers = {"Range": f"bytes={offset}-"} if offset else {}
-            with wire.send("GET", url, headers=headers, secret=self._secret, plain=self._plain) as answer:
-                if answer.status not in {200, 206, 416}:
-                    raise self._refused(answer, wanted.path)
-                yield answer
+            with self._http.stream(Request("GET", url, headers=headers)) as stream:
+                if stream.status not in {200, 206, 416}:
+                    raise self._refused(stream, wanted.path)
+                yield stream
 
-        transfer.download(ask, target, wanted.size, wanted.sha256, ENVIRONMENT)
+        try:
+            download(ask, target, wanted.size, wanted.sha256, self._http.attempts(f"fetching {wanted.path}"), say)
+        except RegistryError as problem:
+            # What our client calls a registry is a hub here.
+            raise MissingEnvironmentError(problem.what, where=problem.where, fix=problem.fix) from None
 
-    def _refused(self, answer: Answer, path: str) -> RefusedError:
+    def _refused(self, stream: Stream, path: str) -> PinwheelError:
         """What a hub's answer means; it says it in X-Error-Code, where no proxy drops that."""
-        code, repo = answer.header("X-Error-Code"), self._base.repo
-        if code == "GatedRepo":
+        repo = self._base.repo
+        if stream.header("X-Error-Code") == "GatedRepo":
             fix = "accept its terms on the hub's page, with the account of HF_TOKEN"
-            return RefusedError(f"{repo} is gated, and the hub does not give it: {fix}", ENVIRONMENT)
-        if answer.status in {401, 403}:
+            return MissingEnvironmentError(f"{repo} is gated, and the hub does not give it", where=self._place.host, fix=fix)
+        if stream.status in {401, 403}:
             fix = "see HF_TOKEN, key of the Secret hf-secret"
-            return RefusedError(f"the hub does not give {repo} ({answer.status}): {fix}", ENVIRONMENT)
-        if answer.status == 404:
-            return RefusedError(f"the hub has no {path} of {repo} at {self._base.revision}: lock the model anew", LOCK)
-        return RefusedError(f"the hub answers {answer.status} for {path} of {repo}", ENVIRONMENT)
+            what = f"the hub does not give {repo} ({stream.status})"
+            return MissingEnvironmentError(what, where=self._place.host, fix=fix)
+        if stream.status == 404:
+            what = f"the hub has no {path} of {repo} at {self._base.revision}"
+            return LockError(what, where=self._place.host, fix="lock the model anew")
+        return MissingEnvironmentError(f"the hub answers {stream.status} for {path} of {repo}", where=self._place.host)
 
 
-def dataset(place: Reference, folder: Path) -> None:
+def dataset(place: ImageRef, folder: Path) -> None:
     """Pull a data set by digest.
 
     Raises:
-        RefusedError: it cannot be had, or is none.
+        RegistryError: it cannot be had.
+        PolicyError: it is none.
     """
-    repository = Repository(place)
-    found = artifact.parse(repository.manifest(place.digest), str(place))
-    if not found.layers or any(one.kind != artifact.DATASET for one in found.layers):
-        raise RefusedError(f"{place} holds something else than a data set", POLICY)
-    wanted = tuple(Wanted(one.path, one.size, one.digest.removeprefix("sha256:")) for one in found.layers)
-    refuse_others(folder, {one.path for one in wanted})
-    transfer.gather(folder, wanted, lambda one, target: repository.download(f"sha256:{one.sha256}", one.size, target))
+    with Client(Registry(place.registry, f"{place.repository}/"), PATIENCE) as client:
+        found = artifact.parse(client.manifest(place.repository, place.digest), str(place))
+        if not found.layers or any(layer.kind != artifact.DATASET for layer in found.layers):
+            raise PolicyError(f"{place} holds something else than a data set")
+        wanted = tuple(Wanted(layer.path, layer.size, layer.digest.removeprefix("sha256:")) for layer in found.layers)
+        refuse_others(folder, {file.path for file in wanted})
+        gather(folder, wanted, lambda file, to: client.download(place.repository, f"sha256:{file.sha256}", file.size, to))
 
 
 def refuse_others(folder: Path, wanted: set[str]) -> None:
     """Refuse a folder that holds more than it should: other weights, or code that a loader would run.
 
     Raises:
-        RefusedError: it does.
+        PolicyError: it does.
     """
     if folder.is_symlink():
-        raise RefusedError(f"{folder} is a link: remove it", POLICY)
+        raise PolicyError(f"{folder} is a link: remove it")
     for file in sorted(folder.rglob("*")):
         path = str(file.relative_to(folder))
-        known = path in wanted or (path.endswith(transfer.PART) and path.removesuffix(transfer.PART) in wanted)
+        known = path in wanted or (path.endswith(PART) and path.removesuffix(PART) in wanted)
         if file.is_symlink() or (not file.is_dir() and not known):
-            raise RefusedError(f"{folder} holds {path}, which is not in the lock: remove it, or the whole folder", POLICY)
+            raise PolicyError(f"{folder} holds {path}, which is not in the lock: remove it, or the whole folder")
 
 
 if __name__ == "__main__":
-    wire.start("download", main)
+    start("download", main)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.errors import UsageError
+from oci.reference import ImageRef
+
 from .artifact import unsafe
-from .registry import Reference
-from .transfer import Wanted
-from .wire import RefusedError
+from .files import Wanted
 
 _FORMAT = 1
 
@@ -34,8 +35,8 @@ class Run:
     version: str
     experiment: str
     source: str
-    model: Reference
-    dataset: Reference
+    model: ImageRef
+    dataset: ImageRef
     template: str
     train_image: str
     base: Path
@@ -59,7 +60,7 @@ def read_run(config: Path) -> Run:
     """Read `run.json`.
 
     Raises:
-        RefusedError: it is none.
+        UsageError: it is none.
     """
     body = _read(config / "run.json")
     try:
@@ -76,8 +77,8 @@ def read_run(config: Path) -> Run:
             body["version"],
             str(body["experiment"]),
             str(body["source"]),
-            Reference.parse(body["model"], pinned=False),
-            Reference.parse(body["dataset"], pinned=True),
+            ImageRef.in_registry(body["model"], pinned=False),
+            ImageRef.in_registry(body["dataset"], pinned=True),
             body["template"],
             str(body["train-image"]),
             paths["base"],
@@ -94,7 +95,7 @@ def read_base(config: Path) -> Base:
     """Read `base-model.json`.
 
     Raises:
-        RefusedError: it is none, or names files that must not be written.
+        UsageError: it is none, or names files that must not be written.
     """
     file = config / "base-model.json"
     body = _read(file)
@@ -130,5 +131,5 @@ def _read(file: Path) -> dict[str, Any]:
     return body
 
 
-def _senseless(file: Path, problem: Exception) -> RefusedError:
-    return RefusedError(f"{file} is not what `invoke train` writes: {type(problem).__name__}: {problem}")
+def _senseless(file: Path, problem: Exception) -> UsageError:
+    return UsageError(f"{file} is not what `invoke train` writes: {type(problem).__name__}: {problem}")

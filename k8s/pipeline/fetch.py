@@ -22,11 +22,19 @@ from typing import Any
 
 import yaml
 
-from . import artifact, signature, transfer, wire
+from common.errors import PolicyError, UsageError
+from common.files import write_whole
+from oci import envelope, signature
+from oci.client.client import Client
+from oci.client.download import PART
+from oci.client.target import Registry
+from oci.envelope import PublicKey
+from oci.reference import ImageRef
+
+from . import artifact
 from .artifact import Artifact
-from .registry import Reference, Repository
-from .transfer import Wanted
-from .wire import POLICY, USAGE, RefusedError
+from .files import Wanted, gather
+from .program import PATIENCE, say, start
 
 
 def main(argv: list[str]) -> int:
@@ -38,24 +46,27 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     named, trust = os.environ.get("MODEL", ""), os.environ.get("MODEL_TRUST", "")
     if not named:
-        raise RefusedError("MODEL is empty: the pod template's annotation pinwheel.io/model names no model yet", USAGE)
+        raise UsageError("MODEL is empty: the pod template's annotation pinwheel.io/model names no model yet")
     if trust not in {"", "none"}:
-        raise RefusedError("MODEL_TRUST may be `none` or nothing", USAGE)
-    model = Reference.parse(named, pinned=True)
+        raise UsageError("MODEL_TRUST may be `none` or nothing")
+    try:
+        model = ImageRef.in_registry(named, pinned=True)
+    except ValueError as problem:
+        raise UsageError(str(problem), where="MODEL") from None
     current, record = options.models / "current", options.models / "current.json"
     template = held(current, record, model)
     if template is None:
         found = pull(model, options.models, options.key, trust)
         template = found.template
     else:
-        wire.say(f"{model} is here")
+        say(f"{model} is here")
     settings = inference(options.config, current, template)
-    write(options.models / "inference.yaml", yaml.safe_dump(settings, sort_keys=True, allow_unicode=True))
-    wire.say(f"{current} holds {model}, template {template}")
+    write_whole(options.models / "inference.yaml", yaml.safe_dump(settings, sort_keys=True, allow_unicode=True))
+    say(f"{current} holds {model}, template {template}")
     return 0
 
 
-def held(current: Path, record: Path, model: Reference) -> str | None:
+def held(current: Path, record: Path, model: ImageRef) -> str | None:
     """The template of the model, if a run before this one brought it here; its files were checked then."""
     try:
         body = json.loads(record.read_text(encoding="utf-8"))
@@ -65,20 +76,24 @@ def held(current: Path, record: Path, model: Reference) -> str | None:
         return None
 
 
-def pull(model: Reference, models: Path, key: Path, trust: str) -> Artifact:
+def pull(model: ImageRef, models: Path, key: Path, trust: str) -> Artifact:
     """Fetch, check, and put in place."""
-    repository = Repository(model)
+    with Client(Registry(model.registry, f"{model.repository}/"), PATIENCE) as client:
+        return _pull(client, model, models, key, trust)
+
+
+def _pull(client: Client, model: ImageRef, models: Path, key: Path, trust: str) -> Artifact:
     # The digest of the reference is the manifest's: what it lists is fixed before a signature is looked at.
-    found = artifact.parse(repository.manifest(model.digest), str(model))
+    found = artifact.parse(client.manifest(model.repository, model.digest), str(model))
     if trust == "none" and not key.exists():
-        wire.say("MODEL_TRUST=none: this model is taken without a signature")
+        say("MODEL_TRUST=none: this model is taken without a signature")
     else:
-        signature.verify(repository, model, signature.read_public(key))
-        wire.say(f"{model} is signed by the key in {key}")
+        signature.verify(client, model, read_public(key))
+        say(f"{model} is signed by the key in {key}")
     taken = [one for one in found.layers if one.kind in {artifact.WEIGHT, artifact.WEIGHT_CONFIG}]
     names = {one.path for one in taken}
     if "config.json" not in names or not any(one.kind == artifact.WEIGHT for one in taken) or not found.template:
-        raise RefusedError(f"{model} is no whole model: config.json, weights or template are missing", POLICY)
+        raise PolicyError(f"{model} is no whole model: config.json, weights or template are missing")
     staging = models / f".fetching-{model.digest.removeprefix('sha256:')[:12]}"
     current, record = models / "current", models / "current.json"
     record.unlink(missing_ok=True)
@@ -87,7 +102,7 @@ def pull(model: Reference, models: Path, key: Path, trust: str) -> Artifact:
         current.rename(staging)
     wanted = [Wanted(one.path, one.size, one.digest.removeprefix("sha256:")) for one in taken]
     clear(models, staging, {one.path for one in wanted})
-    transfer.gather(staging, wanted, lambda one, target: repository.download(f"sha256:{one.sha256}", one.size, target))
+    gather(staging, wanted, lambda file, to: client.download(model.repository, f"sha256:{file.sha256}", file.size, to))
     for one in taken:
         if one.kind == artifact.WEIGHT:
             artifact.tensors(staging / one.path)
@@ -95,8 +110,22 @@ def pull(model: Reference, models: Path, key: Path, trust: str) -> Artifact:
         shutil.rmtree(current)
     staging.rename(current)
     files = {one.path: one.size for one in wanted}
-    write(record, json.dumps({"files": files, "model": str(model), "template": found.template}, sort_keys=True))
+    write_whole(record, json.dumps({"files": files, "model": str(model), "template": found.template}, sort_keys=True))
     return found
+
+
+def read_public(file: Path) -> PublicKey:
+    """The key that a model's signature is checked with.
+
+    Raises:
+        PolicyError: there is none: then no model is taken.
+        UsageError: it is no public key over P-256.
+    """
+    try:
+        return envelope.public_key(file.read_bytes(), str(file))
+    except OSError as problem:
+        what = f"no public key to check the model's signature with: {problem.strerror}"
+        raise PolicyError(what, where=str(file), fix="put it into the Secret model-trust") from None
 
 
 def clear(models: Path, staging: Path, wanted: set[str]) -> None:
@@ -105,7 +134,7 @@ def clear(models: Path, staging: Path, wanted: set[str]) -> None:
         if other != staging:
             shutil.rmtree(other)
     for file in sorted(staging.rglob("*")):
-        known = str(file.relative_to(staging)).removesuffix(transfer.PART) in wanted
+        known = str(file.relative_to(staging)).removesuffix(PART) in wanted
         if file.is_symlink() or (not file.is_dir() and not known):
             file.unlink()
 
@@ -114,30 +143,23 @@ def inference(config: Path, current: Path, template: str) -> dict[str, Any]:
     """The API's configuration for this model.
 
     Raises:
-        RefusedError: it is none, or contradicts the model.
+        UsageError: it is none, or contradicts the model.
     """
     try:
         settings = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
-        raise RefusedError(f"{config} cannot be read: {type(problem).__name__}", USAGE) from None
+        raise UsageError(f"{config} cannot be read: {type(problem).__name__}") from None
     if not isinstance(settings, dict):
-        raise RefusedError(f"{config} is no list of settings", USAGE)
+        raise UsageError(f"{config} is no list of settings")
     own = {"model_name_or_path": str(current), "template": template}
     for key, value in own.items():
         if settings.get(key, value) != value:
-            raise RefusedError(f"{config} says {key}: {settings[key]}, the model's is {value}: take the line out", USAGE)
+            raise UsageError(f"{config} says {key}: {settings[key]}, the model's is {value}: take the line out")
     for key in ("adapter_name_or_path", "trust_remote_code"):
         if settings.get(key):
-            raise RefusedError(f"{config} sets {key}: the signed model is served, nothing beside it: take the line out", USAGE)
+            raise UsageError(f"{config} sets {key}: the signed model is served, nothing beside it: take the line out")
     return {**settings, **own}
 
 
-def write(file: Path, text: str) -> None:
-    """Whole or not at all."""
-    part = file.with_name(f".{file.name}{transfer.PART}")
-    part.write_text(text, encoding="utf-8")
-    part.replace(file)
-
-
 if __name__ == "__main__":
-    wire.start("fetch", main)
+    start("fetch", main)

@@ -22,10 +22,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import cluster, wire
+from common.errors import DeployNotRolledBackError, ExitCode, MissingEnvironmentError, UsageError
+from oci.reference import ImageRef
+
+from . import cluster
 from .cluster import Api, ApiError
-from .registry import Reference
-from .wire import ENVIRONMENT, NOT_PUT_BACK, PUT_BACK, TERMINATED, RefusedError
+from .program import say, start
 
 MANAGER = "pinwheel-pipeline"
 ANNOTATION = "pinwheel.io/model"
@@ -137,7 +139,7 @@ class Rollout:
         """A line, once."""
         if text not in self.told:
             self.told.add(text)
-            wire.say(text)
+            say(text)
 
 
 def annotation(body: dict[str, Any]) -> str:
@@ -156,12 +158,15 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--timeout", type=float, default=7200.0)
     parser.add_argument("--api", default="")
     options = parser.parse_args(argv)
-    model = str(Reference.parse(options.model, pinned=True))
+    try:
+        model = str(ImageRef.in_registry(options.model, pinned=True))
+    except ValueError as problem:
+        raise UsageError(str(problem)) from None
     rollout = Rollout(Api(options.api, Path(cluster.ACCOUNT)), options.namespace, options.deployment)
     body = rollout.api.get(rollout.path)
     if body is None:
         where = f"{options.namespace} has no Deployment {options.deployment} yet"
-        wire.say(f"{where}: write `model: {{reference: {model}}}` into the environment's file and run `invoke deploy`")
+        say(f"{where}: write `model: {{reference: {model}}}` into the environment's file and run `invoke deploy`")
         return 0
     current = annotation(body)
     noted = (body["metadata"].get("annotations") or {}).get(BEFORE, "")
@@ -180,7 +185,7 @@ def main(argv: list[str]) -> int:
 
 def promote(rollout: Rollout, model: str, before: str, seconds: float) -> int:
     """Set the model and wait for it."""
-    wire.say(f"{rollout.name}: {before or 'no model'} -> {model}")
+    say(f"{rollout.name}: {before or 'no model'} -> {model}")
     applied = rollout.set(model, (before or NOTHING) if before != model else "")
     rollout.wait(applied["metadata"]["generation"], model, seconds)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -188,10 +193,10 @@ def promote(rollout: Rollout, model: str, before: str, seconds: float) -> int:
         # Not by force: who set another model in this moment keeps it.
         rollout.set(model, "", force=False)
     except ApiError as problem:
-        wire.say(f"the note {BEFORE} stays on the Deployment: {problem}")
+        say(f"the note {BEFORE} stays on the Deployment: {problem}")
     replicas = applied["spec"].get("replicas", 1)
-    wire.say(f"served: {model}" if replicas else f"set: {model}; the Deployment has 0 replicas, so that nothing loaded it yet")
-    wire.say(f"write `model: {{reference: {model}}}` into the environment's file, or the next `invoke deploy` asks for it")
+    say(f"served: {model}" if replicas else f"set: {model}; the Deployment has 0 replicas, so that nothing loaded it yet")
+    say(f"write `model: {{reference: {model}}}` into the environment's file, or the next `invoke deploy` asks for it")
     return 0
 
 
@@ -203,34 +208,37 @@ def put_back(rollout: Rollout, model: str, before: str, why: str, seconds: float
     """
     # Twice told to end is told enough: this must not be left half done.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    wire.say(f"{model} is not served: {why}")
+    say(f"{model} is not served: {why}")
     was = before or "no model, as before"
     if before == model:
         # It was named already when this step began, and nobody knows another.
-        wire.say(f"{model} stays named, as it was before this step: no former model is known")
-        return TERMINATED if terminated else NOT_PUT_BACK
+        say(f"{model} stays named, as it was before this step: no former model is known")
+        return ExitCode.TERMINATED if terminated else ExitCode.DEPLOY_NOT_ROLLED_BACK
     try:
         live = rollout.api.get(rollout.path)
         if live is None:
-            raise RefusedError("the Deployment is gone: run `invoke deploy`", NOT_PUT_BACK)
+            raise DeployNotRolledBackError("the Deployment is gone", fix="run `invoke deploy`")
         if annotation(live) == before:
-            raise RefusedError(f"nothing was changed, {was} is named: {why}", TERMINATED if terminated else ENVIRONMENT)
+            if not terminated:
+                raise MissingEnvironmentError(f"nothing was changed, {was} is named: {why}")
+            say(f"nothing was changed, {was} is named")
+            return ExitCode.TERMINATED
         if annotation(live) != model:
-            raise RefusedError(f"left as somebody else set it: {annotation(live) or 'no model'}", NOT_PUT_BACK)
+            raise DeployNotRolledBackError(f"left as somebody else set it: {annotation(live) or 'no model'}")
         applied = rollout.set(before, "")
-        wire.say(f"put back: {was}")
+        say(f"put back: {was}")
         if not before:
             # Without a model no pod gets ready, as it was: there is nothing to wait for.
-            return TERMINATED if terminated else PUT_BACK
+            return ExitCode.TERMINATED if terminated else ExitCode.DEPLOY_ROLLED_BACK
         rollout.wait(applied["metadata"]["generation"], before, seconds)
     except (FailedError, ApiError) as problem:
         if terminated and isinstance(problem, FailedError):
-            wire.say(f"the rollout of {was} goes on by itself: {problem}")
-            return TERMINATED
+            say(f"the rollout of {was} goes on by itself: {problem}")
+            return ExitCode.TERMINATED
         fix = f"look at it: kubectl -n {rollout.namespace} describe deployment {rollout.name}"
-        raise RefusedError(f"{was} is NOT served again: {problem}: {fix}", NOT_PUT_BACK) from None
-    wire.say(f"served again: {was}")
-    return TERMINATED if terminated else PUT_BACK
+        raise DeployNotRolledBackError(f"{was} is NOT served again: {problem}", fix=fix) from None
+    say(f"served again: {was}")
+    return ExitCode.TERMINATED if terminated else ExitCode.DEPLOY_ROLLED_BACK
 
 
 def _terminate(*_: object) -> None:
@@ -238,4 +246,4 @@ def _terminate(*_: object) -> None:
 
 
 if __name__ == "__main__":
-    wire.start("promote", main)
+    start("promote", main)

@@ -23,11 +23,20 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from . import artifact, card, experiment, signature, transfer, wire
+from common.errors import PolicyError, RegistryError
+from common.files import sha256_bytes, sha256_file
+from oci import attachments, envelope, signature
+from oci.client.blob import Blob
+from oci.client.client import Client
+from oci.client.target import Registry
+from oci.descriptor import MANIFEST, canonical
+from oci.envelope import PublicKey
+from oci.reference import ImageRef
+
+from . import artifact, card, experiment
 from .artifact import DOC, WEIGHT, WEIGHT_CONFIG, Layer
 from .experiment import Base, Run
-from .registry import Reference, Repository, digest_of
-from .wire import POLICY, RefusedError
+from .program import PATIENCE, say, start
 
 # Of these one names the vocabulary that every loader needs.
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
@@ -51,7 +60,7 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     run, base = experiment.read_run(options.config), experiment.read_base(options.config)
     # Before gigabytes go out: a key that cannot sign.
-    public = signature.public_half(options.key)
+    key = envelope.private_key(options.key.read_bytes(), str(options.key))
     files = collect(run.export)
     size, precision = weigh([file for kind, file in files.values() if kind == WEIGHT], run.export)
     contents: dict[str, tuple[str, Content]] = {path: (kind, file) for path, (kind, file) in files.items()}
@@ -59,30 +68,41 @@ def main(argv: list[str]) -> int:
     layers = tuple(describe(path, kind, content) for path, (kind, content) in sorted(contents.items()))
     config = configuration(run, layers, size, precision, card.licence(run.base))
     manifest = assemble(run, layers, config)
-    model = Reference(run.model.host, run.model.path, digest_of(manifest))
-    repository = Repository(model, writes=True)
-    for layer in layers:
-        new = repository.upload(layer.digest, layer.size, contents[layer.path][1])
-        wire.say(f"{'pushed' if new else 'was there:'} {layer.path}, {layer.size} bytes")
-    repository.upload(digest_of(config), len(config), config)
-    repository.put_manifest(model.digest, manifest)
-    signature.attach(repository, model, options.key)
-    # The tag comes last: what it names is signed.
-    repository.put_manifest(run.version, manifest)
-    read_back(repository, model, run.version, manifest, layers, public)
+    model = run.model.pin(sha256_bytes(manifest))
+    with Client(Registry(model.registry, f"{model.repository}/"), PATIENCE, writes=True) as client:
+        for layer in layers:
+            new = _push(client, model, layer.path, layer.digest, layer.size, contents[layer.path][1])
+            say(f"{'pushed' if new else 'was there:'} {layer.path}, {layer.size} bytes")
+        _push(client, model, "configuration", sha256_bytes(config), len(config), config)
+        client.put_manifest(model.repository, model.digest, manifest)
+        attached = attachments.read(client, model.repository, model.digest)
+        if not signature.is_signed(attached, model, key.public_key()):
+            signature.attach(client, model, attached, lambda data: envelope.sign(key, data))
+        # The tag comes last: what it names is signed.
+        client.put_manifest(model.repository, run.version, manifest)
+        read_back(client, model, run.version, manifest, layers, key.public_key())
     options.write.write_text(str(model), encoding="utf-8")
-    wire.say(f"registered {model} as {run.version}, signed")
+    say(f"registered {model} as {run.version}, signed")
     return 0
+
+
+def _push(client: Client, model: ImageRef, what: str, digest: str, size: int, content: Content) -> bool:
+    """Send a blob; false where it is there already."""
+    if client.exists(model.repository, digest, size):
+        return False
+    with Blob(what, digest, size, content, fix="run the step again") as blob:
+        client.upload(model.repository, blob, lambda _: None)
+    return True
 
 
 def collect(export: Path) -> dict[str, tuple[str, Path]]:
     """The files of an exported model by path, each with its kind.
 
     Raises:
-        RefusedError: it is no whole model, or holds what does not belong to one.
+        PolicyError: it is no whole model, or holds what does not belong to one.
     """
     if not export.is_dir():
-        raise RefusedError(f"{export} does not exist: the export wrote nothing", POLICY)
+        raise PolicyError(f"{export} does not exist: the export wrote nothing")
     found: dict[str, tuple[str, Path]] = {}
     for file in sorted(export.rglob("*")):
         path = str(file.relative_to(export))
@@ -92,17 +112,17 @@ def collect(export: Path) -> dict[str, tuple[str, Path]]:
         if path == "README.md" and not file.is_symlink():
             continue
         if path.endswith("adapter_config.json"):
-            raise RefusedError(f"{export} holds an adapter, not a model: export it first (llamafactory-cli export)", POLICY)
+            raise PolicyError(f"{export} holds an adapter, not a model: export it first (llamafactory-cli export)")
         kind = WEIGHT if path.endswith(".safetensors") else DOC if _DOCUMENTS.fullmatch(path) else WEIGHT_CONFIG
         problem = artifact.unsafe(path) or artifact.refused_ending(kind, path) or ("" if file.is_file() else "it is no file")
         if file.is_symlink() or problem:
-            raise RefusedError(f"{export} holds {path!r}: {problem or 'it is a link'}", POLICY)
+            raise PolicyError(f"{export} holds {path!r}: {problem or 'it is a link'}")
         found[path] = (kind, file)
     for needed in ("config.json", "tokenizer_config.json"):
         if needed not in found:
-            raise RefusedError(f"{export} has no {needed}: it is no whole model", POLICY)
+            raise PolicyError(f"{export} has no {needed}: it is no whole model")
     if not any(name in _VOCABULARIES or name.endswith(".tiktoken") for name in found):
-        raise RefusedError(f"{export} has no tokenizer ({', '.join(_VOCABULARIES)}): it is no whole model", POLICY)
+        raise PolicyError(f"{export} has no tokenizer ({', '.join(_VOCABULARIES)}): it is no whole model")
     return found
 
 
@@ -110,7 +130,7 @@ def weigh(weights: list[Path], export: Path) -> tuple[str, str]:
     """How many parameters there are, as ModelPack writes it, and of which precision; and that all shards are there.
 
     Raises:
-        RefusedError: shards are missing or left over, or are none.
+        PolicyError: shards are missing or left over, or are none.
     """
     held = {file.name: artifact.tensors(file) for file in weights}
     index = export / _INDEX
@@ -123,22 +143,20 @@ def weigh(weights: list[Path], export: Path) -> tuple[str, str]:
         else:
             wanted = {"model.safetensors": set(held.get("model.safetensors", {}))}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
-        raise RefusedError(f"{_INDEX} makes no sense: {type(problem).__name__}", POLICY) from None
+        raise PolicyError(f"{_INDEX} makes no sense: {type(problem).__name__}") from None
     for name in sorted({*wanted, *held}):
         if name not in held:
-            raise RefusedError(f"{export} has no {name}: the model is not whole", POLICY)
+            raise PolicyError(f"{export} has no {name}: the model is not whole")
         if name not in wanted:
-            raise RefusedError(f"{export} holds {name}, which belongs to no index: it is left over from another export", POLICY)
+            raise PolicyError(f"{export} holds {name}, which belongs to no index: it is left over from another export")
         if not wanted[name] <= set(held[name]):
-            raise RefusedError(
-                f"{name} lacks tensors that {_INDEX} names, such as {min(wanted[name] - set(held[name]))}", POLICY
-            )
+            raise PolicyError(f"{name} lacks tensors that {_INDEX} names, such as {min(wanted[name] - set(held[name]))}")
     counts: Counter[str] = Counter()
     for tensors in held.values():
         for one in tensors.values():
             counts[one["dtype"]] += prod(one["shape"])
     if not counts.total():
-        raise RefusedError(f"{export} holds no parameters", POLICY)
+        raise PolicyError(f"{export} holds no parameters")
     ((dtype, _),) = counts.most_common(1)
     total = counts.total()
     unit, letter = next((pair for pair in ((1e12, "t"), (1e9, "b"), (1e6, "m"), (1e3, "k")) if total >= pair[0]), (1, ""))
@@ -157,7 +175,7 @@ def documents(run: Run, base: Base, config: Path, size: str, precision: str) -> 
         if data is not None:
             found[path] = data
     made = card.Made(
-        lock=digest_of(inputs["base-model.json"]),
+        lock=sha256_bytes(inputs["base-model.json"]),
         size=size,
         precision=precision,
         license=card.licence(run.base),
@@ -172,19 +190,23 @@ def documents(run: Run, base: Base, config: Path, size: str, precision: str) -> 
 def describe(path: str, kind: str, content: Content) -> Layer:
     """A file's layer."""
     if isinstance(content, bytes):
-        return Layer(kind, path, digest_of(content), len(content))
-    return Layer(kind, path, f"sha256:{transfer.sha256_of(content)}", content.stat().st_size)
+        return Layer(kind, path, sha256_bytes(content), len(content))
+    return Layer(kind, path, sha256_file(content), content.stat().st_size)
 
 
 def configuration(run: Run, layers: tuple[Layer, ...], size: str, precision: str, licence: dict[str, str]) -> bytes:
     """ModelPack's configuration (docs/config.md). It has no time in it: the same model is the same bytes."""
-    descriptor: dict[str, Any] = {"name": run.model.path.rpartition("/")[2], "version": run.version, "revision": run.source}
+    descriptor: dict[str, Any] = {
+        "name": run.model.repository.rpartition("/")[2],
+        "version": run.version,
+        "revision": run.source,
+    }
     if "license" in licence:
         descriptor["licenses"] = [licence["license"]]
     known = {"architecture": "transformer", "format": "safetensors", "paramSize": size, "precision": precision}
     # Raw layers: what a layer holds is the file itself.
     modelfs = {"type": "layers", "diffIds": [one.digest for one in layers]}
-    return artifact.canonical({"descriptor": descriptor, "config": known, "modelfs": modelfs})
+    return canonical({"descriptor": descriptor, "config": known, "modelfs": modelfs})
 
 
 def assemble(run: Run, layers: tuple[Layer, ...], config: bytes) -> bytes:
@@ -195,40 +217,38 @@ def assemble(run: Run, layers: tuple[Layer, ...], config: bytes) -> bytes:
         "org.opencontainers.image.revision": run.source,
         "pinwheel.io/experiment": run.experiment,
     }
-    return artifact.canonical(
+    return canonical(
         {
             "schemaVersion": 2,
-            "mediaType": artifact.MANIFEST,
+            "mediaType": MANIFEST,
             "artifactType": artifact.ARTIFACT,
-            "config": {"mediaType": artifact.CONFIG, "digest": digest_of(config), "size": len(config)},
+            "config": {"mediaType": artifact.CONFIG, "digest": sha256_bytes(config), "size": len(config)},
             "layers": [one.json() for one in layers],
             "annotations": told,
         }
     )
 
 
-def read_back(
-    repository: Repository, model: Reference, tag: str, manifest: bytes, layers: tuple[Layer, ...], public: bytes
-) -> None:
+def read_back(client: Client, model: ImageRef, tag: str, manifest: bytes, layers: tuple[Layer, ...], public: PublicKey) -> None:
     """Insist that the registry holds what was pushed, whole and signed.
 
     Raises:
-        RefusedError: it does not.
+        RegistryError: it does not.
+        PolicyError: it does not hold the signature.
     """
-    if repository.manifest(tag) != manifest or repository.manifest(model.digest) != manifest:
-        raise RefusedError(f"{model.host} holds another manifest than was pushed: do not trust it", wire.REGISTRY)
+    if any(client.manifest(model.repository, name) != manifest for name in (tag, model.digest)):
+        raise RegistryError("the registry holds another manifest than was pushed", where=str(model), fix="do not trust it")
     for layer in layers:
-        if not repository.has(layer.digest, layer.size):
-            raise RefusedError(f"{model.host} does not hold {layer.path}, which was pushed", wire.REGISTRY)
-    signature.verify(repository, model, public)
-    artifact.parse(manifest, str(model))
+        if not client.exists(model.repository, layer.digest, layer.size):
+            raise RegistryError(f"the registry does not hold {layer.path}, which was pushed", where=str(model))
+    signature.verify(client, model, public)
 
 
 def _read(file: Path) -> bytes | None:
     """A file that an earlier step left, if it did.
 
     Raises:
-        RefusedError: it is a link or a pipe: here it could lead to the key or the login, and into the registry.
+        PolicyError: it is a link or a pipe: here it could lead to the key or the login, and into the registry.
     """
     try:
         with open(os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as data:
@@ -239,8 +259,8 @@ def _read(file: Path) -> bytes | None:
     except OSError as problem:
         if problem.errno != errno.ELOOP:
             raise
-    raise RefusedError(f"{file} is no file: a step that ran before put something else there", POLICY)
+    raise PolicyError(f"{file} is no file: a step that ran before put something else there")
 
 
 if __name__ == "__main__":
-    wire.start("register", main)
+    start("register", main)

@@ -17,9 +17,9 @@ from common.files import sha256_bytes
 from k8s.training.dataset import DataFile, Dataset
 from oci.client.blob import Blob
 from oci.client.client import Client
-from oci.client.patience import Policy
+from oci.client.patience import Patience
 from oci.client.target import Registry
-from oci.layout import MANIFEST, Descriptor, canonical
+from oci.descriptor import MANIFEST, Descriptor, canonical
 from oci.reference import ImageRef, short
 from registry.send import Sender
 
@@ -74,7 +74,7 @@ def of_dataset(dataset: Dataset, name: str, registry: str) -> DatasetArtifact:
     return DatasetArtifact(reference, (*dataset.files, own), manifest)
 
 
-def push(artifact: DatasetArtifact, policy: Policy | None = None) -> None:
+def push(artifact: DatasetArtifact, policy: Patience | None = None) -> None:
     """Bring the artifact into its registry, and read it back.
 
     It also gets a tag made of its digest: many registries take away what has none.
@@ -105,7 +105,7 @@ def push(artifact: DatasetArtifact, policy: Policy | None = None) -> None:
     console.done(f"dataset      {ref}: {sent}, read back")
 
 
-def model_reference(registry: str, name: str, version: str, policy: Policy | None = None) -> str:
+def model_reference(registry: str, name: str, version: str, policy: Patience | None = None) -> str:
     """The model of a version, by digest, where the registry has one; or nothing.
 
     Raises:

@@ -20,11 +20,11 @@ from lockfiles.models import folder as model_folder
 from lockfiles.models import inputs as models_in
 from lockfiles.models import lockfile as models_lock
 from lockfiles.models import resolve as models_resolve
-from lockfiles.models import safetensors
 from lockfiles.models.hub import COMMIT, Hub, HubFile
 from lockfiles.models.lockfile import ModelsLock, PinnedModel
 from lockfiles.store import mirror
 from lockfiles.store.transfer import Place
+from oci import safetensors
 
 _RELOCK = "run `invoke lock`"
 _UNREACHABLE = "check the network, HF_ENDPOINT and HF_TOKEN; the terms of a gated model are accepted on the hub's page"

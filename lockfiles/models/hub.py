@@ -19,7 +19,7 @@ from urllib.parse import quote, urlsplit
 import requests
 
 from common.errors import LockError, MissingEnvironmentError
-from common.files import CHUNK
+from common.files import CHUNK, unsafe_path
 from common.offline import demand_network
 from lockfiles.models.account import endpoint
 
@@ -67,15 +67,7 @@ def unsafe(path: str) -> str:
 
     The hub's own rules are wider; what is refused here is no use to a loader, and may be meant to do harm.
     """
-    if len(path.encode(errors="replace")) > _LONGEST:
-        return f"it is longer than {_LONGEST} bytes"
-    if not path.isprintable() or "\\" in path:
-        return "it holds a backslash or an unprintable character"
-    if any(part in {"", ".", ".."} for part in path.split("/")):
-        return "it is absolute, or leads elsewhere"
-    if path.startswith(".pinwheel"):
-        return "the name is Pinwheel's own"
-    return ""
+    return unsafe_path(path, _LONGEST) or ("the name is Pinwheel's own" if path.startswith(".pinwheel") else "")
 
 
 class Hub:

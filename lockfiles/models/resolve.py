@@ -10,10 +10,10 @@ from fnmatch import fnmatchcase
 
 from common.errors import LockError
 from lockfiles.models import inputs as models_in
-from lockfiles.models import safetensors
 from lockfiles.models.hub import Hub, HubFile, Snapshot
 from lockfiles.models.inputs import ModelInput
 from lockfiles.models.lockfile import PinnedFile, PinnedModel
+from oci import safetensors
 
 _PARALLEL = 6
 _INDEX = ".safetensors.index.json"

@@ -1,11 +1,19 @@
-"""What a server answered."""
+"""What a server answers: read to its end, or still to be read."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import urllib3
+
+from common.errors import RegistryError
+from oci.client.target import Server
+
+CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +46,81 @@ class Answer:
         return tuple(code for code, _ in self._errors())
 
     def said(self) -> str:
-        """What the server said of its refusal, all of it: it may echo secrets, see `Auth.scrub`."""
+        """What the server said of its refusal, all of it: it may echo secrets, see `Http.scrub`."""
         told = "; ".join(f"{code} {message}".strip() for code, message in self._errors())
         return f"{self.status} {told}".strip()
 
     def _errors(self) -> list[tuple[str, str]]:
         try:
-            return [(str(one.get("code", "")), str(one.get("message", ""))) for one in json.loads(self.data)["errors"]]
+            return [(str(error.get("code", "")), str(error.get("message", ""))) for error in json.loads(self.data)["errors"]]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return []
+
+
+class _Translator(Protocol):
+    """What `http.Http` is to an answer: names the server, and knows what its errors mean."""
+
+    server: Server
+
+    def translated(self, url: str) -> AbstractContextManager[None]: ...
+
+
+class Stream:
+    """An answer whose body is still to be read; `close` it.
+
+    Args:
+        response: urllib3's.
+        url: what was asked for.
+        http: that sent the request.
+
+    Attributes:
+        status: HTTP status.
+        headers: as sent; names in any case.
+        url: what was asked for at last, after redirects.
+    """
+
+    def __init__(self, response: Any, url: str, http: _Translator) -> None:
+        self._response, self._http, self._ended = response, http, False
+        self.status: int = response.status
+        self.headers: urllib3.HTTPHeaderDict = response.headers
+        self.url = url
+
+    def header(self, name: str) -> str:
+        """A header's value, or nothing."""
+        return self.headers.get(name, "")
+
+    def chunks(self, most: int) -> Iterator[bytes]:
+        """The body piece by piece, `most` bytes at most.
+
+        Raises:
+            TransientError: it was cut.
+            StoppedError: the client was stopped.
+        """
+        while most > 0 and not self._ended:
+            with self._http.translated(self.url):
+                data: bytes = self._response.read(min(CHUNK, most), decode_content=False)
+            if not data:
+                self._ended = True
+                return
+            most -= len(data)
+            yield data
+
+    def whole(self, most: int) -> Answer:
+        """The answer with all of its body.
+
+        Raises:
+            RegistryError: it is larger than `most` bytes.
+            TransientError: it was cut.
+        """
+        data = b"".join(self.chunks(most + 1))
+        if len(data) > most:
+            size = f"{most >> 20} MiB" if most >= CHUNK else f"{most} bytes"
+            raise RegistryError(f"{self._http.server.called} answers with more than {size}", where=self._http.server.host)
+        return Answer(self.status, self.headers, data, self.url)
+
+    def close(self) -> None:
+        """Give the connection back; one whose answer was not read to its end is closed."""
+        if self._ended:
+            self._response.release_conn()
+        else:
+            self._response.close()

@@ -1,7 +1,7 @@
 """Who the user is to a registry: nobody, a name and password (RFC 7617), or a token that a server gives for them.
 
-Credentials are Docker's: its config.json, credential stores and helpers, read by docker-py. Tokens: distribution's "Token
-Authentication Specification" (https://distribution.github.io/distribution/spec/auth/token/) and its OAuth2 form.
+Tokens: distribution's "Token Authentication Specification"
+(https://distribution.github.io/distribution/spec/auth/token/) and its OAuth2 form.
 """
 
 from __future__ import annotations
@@ -11,42 +11,27 @@ import json
 import re
 import threading
 import time
-import warnings
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-import docker.auth
-import docker.errors
-
 from common.errors import RegistryError
+from oci.client import credentials
 from oci.client.answer import Answer
+from oci.client.credentials import Credentials
+from oci.client.http import Scopes
 from oci.client.target import Registry, is_loopback, resolve
 
-Scopes = tuple[str, ...]
 # One challenge of a WWW-Authenticate header (RFC 9110, 11.6.1); a header may hold several.
 _CHALLENGE = re.compile(r'(Basic|Bearer)\s+((?:,?\s*\w+=(?:"[^"]*"|[^\s",]+))+)', re.IGNORECASE)
 _PARAMETER = re.compile(r'(\w+)=(?:"([^"]*)"|([^\s",]+))')
 # The specification's default, and how long before its end a token is no longer used.
 _LIFETIME, _MARGIN = 60.0, 5.0
-# Seconds for a credential helper, which may ask the user to unlock something.
-_HELPER = 120.0
 
 
 class RefusedError(RegistryError):
     """The registry does not know the user, or does not let them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """What Docker knows of the user for one registry; all empty: nothing."""
-
-    username: str = ""
-    password: str = field(default="", repr=False)
-    identity_token: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,49 +48,6 @@ class _Challenge:
 class _Token:
     text: str = field(repr=False)
     until: float
-
-
-def credentials(host: str) -> Credentials:
-    """The user's credentials for a registry.
-
-    Raises:
-        RegistryError: Docker's configuration or a credential helper of it does not work.
-    """
-    found: Future[Credentials] = Future()
-
-    def read() -> None:
-        try:
-            found.set_result(_read(host))
-        except BaseException as problem:  # noqa: BLE001 - raised where it is waited for
-            found.set_exception(problem)
-
-    # docker-py waits for a helper without end: left behind, such a thread keeps no process alive.
-    threading.Thread(target=read, daemon=True).start()
-    try:
-        return found.result(_HELPER)
-    except TimeoutError:
-        raise RegistryError(
-            f"your credential helper gives no answer within {_HELPER:.0f} s",
-            where=f"{host} in Docker's config.json",
-            fix=f"mend it, or run `docker login {host}` again",
-        ) from None
-
-
-def _read(host: str) -> Credentials:
-    try:
-        with warnings.catch_warnings():
-            # docker-py also warns of a helper that is missing; the error below says it once.
-            warnings.simplefilter("ignore")
-            found: dict[str, Any] = docker.auth.load_config().resolve_authconfig(host) or {}
-    except (docker.errors.DockerException, ValueError, KeyError, TypeError, AttributeError) as problem:
-        # Their text may hold what could not be read.
-        raise RegistryError(
-            f"your Docker credentials cannot be read: {type(problem).__name__}",
-            where=f"{host} in Docker's config.json, or its credential helper",
-            fix=f"mend it, or run `docker login {host}` again",
-        ) from None
-    known = {key.lower(): value or "" for key, value in found.items()}
-    return Credentials(known.get("username", ""), known.get("password", ""), known.get("identitytoken", ""))
 
 
 class Auth:
@@ -179,7 +121,7 @@ class Auth:
     def _known(self) -> Credentials:
         if self._credentials is None:
             try:
-                self._credentials = credentials(self._target.host)
+                self._credentials = credentials.read(self._target.host, self._target.prefix)
             except RegistryError as problem:
                 self._credentials = problem
         if isinstance(self._credentials, RegistryError):
@@ -230,7 +172,7 @@ class Auth:
 def refused(host: str, said: str) -> RefusedError:
     """The error of a user that the registry does not let in."""
     return RefusedError(
-        f"the registry refuses: {said}", where=host, fix=f"run `docker login {host}` as a user who may push there"
+        f"the registry refuses: {said}", where=host, fix=f"run `docker login {host}` as a user who may do that there"
     )
 
 

@@ -1,4 +1,4 @@
-"""A blob of the layout on its way out: held open, read in pieces, hashed as it goes."""
+"""A blob on its way out: held open, read in pieces, hashed as it goes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from common.errors import BuildError
 from oci.client.patience import StoppedError
-
-_FIX = "remove it and run `invoke build` again"
 
 
 class Blob:
@@ -21,29 +20,37 @@ class Blob:
         what: what it holds, for people.
         digest: what it must be.
         size: what it must be, bytes.
-        path: the file.
+        source: the file, or the bytes themselves.
+        fix: what to do where the file is not what it must be.
 
     Raises:
-        BuildError: it is missing, or has another size.
+        BuildError: the file is missing, or has another size.
     """
 
-    def __init__(self, what: str, digest: str, size: int, path: Path) -> None:
-        self.what, self.digest, self.size, self.path = what, digest, size, path
-        try:
-            self._file = path.open("rb")
-        except FileNotFoundError:
-            raise BuildError(f"the layer {what!r} is missing", where=str(path), fix="run `invoke build` again") from None
-        found = os.fstat(self._file.fileno()).st_size
-        if found != size:
-            self._file.close()
-            raise BuildError(f"the layer {what!r} has {found} bytes and not {size}", where=str(path), fix=_FIX)
+    def __init__(
+        self, what: str, digest: str, size: int, source: Path | bytes, *, fix: str = "remove it and run `invoke build` again"
+    ) -> None:
+        self.what, self.digest, self.size, self._fix = what, digest, size, fix
+        self._where = "memory" if isinstance(source, bytes) else str(source)
+        self._data = source if isinstance(source, bytes) else b""
+        self._file: BinaryIO | None = None
+        if isinstance(source, Path):
+            try:
+                self._file = source.open("rb")
+            except FileNotFoundError:
+                raise BuildError(f"the layer {what!r} is missing", where=self._where, fix="run `invoke build` again") from None
+        length = os.fstat(self._file.fileno()).st_size if self._file else len(self._data)
+        if length != size:
+            self.__exit__()
+            raise BuildError(f"the layer {what!r} has {length} bytes and not {size}", where=self._where, fix=fix)
         self._sum, self.hashed = hashlib.sha256(), 0
 
     def __enter__(self) -> Blob:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        if self._file:
+            self._file.close()
 
     def read(self, start: int, count: int) -> bytes:
         """Bytes at a position; the last ones only if all that were read are those of the digest.
@@ -51,14 +58,15 @@ class Blob:
         Raises:
             BuildError: the blob was altered.
         """
-        data = os.pread(self._file.fileno(), min(count, self.size - start), start)
+        end = min(start + count, self.size)
+        data = os.pread(self._file.fileno(), end - start, start) if self._file else self._data[start:end]
         # What is read again after a cut was hashed the first time.
         if start <= self.hashed < start + len(data):
             self._sum.update(memoryview(data)[self.hashed - start :])
             self.hashed = start + len(data)
         at_end = start + len(data) == self.size
         if (not data and count) or (at_end and f"sha256:{self._sum.hexdigest()}" != self.digest):
-            raise BuildError(f"the layer {self.what!r} was altered", where=str(self.path), fix=_FIX)
+            raise BuildError(f"the layer {self.what!r} was altered", where=self._where, fix=self._fix)
         return data
 
 

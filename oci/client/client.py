@@ -1,21 +1,25 @@
-"""A client of one registry (OCI distribution spec 1.1): what a push and its prediction need."""
+"""A client of one registry (OCI distribution spec 1.1): what pushes, verifiers and pods need."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from common.errors import RegistryError
 from common.files import sha256_bytes
-from oci.client.answer import Answer
+from oci.client.answer import Answer, Stream
 from oci.client.blob import Blob
-from oci.client.patience import Policy
+from oci.client.download import download
+from oci.client.http import LARGEST, Request
+from oci.client.patience import Patience
 from oci.client.target import Registry, resolve
 from oci.client.upload import Upload
 from oci.client.wire import Wire
-from oci.layout import INDEX, MANIFEST
+from oci.descriptor import INDEX, MANIFEST
 
 # Pages of referrers that are asked for; each must hold something.
 _PAGES = 50
@@ -33,16 +37,16 @@ class Client:
 
     Args:
         target: the registry.
-        policy: how patient it is; `policy.ONCE` for what is not worth waiting for.
+        patience: how patient it is; `patience.ONCE` for what is not worth waiting for.
         writes: whether the user means to push: tokens are asked for that.
     """
 
-    def __init__(self, target: Registry, policy: Policy | None = None, *, writes: bool = False) -> None:
-        self.target, self.policy = target, policy or Policy()
-        self._wire = Wire(target, self.policy)
+    def __init__(self, target: Registry, patience: Patience | None = None, *, writes: bool = False) -> None:
+        self.target, self.patience = target, patience or Patience()
+        self._wire = Wire(target, self.patience)
         self._actions = "pull,push" if writes else "pull"
         # Bytes of a chunk, until the registry shows that it takes only smaller ones, or none; then no other blob tries again.
-        self._chunk = self.policy.chunk
+        self._chunk = self.patience.chunk
 
     def __enter__(self) -> Client:
         return self
@@ -71,7 +75,8 @@ class Client:
             RegistryError: the registry does not answer, or refuses.
         """
         what = f"asking for {repository}@{digest}"
-        answer = self._wire.ask("HEAD", f"/v2/{repository}/blobs/{digest}", what, (self._scope(repository),), once=once)
+        request = Request("HEAD", f"/v2/{repository}/blobs/{digest}", (self._scope(repository),))
+        answer = self._wire.ask(request, what, once=once)
         if answer.status == 404:
             return False
         if answer.status != 200:
@@ -87,7 +92,7 @@ class Client:
         url = f"/v2/{repository}/blobs/uploads/?mount={quote(digest, safe='')}&from={quote(origin, safe='')}"
         scopes = (self._scope(repository), f"repository:{origin}:pull")
         try:
-            answer = self._wire.ask("POST", url, f"mounting {digest} from {origin}", scopes, once=True)
+            answer = self._wire.ask(Request("POST", url, scopes), f"mounting {digest} from {origin}", once=True)
             location = answer.header("Location") if answer.status == 202 else ""
             return answer.status == 201, resolve(self.target.host, answer.url, location) if location else ""
         except RegistryError:
@@ -124,7 +129,7 @@ class Client:
         """
         what = f"pushing {self.target.host}/{repository}:{tag}"
         url, headers = f"/v2/{repository}/manifests/{tag}", {"Content-Type": MANIFEST}
-        answer = self._wire.ask("PUT", url, what, (self._scope(repository),), headers=headers, body=data)
+        answer = self._wire.ask(Request("PUT", url, (self._scope(repository),), headers, lambda: data), what)
         if {"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"} & set(answer.codes):
             refusal = self._wire.refusal(what, answer)
             raise BlobUnknownError(
@@ -152,7 +157,7 @@ class Client:
         answer = self._get_manifest(repository, reference, what)
         if answer.status != 200:
             raise self._wire.refusal(what, answer)
-        return answer.data
+        return self._whole(repository, reference, answer.data)
 
     def find_manifest(self, repository: str, reference: str) -> bytes | None:
         """As `manifest`; None when there is none.
@@ -164,19 +169,40 @@ class Client:
         answer = self._get_manifest(repository, reference, what)
         if answer.status not in {200, 404}:
             raise self._wire.refusal(what, answer)
-        return answer.data if answer.status == 200 else None
+        return self._whole(repository, reference, answer.data) if answer.status == 200 else None
 
-    def read_blob(self, repository: str, digest: str) -> bytes:
-        """A small blob's bytes as the registry serves them ("Pulling blobs").
+    def read_blob(self, repository: str, digest: str, most: int = LARGEST) -> bytes:
+        """A small blob's bytes ("Pulling blobs").
+
+        Args:
+            repository: as in `exists`.
+            digest: of the blob.
+            most: bytes that it may have.
 
         Raises:
-            RegistryError: it serves none, or one larger than any answer may be.
+            RegistryError: the registry serves none, a larger one, or other bytes.
         """
         what = f"reading {self.target.host}/{repository}@{digest}"
-        answer = self._wire.ask("GET", f"/v2/{repository}/blobs/{digest}", what, (self._scope(repository),))
+        request = Request("GET", f"/v2/{repository}/blobs/{digest}", (self._scope(repository),), most=most)
+        answer = self._wire.ask(request, what)
         if answer.status != 200:
             raise self._wire.refusal(what, answer)
-        return answer.data
+        return self._whole(repository, digest, answer.data)
+
+    def download(self, repository: str, digest: str, size: int, target: Path) -> None:
+        """Fetch a blob into a file; see `download.download`."""
+        url, what = f"/v2/{repository}/blobs/{digest}", f"fetching {target.name}"
+
+        @contextmanager
+        def ask(offset: int) -> Iterator[Stream]:
+            headers = {"Range": f"bytes={offset}-"} if offset else {}
+            with self._wire.stream(Request("GET", url, (self._scope(repository),), headers)) as stream:
+                if stream.status not in {200, 206, 416}:
+                    raise self._wire.refusal(what, stream.whole(LARGEST))
+                yield stream
+
+        attempts = self._wire.attempts(what, f"{self.target.host}/{repository}@{digest}")
+        download(ask, target, size, digest.removeprefix("sha256:"), attempts, self.patience.tell)
 
     def referrers(self, repository: str, digest: str, most: int) -> list[dict[str, Any]] | None:
         """Descriptors of the manifests whose subject is this one ("Listing Referrers"), of all pages.
@@ -196,7 +222,7 @@ class Client:
         found: list[dict[str, Any]] = []
         url = f"/v2/{repository}/referrers/{digest}"
         for page in range(_PAGES):
-            answer = self._wire.ask("GET", url, what, (self._scope(repository),))
+            answer = self._wire.ask(Request("GET", url, (self._scope(repository),)), what)
             if answer.status in _NO_REFERRERS and not page:
                 return None
             try:
@@ -221,7 +247,15 @@ class Client:
     def _get_manifest(self, repository: str, reference: str, what: str) -> Answer:
         headers = {"Accept": f"{MANIFEST}, {INDEX}"}
         url = f"/v2/{repository}/manifests/{reference}"
-        return self._wire.ask("GET", url, what, (self._scope(repository),), headers=headers)
+        return self._wire.ask(Request("GET", url, (self._scope(repository),), headers), what)
+
+    def _whole(self, repository: str, reference: str, data: bytes) -> bytes:
+        """What was asked for by digest, and is of that digest."""
+        if reference.startswith("sha256:") and sha256_bytes(data) != reference:
+            what = f"the registry serves other bytes for {reference}"
+            fix = "do not use them: something altered them on the way or in the registry"
+            raise RegistryError(what, where=f"{self.target.host}/{repository}", fix=fix)
+        return data
 
     def _scope(self, repository: str) -> str:
         return f"repository:{repository}:{self._actions}"

@@ -6,7 +6,7 @@ import email.utils
 import random
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from common.errors import RegistryError
@@ -33,7 +33,7 @@ class StoppedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class Patience:
     """Bounds of one client.
 
     Attributes:
@@ -46,6 +46,7 @@ class Policy:
         commit: seconds until the answer to a blob's last request comes: some registries then read all of it once more.
         chunk: bytes of one PATCH; what is lost at most with a registry that keeps no part of a request.
         parallel: requests and uploads at the same time.
+        tell: is told in a few words of each failure that another try follows.
     """
 
     tries: int = 6
@@ -57,24 +58,25 @@ class Policy:
     commit: float = 600
     chunk: int = 32 << 20
     parallel: int = 4
+    tell: Callable[[str], None] = lambda _: None
 
 
 # For questions asked on the side, which are not worth waiting for.
-ONCE = Policy(tries=1, connect=5, read=20)
+ONCE = Patience(tries=1, connect=5, read=20)
 
 
 class Attempts:
     """Counts the failures of one thing and waits between them (exponential backoff with full jitter).
 
     Args:
-        policy: bounds.
+        patience: bounds.
         what: says in the error what was tried.
         where: says in the error where.
         stop: when set, waiting ends.
     """
 
-    def __init__(self, policy: Policy, what: str, where: str, stop: threading.Event) -> None:
-        self._policy, self._what, self._where, self._stop = policy, what, where, stop
+    def __init__(self, patience: Patience, what: str, where: str, stop: threading.Event) -> None:
+        self._patience, self._what, self._where, self._stop = patience, what, where, stop
         self._failures, self._best = 0, 0
 
     def reached(self, offset: int) -> None:
@@ -92,17 +94,19 @@ class Attempts:
         if self._stop.is_set():
             raise StoppedError
         self._failures += 1
-        if self._failures >= self._policy.tries or problem.asked > self._policy.asked:
+        if self._failures >= self._patience.tries or problem.asked > self._patience.asked:
             asks = f", and asks to wait {problem.asked:.0f} s" if problem.asked else ""
             times = f" {self._failures} times in a row" if self._failures > 1 else ""
             raise RegistryError(
                 f"{self._what} failed{times}: {problem.said}{asks}",
                 where=self._where,
-                fix="check the registry and the network, then run `invoke push` again: what arrived is not sent twice",
+                fix="check the server and the network, then run it again: what arrived is not sent twice",
             )
-        pause = min(self._policy.longest, self._policy.pause * 2 ** (self._failures - 1))
+        pause = min(self._patience.longest, self._patience.pause * 2 ** (self._failures - 1))
         # At least what the server asks; the rest by chance, so that clients that failed together do not come back together.
-        if self._stop.wait(max(problem.asked, random.uniform(pause / 2, pause))):  # noqa: S311
+        wait = max(problem.asked, random.uniform(pause / 2, pause))  # noqa: S311
+        self._patience.tell(f"{self._what}: {problem.said}; again in {wait:.0f} s")
+        if self._stop.wait(wait):
             raise StoppedError
 
 

@@ -4,10 +4,31 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from typing import Protocol
 from urllib.parse import urljoin, urlsplit
 
 from common.errors import RegistryError, UsageError
 from oci.reference import ImageRef
+
+
+class Server(Protocol):
+    """Whom requests go to.
+
+    Attributes:
+        host: with its port, for messages.
+        address: where it answers, without a slash at the end.
+        plain_http: whether it may be spoken to without TLS.
+        called: what it is called in messages: `the registry`.
+    """
+
+    @property
+    def host(self) -> str: ...  # noqa: D102 - see above
+    @property
+    def address(self) -> str: ...  # noqa: D102
+    @property
+    def plain_http(self) -> bool: ...  # noqa: D102
+    @property
+    def called(self) -> str: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +60,11 @@ class Registry:
         if ref is None or ref.registry != hostname:
             raise UsageError(f"not a registry: {text!r}", fix="write host[:port][/path], as in registry.example.com:5000/team")
         return cls(hostname, f"{path}/" if path else "")
+
+    @property
+    def called(self) -> str:
+        """What messages call it."""
+        return "the registry"
 
     @property
     def plain_http(self) -> bool:
@@ -78,6 +104,11 @@ def resolve(host: str, base: str, named: str) -> str:
     except ValueError:
         pass
     raise RegistryError("the registry points to no address", where=host, fix="ask who runs it to mend the addresses it names")
+
+
+def host_of(url: str) -> str:
+    """Whom an address names, with the port, without whatever else it carries."""
+    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def is_loopback(hostname: str) -> bool:

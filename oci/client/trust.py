@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import ssl
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import requests.utils
 import urllib3
 
 from common.errors import MissingEnvironmentError
-from oci.client.target import Registry
+from oci.client.target import Server, is_loopback
 
 # Docker's folder of certificates by registry: https://docs.docker.com/engine/security/certificates
 CERTS_D = Path("/etc/docker/certs.d")
@@ -18,21 +19,23 @@ CERTS_D = Path("/etc/docker/certs.d")
 PIECE = 1 << 18
 
 
-def pool(target: Registry, connections: int) -> urllib3.PoolManager:
-    """Connections to the registry and wherever it points; for several threads.
+def pool(server: Server, connections: int, ca: Path | None = None) -> urllib3.PoolManager:
+    """Connections to a server and wherever it points; for several threads.
 
     Args:
-        target: the registry.
+        server: whom.
         connections: kept open to each host.
+        ca: the one file of certificates that count; default: the system's and the user's.
 
     Raises:
         MissingEnvironmentError: a file of certificates that the user names cannot be read.
     """
     # Reading all certificates takes a while, and loopback needs none.
-    context = None if target.plain_http else _context(target.host)
+    context = None if server.plain_http else ssl.create_default_context(cafile=ca) if ca else _context(server.host)
     # A proxy of the user's does not lead to this machine's loopback.
-    proxies = {} if target.plain_http else requests.utils.get_environ_proxies(target.address)
-    proxy = requests.utils.select_proxy(target.address, proxies)
+    local = is_loopback(urlsplit(server.address).hostname or "")
+    proxies = {} if local else requests.utils.get_environ_proxies(server.address)
+    proxy = requests.utils.select_proxy(server.address, proxies)
     if not proxy:
         return urllib3.PoolManager(maxsize=connections, ssl_context=context, blocksize=PIECE)
     user, password = requests.utils.get_auth_from_url(proxy)

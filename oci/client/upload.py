@@ -18,9 +18,9 @@ from urllib.parse import quote
 
 from common.errors import RegistryError
 from oci.client.answer import Answer
-from oci.client.auth import Scopes
 from oci.client.blob import Blob, Piece
-from oci.client.patience import Attempts, TransientError
+from oci.client.http import Request, Scopes
+from oci.client.patience import TransientError
 from oci.client.target import resolve
 from oci.client.wire import Wire
 
@@ -70,7 +70,7 @@ class Upload:
         self._offset = self._told = self._restarts = 0
         self._lost = self._finishing = False
         self._what = f"uploading the layer {blob.what!r}"
-        self._attempts = Attempts(wire.policy, self._what, f"{blob.digest} to {wire.target.host}", wire.stopped)
+        self._attempts = wire.attempts(self._what, f"{blob.digest} to {wire.target.host}")
 
     def run(self) -> None:
         """Send the blob.
@@ -104,7 +104,7 @@ class Upload:
         return min(self._chunk, left) if self._chunked else left
 
     def _begin(self) -> None:
-        answer = self._wire.send("POST", self._start, self._scopes)
+        answer = self._wire.send(Request("POST", self._start, self._scopes))
         if answer.status != 202 or not answer.header("Location"):
             raise self._wire.refusal(self._what, answer)
         self._moved(answer)
@@ -135,7 +135,7 @@ class Upload:
         mark = "&" if "?" in self._location else "?"
         self._finishing = True
         answer = self._send(
-            "PUT", f"{self._location}{mark}digest={quote(self._blob.digest, safe='')}", self._wire.policy.commit
+            "PUT", f"{self._location}{mark}digest={quote(self._blob.digest, safe='')}", self._wire.patience.commit
         )
         if answer.status == 416 and self._offset:
             raise TransientError("the registry expects another part")
@@ -167,7 +167,7 @@ class Upload:
         headers = {"Content-Type": "application/octet-stream"}
         if length < self._blob.size:
             headers["Content-Range"] = f"{start}-{start + length - 1}"
-        return self._wire.send(method, url, self._scopes, headers=headers, body=body, wait=wait)
+        return self._wire.send(Request(method, url, self._scopes, headers, body, wait))
 
     def _smaller(self) -> bool:
         """After a request that was too large: whether a smaller chunk is left to try."""
@@ -185,7 +185,7 @@ class Upload:
             return True
         offset = -1
         if self._location and self._chunked:
-            answer = self._wire.send("GET", self._location, self._scopes)
+            answer = self._wire.send(Request("GET", self._location, self._scopes))
             known = re.fullmatch(r"(?:bytes=)?0-(\d+)", answer.header("Range").strip())
             if answer.status in {200, 202, 204} and known:
                 # A session without a byte says 0-0, as one with a byte does.

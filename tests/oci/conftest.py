@@ -14,13 +14,14 @@ import pytest
 from common.files import sha256_bytes
 from oci.client.blob import Blob
 from oci.client.client import Client
-from oci.client.patience import Policy
+from oci.client.patience import Patience
 from oci.client.target import Registry
-from oci.layout import CONFIG, LAYER, MANIFEST, Descriptor, Layout, canonical
+from oci.descriptor import CONFIG, LAYER, MANIFEST, Descriptor, canonical
+from oci.layout import Layout
 from registry.send import Sender, Sent
 from tests.oci.double import Double, serving
 
-QUICK = Policy(tries=4, pause=0.01, longest=0.05, connect=5, read=5, commit=5, chunk=1 << 16)
+QUICK = Patience(tries=4, pause=0.01, longest=0.05, connect=5, read=5, commit=5, chunk=1 << 16)
 
 
 @pytest.fixture(autouse=True)
@@ -80,11 +81,11 @@ def image(tmp_path: Path) -> Callable[..., Image]:
 
 
 def send(
-    address: str, image: Image, *, repository: str = "team/small", policy: Policy = QUICK, others: tuple[str, ...] = ()
+    address: str, image: Image, *, repository: str = "team/small", patience: Patience = QUICK, others: tuple[str, ...] = ()
 ) -> Sent:
     """Push an image as `invoke push` does, without what surrounds it."""
     with ExitStack() as held:
-        client = held.enter_context(Client(Registry.parse(address), policy, writes=True))
+        client = held.enter_context(Client(Registry.parse(address), patience, writes=True))
         body = json.loads(image.manifest)
         blobs = [
             held.enter_context(Blob(f"layer {n}", one["digest"], one["size"], image.layout.blob(one["digest"])))

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
-from oci.layout import INDEX
+from oci.descriptor import INDEX
 
 USER, PASSWORD, IDENTITY = "ada", "s3cret-pass", "identity-token-123"
 _PATH = re.compile(r"/v2/(?P<repo>.+)/(?P<kind>blobs/uploads|blobs|manifests|referrers)/(?P<rest>[^/]*)")

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from common.errors import ExitCode, RegistryError
-from oci.client.auth import Credentials, RefusedError, _challenge, credentials
+from oci.client import credentials
+from oci.client.auth import RefusedError, _challenge
 from oci.client.client import Client
-from oci.client.patience import Policy
+from oci.client.credentials import Credentials
+from oci.client.patience import Patience
 from oci.client.target import Registry
 from tests.oci.conftest import QUICK, Image, noise, send
 from tests.oci.double import IDENTITY, PASSWORD, USER, Double, answers, digest_of
@@ -272,13 +274,54 @@ def test_a_token_server_that_is_busy_is_asked_again(double: Double, image: Make,
     [
         '{"auths": {"r.example.com": {"auth": "!"}}}',
         '{"auths": {"r.example.com": {"auth": "bm9jb2xvbg=="}}}',
-        '{"credsStore": "none"}',
     ],
 )
 def test_a_docker_configuration_that_is_broken_is_named_without_its_text(docker_config: Path, text: str) -> None:
     docker_config.write_text(text)
     with pytest.raises(RegistryError, match="your Docker credentials cannot be read.*docker login r.example.com"):
-        credentials("r.example.com")
+        credentials.read("r.example.com")
+
+
+@pytest.mark.parametrize("key", ["credsStore", "credHelpers"])
+def test_a_credential_helper_that_is_missing_is_named(docker_config: Path, key: str) -> None:
+    docker_config.write_text(json.dumps({key: "none" if key == "credsStore" else {"r.example.com": "none"}}))
+    with pytest.raises(
+        RegistryError, match=r"docker-credential-none is not installed \(r.example.com in .*config.json\): install it"
+    ):
+        credentials.read("r.example.com")
+
+
+FORMS = {
+    "user and password": {"auths": {"r.example.com": {"username": USER, "password": PASSWORD}}},
+    "an address for a name": {"auths": {"https://r.example.com/v1/": {"auth": ENCODED}}},
+    "an empty entry of another registry": {"auths": {"other.example.com": {"auth": ""}, "r.example.com": {"auth": ENCODED}}},
+    "an entry although the store is missing": {"credsStore": "none", "auths": {"r.example.com": {"auth": ENCODED}}},
+}
+
+
+@pytest.mark.parametrize("body", FORMS.values(), ids=FORMS)
+def test_a_login_is_read_in_each_form_that_docker_takes(docker_config: Path, body: dict[str, object]) -> None:
+    docker_config.write_text(json.dumps(body))
+    assert credentials.read("r.example.com") == Credentials(USER, PASSWORD)
+
+
+def test_a_login_in_a_variable_counts_before_the_file(docker_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    login(docker_config, "r.example.com", {"username": "file", "password": "x"})
+    monkeypatch.setenv("DOCKER_AUTH_CONFIG", json.dumps({"auths": {"r.example.com": {"auth": ENCODED}}}))
+    assert credentials.read("r.example.com") == Credentials(USER, PASSWORD)
+    monkeypatch.setenv("DOCKER_AUTH_CONFIG", json.dumps({"auths": {"other.example.com": {"auth": ENCODED}}}))
+    assert credentials.read("r.example.com").username == "file"
+    monkeypatch.setenv("DOCKER_AUTH_CONFIG", "{")
+    with pytest.raises(RegistryError, match=r"cannot be read: JSONDecodeError \(r.example.com in DOCKER_AUTH_CONFIG\)"):
+        credentials.read("r.example.com")
+
+
+def test_the_entry_with_the_longest_path_counts(docker_config: Path) -> None:
+    other = {"username": "somebody", "password": "else"}
+    entries = {"r.example.com/team": {"auth": ENCODED}, "r.example.com": other, "r.example.com/tea": other}
+    docker_config.write_text(json.dumps({"auths": entries}))
+    assert credentials.read("r.example.com", "team/x").username == USER
+    assert credentials.read("r.example.com", "teams/x").username == "somebody"
 
 
 @pytest.mark.slow
@@ -287,10 +330,12 @@ def test_a_credential_helper_that_hangs_is_named(docker_config: Path, tmp_path: 
     helper.write_text("#!/bin/sh\nexec sleep 2\n")
     helper.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr("oci.client.auth._HELPER", 0.1)
+    monkeypatch.setattr("oci.client.credentials._HELPER", 0.1)
     docker_config.write_text(json.dumps({"credsStore": "mine"}))
-    with pytest.raises(RegistryError, match="your credential helper gives no answer .*docker login r.example.com"):
-        credentials("r.example.com")
+    with pytest.raises(
+        RegistryError, match="your credential helper docker-credential-mine gives no answer .*docker login r.example.com"
+    ):
+        credentials.read("r.example.com")
 
 
 def test_credentials_that_are_asked_for_ahead_fail_only_who_needs_them(double: Double, docker_config: Path) -> None:
@@ -299,17 +344,17 @@ def test_credentials_that_are_asked_for_ahead_fail_only_who_needs_them(double: D
         client.prepare()
         assert not client.exists("a", digest_of(b"x"))
         double.auth = "bearer"
-        with pytest.raises(RegistryError, match="your Docker credentials cannot be read"):
+        with pytest.raises(RegistryError, match="your credential helper docker-credential-none is not installed"):
             client.exists("a", digest_of(b"x"))
 
 
 def test_without_docker_nobody_is_known(docker_config: Path) -> None:
-    assert credentials("r.example.com") == Credentials()
+    assert credentials.read("r.example.com") == Credentials()
 
 
 def test_docker_hub_goes_by_its_old_name(docker_config: Path) -> None:
     login(docker_config, "https://index.docker.io/v1/")
-    assert credentials("docker.io").username == USER
+    assert credentials.read("docker.io").username == USER
     assert Registry.parse("docker.io/team").address == "https://registry-1.docker.io"
 
 
@@ -334,4 +379,4 @@ def test_reading_asks_for_no_right_to_write(double: Double, docker_config: Path)
 
 
 def test_the_bounds_are_those_of_the_documentation() -> None:
-    assert (Policy().tries, Policy().parallel, Policy().chunk) == (6, 4, 32 << 20)
+    assert (Patience().tries, Patience().parallel, Patience().chunk) == (6, 4, 32 << 20)

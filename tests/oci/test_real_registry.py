@@ -19,9 +19,10 @@ from images import receipt
 from images.receipt import BuildReceipt, BuiltImage, BuiltLayer
 from lockfiles import images_lock
 from oci.client import trust
-from oci.client.patience import Policy
+from oci.client.patience import Patience
 from oci.client.target import Registry
-from oci.layout import MANIFEST, Layout
+from oci.descriptor import MANIFEST
+from oci.layout import Layout
 from registry import push
 from tests.oci.conftest import QUICK, Image, noise, send
 from tests.oci.double import PASSWORD, USER, Double
@@ -132,8 +133,8 @@ def test_a_registry_killed_between_two_chunks_and_started_again_gets_the_rest(
     monkeypatch.setattr(console.Bar, "advance", crash)
     one = image(data)
     config = one.layout.blob(one.digests[0]).stat().st_size
-    policy = dataclasses.replace(Policy(), chunk=16 << 20, pause=0.05, parallel=1)
-    send(registry.address, one, policy=policy)
+    patience = dataclasses.replace(Patience(), chunk=16 << 20, pause=0.05, parallel=1)
+    send(registry.address, one, patience=patience)
     assert registry.blobs()[one.digests[1]] == data
     # And what was on its way when the connection broke.
     assert 0 < sum(count for count in told if count > 0) - (len(data) + config + twice) < 8 << 20
@@ -154,8 +155,8 @@ def test_a_registry_killed_in_mid_chunk_gets_no_more_than_that_blob_again(
     # Two are there, or nearly, the other two on their way.
     at(monkeypatch, 88 << 20, crash)
     one = image(*layers)
-    policy = dataclasses.replace(Policy(), chunk=16 << 20, pause=0.1, longest=0.5, tries=20, parallel=2)
-    send(registry.address, one, policy=policy)
+    patience = dataclasses.replace(Patience(), chunk=16 << 20, pause=0.1, longest=0.5, tries=20, parallel=2)
+    send(registry.address, one, patience=patience)
     assert [registry.blobs()[digest] for digest in one.digests[1:]] == layers
     assert sum(count for count in told if count > 0) <= sum(map(len, layers)) + 100 + 2 * (32 << 20)
 
@@ -167,8 +168,8 @@ def test_a_push_that_was_given_up_is_taken_up_by_the_next_one(
     layers = [noise(1 << 20, seed) * 8 for seed in range(6)]
     one = image(*layers)
     at(monkeypatch, 25 << 20, registry.kill)
-    with pytest.raises(RegistryError, match="run `invoke push` again: what arrived is not sent twice"):
-        send(registry.address, one, policy=dataclasses.replace(QUICK, parallel=1, chunk=1 << 20))
+    with pytest.raises(RegistryError, match="run it again: what arrived is not sent twice"):
+        send(registry.address, one, patience=dataclasses.replace(QUICK, parallel=1, chunk=1 << 20))
     registry.start()
     sent = send(registry.address, one)
     assert sent.there == 3 * (8 << 20)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from common.errors import BuildError, RegistryError
 from oci.client.client import Client
+from oci.client.http import Request
 from oci.client.patience import ONCE, StoppedError, asked_to_wait
 from oci.client.target import Registry
 from tests.oci.conftest import QUICK, Image, noise, send
@@ -137,7 +138,7 @@ def test_a_session_forgotten_every_time_ends_in_one_request_for_the_blob(double:
 def test_a_registry_without_chunks_gets_blobs_whole_and_is_not_asked_again(double: Double, image: Make, status: int) -> None:
     double.fail("PATCH", "uploads", answers(status), times=99)
     one = image(BIG, noise(200_000, 2))
-    send(double.address, one, policy=dataclasses.replace(QUICK, parallel=1))
+    send(double.address, one, patience=dataclasses.replace(QUICK, parallel=1))
     whole(double, one)
     assert double.count("PATCH") == 1
 
@@ -146,7 +147,7 @@ def test_a_registry_without_chunks_gets_blobs_whole_and_is_not_asked_again(doubl
 def test_a_chunk_that_is_too_large_is_halved_and_the_next_blob_begins_with_what_went(double: Double, image: Make) -> None:
     double.largest = 3 << 19
     one = image(noise(5 << 20), noise(4 << 20, 2))
-    send(double.address, one, policy=dataclasses.replace(QUICK, chunk=4 << 20, parallel=1))
+    send(double.address, one, patience=dataclasses.replace(QUICK, chunk=4 << 20, parallel=1))
     whole(double, one)
     sent = [r.body for r in double.asked if r.method == "PATCH"]
     assert sent == [4 << 20, 2 << 20, *[1 << 20] * 4, *[1 << 20] * 3]
@@ -156,7 +157,7 @@ def test_a_chunk_that_is_too_large_is_halved_and_the_next_blob_begins_with_what_
 def test_a_last_chunk_that_is_too_large_is_halved_too(double: Double, image: Make) -> None:
     double.largest = 3 << 19
     one = image(noise(3 << 20))
-    send(double.address, one, policy=dataclasses.replace(QUICK, chunk=4 << 20, parallel=1))
+    send(double.address, one, patience=dataclasses.replace(QUICK, chunk=4 << 20, parallel=1))
     whole(double, one)
     assert [r.body for r in double.asked if r.method in {"PATCH", "PUT"} and r.body > 1000] == [3 << 20, *[3 << 19] * 2]
 
@@ -165,7 +166,7 @@ def test_a_last_chunk_that_is_too_large_is_halved_too(double: Double, image: Mak
 def test_chunks_are_not_halved_below_what_the_registry_asks_for(double: Double, image: Make) -> None:
     double.largest, double.least = 1 << 20, 3 << 20
     with pytest.raises(RegistryError, match="uploading the layer 'layer 1' failed .* answers 413"):
-        send(double.address, image(noise(9 << 20)), policy=dataclasses.replace(QUICK, chunk=4 << 20, parallel=1))
+        send(double.address, image(noise(9 << 20)), patience=dataclasses.replace(QUICK, chunk=4 << 20, parallel=1))
     assert [r.body for r in double.asked if r.method == "PATCH"] == [4 << 20, 3 << 20]
 
 
@@ -183,7 +184,7 @@ def test_a_burst_of_failures_is_outlasted(double: Double, image: Make, status: i
     for method in ("HEAD", "POST", "PATCH", "PUT", "GET"):
         double.fail(method, "/v2/", answers(status), times=2)
     one = image(BIG)
-    send(double.address, one, policy=dataclasses.replace(QUICK, parallel=1, tries=10))
+    send(double.address, one, patience=dataclasses.replace(QUICK, parallel=1, tries=10))
     whole(double, one)
 
 
@@ -193,8 +194,8 @@ def test_a_burst_of_failures_is_outlasted(double: Double, image: Make, status: i
 )
 def test_failures_without_end_are_given_up_after_so_many(double: Double, image: Make, method: str, path: str) -> None:
     double.fail(method, path, answers(503), times=999)
-    with pytest.raises(RegistryError, match=r"failed 4 times in a row: the registry answers 503 .*run `invoke push` again"):
-        send(double.address, image(BIG), policy=dataclasses.replace(QUICK, parallel=1))
+    with pytest.raises(RegistryError, match=r"failed 4 times in a row: the registry answers 503 .*then run it again"):
+        send(double.address, image(BIG), patience=dataclasses.replace(QUICK, parallel=1))
     assert double.count(method, path) == 4
     assert not double.manifests["team/small"]
 
@@ -224,9 +225,9 @@ def test_both_forms_of_retry_after_are_read() -> None:
 @pytest.mark.slow
 def test_a_registry_that_says_nothing_is_given_up(double: Double, image: Make) -> None:
     double.fail("POST", "uploads", stalls(1), times=9)
-    policy = dataclasses.replace(QUICK, tries=2, read=0.1, parallel=1)
+    patience = dataclasses.replace(QUICK, tries=2, read=0.1, parallel=1)
     with pytest.raises(RegistryError, match="2 times in a row: no answer in time"):
-        send(double.address, image(b"x"), policy=policy)
+        send(double.address, image(b"x"), patience=patience)
 
 
 def _threads_end() -> bool:
@@ -268,7 +269,7 @@ def test_whatever_is_waited_for_a_failure_or_ctrl_c_ends_it(
     double.fail(method, path, stalls(60), times=99)
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt if end == "Ctrl-C" else RegistryError):
-        send(double.address, one, policy=dataclasses.replace(QUICK, read=60, commit=60))
+        send(double.address, one, patience=dataclasses.replace(QUICK, read=60, commit=60))
     assert time.monotonic() - began < 10
     assert _threads_end()
     assert not double.manifests["team/small"]
@@ -384,7 +385,7 @@ def test_a_mount_that_fails_is_not_tried_again_and_the_bytes_are_sent(
 def test_another_repository_that_gives_no_answer_is_asked_once(double: Double, image: Make) -> None:
     one = image(noise(2 << 20, 3), noise(2 << 20, 4))
     double.fail("HEAD", "team/broken", answers(503), times=99)
-    send(double.address, one, others=("team/broken",), policy=dataclasses.replace(QUICK, parallel=1))
+    send(double.address, one, others=("team/broken",), patience=dataclasses.replace(QUICK, parallel=1))
     whole(double, one)
     assert double.count("HEAD", "team/broken") == 1
 
@@ -474,7 +475,7 @@ def test_the_upload_goes_where_the_location_says_and_credentials_do_not(
 
 def test_a_registry_off_this_machine_is_never_spoken_to_without_tls() -> None:
     with Client(Registry.parse("registry.invalid"), ONCE) as client, pytest.raises(RegistryError, match="without TLS"):
-        client._wire.send("GET", "http://registry.invalid/v2/", ())
+        client._wire.send(Request("GET", "http://registry.invalid/v2/"))
 
 
 def test_redirects_in_circles_end(double: Double) -> None:
@@ -512,7 +513,7 @@ def test_whatever_fails_the_bytes_are_right_or_the_error_is_clear(
             act = [cuts(after), forgets, answers(503), answers(416), answers(202)][kind]
             double.fail(method, "uploads" if method != "HEAD" else "blobs", act)
         try:
-            send(double.address, one, policy=dataclasses.replace(QUICK, parallel=2, pause=0.001))
+            send(double.address, one, patience=dataclasses.replace(QUICK, parallel=2, pause=0.001))
         except RegistryError as problem:
             assert problem.fix  # noqa: PT017 - either outcome is right
             assert not double.manifests["team/small"]

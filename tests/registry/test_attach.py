@@ -20,7 +20,7 @@ from oci import attachments, statement
 from oci.attachments import Attached
 from oci.client.client import Client
 from oci.client.target import Registry
-from oci.layout import INDEX, MANIFEST, canonical
+from oci.descriptor import INDEX, MANIFEST, canonical
 from oci.reference import ImageRef
 from registry import attach, inspect, provenance, signer
 from registry.attach import Proof, deliver

@@ -32,8 +32,8 @@ from oci.attachments import Attached
 from oci.client.blob import Blob
 from oci.client.client import Client
 from oci.client.target import Registry
+from oci.descriptor import CONFIG, MANIFEST, canonical
 from oci.envelope import IN_TOTO, SIMPLE, Envelope
-from oci.layout import CONFIG, MANIFEST, canonical
 from oci.reference import ImageRef
 from registry import attach, inspect, provenance, signer
 from registry.policy import Policy

@@ -23,13 +23,14 @@ from images.receipt import BuildReceipt, BuiltImage, BuiltLayer
 from images.tarball import LayerWriter
 from lockfiles import images_lock
 from lockfiles.images_lock import PinnedImage
-from oci.client.patience import Policy
+from oci.client.patience import Patience
 from oci.client.target import Registry
-from oci.layout import MANIFEST, Descriptor, Layout
+from oci.descriptor import MANIFEST, Descriptor
+from oci.layout import Layout
 from registry import push
 from tests.oci.double import Handler, answers, serving, stalls
 
-QUICK = Policy(tries=2, pause=0.01, connect=5, read=5)
+QUICK = Patience(tries=2, pause=0.01, connect=5, read=5)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ from images.wheels.install import Files
 from lockfiles import check, images_lock, lockfile
 from lockfiles.images_lock import PinnedImage
 from lockfiles.model import Artifact, SetLock, Wheel
-from oci.layout import LAYER, MANIFEST, Descriptor, Layout, canonical
+from oci.descriptor import LAYER, MANIFEST, Descriptor, canonical
+from oci.layout import Layout
 from tests.images.wheels.wheels import make, stored
 from tests.oci.double import Double, digest_of, serving
 

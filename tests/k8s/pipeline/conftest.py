@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import json
 import subprocess
@@ -18,8 +19,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from common import paths
 from common.files import sha256_bytes
-from k8s.pipeline import artifact, fetch, register, wire
+from k8s.pipeline import artifact, cluster, download, fetch, register
+from k8s.pipeline.program import say
+from oci.descriptor import MANIFEST, canonical
 from tests.lockfiles.hub_server import tensors_file
+from tests.oci.conftest import QUICK
 from tests.oci.double import PASSWORD, USER, Double, serving
 from tests.oci.real import CERTIFICATE, RealRegistry
 
@@ -138,9 +142,8 @@ class Run:
 @pytest.fixture(autouse=True)
 def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Short pauses, and nobody's own login, hub or token; the folder of Docker's configuration."""
-    monkeypatch.setattr(wire, "PAUSE", 0.01)
-    monkeypatch.setattr(wire, "LONGEST", 0.05)
-    monkeypatch.setattr(wire, "TIMEOUT", 5.0)
+    for module in (cluster, download, fetch, register):
+        monkeypatch.setattr(module, "PATIENCE", dataclasses.replace(QUICK, tell=say))
     for name in ("HF_TOKEN", "HF_ENDPOINT", "MODEL", "MODEL_TRUST", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.delenv(name, raising=False)
     folder = tmp_path / "docker"
@@ -204,13 +207,13 @@ def push(double: Double, path: str, files: dict[str, bytes], kind: str = artifac
     double.blobs[path][sha256_bytes(b"{}")] = b"{}"
     body = {
         "schemaVersion": 2,
-        "mediaType": artifact.MANIFEST,
+        "mediaType": MANIFEST,
         "artifactType": artifact.ARTIFACT,
         "config": {"mediaType": artifact.CONFIG, "digest": sha256_bytes(b"{}"), "size": 2},
         "layers": layers,
         "annotations": {artifact.TEMPLATE: "llama3"},
         **changes,
     }
-    data = artifact.canonical(body)
-    double.manifests[path][sha256_bytes(data)] = (artifact.MANIFEST, data)
+    data = canonical(body)
+    double.manifests[path][sha256_bytes(data)] = (MANIFEST, data)
     return f"{double.address}/{path}@{sha256_bytes(data)}"

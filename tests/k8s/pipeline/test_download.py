@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import ExitCode, PinwheelError
 from common.files import sha256_bytes
-from k8s.pipeline import artifact, download, wire
-from k8s.pipeline.wire import ENVIRONMENT, LOCK, POLICY, USAGE, RefusedError
+from k8s.pipeline import artifact, download
 from k8s.training import artifact as artifacts
 from k8s.training.dataset import DataFile, Dataset
+from oci.descriptor import MANIFEST
 from tests.k8s.pipeline.conftest import Run, base_files, program, push
 from tests.lockfiles import hub_server
 from tests.lockfiles.hub_server import HubServer
@@ -77,23 +78,23 @@ def test_a_token_that_is_missing_or_wrong_is_told_and_not_shown(
 ) -> None:
     hub.secret = SECRET
     monkeypatch.setenv("HF_TOKEN", secret)
-    with pytest.raises(RefusedError, match="see HF_TOKEN") as problem:
+    with pytest.raises(PinwheelError, match="see HF_TOKEN") as problem:
         fetch(ready)
-    assert problem.value.code == ENVIRONMENT
+    assert problem.value.exit_code == ExitCode.ENVIRONMENT
     assert not secret or secret not in str(problem.value)
 
 
 def test_a_gated_model_says_what_to_do(ready: Run, hub: HubServer) -> None:
     hub.gated = True
-    with pytest.raises(RefusedError, match="is gated.*accept its terms"):
+    with pytest.raises(PinwheelError, match="is gated.*accept its terms"):
         fetch(ready)
 
 
 def test_a_revision_that_is_gone_says_what_to_do(ready: Run, hub: HubServer) -> None:
     hub.faults.collected.add(ready.commit)
-    with pytest.raises(RefusedError, match="lock the model anew") as problem:
+    with pytest.raises(PinwheelError, match="lock the model anew") as problem:
         fetch(ready)
-    assert problem.value.code == LOCK
+    assert problem.value.exit_code == ExitCode.LOCK
 
 
 @pytest.mark.parametrize(
@@ -104,18 +105,18 @@ def test_an_endpoint_that_would_give_the_token_away_is_refused(
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", address)
     monkeypatch.setenv("HF_TOKEN", SECRET)
-    with pytest.raises(RefusedError, match=says) as problem:
+    with pytest.raises(PinwheelError, match=says) as problem:
         fetch(ready)
-    assert problem.value.code == USAGE
+    assert problem.value.exit_code == ExitCode.USAGE
     assert SECRET not in str(problem.value)
 
 
 def test_wrong_bytes_of_the_hub_are_refused(ready: Run, hub: HubServer) -> None:
     weights = base_files()["model.safetensors"]
     hub.faults.altered["model.safetensors"] = weights[:-1] + b"?"
-    with pytest.raises(RefusedError, match=r"model.safetensors: the bytes are not those of sha256") as problem:
+    with pytest.raises(PinwheelError, match=r"model.safetensors: the bytes are not those of sha256") as problem:
         fetch(ready)
-    assert problem.value.code == LOCK
+    assert problem.value.exit_code == ExitCode.LOCK
     assert not ready.path("base/model.safetensors").exists()
     assert not ready.path("base/model.safetensors.part").exists()
 
@@ -130,9 +131,9 @@ def test_a_line_that_is_cut_and_a_busy_hub_only_take_longer(ready: Run, hub: Hub
 
 def test_a_hub_that_stays_down_is_given_up(ready: Run, hub: HubServer) -> None:
     hub.faults.busy += [(503, "")] * 99
-    with pytest.raises(RefusedError, match="failed 6 times, at last:") as problem:
+    with pytest.raises(PinwheelError, match="failed 6 times, at last:") as problem:
         fetch(ready)
-    assert problem.value.code == ENVIRONMENT
+    assert problem.value.exit_code == ExitCode.ENVIRONMENT
 
 
 def test_a_file_that_was_altered_on_the_volume_is_fetched_anew(ready: Run) -> None:
@@ -147,15 +148,15 @@ def test_a_file_that_was_altered_on_the_volume_is_fetched_anew(ready: Run) -> No
 @pytest.mark.parametrize("name", ["base/modeling_tiny.py", "base/pytorch_model.bin", "base/x.safetensors", "dataset/rows.py"])
 def test_what_is_not_locked_is_refused_where_a_loader_looks(ready: Run, hub: HubServer, name: str) -> None:
     ready.put(name, b"x")
-    with pytest.raises(RefusedError, match="which is not in the lock: remove it") as problem:
+    with pytest.raises(PinwheelError, match="which is not in the lock: remove it") as problem:
         fetch(ready)
-    assert problem.value.code == POLICY
+    assert problem.value.exit_code == ExitCode.POLICY
 
 
 def test_a_link_on_the_volume_is_refused(ready: Run, tmp_path: Path) -> None:
     ready.path("base").mkdir(parents=True)
     ready.path("base/config.json").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(RefusedError, match=r"config.json, which is not in the lock"):
+    with pytest.raises(PinwheelError, match=r"config.json, which is not in the lock"):
         fetch(ready)
     assert not (tmp_path / "elsewhere").exists()
 
@@ -163,7 +164,7 @@ def test_a_link_on_the_volume_is_refused(ready: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["../x.json", "/x.json", "a/../../x.json", "", "a//b", ".", "x.part"])
 def test_a_lock_that_leads_out_of_the_folder_is_refused(tmp_path: Path, double: Double, path: str) -> None:
     run = Run(tmp_path, double.address, base={"README.md": b"", path: b"x"}).write()
-    with pytest.raises(RefusedError, match="is not what `invoke train` writes"):
+    with pytest.raises(PinwheelError, match="is not what `invoke train` writes"):
         download.main(["--config", str(run.config)])
 
 
@@ -173,9 +174,9 @@ def test_a_lock_that_leads_out_of_the_folder_is_refused(tmp_path: Path, double: 
 def test_a_data_set_that_is_none_is_refused(ready: Run, double: Double, files: dict[str, bytes]) -> None:
     ready.dataset = push(double, "datasets/team-tiny", files).rpartition("@")[2]
     ready.write()
-    with pytest.raises(RefusedError) as problem:
+    with pytest.raises(PinwheelError) as problem:
         fetch(ready)
-    assert problem.value.code == POLICY
+    assert problem.value.exit_code == ExitCode.POLICY
 
 
 def test_a_data_set_comes_as_invoke_train_pushes_it(ready: Run, double: Double) -> None:
@@ -183,7 +184,7 @@ def test_a_data_set_comes_as_invoke_train_pushes_it(ready: Run, double: Double) 
     made = artifacts.of_dataset(Dataset(files), "team-tiny", double.address)
     for one in made.files:
         double.blobs["datasets/team-tiny"][one.digest] = one.data
-    double.manifests["datasets/team-tiny"][made.reference.digest] = (artifact.MANIFEST, made.manifest)
+    double.manifests["datasets/team-tiny"][made.reference.digest] = (MANIFEST, made.manifest)
     ready.dataset = made.reference.digest
     ready.write()
     fetch(ready)
@@ -193,12 +194,12 @@ def test_a_data_set_comes_as_invoke_train_pushes_it(ready: Run, double: Double) 
 def test_a_model_is_no_data_set(ready: Run, double: Double) -> None:
     ready.dataset = push(double, "datasets/team-tiny", {"config.json": b"{}"}, artifact.WEIGHT_CONFIG).rpartition("@")[2]
     ready.write()
-    with pytest.raises(RefusedError, match="something else than a data set"):
+    with pytest.raises(PinwheelError, match="something else than a data set"):
         fetch(ready)
 
 
 def test_no_configuration_is_told(tmp_path: Path) -> None:
-    with pytest.raises(RefusedError, match=r"run.json is not what `invoke train` writes: FileNotFoundError"):
+    with pytest.raises(PinwheelError, match=r"run.json is not what `invoke train` writes: FileNotFoundError"):
         download.main(["--config", str(tmp_path)])
 
 
@@ -239,7 +240,7 @@ def test_a_full_disk_is_one_line_and_leaves_what_came(ready: Run, hub: HubServer
 
     done = program("download", "--config", str(ready.config), env={"HF_ENDPOINT": hub.endpoint}, preexec_fn=small)
     said, _ = done.communicate(timeout=60)
-    assert done.returncode == ENVIRONMENT, said
+    assert done.returncode == ExitCode.ENVIRONMENT, said
     assert "no space left: make the volume larger" in said
     assert "Traceback" not in said
     assert not ready.path("base/model.safetensors").exists()
@@ -254,7 +255,7 @@ def test_a_process_ends_when_it_is_told(ready: Run, hub: HubServer) -> None:
             pass
         begun = time.monotonic()
         os.kill(one.pid, signal.SIGTERM)
-        assert one.wait(timeout=10) == wire.TERMINATED
+        assert one.wait(timeout=10) == ExitCode.TERMINATED
         assert time.monotonic() - begun < 5
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from common.errors import ExitCode, PinwheelError
 from common.files import sha256_bytes
-from k8s.pipeline import artifact, wire
-from k8s.pipeline.wire import POLICY, USAGE, RefusedError
+from k8s.pipeline import artifact
 from tests.k8s.pipeline.conftest import VERSION, Run, model_files
 from tests.oci.double import Double
 
@@ -132,9 +132,9 @@ WRONG = {
 def test_an_export_that_is_no_whole_safe_model_is_refused(run: Run, double: Double, files: dict[str, bytes], says: str) -> None:
     for name, data in files.items():
         run.put(f"export/{name}", data)
-    with pytest.raises(RefusedError, match=says) as problem:
+    with pytest.raises(PinwheelError, match=says) as problem:
         run.register()
-    assert problem.value.code == POLICY
+    assert problem.value.exit_code == ExitCode.POLICY
     assert not double.count("POST")
 
 
@@ -149,7 +149,7 @@ def test_an_export_that_is_no_whole_safe_model_is_refused(run: Run, double: Doub
 )
 def test_an_export_without_what_a_loader_needs_is_refused(run: Run, name: str, says: str) -> None:
     run.path(f"export/{name}").unlink()
-    with pytest.raises(RefusedError, match=says):
+    with pytest.raises(PinwheelError, match=says):
         run.register()
 
 
@@ -159,29 +159,29 @@ def test_what_the_training_left_cannot_lead_to_the_key(run: Run, double: Double,
     file = run.path(name)
     file.unlink(missing_ok=True)
     file.symlink_to(run.root / "own.key")
-    with pytest.raises(RefusedError, match=f"{file.name} is no file: a step that ran before") as problem:
+    with pytest.raises(PinwheelError, match=f"{file.name} is no file: a step that ran before") as problem:
         run.register()
-    assert problem.value.code == POLICY
+    assert problem.value.exit_code == ExitCode.POLICY
     assert not double.blobs[REPOSITORY]
 
 
 def test_a_pipe_among_the_logs_is_refused_and_not_waited_for(run: Run) -> None:
     run.path("logs/train.log").unlink()
     os.mkfifo(run.path("logs/train.log"))
-    with pytest.raises(RefusedError, match="train.log is no file"):
+    with pytest.raises(PinwheelError, match="train.log is no file"):
         run.register()
 
 
 def test_an_export_with_a_link_out_of_it_is_refused(run: Run) -> None:
     run.path("export/vocab.json").symlink_to("/etc/passwd")
-    with pytest.raises(RefusedError, match=r"'vocab.json': it is a link"):
+    with pytest.raises(PinwheelError, match=r"'vocab.json': it is a link"):
         run.register()
 
 
 @pytest.mark.parametrize("content", ["", "-----BEGIN EC PRIVATE KEY-----\nx\n"], ids=["empty", "broken"])
 def test_a_key_that_cannot_sign_is_refused_before_anything_is_pushed(run: Run, double: Double, content: str) -> None:
     (run.root / "own.key").write_text(content)
-    with pytest.raises(RefusedError, match="is no private key without a passphrase"):
+    with pytest.raises(PinwheelError, match="is no private key without a passphrase"):
         run.register()
     assert not double.asked
 
@@ -197,7 +197,7 @@ def test_a_registry_that_takes_the_push_and_keeps_nothing_is_found_out(run: Run,
                 del double.blobs[REPOSITORY][shard]
 
     double.manifests[REPOSITORY] = Forgetful(forget)
-    with pytest.raises(RefusedError, match="does not hold model-00001"):
+    with pytest.raises(PinwheelError, match="does not hold model-00001"):
         run.register()
     assert not (run.root / "model").exists()
 
@@ -237,15 +237,15 @@ def test_a_configuration_that_contradicts_the_model_is_refused(
 ) -> None:
     model = run.register()
     run.settings.write_text(settings)
-    with pytest.raises(RefusedError, match=says) as problem:
+    with pytest.raises(PinwheelError, match=says) as problem:
         run.fetch(model, monkeypatch)
-    assert problem.value.code == USAGE
+    assert problem.value.exit_code == ExitCode.USAGE
     assert not (run.root / "models/inference.yaml").exists()
 
 
 @pytest.mark.parametrize("model", ["", "team/tiny@sha256:" + "a" * 64, "host.example/x:tag", "host.example/x"])
 def test_a_reference_that_names_no_content_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch, model: str) -> None:
-    with pytest.raises(RefusedError, match="names no model yet|not a reference of the form"):
+    with pytest.raises(PinwheelError, match="names no model yet|not a reference of the form"):
         run.fetch(model, monkeypatch)
 
 
@@ -255,9 +255,9 @@ def test_a_disk_that_is_too_small_is_told_before_the_first_byte(
     model = run.register()
     double.asked.clear()
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 100})())
-    with pytest.raises(RefusedError, match="make the volume larger") as problem:
+    with pytest.raises(PinwheelError, match="make the volume larger") as problem:
         run.fetch(model, monkeypatch)
-    assert problem.value.code == wire.ENVIRONMENT
+    assert problem.value.exit_code == ExitCode.ENVIRONMENT
     weights = sha256_bytes(model_files()["model-00001-of-00002.safetensors"])
     assert not double.count("GET", weights)
     assert not Path(run.root / "models/current").exists()

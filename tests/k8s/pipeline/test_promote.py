@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from common import paths
-from k8s.pipeline import cluster, promote, wire
-from k8s.pipeline.wire import ENVIRONMENT, NOT_PUT_BACK, PUT_BACK, TERMINATED, USAGE, RefusedError
+from common.errors import ExitCode, PinwheelError
+from k8s.pipeline import cluster, promote
 from tests.k8s.pipeline.conftest import program
 from tests.k8s.simulator.apiserver import ApiServer
 from tests.k8s.simulator.controller import Trouble
@@ -95,9 +95,9 @@ def call(one: Cluster, model: str = NEW, timeout: float = 20.0) -> int:
 
 
 def code_of(one: Cluster, **options: Any) -> tuple[int, str]:
-    with pytest.raises(RefusedError) as problem:
+    with pytest.raises(PinwheelError) as problem:
         call(one, **options)
-    return problem.value.code, str(problem.value)
+    return problem.value.exit_code, str(problem.value)
 
 
 @pytest.mark.parametrize("before", [OLD, ""])
@@ -138,7 +138,7 @@ def test_a_model_that_no_pod_gets_ready_with_gives_way_to_the_former(
 ) -> None:
     one = start()
     one.bad_images.add(NEW)
-    assert call(one) == PUT_BACK
+    assert call(one) == ExitCode.DEPLOY_ROLLED_BACK
     assert one.model() == OLD
     said = capsys.readouterr().out
     assert f"{NEW} is not served: the Deployment's progress deadline is over" in said
@@ -148,7 +148,7 @@ def test_a_model_that_no_pod_gets_ready_with_gives_way_to_the_former(
 def test_a_stale_failure_of_the_rollout_before_is_not_taken_for_one(start: Callable[..., Cluster]) -> None:
     one = start(race=0.15)
     one.bad_images.add(NEW)
-    assert call(one) == PUT_BACK
+    assert call(one) == ExitCode.DEPLOY_ROLLED_BACK
     one.bad_images.clear()
     assert call(one) == 0
 
@@ -157,21 +157,21 @@ def test_a_rollout_without_end_ends_by_our_own_deadline(start: Callable[..., Clu
     one = start()
     one.bad_images.add(NEW)
     one.silent_failure = True
-    assert call(one, timeout=0.6) == PUT_BACK
+    assert call(one, timeout=0.6) == ExitCode.DEPLOY_ROLLED_BACK
     assert one.model() == OLD
 
 
 def test_the_first_model_of_all_that_fails_leaves_none(start: Callable[..., Cluster]) -> None:
     one = start("")
     one.bad_images.add(NEW)
-    assert call(one) == PUT_BACK
+    assert call(one) == ExitCode.DEPLOY_ROLLED_BACK
     assert one.model() == ""
 
 
 def test_the_pods_own_reason_is_told(start: Callable[..., Cluster], capsys: pytest.CaptureFixture[str]) -> None:
     one = start()
     one.troubles[NEW] = Trouble("CrashLoopBackOff", "back-off restarting failed container", init=True)
-    assert call(one) == PUT_BACK
+    assert call(one) == ExitCode.DEPLOY_ROLLED_BACK
     assert "CrashLoopBackOff" in capsys.readouterr().out
 
 
@@ -192,7 +192,7 @@ def test_a_patch_that_is_forbidden_changes_nothing_and_says_so(start: Callable[.
     one = start()
     one.faults.append(Fault(403))
     code, said = code_of(one)
-    assert code == ENVIRONMENT
+    assert code == ExitCode.ENVIRONMENT
     assert f"nothing was changed, {OLD} is named" in said
     assert "403" in said
 
@@ -202,7 +202,7 @@ def test_a_former_model_that_cannot_be_put_back_is_said_aloud(start: Callable[..
     one.bad_images.add(NEW)
     one.faults.append(Fault(403, after=1))
     code, said = code_of(one)
-    assert code == NOT_PUT_BACK
+    assert code == ExitCode.DEPLOY_NOT_ROLLED_BACK
     assert f"{OLD} is NOT served again" in said
     assert "kubectl -n llm-inference describe" in said
 
@@ -220,7 +220,7 @@ def test_who_sets_another_model_meanwhile_keeps_it(start: Callable[..., Cluster]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(promote.Rollout, "wait", wait)
         code, said = code_of(one)
-    assert code == NOT_PUT_BACK
+    assert code == ExitCode.DEPLOY_NOT_ROLLED_BACK
     assert f"left as somebody else set it: {third}" in said
     assert one.model() == third
 
@@ -234,7 +234,7 @@ def test_a_run_after_one_that_died_knows_what_was_served_before(start: Callable[
     noted = before or promote.NOTHING
     promote.Rollout(cluster.Api(one.address, Path(cluster.ACCOUNT)), NAMESPACE, NAME).set(NEW, noted)
     assert one.note() == noted
-    assert call(one) == PUT_BACK
+    assert call(one) == ExitCode.DEPLOY_ROLLED_BACK
     assert one.model() == before
     assert one.note() == ""
 
@@ -244,7 +244,7 @@ def test_a_model_that_is_served_already_is_not_taken_away(start: Callable[..., C
     assert call(one) == 0
     one.bad_images.add(NEW)
     one.objects[KEY].status["availableReplicas"] = 0
-    assert call(one, timeout=0.2) == NOT_PUT_BACK
+    assert call(one, timeout=0.2) == ExitCode.DEPLOY_NOT_ROLLED_BACK
     assert one.model() == NEW
 
 
@@ -258,7 +258,7 @@ def test_a_step_that_is_told_to_end_puts_the_former_model_back(start: Callable[.
             assert process.poll() is None
         assert one.model() == NEW
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == TERMINATED
+        assert process.wait(timeout=30) == ExitCode.TERMINATED
         said = process.stdout.read()
     assert one.model() == OLD
     assert f"put back: {OLD}" in said
@@ -267,24 +267,24 @@ def test_a_step_that_is_told_to_end_puts_the_former_model_back(start: Callable[.
 
 @pytest.mark.parametrize("address", ["http://10.0.0.1:443", "https://127.0.0.1:1", "file:///x"])
 def test_an_api_by_name_is_this_machines_proxy_or_refused(address: str) -> None:
-    with pytest.raises(RefusedError, match="kubectl proxy") as problem:
+    with pytest.raises(PinwheelError, match="kubectl proxy") as problem:
         promote.main([NEW, "--api", address])
-    assert problem.value.code == USAGE
+    assert problem.value.exit_code == ExitCode.USAGE
 
 
 def test_outside_a_pod_there_is_no_account(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    with pytest.raises(RefusedError, match="no ServiceAccount's token"):
+    with pytest.raises(PinwheelError, match="no ServiceAccount's token"):
         promote.main([NEW])
 
 
 @pytest.mark.parametrize("model", ["registry.example/models/x:latest", "x", NEW + "0"])
 def test_a_model_that_is_not_pinned_is_refused(model: str) -> None:
-    with pytest.raises(RefusedError, match="not a reference of the form"):
+    with pytest.raises(PinwheelError, match="not a reference of the form"):
         promote.main([model, "--api", "http://127.0.0.1:1"])
 
 
 def test_an_api_that_is_not_there_changes_nothing() -> None:
-    with pytest.raises(RefusedError, match="failed 6 times, at last: connection refused") as problem:
+    with pytest.raises(PinwheelError, match="failed 4 times in a row: connection refused") as problem:
         promote.main([NEW, "--api", "http://127.0.0.1:1"])
-    assert problem.value.code == wire.ENVIRONMENT
+    assert problem.value.exit_code == ExitCode.ENVIRONMENT

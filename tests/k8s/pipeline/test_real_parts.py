@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import ExitCode, PinwheelError
 from common.run import which
-from k8s.pipeline import wire
-from k8s.pipeline.wire import ENVIRONMENT, REGISTRY, RefusedError
+from oci.client import http, target, trust
 from tests.k8s.pipeline.conftest import VERSION, Run, log_in, model_files, trust_tests_ca
 from tests.oci.real import RealRegistry
 from tests.registry import cosigns
@@ -97,9 +97,9 @@ def test_a_registry_with_users_serves_the_whole_way(
     volume = run.fetch(model, monkeypatch)
     assert (volume / "current/config.json").read_bytes() == model_files()["config.json"]
     (quick / "config.json").unlink()
-    with pytest.raises(RefusedError, match="asks for a login") as problem:
+    with pytest.raises(PinwheelError, match="the registry refuses: 401.*docker login") as problem:
         run.fetch(model.partition("@")[0] + "@sha256:" + "0" * 64, monkeypatch)
-    assert problem.value.code == REGISTRY
+    assert problem.value.exit_code == ExitCode.REGISTRY
 
 
 @pytest.mark.parametrize("trusted", [True, False])
@@ -109,16 +109,17 @@ def test_a_registry_with_tls_is_trusted_by_its_ca_alone(
     one = real(users=True, tls=True)
     log_in(quick, one.address)
     # To this machine plain HTTP is spoken; for once it counts as any other.
-    monkeypatch.setattr(wire, "is_loopback", lambda _: False)
+    for module in (target, http, trust):
+        monkeypatch.setattr(module, "is_loopback", lambda _: False)
     if trusted:
         trust_tests_ca(monkeypatch)
     run = Run(tmp_path, one.address).write().export()
     if trusted:
         run.fetch(run.register(), monkeypatch)
         return
-    with pytest.raises(RefusedError, match="its certificate is not trusted.*SSL_CERT_FILE") as problem:
+    with pytest.raises(PinwheelError, match="certificate is not trusted.*SSL_CERT_FILE") as problem:
         run.register()
-    assert problem.value.code == ENVIRONMENT
+    assert problem.value.exit_code == ExitCode.REGISTRY
 
 
 def test_the_tag_is_in_the_registry(registered: tuple[Run, RealRegistry, str]) -> None:
@@ -133,7 +134,7 @@ def test_a_registry_that_was_killed_is_told_and_the_next_try_goes_on(
     one = real()
     run = Run(tmp_path, one.address).write().export()
     one.kill()
-    with pytest.raises(RefusedError, match="connection refused"):
+    with pytest.raises(PinwheelError, match="connection refused"):
         run.register()
     one.start()
     run.fetch(run.register(), monkeypatch)

@@ -17,7 +17,7 @@ from k8s import deploy
 from oci import statement
 from oci.client.client import Client
 from oci.client.target import Registry
-from oci.layout import MANIFEST
+from oci.descriptor import MANIFEST
 from registry.attach import Proof, deliver
 from registry.signer import Signer
 from tests.k8s.conftest import API, REPO, Checkout

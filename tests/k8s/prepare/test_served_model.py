@@ -21,8 +21,8 @@ from k8s.rollouts.kubectl import Patience
 from oci import attachments, statement
 from oci.client.client import Client
 from oci.client.target import Registry
+from oci.descriptor import MANIFEST, canonical
 from oci.envelope import SIMPLE
-from oci.layout import MANIFEST, canonical
 from tests.k8s.conftest import Checkout
 from tests.k8s.prepare import models
 from tests.oci.conftest import QUICK

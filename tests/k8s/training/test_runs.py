@@ -11,7 +11,6 @@ import pytest
 from common.errors import BuildError, RegistryError
 from common.run import run as call
 from k8s.pipeline import download, experiment
-from k8s.pipeline.registry import Reference
 from k8s.training import artifact, runs
 from k8s.training.artifact import DatasetArtifact
 from k8s.training.runs import Run
@@ -142,7 +141,7 @@ def test_a_dataset_is_pushed_by_digest_and_the_pods_pull_the_same_files(
     lab.rows({"instruction": "a", "output": "b", "pictures": ["a.png"]})
     found = pushed(lab, registry)
     assert found.reference.repository == "llm/datasets/example-tiny"
-    download.dataset(Reference.parse(str(found.reference), pinned=True), tmp_path / "pulled")
+    download.dataset(ImageRef.in_registry(str(found.reference), pinned=True), tmp_path / "pulled")
     got = {str(file.relative_to(tmp_path / "pulled")): file.read_bytes() for file in (tmp_path / "pulled").rglob("*")}
     assert got.keys() == {"a.png", "dataset_info.json", "questions.json"}
     assert got["questions.json"] == (lab.data / "questions.json").read_bytes()

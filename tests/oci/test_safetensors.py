@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import LockError
-from lockfiles.models import safetensors
+from oci import safetensors
 from tests.lockfiles.hub_server import pointer, tensors_file
 from tests.lockfiles.models.steps import CODE
 

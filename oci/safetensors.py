@@ -49,31 +49,48 @@ def check(name: str, size: int, first: Callable[[int], bytes]) -> None:
     Raises:
         LockError: it is something else.
     """
-    problem = _problem(size, first)
-    if problem:
-        raise LockError(
-            f"{name} is no safetensors file: {problem}", fix="do not load it; pin another revision, or another model"
-        )
+    try:
+        tensors(size, first)
+    except ValueError as problem:
+        fix = "do not load it; pin another revision, or another model"
+        raise LockError(f"{name} is no safetensors file: {problem}", fix=fix) from None
 
 
-def _problem(size: int, first: Callable[[int], bytes]) -> str:
+def tensors(size: int, first: Callable[[int], bytes]) -> dict[str, dict[str, Any]]:
+    """The tensors that a file's header names, each with `dtype`, `shape` and `data_offsets`.
+
+    Args:
+        size: of the file, in bytes.
+        first: as for `check`.
+
+    Raises:
+        ValueError: it is no header of a safetensors file of this size; says why.
+    """
+    header = _header(size, first)
+    if problem := _tensors_problem(header, size - 8 - int.from_bytes(first(8), "little")):
+        raise ValueError(problem)
+    return header
+
+
+def _header(size: int, first: Callable[[int], bytes]) -> dict[str, Any]:
     start = first(min(size, _FIRST))
     length = int.from_bytes(start[:8], "little")
     if len(start) < 8 or length > min(size - 8, _MAX_HEADER):
         other = next((what for magic, what in _OTHERS.items() if start.startswith(magic)), "")
-        return f"it is {other}" if other else f"a header of {length} bytes in a file of {size}"
+        raise ValueError(f"it is {other}" if other else f"a header of {length} bytes in a file of {size}")
     if len(start) < 8 + length:
         start = first(8 + length)
     if len(start) < 8 + length:
-        return f"it ends within its header of {length} bytes"
+        raise ValueError(f"it ends within its header of {length} bytes")
     # A header starts with its brace, by the format: a padded one could hide another file's start.
     if start[8:9] != b"{":
-        return "its header is no JSON object"
+        raise ValueError("its header is no JSON object")
     try:
         header = json.loads(start[8 : 8 + length].decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError):
-        return "its header is no JSON object with unique keys"
-    return _tensors_problem(header, size - 8 - length)
+        raise ValueError("its header is no JSON object with unique keys") from None
+    found: dict[str, Any] = header
+    return found
 
 
 def _tensors_problem(header: dict[str, Any], room: int) -> str:

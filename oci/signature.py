@@ -1,0 +1,85 @@
+"""Cosign's plain signatures of one manifest in one repository, made and checked (sigstore/cosign, specs/SIGNATURE_SPEC.md).
+
+For images and models alike: what signs (cosign, a key in a pod) is the caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from common.errors import PolicyError
+from oci import attachments, statement
+from oci.attachments import Attached
+from oci.client.client import Client
+from oci.envelope import SIMPLE, Envelope, PublicKey
+from oci.reference import ImageRef
+from oci.statement import Statement
+
+
+def signed_statements(attached: Sequence[Attached], digest: str, key: PublicKey, kind: str) -> list[tuple[Attached, Statement]]:
+    """What the key says of a manifest, of one kind: signed, readable, and about this very digest."""
+    found = []
+    for item in attached:
+        if item.envelope is None:
+            continue
+        try:
+            said = statement.parse(item.envelope)
+        except ValueError:
+            continue
+        if said.kind == kind and digest in said.digests and item.envelope.holds(key):
+            found.append((item, said))
+    return found
+
+
+def is_signed(attached: Sequence[Attached], image: ImageRef, key: PublicKey) -> bool:
+    """Whether the key's plain signature, for this digest in this repository, is among what is attached."""
+    statements = signed_statements(attached, image.digest, key, statement.SIGNATURE)
+    return any(item.tag == "sig" and said.name == _place(image) for item, said in statements)
+
+
+def attach(client: Client, image: ImageRef, attached: Sequence[Attached], sign: Callable[[bytes], bytes]) -> None:
+    """Put a signature beside those that are there.
+
+    Args:
+        client: of the registry.
+        image: by digest; it must be there.
+        attached: everything that is attached to it.
+        sign: gives the signature (ECDSA over P-256 and SHA-256, DER) of bytes.
+
+    Raises:
+        RegistryError: the registry refuses or fails.
+    """
+    payload = statement.make_signature(_place(image), image.digest)
+    kept = [item for item in attached if item.tag == "sig"]
+    attachments.write(client, image.repository, image.digest, "sig", kept, [Envelope(SIMPLE, payload, (sign(payload),))])
+
+
+def verify(client: Client, image: ImageRef, key: PublicKey) -> None:
+    """Insist on the key's plain signature for exactly this digest in exactly this repository.
+
+    Raises:
+        PolicyError: there is none; says what there is instead.
+        RegistryError: the registry cannot be read.
+    """
+    attached = [item for item in attachments.read(client, image.repository, image.digest) if item.tag == "sig"]
+    if is_signed(attached, image, key):
+        return
+    why = "it is not signed"
+    for item in attached:
+        try:
+            said = statement.parse(item.envelope) if item.envelope else None
+        except ValueError:
+            said = None
+        if said is None or said.kind != statement.SIGNATURE or item.envelope is None:
+            why = "what is attached as its signature is none"
+        elif not item.envelope.holds(key):
+            why = "no signature of it is by the key that is trusted here"
+        else:
+            # The most telling: a signature by the right key that says something else.
+            why = f"it is signed as {f'{said.name}@{said.digests[0]}'[:300]!r}, which is another one"
+            break
+    raise PolicyError(f"{image} is refused: {why}")
+
+
+def _place(image: ImageRef) -> str:
+    return f"{image.registry}/{image.repository}"

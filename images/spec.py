@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from common import paths, reader
 from common.errors import UsageError
 from common.reader import Keys
-from images import budget
+from images import budget, files_entry
+from images.files_entry import FilesEntry
 from lockfiles import lockfile
 from lockfiles.model import Gpu, SetLock
 
@@ -105,6 +106,7 @@ class ImageSpec:
         conflicts: see `Conflict`.
         record_errors: see `RecordError`.
         left_out: see `LeftOut`; the same for all images, so that they share layers.
+        files: see `FilesEntry`; first those of all images, then its own.
         budget: compressed bytes that all layers together may have.
     """
 
@@ -126,6 +128,7 @@ class ImageSpec:
     conflicts: tuple[Conflict, ...]
     record_errors: tuple[RecordError, ...]
     left_out: tuple[LeftOut, ...]
+    files: tuple[FilesEntry, ...]
     budget: int
 
     def rules(self, package: str) -> Rules:
@@ -232,6 +235,7 @@ def read(role: str) -> ImageSpec:
     uid = shared.number("uid", 0, _LARGEST_UID)
     if uid < 1000:
         raise shared.refused("uid", f"{uid} is root's or a system account's", "images run as an ordinary user")
+    workdir = shared.text("workdir")
     try:
         size = budget.parse(own.text("budget"))
     except ValueError as problem:
@@ -239,8 +243,9 @@ def read(role: str) -> ImageSpec:
     image = ImageSpec(
         role=role,
         **{key: own.text(key) for key in ("name", "set", "about", "title", "description", "licenses")},
-        **{key: shared.text(key) for key in ("source", "vendor", "user", "workdir")},
+        **{key: shared.text(key) for key in ("source", "vendor", "user")},
         uid=uid,
+        workdir=workdir,
         cmd=own.texts("cmd"),
         ports=_ports(own),
         env=tuple(sorted({**_environment(shared), **_environment(own)}.items())),
@@ -249,6 +254,7 @@ def read(role: str) -> ImageSpec:
             RecordError(*_texts(entry, "package", "version", "path", "reason")) for entry in own.each("record_errors")
         ),
         left_out=tuple(_left_out(entry) for entry in shared.each("leave_out")),
+        files=tuple(entry for keys in (shared, own) for entry in files_entry.read(keys, workdir)),
         budget=size,
     )
     shared.end()

@@ -43,12 +43,13 @@ def make(recipe: Recipe, base: BaseLock, before: Iterable[BuiltImage]) -> Bill:
         before: the images of the last build.
     """
     name, version = recipe.spec.name, recipe.version
-    number = str(serial.number(name=name, version=version, base=base, lock=recipe.lock))
+    files = {f"/{file.path}": file.sha256 for file in recipe.files.files} if recipe.files else {}
+    number = str(serial.number(name=name, version=version, base=base, lock=recipe.lock, files=files))
     file = receipt.sbom(name)
     for last in before:
         if last.name == name and last.sbom_serial == number and file.is_file() and sha256_file(file) == last.sbom:
             return Bill(last.sbom, number)
     from lockfiles import sbom  # slow to load, and mostly not needed
 
-    data = sbom.make(name=name, version=version, base=base, lock=recipe.lock)
+    data = sbom.make(name=name, version=version, base=base, lock=recipe.lock, files=files)
     return Bill(sha256_bytes(data), number, data)

@@ -21,7 +21,7 @@ from pathlib import Path
 from common import console, git, paths, workers
 from common.errors import BuildError, MissingEnvironmentError
 from common.files import PART, sha256_file
-from images import bill, budget, compare, config, layer, receipt, spec
+from images import bill, budget, compare, config, files, layer, receipt, spec
 from images.layer import Layer
 from images.plan import LayerPlan
 from images.receipt import BuildReceipt, BuiltImage, BuiltLayer
@@ -102,13 +102,18 @@ def _build(layout: Layout, recipes: list[Recipe], base: BaseLock, root: Rootfs) 
             accounts = config.accounts(root.tar)
             fill = partial(config.fill, recipe.spec, accounts, base.version("python3.11"))
             done[recipe.config.key] = layer.make(layout, recipe.config, fill)
+        if recipe.files and recipe.files.key not in done:
+            done[recipe.files.key] = layer.make(layout, recipe.files, partial(files.fill, recipe.files))
     done |= _make(layout, [one for one in missing if one.key not in done], root)
     images = []
     for recipe in recipes:
         layers = [done[one.key] for one in recipe.plans]
         gpu = spec.gpu(recipe.spec.role, recipe.lock)
         if not layout.lists(recipe.spec.name, recipe.version, [one.digest for one in layers]):
-            layer.check_conflicts((layer.held(layout, one) for one in layers), recipe.spec.conflicts)
+            held = [layer.held(layout, one) for one in layers]
+            layer.check_conflicts(held, recipe.spec.conflicts)
+            if recipe.files:
+                files.check_places(recipe.files, recipe.spec.files, root.tar, held)
         base_image = config.base_image(layout, layers[0], base.version("python3.11"), base.date)
         manifest, described = config.image(
             layout, recipe.spec, layers, base=base_image, version=recipe.version, inputs=recipe.inputs, date=recipe.date

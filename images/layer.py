@@ -60,7 +60,7 @@ def noted(layout: Layout, plan: LayerPlan) -> Layer | None:
 
 
 def held(layout: Layout, layer: Layer) -> Files:
-    """What wheels brought into a layer; nothing for base and config.
+    """What wheels brought into a layer; nothing for base, files and config.
 
     Raises:
         BuildError: its note was altered.

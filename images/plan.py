@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from common.errors import UsageError
 from images.spec import ImageSpec, Rules
@@ -26,9 +27,42 @@ _INSTALLER = importlib.metadata.version("installer")
 # Wheels from this size on get a layer of their own, as far as there is room; the rest share the buckets.
 BIG = 1_000_000
 BUCKETS = 16
-# Engines cap an image at 127 layers; ours has at most this many, base and configuration among them.
+# Engines cap an image at 127 layers; ours has at most this many, base, files and configuration among them.
 MOST = 100
-ALONE = MOST - BUCKETS - 2
+ALONE = MOST - BUCKETS - 3
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """A file of the repository that goes into an image.
+
+    Attributes:
+        path: in the image, relative to the root.
+        source: where it lies on this machine.
+        size: bytes.
+        sha256: of its bytes, hexadecimal.
+        mode: permission bits.
+        uid: of its owner and its group.
+        entry: the entry of `[[files]]` that names it, for messages.
+    """
+
+    path: str
+    source: Path
+    size: int
+    sha256: str
+    mode: int
+    uid: int
+    entry: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFolder:
+    """A folder of such files: its path in the image, permission bits, owner, and the entry of `[[files]]` for messages."""
+
+    path: str
+    mode: int
+    uid: int
+    entry: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +74,16 @@ class LayerPlan:
         key: digest over all that decides its bytes.
         wheels: sorted by name; none for base and config.
         rules: what the spec says of its wheels' files, by package; only of those it says something of.
+        files: sorted by path; only of the files layer.
+        folders: those of the files, sorted by path, without the ones above them that are root's as everywhere.
     """
 
     what: str
     key: str
     wheels: tuple[Wheel, ...] = ()
     rules: tuple[tuple[str, Rules], ...] = ()
+    files: tuple[ImageFile, ...] = ()
+    folders: tuple[ImageFolder, ...] = ()
 
     @property
     def weight(self) -> int:
@@ -97,6 +135,14 @@ def wheel_layers(base: BaseLock, lock: SetLock, spec: ImageSpec) -> tuple[LayerP
         said_of = [[name, *(sorted(paths) for paths in (said.dropped, said.excused, said.left_out))] for name, said in rules]
         plans.append(LayerPlan(what, _key("wheels", interpreter, inputs, said_of), wheels, rules))
     return tuple(plans)
+
+
+def files_layer(files: Iterable[ImageFile], folders: Iterable[ImageFolder]) -> LayerPlan:
+    """The plan of the layer of files from the repository. Where they lie there does not count, only what the image gets."""
+    files, folders = sorted(files, key=lambda file: file.path), sorted(folders, key=lambda folder: folder.path)
+    contents = [[file.path, file.sha256, file.mode, file.uid] for file in files]
+    key = _key("files", contents, [[folder.path, folder.mode, folder.uid] for folder in folders])
+    return LayerPlan("files", key, files=tuple(files), folders=tuple(folders))
 
 
 def inputs_digest(plans: Iterable[LayerPlan], config: object) -> str:

@@ -10,11 +10,11 @@ import datetime
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from common import console, paths
 from common.errors import BuildError
 from common.files import write_whole
+from common.reader import record
 from oci.reference import check_digest, short
 
 FORMAT = 1
@@ -119,16 +119,6 @@ def write(receipt: BuildReceipt) -> Path:
     return path()
 
 
-def _finished(text: str) -> str:
-    if text and datetime.datetime.fromisoformat(text).utcoffset() != datetime.timedelta():
-        raise ValueError(f"finished at no time of UTC: {text!r}")
-    return text
-
-
-def _toolkit(text: str) -> str:
-    return check_digest(text) if text else ""
-
-
 def read() -> BuildReceipt:
     """The receipt of the last build.
 
@@ -136,20 +126,15 @@ def read() -> BuildReceipt:
         BuildError: there is none, or it is not one of ours.
     """
     try:
-        body: dict[str, Any] = json.loads(path().read_text())
-        if body["format"] != FORMAT:
-            raise ValueError(f"format {body['format']!r}")
-        images = tuple(
-            BuiltImage(
-                **{
-                    **image,
-                    "layers": tuple(BuiltLayer(**layer) for layer in image["layers"]),
-                    "compute": tuple(image.get("compute", ())),
-                }
-            )
-            for image in body["images"]
-        )
-        return BuildReceipt(body["source"], images, _finished(body.get("finished", "")), _toolkit(body.get("toolkit", "")))
+        body = json.loads(path().read_text())
+        if body.pop("format") != FORMAT:
+            raise ValueError(f"not of format {FORMAT}")
+        receipt = record(BuildReceipt, body)
+        if receipt.finished and datetime.datetime.fromisoformat(receipt.finished).utcoffset() != datetime.timedelta():
+            raise ValueError(f"`finished` is no time in UTC: {receipt.finished!r}")
+        if receipt.toolkit:
+            check_digest(receipt.toolkit)
+        return receipt
     except FileNotFoundError:
         raise BuildError("nothing was built yet", where=paths.shown(path()), fix="run `invoke build` first") from None
     except (ValueError, KeyError, TypeError, AttributeError) as problem:

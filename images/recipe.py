@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from common.errors import LockError
-from images import plan
+from images import files, plan
 from images.plan import LayerPlan
 from images.spec import ImageSpec
 from lockfiles import lockfile
@@ -20,7 +20,7 @@ class Recipe:
     Attributes:
         spec: of the image.
         lock: of its set.
-        base, wheels, config: its layers.
+        base, wheels, files, config: its layers; there is none of files where the spec names none.
         inputs: digest over everything the image is made from.
         version: of the software it is about, and a part of `inputs`; its tag.
         date: UTC day of the younger of its locks.
@@ -30,6 +30,7 @@ class Recipe:
     lock: SetLock
     base: LayerPlan
     wheels: tuple[LayerPlan, ...]
+    files: LayerPlan | None
     config: LayerPlan
     inputs: str
     version: str
@@ -38,14 +39,14 @@ class Recipe:
     @property
     def plans(self) -> tuple[LayerPlan, ...]:
         """All layers, from the bottom up."""
-        return (self.base, *self.wheels, self.config)
+        return (self.base, *self.wheels, *((self.files,) if self.files else ()), self.config)
 
 
 def recipe_of(image: ImageSpec, base: BaseLock) -> Recipe:
     """The recipe of an image.
 
     Raises:
-        UsageError: the spec speaks of packages that the set does not hold.
+        UsageError: the spec speaks of packages that the set does not hold, or of files that cannot or may not be in an image.
         LockError: the set is not locked, or does not hold what the image is about.
     """
     lock = lockfile.read_set(image.set)
@@ -56,15 +57,18 @@ def recipe_of(image: ImageSpec, base: BaseLock) -> Recipe:
         )
     base_plan = plan.base_layer(base)
     wheels = plan.wheel_layers(base, lock, image)
+    files_plan = files.layer_plan(image)
     frame = [image.user, image.uid, image.workdir, base.version("python3.11")]
     config_plan = LayerPlan("config", plan.inputs_digest([base_plan], frame).removeprefix("sha256:"))
     date = max(base.date, lock.date)
     settled = sorted((c.path, c.keep, c.drop) for c in image.conflicts)
-    inputs = plan.inputs_digest((base_plan, *wheels, config_plan), [date, about, _meaning(image), settled])
-    return Recipe(image, lock, base_plan, wheels, config_plan, inputs, f"{about}-{short(inputs)}", date)
+    inputs = plan.inputs_digest(
+        (base_plan, *wheels, *((files_plan,) if files_plan else ()), config_plan), [date, about, _meaning(image), settled]
+    )
+    return Recipe(image, lock, base_plan, wheels, files_plan, config_plan, inputs, f"{about}-{short(inputs)}", date)
 
 
 def _meaning(image: ImageSpec) -> dict[str, object]:
     """What of a spec goes into configuration and manifest; the rest acts through the layers, or not on the image at all."""
-    elsewhere = {"role", "set", "conflicts", "record_errors", "left_out", "budget"}
+    elsewhere = {"role", "set", "conflicts", "record_errors", "left_out", "files", "budget"}
     return {key: value for key, value in asdict(image).items() if key not in elsewhere}

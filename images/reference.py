@@ -10,7 +10,7 @@ import fnmatch
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from common import host, paths
 from common.errors import BuildError, LockError, MissingEnvironmentError
 from common.run import run
 from images import config
+from images.files_entry import FilesEntry
 from images.spec import ImageSpec
 from lockfiles import store
 from lockfiles.debian.rootfs import EPOCH
@@ -62,7 +63,7 @@ def build(
         LockError: a wheel is not in the store.
         MissingEnvironmentError: buildx is not installed, or no engine answers.
     """
-    with context(lock) as folder:
+    with context(lock, image.files) as folder:
         run(
             command(image, folder, layout, output, no_cache=no_cache, labels=labels),
             error=BuildError,
@@ -102,10 +103,16 @@ def command(
 
 
 @contextmanager
-def context(lock: SetLock) -> Iterator[Path]:
-    """The build context: uv, and per group a folder of its wheels under their right names and their requirements.
+def context(lock: SetLock, files: Iterable[FilesEntry] = ()) -> Iterator[Path]:
+    """The build context: uv, per group a folder of its wheels under their right names and their requirements, and our files.
 
-    The wheels are hard links into the store, beside which the folder lies; it is removed at the end.
+    The wheels are hard links into the store, beside which the folder lies; it is removed at the end. `files/` holds, under
+    their paths in the repository, whole copies of the folders and files that the entries name: which of them go into the image,
+    where and with which rights is the Dockerfile's part, so that it is said twice and compared.
+
+    Args:
+        lock: the wheels.
+        files: of the image's spec.
 
     Raises:
         LockError: a wheel is not in the store.
@@ -123,6 +130,13 @@ def context(lock: SetLock) -> Iterator[Path]:
                 os.link(store.path(wheel.artifact), folder / group / wheel.artifact.file)
             lines = [f"{wheel.name}=={wheel.version} --hash=sha256:{wheel.artifact.sha256}\n" for wheel in wheels]
             (folder / group / "requirements.txt").write_text("".join(lines))
+        for source in sorted({entry.source for entry in files}):
+            original, copy = paths.ROOT / source, folder / "files" / source
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            if original.is_dir():
+                shutil.copytree(original, copy, symlinks=True, dirs_exist_ok=True)
+            else:
+                shutil.copy(original, copy)
         yield folder
 
 

@@ -8,20 +8,20 @@ built and proven together.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from common import paths
+from common import paths, reader
 from common.errors import UsageError
-from images import budget
+from common.reader import Keys
+from images import budget, files_entry
+from images.files_entry import FilesEntry
 from lockfiles import lockfile
 from lockfiles.model import Gpu, SetLock
 
 # The family that stands in where there is no GPU; whatever its torch could do, it asks for none.
 CPU = "cpu"
+_LARGEST_UID = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +106,7 @@ class ImageSpec:
         conflicts: see `Conflict`.
         record_errors: see `RecordError`.
         left_out: see `LeftOut`; the same for all images, so that they share layers.
+        files: see `FilesEntry`; first those of all images, then its own.
         budget: compressed bytes that all layers together may have.
     """
 
@@ -127,6 +128,7 @@ class ImageSpec:
     conflicts: tuple[Conflict, ...]
     record_errors: tuple[RecordError, ...]
     left_out: tuple[LeftOut, ...]
+    files: tuple[FilesEntry, ...]
     budget: int
 
     def rules(self, package: str) -> Rules:
@@ -174,21 +176,6 @@ class GpuNeeds:
     def capabilities(self) -> str:
         """The compute capabilities for people: `7.5+, 8.x, 9.x`."""
         return ", ".join(f"{major}.{minor}+" if minor else f"{major}.x" for major, minor in self.compute)
-
-
-_SHARED: dict[str, type] = {"user": str, "uid": int, "workdir": str, "source": str, "vendor": str, "env": dict}
-_OWN: dict[str, type] = {
-    "name": str,
-    "set": str,
-    "about": str,
-    "title": str,
-    "description": str,
-    "licenses": str,
-    "cmd": list,
-    "ports": list,
-    "budget": str,
-}
-_OPTIONAL: dict[str, type] = {"env": dict, "conflicts": list, "record_errors": list}
 
 
 def roles() -> tuple[str, ...]:
@@ -243,64 +230,57 @@ def read(role: str) -> ImageSpec:
     """
     if role not in roles():
         raise UsageError(f"no such image: {role}", where="images/", fix=f"there are: {', '.join(roles())}")
-    shared = _load(paths.IMAGES / "shared.toml", _SHARED, {"leave_out": list})
-    file = paths.IMAGES / role / "image.toml"
-    own = _load(file, _OWN, _OPTIONAL)
-    conflicts = [Conflict(**e) for e in _tables(file, own.pop("conflicts", []), ("path", "keep", "drop", "reason"))]
-    errors = [RecordError(**e) for e in _tables(file, own.pop("record_errors", []), ("package", "version", "path", "reason"))]
-    if own["ports"] and not all(type(port) is int and 0 < port < 65536 for port in own["ports"]):
-        raise UsageError("ports must be numbers from 1 to 65535", where=paths.shown(file), fix="mend it")
+    shared = reader.toml(paths.IMAGES / "shared.toml")
+    own = reader.toml(paths.IMAGES / role / "image.toml")
+    uid = shared.number("uid", 0, _LARGEST_UID)
+    if uid < 1000:
+        raise shared.refused("uid", f"{uid} is root's or a system account's", "images run as an ordinary user")
+    workdir = shared.text("workdir")
     try:
-        size = budget.parse(own.pop("budget"))
+        size = budget.parse(own.text("budget"))
     except ValueError as problem:
-        raise UsageError(f"budget is {problem}", where=paths.shown(file), fix="mend it") from None
-    if shared["uid"] < 1000:
-        where = paths.shown(paths.IMAGES / "shared.toml")
-        raise UsageError(
-            f"uid {shared['uid']} is root's or a system account's", where=where, fix="images run as an ordinary user"
-        )
-    env = {**shared.pop("env"), **own.pop("env", {})}
-    left_out = _left_out(paths.IMAGES / "shared.toml", shared.pop("leave_out", []))
-    return ImageSpec(
+        raise own.refused("budget", str(problem)) from None
+    image = ImageSpec(
         role=role,
-        cmd=tuple(own.pop("cmd")),
-        ports=tuple(own.pop("ports")),
-        env=tuple(sorted(env.items())),
-        conflicts=tuple(conflicts),
-        record_errors=tuple(errors),
-        left_out=left_out,
+        **{key: own.text(key) for key in ("name", "set", "about", "title", "description", "licenses")},
+        **{key: shared.text(key) for key in ("source", "vendor", "user")},
+        uid=uid,
+        workdir=workdir,
+        cmd=own.texts("cmd"),
+        ports=_ports(own),
+        env=tuple(sorted({**_environment(shared), **_environment(own)}.items())),
+        conflicts=tuple(Conflict(*_texts(entry, "path", "keep", "drop", "reason")) for entry in own.each("conflicts")),
+        record_errors=tuple(
+            RecordError(*_texts(entry, "package", "version", "path", "reason")) for entry in own.each("record_errors")
+        ),
+        left_out=tuple(_left_out(entry) for entry in shared.each("leave_out")),
+        files=tuple(entry for keys in (shared, own) for entry in files_entry.read(keys, workdir)),
         budget=size,
-        **shared,
-        **own,
     )
+    shared.end()
+    own.end()
+    return image
 
 
-def _tables(file: Path, entries: list[Any], keys: tuple[str, ...]) -> list[dict[str, str]]:
-    for entry in entries:
-        if not isinstance(entry, dict) or set(entry) != set(keys) or not all(isinstance(v, str) for v in entry.values()):
-            raise UsageError(f"an entry needs exactly {', '.join(keys)}", where=paths.shown(file), fix=f"mend {entry}")
-    return entries
+def _texts(entry: Keys, *keys: str) -> tuple[str, ...]:
+    texts = tuple(entry.text(key) for key in keys)
+    entry.end()
+    return texts
 
 
-def _left_out(file: Path, entries: list[Any]) -> tuple[LeftOut, ...]:
-    for entry in entries:
-        shaped = isinstance(entry, dict) and set(entry) == {"package", "paths", "reason"} and isinstance(entry["paths"], list)
-        if not shaped or not all(isinstance(v, str) for v in (entry["package"], entry["reason"], *entry["paths"])):
-            raise UsageError("an entry needs exactly package, paths, reason", where=paths.shown(file), fix=f"mend {entry}")
-    return tuple(LeftOut(e["package"], tuple(e["paths"]), e["reason"]) for e in entries)
+def _left_out(entry: Keys) -> LeftOut:
+    left_out = LeftOut(entry.text("package"), entry.texts("paths"), entry.text("reason"))
+    entry.end()
+    return left_out
 
 
-def _load(file: Path, needed: dict[str, type], optional: dict[str, type]) -> dict[str, Any]:
-    where = paths.shown(file)
-    try:
-        body = tomllib.loads(file.read_text())
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise UsageError(f"not a readable TOML file: {problem}", where=where, fix="mend it") from None
-    wrong = (set(needed) - set(body)) | (set(body) - set(needed) - set(optional))
-    if wrong:
-        raise UsageError(f"missing or unknown key: {', '.join(sorted(wrong))}", where=where, fix="see images/spec.py")
-    for key, value in body.items():
-        kind = {**needed, **optional}[key]
-        if not isinstance(value, kind):
-            raise UsageError(f"{key} must be a {kind.__name__}", where=where, fix="mend it")
-    return body
+def _environment(keys: Keys) -> dict[str, str]:
+    variables = keys.below("env", optional=True)
+    return {name: variables.text(name, "") for name in tuple(variables.body)}
+
+
+def _ports(keys: Keys) -> tuple[int, ...]:
+    ports = keys.take("ports", list, "a list of ports")
+    if not all(type(port) is int and 0 < port < 65536 for port in ports):
+        raise keys.refused("ports", f"expected numbers from 1 to 65535, got {ports!r}")
+    return tuple(ports)

@@ -47,14 +47,21 @@ class LayerWriter:
             if self._filled == _PIECE:
                 self._flush()
 
-    def file(self, path: str, size: int, chunks: Iterable[bytes], *, executable: bool = False) -> None:
+    def file(self, path: str, size: int, chunks: Iterable[bytes], *, mode: int = 0o644, owner: int = 0) -> None:
         """Append a regular file and the folders above it.
+
+        Args:
+            path: in the image, relative to the root.
+            size: bytes.
+            chunks: its content.
+            mode: permission bits.
+            owner: user and group.
 
         Raises:
             ValueError: `chunks` hold another number of bytes than `size`.
         """
         self.parents(path)
-        self.raw(_header(path, tarfile.REGTYPE, size, 0o755 if executable else 0o644))
+        self.raw(_header(path, tarfile.REGTYPE, size, mode, owner=owner))
         written = 0
         for chunk in chunks:
             written += len(chunk)
@@ -63,12 +70,12 @@ class LayerWriter:
             raise ValueError(f"{path}: {written} bytes instead of {size}")
         self.raw(bytes(-size % tarfile.BLOCKSIZE))
 
-    def folder(self, path: str, *, owner: int = 0) -> None:
+    def folder(self, path: str, *, mode: int = 0o755, owner: int = 0) -> None:
         """Append a folder, once."""
         self.parents(path)
         if path not in self._folders:
             self._folders.add(path)
-            self.raw(_header(path, tarfile.DIRTYPE, 0, 0o755, owner=owner))
+            self.raw(_header(path, tarfile.DIRTYPE, 0, mode, owner=owner))
 
     def link(self, path: str, target: str) -> None:
         """Append a symbolic link."""

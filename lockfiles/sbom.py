@@ -1,7 +1,8 @@
-"""The bill of materials of an image: CycloneDX 1.7 (ECMA-424) as JSON, from the locks alone.
+"""The bill of materials of an image: CycloneDX 1.7 (ECMA-424) as JSON, from the locks and the files of the repository.
 
-The same locks give the same bytes: the serial number is a UUID of the content (RFC 9562, version 5), the time the locks' own.
-No location stands in it, as none stands in the locks: a package is named by its purl (ECMA-427) and its sha256.
+The same locks and files give the same bytes: the serial number is a UUID of the content (RFC 9562, version 5), the time the
+locks' own. No location stands in it, as none stands in the locks: a package is named by its purl (ECMA-427) and its sha256, a
+file by its path in the image and its sha256.
 """
 
 from __future__ import annotations
@@ -27,14 +28,15 @@ DISTRO = "debian-12"
 _PREFIX = "pinwheel:"
 
 
-def make(*, name: str, version: str, base: BaseLock, lock: SetLock) -> bytes:
-    """The SBOM of the image that holds this base and this set.
+def make(*, name: str, version: str, base: BaseLock, lock: SetLock, files: Mapping[str, str]) -> bytes:
+    """The SBOM of the image that holds this base, this set and these files.
 
     Args:
         name: the image's.
         version: the image's. Not its digest: the SBOM may be attached to that.
         base: every deb becomes a component.
         lock: every wheel becomes a component.
+        files: those of the repository, each a component: sha256 by absolute path in the image.
     """
     debs = {deb.name: _deb(deb) for deb in base.debs}
     wheels = {wheel.name: _wheel(wheel) for wheel in lock.wheels}
@@ -45,15 +47,16 @@ def make(*, name: str, version: str, base: BaseLock, lock: SetLock) -> bytes:
         bom_ref=f"image:{name}",
         properties=[_property("python", lock.python), _property("glibc", lock.glibc), _property("set", lock.name)],
     )
-    number = serial.number(name=name, version=version, base=base, lock=lock)
-    bom = Bom(components=[*debs.values(), *wheels.values()], serial_number=number)
+    number = serial.number(name=name, version=version, base=base, lock=lock, files=files)
+    brought = [_repository_file(path, sha256) for path, sha256 in files.items()]
+    bom = Bom(components=[*debs.values(), *wheels.values(), *brought], serial_number=number)
     bom.metadata.component = image
     bom.metadata.timestamp = datetime.datetime.fromisoformat(max(base.date, lock.date)).replace(tzinfo=datetime.UTC)
     needs = {deb.name: deb.needs for deb in base.debs}
     roots = [debs[name] for name in _tops(needs, [deb.name for deb in base.debs if deb.essential])]
     bom.dependencies.update(_edges(debs, needs))
     asked = {wheel.name: tuple(_name(need) for need in wheel.needs) for wheel in lock.wheels}
-    roots += [wheels[name] for name in _tops(asked, [])]
+    roots += [wheels[name] for name in _tops(asked, [])] + brought
     bom.dependencies.update(_edges(wheels, asked))
     bom.dependencies.add(Dependency(image.bom_ref, [Dependency(root.bom_ref) for root in roots]))
     return JsonV1Dot7(bom).output_as_string(indent=2).encode() + b"\n"
@@ -83,6 +86,15 @@ def _wheel(wheel: Wheel) -> Component:
         )
         pedigree = Pedigree(ancestors=[ancestor], notes="built by Pinwheel from this sdist, without network, in the base image")
     return _component(wheel.name, wheel.version, wheel.licence, wheel.artifact, purl, properties, pedigree)
+
+
+def _repository_file(path: str, sha256: str) -> Component:
+    return Component(
+        name=path,
+        type=ComponentType.FILE,
+        bom_ref=f"file:{path}",
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=sha256)],
+    )
 
 
 def _component(

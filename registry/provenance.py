@@ -74,11 +74,11 @@ def locks(image: BuiltImage, toolkit: str = "") -> dict[str, str]:
         toolkit: digest of the toolkit's lock, as the build noted it: here it may have changed since. Empty: nobody knows it.
 
     Raises:
-        BuildError: the locks or specs changed since the build.
+        BuildError: the locks, the specs or the files of the image changed since the build.
     """
     image_spec = spec.read(image.role)
     if recipe_of(image_spec, lockfile.read_base()).inputs != image.inputs:
-        what = f"{image.name} was not built from the locks and specs that are here now"
+        what = f"{image.name} was not built from the locks, specs and files that are here now"
         raise BuildError(what, where=f"images/{image.role}", fix="run `invoke build` again, or check its revision out")
     files = [lockfile.lock_path("base"), lockfile.lock_path(image_spec.set)]
     named = {paths.shown(file): sha256_file(file) for file in files}
@@ -148,13 +148,14 @@ def _source(source: str) -> dict[str, Any]:
 
 
 def _packages(sbom: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every deb and wheel, and the source of a wheel that was built here, by purl and digest."""
-    found = []
+    """Every deb and wheel, and the source of a wheel that was built here, by purl; our files by path; all with their digest."""
+    found: list[dict[str, Any]] = []
     for component in sbom["components"]:
         for one in [component, *component.get("pedigree", {}).get("ancestors", [])]:
             digest = next(part["content"] for part in one["hashes"] if part["alg"] == "SHA-256")
-            found.append({"uri": one["purl"], "digest": {"sha256": digest}})
-    return sorted(found, key=lambda one: str(one["uri"]))
+            name = {"uri": one["purl"]} if "purl" in one else {"name": one["name"]}
+            found.append({**name, "digest": {"sha256": digest}})
+    return sorted(found, key=lambda one: str(one.get("uri") or one["name"]))
 
 
 def _digest(digest: str) -> dict[str, str]:

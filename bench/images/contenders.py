@@ -152,7 +152,7 @@ class Reference(_Dockerfile):
         """See Contender."""
         image = spec.read(self._role)
         shutil.rmtree(self._context, ignore_errors=True)
-        with reference.context(lockfile.read_set(image.set)) as made:
+        with reference.context(lockfile.read_set(image.set), image.files) as made:
             shutil.copytree(made, self._context, copy_function=os.link)
         if image.role not in ("train", "api"):
             # The Dockerfile has a target for each image of the project; the small set's differs from train's in nothing.

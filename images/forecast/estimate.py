@@ -21,6 +21,8 @@ _BYTECODE, _HEADER = 1.1, 768
 # Where the wheel is not in the store, all its bytes together; and the debs of the base.
 _WHEEL, _DEBS = 0.97, 0.83
 _CONFIG = 1000
+# Compressed bytes for each of a file of the repository: mostly source and text.
+_TEXT = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,9 @@ def size(layout: Layout, one: LayerPlan, base: BaseLock | None) -> Size:
         parts = [_estimate(wheel, dict(one.rules).get(wheel.name, spec.Rules()).left_out) for wheel in one.wheels]
         unpacked = sum(part.unpacked for part in parts) if all(part.unpacked for part in parts) else 0
         return Size(sum(part.compressed for part in parts), unpacked)
+    if one.files:
+        sizes = [file.size for file in one.files]
+        return Size(round(_TEXT * sum(sizes)), sum(sizes) + _HEADER * len(sizes))
     if one.what == "base" and base:
         return Size(round(_DEBS * sum(deb.artifact.size for deb in base.debs)), 0)
     return Size(_CONFIG, 0)

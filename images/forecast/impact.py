@@ -19,7 +19,7 @@ class Impact:
 
     Attributes:
         name: of the image.
-        layers: how many it has, the configuration's not counted.
+        layers: how many it has; those of files and of the configuration are not counted, which no lock changes.
         new: the layers that the old locks do not give, in the order of the image.
         upload: bytes a registry that holds the old image must receive; sizes of layers already built, else estimates.
     """

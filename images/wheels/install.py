@@ -133,7 +133,7 @@ class _Destination(WheelDestination):
                 pass
         else:
             self._check_free(target)
-            self._writer.file(target, size, through(), executable=executable)
+            self._writer.file(target, size, through(), mode=0o755 if executable else 0o644)
         hashed = entry.sha256 if entry else digest.digest()
         state = hashed.hex() + ("+x" if executable else "")
         if target not in self._dropped:

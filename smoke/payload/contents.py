@@ -1,21 +1,24 @@
 """What the files of an image are, as one JSON object on standard output: modes, secrets, caches, libraries not found.
 
+Of the places that it is given it says all: each folder, file and link in them, with mode, owner and sha256.
+
 Runs inside any of the images, and as plain `python3` elsewhere: standard library only. It looks at the file system of the
 folder it is given, not at what is mounted below it, and judges nothing. What its user may not look into, it says.
 
-    python3 contents.py [FOLDER]
+    python3 contents.py [FOLDER [PLACE...]]
 """
 
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import json
 import os
 import re
 import stat
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,6 +65,7 @@ class Found:
         linked: how many files the dynamic loader has to do with.
         missing: (file, library that it needs) where the loader finds none.
         names: the names of all files, to tell a library that is elsewhere from one that is nowhere.
+        placed: what is at and below the places asked for: (path, kind, mode, user, group, sha256 of a file).
     """
 
     files: int = 0
@@ -74,6 +78,7 @@ class Found:
     linked: int = 0
     missing: list[tuple[str, str]] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
+    placed: list[tuple[str, str, str, int, int, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +89,22 @@ class Linked:
     search: tuple[str, ...]
 
 
-def walk(root: str) -> Found:
-    """Look at everything below a folder that is on its file system."""
+def walk(root: str, places: Iterable[str] = ()) -> Found:
+    """Look at everything below a folder that is on its file system.
+
+    Args:
+        root: the folder.
+        places: absolute paths in the image, of which everything is told.
+    """
+    asked = tuple(places)
     found = Found()
     me = os.getuid()
     root = root.rstrip("/")
     for path, info in _entries(root or "/", os.lstat(root or "/").st_dev, found):
         place = path.removeprefix(root)
         mode = info.st_mode
+        if any(place == asked_for or place.startswith(f"{asked_for}/") for asked_for in asked):
+            found.placed.append(_placed(path, place, info))
         if stat.S_ISLNK(mode):
             found.names.add(path.rpartition("/")[2])
             continue
@@ -104,9 +117,30 @@ def walk(root: str) -> Found:
         if stat.S_ISREG(mode):
             _file(root, place, info, found)
     found.closed = [path.removeprefix(root) for path in found.closed]
-    for one in (found.set_id, found.world_writable, found.own, found.secrets, found.caches, found.closed, found.missing):
+    for one in (
+        found.set_id,
+        found.world_writable,
+        found.own,
+        found.secrets,
+        found.caches,
+        found.closed,
+        found.missing,
+        found.placed,
+    ):
         one.sort()
     return found
+
+
+def _placed(path: str, place: str, info: os.stat_result) -> tuple[str, str, str, int, int, str]:
+    kinds = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "link"}
+    kind, digest = kinds.get(stat.S_IFMT(info.st_mode), "device"), ""
+    if kind == "file":
+        try:
+            with open(path, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except PermissionError:
+            digest = "not readable"
+    return place, kind, f"{stat.S_IMODE(info.st_mode):04o}", info.st_uid, info.st_gid, digest
 
 
 def _entries(folder: str, device: int, found: Found) -> Iterator[tuple[str, os.stat_result]]:
@@ -213,7 +247,7 @@ def searched(configuration: Path) -> list[str]:
 def main() -> None:
     """Print what is found."""
     root = sys.argv[1] if len(sys.argv) > 1 else "/"
-    found = walk(root)
+    found = walk(root, sys.argv[2:])
     print(
         json.dumps(
             {
@@ -225,6 +259,7 @@ def main() -> None:
                 "caches": found.caches,
                 "closed": found.closed,
                 "linked": found.linked,
+                "placed": found.placed,
                 "missing": [(file, name, name in found.names) for file, name in found.missing],
                 "searched": sorted(set(searched(Path(root) / "etc/ld.so.conf.d")) - set(_DEFAULT)),
             },

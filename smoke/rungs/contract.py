@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from packaging.requirements import Requirement
@@ -11,6 +11,7 @@ from packaging.utils import canonicalize_name
 
 from images import libraries
 from images.config import BASE
+from images.plan import LayerPlan
 from images.receipt import BuiltImage
 from images.spec import ImageSpec
 from images.wheels.install import SITE
@@ -117,16 +118,54 @@ def packages(found: Mapping[str, Any], held: SetLock, base: BaseLock, overrides:
             yield f"{package} asks for {asked}, and gets {version or 'none'}"
 
 
-def files(found: Mapping[str, Any], looked: Mapping[str, Sequence[str]]) -> Iterator[str]:
+def repository_files(found: Mapping[str, Any], plan: LayerPlan | None) -> Iterator[str]:
+    """At and below the places that `[[files]]` names is what the repository holds, both ways, with its mode and owner.
+
+    Args:
+        found: by payload/contents.py, which was given `places` of the image.
+        plan: of the files layer; None where the image has none.
+    """
+    expected: dict[str, tuple[str, str, int, int, str]] = {}
+    if plan:
+        expected |= {f"/{folder.path}": ("folder", f"{folder.mode:04o}", folder.uid, folder.uid, "") for folder in plan.folders}
+        expected |= {f"/{file.path}": ("file", f"{file.mode:04o}", file.uid, file.uid, file.sha256) for file in plan.files}
+    real = {path: tuple(state) for path, *state in found["placed"]}
+    yield from (f"{path} is named by [[files]], and not in the image" for path in sorted(expected.keys() - real.keys()))
+    yield from (f"{path} is in the image, and not named by [[files]]" for path in sorted(real.keys() - expected.keys()))
+    for path in sorted(real.keys() & expected.keys()):
+        kind, mode, uid, gid, digest = real[path]
+        if (kind, mode, uid, gid) != expected[path][:4]:
+            yield f"{path} is a {kind} with mode {mode} of {uid}:{gid}, not as [[files]] says"
+        elif digest != expected[path][4]:
+            yield f"{path} holds other bytes than the repository's file"
+
+
+def places(spec: ImageSpec) -> list[str]:
+    """The places in the image that `[[files]]` names."""
+    return sorted({entry.to for entry in spec.files})
+
+
+def users_own(plan: LayerPlan | None) -> frozenset[str]:
+    """The paths that `[[files]]` gives to the image's user."""
+    if plan is None:
+        return frozenset()
+    given = [file.path for file in plan.files if file.uid] + [folder.path for folder in plan.folders if folder.uid]
+    return frozenset(f"/{path}" for path in given)
+
+
+def files(
+    found: Mapping[str, Any], looked: Mapping[str, Sequence[str]], users_own: Collection[str] = frozenset()
+) -> Iterator[str]:
     """No file gives rights, tells a secret, or is left over.
 
     Args:
         found: by payload/contents.py.
         looked: what is in the folders of `CLOSED`.
+        users_own: what may belong to the image's user.
     """
     yield from _files("has a set-ID bit", set(found["set_id"]) - _SET_ID)
     yield from _files("can be written by anybody", set(found["world_writable"]) - _WORLD_WRITABLE)
-    yield from _files("belongs to the user", found["own"])
+    yield from _files("belongs to the user", set(found["own"]) - set(users_own))
     yield from _files("is or holds a secret", found["secrets"])
     yield from _files("is left over: a cache or a log", found["caches"])
     closed = {name for name in found["closed"] if not name.startswith(_FOR_ROOT)}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from images import spec
+from images import files, spec
 from lockfiles import inputs, lockfile
 from smoke.boxes.box import told
 from smoke.boxes.session import Session
@@ -44,8 +44,12 @@ def _name(image: str) -> str:
 def _look(bench: Bench, image: str) -> Seen:
     limit = KNOWN[_name(image)].limit
     said = []
-    for name, program in ((_name(image), "contract.py"), (f"{_name(image)}: contents", "contents.py")):
-        with bench.box(name, image, ["python", bench.payload(program)]) as box:
+    own = spec.read(bench.images[image].role)
+    for name, program, arguments in (
+        (_name(image), "contract.py", ()),
+        (f"{_name(image)}: contents", "contents.py", ("/", *contract.places(own))),
+    ):
+        with bench.box(name, image, ["python", bench.payload(program), *arguments]) as box:
             box.finish(limit)
             said.append(told(name, box.stdout()))
     # These rungs are about images: there are none without an engine.
@@ -66,15 +70,18 @@ def test_contract(
         took(looks[image].seconds)
     built = bench.images[image]
     own = spec.read(built.role)
+    brought = files.layer_plan(own)
     bench.figures.versions[image] = seen.inside["packages"]
     problems = [
         *contract.system(seen.inside),
         *contract.configuration(seen.config, own, built),
         *contract.packages(seen.inside, lockfile.read_set(own.set), lockfile.read_base(), inputs.read_set(own.set).overrides),
-        *contract.files(seen.contents, seen.closed),
+        *contract.files(seen.contents, seen.closed, contract.users_own(brought)),
+        *contract.repository_files(seen.contents, brought),
     ]
     assert not problems, contract.told(problems)
     say(
         f"Debian 12, Python 3.11.2, uid {seen.inside['uid']}, {len(seen.inside['distributions'])} distributions and "
-        f"{len(seen.inside['debs'])} packages as locked, {seen.contents['files']:,} files, {seen.contents['linked']:,} linked"
+        f"{len(seen.inside['debs'])} packages as locked, {len(brought.files) if brought else 0} files of the repository, "
+        f"{seen.contents['files']:,} files in all, {seen.contents['linked']:,} linked"
     )

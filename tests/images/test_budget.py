@@ -41,7 +41,7 @@ def test_a_spec_with_no_size_for_a_budget_is_refused(tmp_path: Path, monkeypatch
         text = (paths.IMAGES / name).read_text()
         (tmp_path / name).write_text(text.replace('budget = "', 'budget = "about '))
     monkeypatch.setattr(paths, "IMAGES", tmp_path)
-    with pytest.raises(UsageError, match=r"budget is not a size: 'about 3.* write \"3.00 GB\" or \"950 MB\".*train/image.toml"):
+    with pytest.raises(UsageError, match=r"budget: not a size: 'about 3.* write \"3.00 GB\" or \"950 MB\".*train/image.toml"):
         spec.read("train")
 
 

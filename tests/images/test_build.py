@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from common.errors import BuildError, MissingEnvironmentError
 from images import build, config, layer, receipt, spec
+from images.files_entry import FilesEntry
 from images.plan import LayerPlan
 from images.receipt import BuildReceipt, BuiltImage
 from images.recipe import Recipe, recipe_of
@@ -20,7 +22,7 @@ from lockfiles.debian import rootfs
 from lockfiles.debian.rootfs import Rootfs
 from lockfiles.model import Gpu, SetLock
 from oci.layout import Layout
-from tests.images.wheels.wheels import make, stored
+from tests.images.wheels.wheels import make, members, stored
 
 BASE = lockfile.read_base()
 
@@ -135,6 +137,34 @@ def _die(root: Path, plan: LayerPlan, tree: Path) -> None:
     import signal
 
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.host
+def test_a_file_of_the_repository_in_the_place_of_a_wheels_or_the_bases_is_refused(recipes: list[Recipe], root: Rootfs) -> None:
+    layout = Layout(receipt.layout())
+    (recipe,) = recipes
+    for to, holder in (("/opt/venv/bin/small1", "small1"), ("/var/lib/dpkg/status", "the base")):
+        entry = FilesEntry("LICENSE", to, (), (), 0o644, "root", "image.toml, files[0]")
+        clashing = recipe_of(replace(recipe.spec, files=(entry,)), BASE)
+        with pytest.raises(BuildError, match=rf'from = "LICENSE" and {holder} both bring it \({to}\)'):
+            build._build(layout, [clashing], BASE, root)
+
+
+@pytest.mark.host
+def test_the_files_of_the_repository_lie_below_the_configuration_and_what_it_writes(
+    recipes: list[Recipe], root: Rootfs
+) -> None:
+    layout = Layout(receipt.layout())
+    entry = FilesEntry("common", "/opt/mine", ("errors.py",), (), 0o640, "user", "image.toml, files[0]")
+    with_files = recipe_of(replace(recipes[0].spec, files=(entry,)), BASE)
+    (image,) = build._build(layout, [with_files], BASE, root)
+    assert [one.what for one in image.layers[-2:]] == ["files", "config"]
+    (again,) = build._build(layout, [with_files], BASE, root)
+    assert again.digest == image.digest
+    assert again.layers[-2].reused
+    with layout.blob(image.layers[-2].digest).open("rb") as blob, zstandard.ZstdDecompressor().stream_reader(blob) as tar:
+        held = members(tar.read())
+    assert list(held) == ["opt", "opt/mine", "opt/mine/errors.py"]
 
 
 @pytest.mark.host

@@ -79,7 +79,7 @@ def both() -> Both:
     image, layout = spec.read(ROLE), Layout(receipt.layout())
     root = rootfs.made(lockfile.read_base()).tree
     with (
-        reference.context(lockfile.read_set(image.set)) as folder,
+        reference.context(lockfile.read_set(image.set), image.files) as folder,
         ThreadPoolExecutor(1) as pool,
     ):
         ours = pool.submit(trees.of_image, layout, built().digest, oracle.KEEP, root)

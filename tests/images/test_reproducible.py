@@ -32,7 +32,7 @@ from tests.images.wheels.wheels import stored
 GOLDEN_TAR = "sha256:a81a5315037d6296e44167bd010e7dcfaf4e59c4c112eca62def0246cd9d5e6c"
 GOLDEN_BLOB = "sha256:e28105822f88bf7b52a46193d9d014c9af3de59f46d2064e9536f04d85034c07"
 _NOBODY = 65534
-_ALL_OF_US = ["common", "lockfiles", "images", "smoke", "k8s", "tests", "tasks.py"]
+_ALL_OF_US = ["common", "oci", "lockfiles", "images", "smoke", "registry", "k8s", "bench", "tests", "tasks.py"]
 
 # Run by the child's interpreter before all else: a file system that lists in another order, a clock elsewhere, more cores.
 _SHUFFLED = """
@@ -251,7 +251,7 @@ def _entries() -> Entries:
     out = io.BytesIO()
     writer = LayerWriter(out)
     writer.file("opt/a.py", 3000, [b"x = 1\n" * 500])
-    writer.file("opt/b.sh", 3, [b"#!\n"], executable=True)
+    writer.file("opt/b.sh", 3, [b"#!\n"], mode=0o755)
     writer.link("opt/c", "a.py")
     writer.file("opt/" + "long/" * 60 + "d", 1, [b"d"])
     writer.end()

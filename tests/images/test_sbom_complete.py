@@ -15,7 +15,7 @@ from images.recipe import recipe_of
 from lockfiles import lockfile, sbom
 from lockfiles.debian import rootfs
 from lockfiles.debian.rootfs import Rootfs
-from lockfiles.model import SetLock, Wheel
+from lockfiles.model import BaseLock, SetLock, Wheel
 from lockfiles.python import sdist
 from oci.layout import Layout
 from tests.images.inside import Packages, check_complete, of_image
@@ -27,13 +27,15 @@ BASE = lockfile.read_base()
 
 @dataclasses.dataclass(frozen=True)
 class Built:
-    """A small image and the lock it was built from."""
+    """A small image, and the lock and the repository's files it was built from."""
 
     image: BuiltImage
     lock: SetLock
+    files: dict[str, str]
 
-    def sbom(self, lock: SetLock | None = None) -> bytes:
-        return sbom.make(name=self.image.name, version=self.image.version, base=BASE, lock=lock or self.lock)
+    def sbom(self, lock: SetLock | None = None, base: BaseLock = BASE, files: dict[str, str] | None = None) -> bytes:
+        files = self.files if files is None else files
+        return sbom.make(name=self.image.name, version=self.image.version, base=base, lock=lock or self.lock, files=files)
 
 
 @pytest.fixture
@@ -54,7 +56,9 @@ def built(own_folders: Path, monkeypatch: pytest.MonkeyPatch, root: Rootfs) -> B
     monkeypatch.setattr(lockfile, "read_set", lambda _: lock)
     monkeypatch.setattr(rootfs, "made", lambda *_: root)
     recipe = recipe_of(spec.read("train"), BASE)
-    return Built(build._build(Layout(receipt.layout()), [recipe], BASE, root)[0], lock)
+    assert recipe.files
+    files = {f"/{file.path}": file.sha256 for file in recipe.files.files}
+    return Built(build._build(Layout(receipt.layout()), [recipe], BASE, root)[0], lock, files)
 
 
 def _sorted(wheels: list[Wheel]) -> tuple[Wheel, ...]:
@@ -87,9 +91,21 @@ def test_a_wheel_that_the_image_lacks_is_found(built: Built, tmp_path: Path) -> 
         check_complete(built.sbom(more), Layout(receipt.layout()), built.image.digest, tmp_path / "inside")
 
 
+def test_the_files_of_the_repository_are_named_with_their_digests_both_ways(built: Built, tmp_path: Path) -> None:
+    layout, digest, path = Layout(receipt.layout()), built.image.digest, "/opt/pinwheel/oci/__init__.py"
+    assert path in built.files
+    less = {name: sha256 for name, sha256 in built.files.items() if name != path}
+    with pytest.raises(AssertionError, match=r"in the image, not in the SBOM: \[\('/opt/pinwheel/oci/__init__.py', "):
+        check_complete(built.sbom(files=less), layout, digest, tmp_path / "less")
+    with pytest.raises(AssertionError, match=r"in the SBOM, not in the image: \[\('/opt/pinwheel/more.py', "):
+        check_complete(built.sbom(files={**built.files, "/opt/pinwheel/more.py": "0" * 64}), layout, digest, tmp_path / "more")
+    with pytest.raises(AssertionError, match=r"in the SBOM, not in the image: \[\('/opt/pinwheel/oci/__init__.py', '000"):
+        check_complete(built.sbom(files={**built.files, path: "0" * 64}), layout, digest, tmp_path / "other")
+
+
 def test_a_deb_of_another_version_is_found(built: Built, tmp_path: Path) -> None:
     debs = tuple(dataclasses.replace(deb, version="0") if deb.name == "libc6" else deb for deb in BASE.debs)
-    other = sbom.make(name="x", version="1", base=dataclasses.replace(BASE, debs=debs), lock=built.lock)
+    other = built.sbom(base=dataclasses.replace(BASE, debs=debs))
     with pytest.raises(AssertionError, match=r"in the SBOM, not in the image: \[\('libc6', '0'"):
         check_complete(other, Layout(receipt.layout()), built.image.digest, tmp_path / "inside")
 

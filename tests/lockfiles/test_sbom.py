@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -56,8 +57,11 @@ SMALL = SetLock(
 )
 
 
-def _made(base: BaseLock = BASE, lock: SetLock = SMALL, version: str = "1.0-abc") -> bytes:
-    return sbom.make(name="image", version=version, base=base, lock=lock)
+FILES = {"/opt/tool/run.py": "ab" * 32, "/opt/tool/settings.toml": "cd" * 32}
+
+
+def _made(base: BaseLock = BASE, lock: SetLock = SMALL, version: str = "1.0-abc", files: Mapping[str, str] = FILES) -> bytes:
+    return sbom.make(name="image", version=version, base=base, lock=lock, files=files)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +97,7 @@ def test_the_validator_would_object(body: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", inputs.set_names())
 def test_the_real_locks_give_a_valid_sbom_of_every_package_without_a_location(name: str) -> None:
     base, lock = lockfile.read_base(), lockfile.read_set(name)
-    made = _made(base, lock)
+    made = _made(base, lock, files={})
     assert _problem(made) is None
     body = json.loads(made)
     hashes = {component["hashes"][0]["content"] for component in body["components"]}
@@ -129,9 +133,18 @@ def test_the_same_locks_give_the_same_bytes_in_another_process() -> None:
 def test_other_content_gives_another_serial_number(body: dict[str, Any]) -> None:
     other_licence = dataclasses.replace(SMALL, wheels=(dataclasses.replace(SMALL.wheels[0], licence="MIT"), *SMALL.wheels[1:]))
     others = [_made(version="2"), _made(dataclasses.replace(BASE, debs=BASE.debs[1:])), _made(lock=other_licence)]
+    others += [_made(files={}), _made(files={**FILES, "/opt/tool/run.py": "ef" * 32})]
     numbers = {json.loads(made)["serialNumber"] for made in others} | {body["serialNumber"]}
-    assert len(numbers) == 4
+    assert len(numbers) == 6
     assert all(re.fullmatch(r"urn:uuid:[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}", n) for n in numbers)
+
+
+def test_a_file_of_the_repository_is_named_by_path_and_digest_and_the_image_depends_on_it(body: dict[str, Any]) -> None:
+    assert [component for component in body["components"] if component["type"] == "file"] == [
+        {"bom-ref": f"file:{path}", "hashes": [{"alg": "SHA-256", "content": sha256}], "name": path, "type": "file"}
+        for path, sha256 in FILES.items()
+    ]
+    assert set(_depends(body)["image"]) >= set(FILES)
 
 
 def test_its_time_is_that_of_the_newest_lock(body: dict[str, Any]) -> None:
@@ -153,7 +166,7 @@ def test_a_wheel_stands_with_its_purl(body: dict[str, Any]) -> None:
 
 
 def test_the_non_free_are_called_out_and_no_other(body: dict[str, Any]) -> None:
-    marked = {c["name"] for c in body["components"] if "pinwheel:non-free" in json.dumps(c["properties"])}
+    marked = {c["name"] for c in body["components"] if "pinwheel:non-free" in json.dumps(c.get("properties"))}
     assert marked == {"cuda"}
 
 
@@ -176,7 +189,9 @@ def test_a_source_is_the_wheels_ancestor_with_its_own_hash(body: dict[str, Any])
 def test_the_graph_follows_needs_to_what_the_locks_hold(body: dict[str, Any]) -> None:
     assert _depends(body) == {
         # What nobody needs, what is essential, and one of the ring.
-        "image": ["g++", "libc6", "one", "ring-a", "vllm", "zsrc"],
+        "image": ["/opt/tool/run.py", "/opt/tool/settings.toml", "g++", "libc6", "one", "ring-a", "vllm", "zsrc"],
+        "/opt/tool/run.py": [],
+        "/opt/tool/settings.toml": [],
         "cuda": [],
         "g++": ["libc6"],
         "libc6": ["libgcc"],

@@ -113,7 +113,7 @@ def test_an_sbom_that_is_not_the_builds_is_refused(own_folders: Path) -> None:
 
 
 def test_locks_are_named_only_while_they_are_those_of_the_build() -> None:
-    with pytest.raises(BuildError, match="was not built from the locks and specs that are here now"):
+    with pytest.raises(BuildError, match="was not built from the locks, specs and files that are here now"):
         provenance.locks(signing.BUILT)
     inputs = recipe_of(spec.read("train"), lockfile.read_base()).inputs
     image = dataclasses.replace(signing.BUILT, inputs=inputs)

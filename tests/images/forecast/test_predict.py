@@ -6,6 +6,7 @@ import dataclasses
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,9 +48,8 @@ def recipes(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Rec
     }
     real = spec.read
     monkeypatch.setattr(spec, "roles", lambda: ("api", "train"))
-    monkeypatch.setattr(
-        spec, "read", lambda role: dataclasses.replace(real(role), conflicts=(), record_errors=(), left_out=(), budget=10**6)
-    )
+    nothing: dict[str, Any] = dict.fromkeys(("conflicts", "record_errors", "left_out", "files"), ())
+    monkeypatch.setattr(spec, "read", lambda role: dataclasses.replace(real(role), **nothing, budget=10**6))
     monkeypatch.setattr(lockfile, "read_set", locks.__getitem__)
     monkeypatch.setattr(check, "check", lambda: "")
     monkeypatch.setattr(images_lock, "path", lambda: own_folders / "images.lock")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from images import libraries, spec
+from images.plan import ImageFile, ImageFolder, files_layer
 from images.receipt import BuiltImage
 from lockfiles.model import Artifact, BaseLock, Deb, SetLock, Wheel
 from smoke.payload import contents
@@ -244,6 +246,56 @@ def test_contents_that_break_a_promise(change: dict[str, Any], looked: dict[str,
     assert list(contract.files({**CONTENTS, **change}, looked)) == [said]
 
 
+def placed(**changes: list[Any]) -> dict[str, Any]:
+    """What contents.py says of the files of `PLAN`, with changes by path."""
+    state = {
+        "/opt/tool": ["folder", "0755", 10001, 10001, ""],
+        "/opt/tool/run.py": ["file", "0644", 10001, 10001, "ab" * 32],
+    }
+    return {"placed": [[path, *rest] for path, rest in {**state, **changes}.items() if rest]}
+
+
+PLAN = files_layer(
+    [ImageFile("opt/tool/run.py", Path("run.py"), 1, "ab" * 32, 0o644, 10001, "tool")],
+    [ImageFolder("opt/tool", 0o755, 10001, "tool")],
+)
+
+
+def test_sound_files_of_the_repository() -> None:
+    assert not list(contract.repository_files(placed(), PLAN))
+    assert not list(contract.repository_files({"placed": []}, None))
+    owned = {**CONTENTS, "own": ["/opt/tool", "/opt/tool/run.py"]}
+    assert not list(contract.files(owned, {}, contract.users_own(PLAN)))
+    assert len(list(contract.files(owned, {}))) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"/opt/tool/run.py": []}, "/opt/tool/run.py is named by [[files]], and not in the image"),
+        (
+            {"/opt/tool/more.py": ["file", "0644", 0, 0, "00"]},
+            "/opt/tool/more.py is in the image, and not named by [[files]]",
+        ),
+        ({"/opt/tool/link": ["link", "0777", 0, 0, ""]}, "/opt/tool/link is in the image, and not named by [[files]]"),
+        (
+            {"/opt/tool/run.py": ["file", "0644", 10001, 10001, "cd" * 32]},
+            "/opt/tool/run.py holds other bytes than the repository's file",
+        ),
+        (
+            {"/opt/tool/run.py": ["file", "0755", 10001, 10001, "ab" * 32]},
+            "/opt/tool/run.py is a file with mode 0755 of 10001:10001, not as [[files]] says",
+        ),
+        (
+            {"/opt/tool": ["folder", "0755", 0, 10001, ""]},
+            "/opt/tool is a folder with mode 0755 of 0:10001, not as [[files]] says",
+        ),
+    ],
+)
+def test_files_of_the_repository_that_are_not_as_stated(change: dict[str, Any], message: str) -> None:
+    assert list(contract.repository_files(placed(**change), PLAN)) == [message]
+
+
 def test_many_problems_are_told_on_one_line() -> None:
     assert contract.told(["a", "b"]) == "a; b"
     assert contract.told(list("abcde")) == "a; b; c; and 2 more"
@@ -368,6 +420,26 @@ def test_libraries_are_found_or_missed(program: Callable[[str], Path], without: 
     else:
         assert missing == []
     assert found["linked"] >= 2
+
+
+def test_the_walk_tells_all_of_the_places_it_is_asked_for(tmp_path: Path) -> None:
+    write(tmp_path / "opt/tool/run.py", b"x", 0o755)
+    (tmp_path / "opt/tool/link").symlink_to("run.py")
+    write(tmp_path / "opt/toolbox/other")
+    write(tmp_path / "etc/single")
+    done = subprocess.run(
+        [sys.executable, contents.__file__, str(tmp_path), "/opt/tool", "/etc/single"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    digest, uid, gid = hashlib.sha256(b"x").hexdigest(), os.getuid(), os.getgid()
+    assert json.loads(done.stdout)["placed"] == [
+        ["/etc/single", "file", "0644", uid, gid, digest],
+        ["/opt/tool", "folder", f"{(tmp_path / 'opt/tool').stat().st_mode & 0o7777:04o}", uid, gid, ""],
+        ["/opt/tool/link", "link", "0777", uid, gid, ""],
+        ["/opt/tool/run.py", "file", "0755", uid, gid, digest],
+    ]
 
 
 @pytest.mark.parametrize("data", [b"\x7fELF", b"\x7fELF" + bytes(60), b"\x7fELF\x02\x01" + b"\xff" * 200])

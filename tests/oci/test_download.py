@@ -81,7 +81,7 @@ def test_a_redirect_does_not_take_the_password_along(
 @pytest.mark.parametrize("place", ["http://registry.example/x", "ftp://127.0.0.1/x", "file:///etc/passwd"])
 def test_a_redirect_to_where_nothing_may_go_is_refused(double: Double, client: Client, tmp_path: Path, place: str) -> None:
     double.fail("GET", DIGEST, answers(302, {"Location": place}))
-    with pytest.raises(RegistryError, match="without TLS"):
+    with pytest.raises(RegistryError, match="without TLS|points to no address"):
         fetch(client, tmp_path / "x")
 
 

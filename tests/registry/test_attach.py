@@ -399,7 +399,7 @@ def test_a_registry_that_fails_is_no_verdict(double: Double) -> None:
 
 def test_a_manifest_that_is_not_what_the_digest_names_is_refused(double: Double) -> None:
     double.manifests[REPOSITORY][DIGEST] = (MANIFEST, IMAGE + b" ")
-    with pytest.raises(RegistryError, match="serves sha256:.* for sha256:"):
+    with pytest.raises(RegistryError, match="serves other bytes for sha256:"):
         inspect.look(reference(double).pin(DIGEST), OWN.public_key(), Policy())
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import base64
 import dataclasses
+import functools
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +21,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from common import paths
 from common.files import sha256_bytes
+from images import files, spec
 from k8s.pipeline import artifact, cluster, download, fetch, register
 from k8s.pipeline.program import say
 from oci.descriptor import MANIFEST, canonical
@@ -27,7 +31,6 @@ from tests.oci.conftest import QUICK
 from tests.oci.double import PASSWORD, USER, Double, serving
 from tests.oci.real import CERTIFICATE, RealRegistry
 
-ROOT = paths.ROOT
 VERSION = "sft-0123456789ab"
 OWN, OTHER = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
 TRAIN = "stage: sft\ndo_train: true\nfinetuning_type: lora\ntemplate: qwen3_nothink\n"
@@ -188,12 +191,26 @@ def trust_tests_ca(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
 
 
+@functools.cache
+def shipped() -> Path:
+    """The programs as they lie in the images, below `/opt/pinwheel`."""
+    plan = files.layer_plan(spec.read("train"))
+    assert plan is not None
+    root = Path(tempfile.mkdtemp(prefix="pinwheel-shipped-"))
+    atexit.register(shutil.rmtree, root)
+    for file in plan.files:
+        target = root / file.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file.source, target)
+    return root / "opt" / "pinwheel"
+
+
 def program(name: str, *argv: str, env: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
-    """Start a program as a pod does: as a module of its package."""
+    """Start a program as a pod does: as a module of the package in the image, with nothing else of this project importable."""
     clean = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", **(env or {})}
-    command = [sys.executable, "-m", f"k8s.pipeline.{name}", *argv]
+    command = [sys.executable, "-m", f"pinwheel_pipeline.{name}", *argv]
     return subprocess.Popen(
-        command, env=clean, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, **options
+        command, env=clean, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=shipped(), **options
     )
 
 

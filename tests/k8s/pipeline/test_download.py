@@ -131,7 +131,7 @@ def test_a_line_that_is_cut_and_a_busy_hub_only_take_longer(ready: Run, hub: Hub
 
 def test_a_hub_that_stays_down_is_given_up(ready: Run, hub: HubServer) -> None:
     hub.faults.busy += [(503, "")] * 99
-    with pytest.raises(PinwheelError, match="failed 6 times, at last:") as problem:
+    with pytest.raises(PinwheelError, match="failed 4 times in a row:") as problem:
         fetch(ready)
     assert problem.value.exit_code == ExitCode.ENVIRONMENT
 
@@ -257,12 +257,3 @@ def test_a_process_ends_when_it_is_told(ready: Run, hub: HubServer) -> None:
         os.kill(one.pid, signal.SIGTERM)
         assert one.wait(timeout=10) == ExitCode.TERMINATED
         assert time.monotonic() - begun < 5
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["step", "download", "register", "promote", "fetch"])
-def test_a_program_starts_and_tells_how_it_is_called(name: str) -> None:
-    done = program(name, "--help")
-    said, _ = done.communicate(timeout=60)
-    assert done.returncode == 0, said
-    assert said.startswith("usage: ")

@@ -116,10 +116,10 @@ WRONG = {
     "a pickle": ({"pytorch_model.bin": b"x"}, "pytorch_model.bin.*a pickle"),
     "training arguments, a pickle": ({"training_args.bin": b"x"}, "training_args.bin"),
     "code": ({"modeling_tiny.py": b"x"}, "modeling_tiny.py.*code"),
-    "a pickle under a good name": ({"model-00001-of-00002.safetensors": b"\x80\x04" + b"x" * 90}, "may be a pickle"),
+    "a pickle under a good name": ({"model-00001-of-00002.safetensors": b"\x80\x04" + b"x" * 90}, "it is a pickle"),
     "a shard left over": ({"model-00003-of-00003.safetensors": model_files()["model-00001-of-00002.safetensors"]}, "left over"),
     "a hidden file": ({".cache/x.json": b"{}"}, "hidden"),
-    "weights that are cut": ({SECOND: model_files()[SECOND][:-1]}, "shorter"),
+    "weights that are cut": ({SECOND: model_files()[SECOND][:-1]}, "lies at"),
     "an index that makes no sense": ({"model.safetensors.index.json": b"[]"}, "makes no sense"),
     "an index that names no such tensor": (
         {"model.safetensors.index.json": model_files()["model.safetensors.index.json"].replace(b"head", b"tail")},
@@ -181,7 +181,7 @@ def test_an_export_with_a_link_out_of_it_is_refused(run: Run) -> None:
 @pytest.mark.parametrize("content", ["", "-----BEGIN EC PRIVATE KEY-----\nx\n"], ids=["empty", "broken"])
 def test_a_key_that_cannot_sign_is_refused_before_anything_is_pushed(run: Run, double: Double, content: str) -> None:
     (run.root / "own.key").write_text(content)
-    with pytest.raises(PinwheelError, match="is no private key without a passphrase"):
+    with pytest.raises(PinwheelError, match="not a private key without a passphrase"):
         run.register()
     assert not double.asked
 

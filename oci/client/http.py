@@ -26,7 +26,7 @@ from oci.client.trust import pool
 
 Scopes = tuple[str, ...]
 # RFC 9110, 15.5.9, RFC 6585, 4, and RFC 9110, 15.6: what a second try may cure.
-_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REDIRECTS = 5
 # No answer that is read whole is larger: distribution spec, "Pushing Manifests": a registry takes manifests of 4 MB at least.
 LARGEST = 8 << 20
@@ -164,16 +164,16 @@ class Http:
         own = origin(request.url) == self._origin
         return self.passing(self.open(replace(request, headers={**request.headers, **self._secret()}) if own else request))
 
-    def passing(self, stream: Stream, called: str = "") -> Stream:
+    def passing(self, stream: Stream) -> Stream:
         """The answer, unless it asks to come again.
 
         Raises:
             TransientError: it does.
         """
-        if stream.status in _PASSING:
+        if stream.status in PASSING:
             answer = stream.whole(LARGEST)
             stream.close()
-            told = f"{called or self.server.called} answers {self.scrub(answer.said())}"
+            told = f"{self.server.called} answers {self.scrub(answer.said())}"
             raise TransientError(told, asked_to_wait(answer.headers))
         return stream
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 from common.errors import RegistryError
 from oci.client.answer import Answer, Stream
 from oci.client.auth import Auth, refused
-from oci.client.http import LARGEST, Http, Request, Scopes, origin
-from oci.client.patience import Patience
+from oci.client.http import LARGEST, PASSING, Http, Request, origin
+from oci.client.patience import Patience, TransientError, asked_to_wait
 from oci.client.target import Registry
 
 
@@ -54,11 +54,12 @@ class Wire(Http):
     def _fetch(self, method: str, url: str, headers: dict[str, str], body: bytes) -> Answer:
         """For the token server; tried again by whoever wanted the token."""
         give: Callable[[], bytes] | None = (lambda: body) if body else None
-        stream = self.passing(self.open(Request(method, url, headers=headers, body=give)), "the token server")
+        stream = self.open(Request(method, url, headers=headers, body=give))
         try:
-            return stream.whole(LARGEST)
+            answer = stream.whole(LARGEST)
         finally:
             stream.close()
-
-
-__all__ = ["Request", "Scopes", "Wire"]
+        if answer.status in PASSING:
+            # Its words are not shown: `scrub` waits for who is asking for the token.
+            raise TransientError(f"the token server answers {answer.status}", asked_to_wait(answer.headers))
+        return answer

@@ -146,7 +146,7 @@ class Run:
 def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Short pauses, and nobody's own login, hub or token; the folder of Docker's configuration."""
     for module in (cluster, download, fetch, register):
-        monkeypatch.setattr(module, "PATIENCE", dataclasses.replace(QUICK, tell=say))
+        monkeypatch.setattr(module, "PATIENCE", dataclasses.replace(QUICK, tries=6, tell=say))
     for name in ("HF_TOKEN", "HF_ENDPOINT", "MODEL", "MODEL_TRUST", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.delenv(name, raising=False)
     folder = tmp_path / "docker"

@@ -131,7 +131,7 @@ def test_a_line_that_is_cut_and_a_busy_hub_only_take_longer(ready: Run, hub: Hub
 
 def test_a_hub_that_stays_down_is_given_up(ready: Run, hub: HubServer) -> None:
     hub.faults.busy += [(503, "")] * 99
-    with pytest.raises(PinwheelError, match="failed 4 times in a row:") as problem:
+    with pytest.raises(PinwheelError, match="failed 6 times in a row:") as problem:
         fetch(ready)
     assert problem.value.exit_code == ExitCode.ENVIRONMENT
 

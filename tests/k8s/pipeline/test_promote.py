@@ -285,6 +285,6 @@ def test_a_model_that_is_not_pinned_is_refused(model: str) -> None:
 
 
 def test_an_api_that_is_not_there_changes_nothing() -> None:
-    with pytest.raises(PinwheelError, match="failed 4 times in a row: connection refused") as problem:
+    with pytest.raises(PinwheelError, match="failed 6 times in a row: connection refused") as problem:
         promote.main([NEW, "--api", "http://127.0.0.1:1"])
     assert problem.value.exit_code == ExitCode.ENVIRONMENT

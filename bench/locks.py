@@ -74,7 +74,7 @@ def _relock() -> Comparison:
     base = lockfile.read_base()
     wanted = [inputs.read_set(name) for name in inputs.set_names()]
     locks = {one.name: lockfile.read_set(one.name) for one in wanted}
-    keeping = lock.Keeping("", 0, changes.read())
+    keeping = lock.Keeping("", lambda: 0, changes.read())
 
     def ours() -> None:
         # As a program that was just started.

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from typing import TypeVar
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from common import console
-from common.errors import LockError, MissingEnvironmentError, UsageError
+from common.errors import LockError, MissingEnvironmentError, PinwheelError, UsageError
 from common.offline import offline
 from lockfiles import changes, check, closure, inputs, licences, lockfile, models, policy, store, toolkit
 from lockfiles.changes import Locked
 from lockfiles.debian import resolver
-from lockfiles.inputs import SetInput
+from lockfiles.inputs import BaseInput, SetInput
 from lockfiles.model import Artifact, BaseLock, SetLock, Wheel
 from lockfiles.python import cooldown, gpu, index, metadata, sdist, wheels
 
 _Lock = TypeVar("_Lock", BaseLock, SetLock)
+# What `--upgrade` calls all Debian packages together.
+_DEBIAN = "debian"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,24 +30,44 @@ class Keeping:
     """What a relock keeps.
 
     Attributes:
-        upgrade: the package that may move, `all`, or nothing.
-        days: of the cooldown; 0 for none.
+        upgrade: the package that may move, `all`, `debian`, or nothing.
+        days: tells the days of the cooldown, 0 for none; may ask the network.
         before: what was locked.
         asked: packages that some input pins, or that were named: those may be brand-new.
     """
 
     upgrade: str
-    days: int
+    days: Callable[[], int]
     before: Locked
     asked: frozenset[str] = frozenset()
+
+    def unmoved(self, wanted: SetInput, base: BaseLock, leader: SetLock | None) -> SetLock | None:
+        """The lock of a set for which nothing was edited or asked: neither in its input nor in what that builds upon."""
+        lock = self.before.sets.get(wanted.name)
+        if lock is None or lock.inputs != wanted.digest or self.upgrade == "all":
+            return None
+        if canonicalize_name(self.upgrade) in {wheel.name for wheel in lock.wheels}:
+            return None
+        if (lock.python, lock.glibc) != (base.version("python3.11"), base.version("libc6")):
+            return None
+        # A source is built in the base.
+        same_base = not wanted.sdists or (self.before.base and base.debs == self.before.base.debs)
+        return lock if same_base and leader == self.before.sets.get(wanted.agrees) else None
 
     def versions(self, name: str) -> dict[str, str]:
         """The versions that one set keeps where its input allows it: its own; of what it does not hold, the other sets'."""
         if self.upgrade == "all":
             return {}
-        found = self.held(name)
-        found.pop(canonicalize_name(self.upgrade), None)
-        return found
+        held = self.held(name)
+        held.pop(canonicalize_name(self.upgrade), None)
+        return held
+
+    def files(self, name: str) -> frozenset[str]:
+        """The sha256 of the wheels that one set keeps where their version stays, though the index may have more by now."""
+        lock = self.before.sets.get(name)
+        if lock is None or self.upgrade == "all":
+            return frozenset()
+        return frozenset(w.artifact.sha256 for w in lock.wheels if w.name != canonicalize_name(self.upgrade))
 
     def held(self, name: str) -> dict[str, str]:
         """The versions that are locked for one set, or for another where it has none."""
@@ -53,7 +75,7 @@ class Keeping:
 
     def window(self, name: str) -> cooldown.Window | None:
         """What the resolver may see for one set."""
-        return cooldown.window(self.days, self.asked, {wheel.name: lock.date for lock, wheel in self._held(name)})
+        return cooldown.window(self.days(), self.asked, {wheel.name: lock.date for lock, wheel in self._held(name)})
 
     def _held(self, name: str) -> Iterator[tuple[SetLock, Wheel]]:
         """Every locked wheel, this set's own last."""
@@ -64,11 +86,11 @@ class Keeping:
 def write_all(upgrade: str = "") -> tuple[Locked, Locked]:
     """Resolve every input and write every lock; returns what was locked before, and now.
 
-    Python packages keep their locked version where the inputs allow it, and sets that agree share versions; Debian's follow
-    the mirror, which drops what is superseded. A lock whose content did not change keeps every byte.
+    Only what was edited or asked for is resolved, and there too a locked version stays where the inputs allow it; sets that
+    agree share versions. A lock whose content did not change keeps every byte.
 
     Args:
-        upgrade: a package or model that may move to its newest version, or `all`.
+        upgrade: a package or model that may move to its newest version, `debian` for the debs, or `all`.
 
     Raises:
         LockError: an input does not resolve, sets disagree, or the policy forbids a licence.
@@ -80,17 +102,22 @@ def write_all(upgrade: str = "") -> tuple[Locked, Locked]:
     _known(upgrade, before)
     rules = policy.read()
     wanted = {name: inputs.read_set(name) for name in inputs.set_names()}
-    probe = canonicalize_name(Requirement(next(iter(wanted.values())).requires[0]).name)
-    days = rules.cooldown_days if not offline() and cooldown.possible(probe, rules.cooldown_days) else 0
+
+    @cache
+    def days() -> int:
+        probe = canonicalize_name(Requirement(next(iter(wanted.values())).requires[0]).name)
+        return rules.cooldown_days if not offline() and cooldown.possible(probe, rules.cooldown_days) else 0
+
     pins = [text for one in wanted.values() for text in (*one.requires, *one.overrides)]
-    keeping = Keeping(upgrade, days, before, cooldown.asked_for(pins) | ({canonicalize_name(upgrade)} - {"", "all"}))
-    base = _resolve_base(before.base if upgrade != "all" else None)
+    named = {canonicalize_name(upgrade)} - {"", "all", _DEBIAN}
+    keeping = Keeping(upgrade, days, before, cooldown.asked_for(pins) | named)
+    base = _resolve_base(before.base, upgrade)
     policy.check_licences(rules, "base", base.debs)
     locks: dict[str, SetLock] = {}
     # A set that agrees with another comes after it.
     for name in sorted(wanted, key=lambda n: (_depth(wanted, n), n)):
         leader = locks.get(wanted[name].agrees)
-        locks[name] = resolve_set(wanted[name], base, keeping, leader)
+        locks[name] = keeping.unmoved(wanted[name], base, leader) or resolve_set(wanted[name], base, keeping, leader)
         closure.check_set(wanted[name], locks[name])
         policy.check_licences(rules, name, locks[name].wheels)
     for name, lock in locks.items():
@@ -111,38 +138,60 @@ def _known(upgrade: str, before: Locked) -> None:
     """Refuse a name that no lock holds."""
     name = canonicalize_name(upgrade)
     held = {wheel.name for lock in before.sets.values() for wheel in lock.wheels} | set(toolkit.versions())
-    if before.base and upgrade in {deb.name for deb in before.base.debs} - held:
-        fix = "`invoke lock` alone takes its newest; the debs follow Debian's mirror"
-        raise UsageError(f"{upgrade} is a Debian package", where="lockfiles/base.lock", fix=fix)
-    if upgrade not in ("", "all") and name not in held and upgrade not in models.names():
-        raise UsageError(f"no lock holds {upgrade}", where="lockfiles/", fix="name a locked package or model, or `all`")
+    if upgrade not in ("", "all", _DEBIAN, *_debs(before.base), *models.names()) and name not in held:
+        fix = f"name a locked package or model, `{_DEBIAN}` for all Debian packages, or `all`"
+        raise UsageError(f"no lock holds {upgrade}", where="lockfiles/", fix=fix)
 
 
-def _resolve_base(before: BaseLock | None) -> BaseLock:
-    """Resolve the base; what the lock before says of a deb that stayed is not read again."""
+def _debs(base: BaseLock | None) -> set[str]:
+    return {deb.name for deb in base.debs} if base else set()
+
+
+def _resolve_base(before: BaseLock | None, upgrade: str) -> BaseLock:
+    """The base: as it was locked where neither base.in nor the command asks for more, else resolved."""
     wanted = inputs.read_base()
-    if offline():
-        # apt's lists are on the mirror alone; what is locked stays as long as the input does.
-        kept = lockfile.read_base()
-        if kept.inputs != wanted.digest:
-            what = "base.in changed, and resolving it needs Debian's mirror"
-            raise MissingEnvironmentError(what, fix="run without --offline")
-        return kept
-    with console.step("resolving base.in") as notes:
-        debs = resolver.resolve(wanted)
-        notes.append(f"{len(debs)} debs, {console.size(sum(d.artifact.size for d in debs))}")
+    edited, named = before is None or before.inputs != wanted.digest, upgrade == _DEBIAN or upgrade in _debs(before)
+    if offline() and (edited or named):
+        # Without a lock, its reader says it better.
+        lockfile.read_base()
+        what = f"upgrading {upgrade}" if named else "base.in changed, and resolving it"
+        raise MissingEnvironmentError(f"{what} needs Debian's mirror", fix="run without --offline")
+    if before and not edited and not named and (upgrade != "all" or offline()):
+        _tell_newer(wanted, before)
+        return before
+    locked = before.debs if before and upgrade not in ("all", _DEBIAN) else ()
+    debs, newer = resolver.resolve(wanted, locked, upgrade)
+    _tell_count(newer)
     # Their licences stand in the packages themselves.
     resolver.fetch(debs)
-    told = {deb.artifact.sha256: deb.licence for deb in before.debs} if before else {}
-    found = {deb.name: told[deb.artifact.sha256] for deb in debs if told.get(deb.artifact.sha256)}
-    if len(found) < len(debs):
+    known = {deb.artifact.sha256: deb.licence for deb in before.debs} if before and upgrade != "all" else {}
+    by_name = {deb.name: known[deb.artifact.sha256] for deb in debs if known.get(deb.artifact.sha256)}
+    if len(by_name) < len(debs):
         # All of them: one's documentation may lie in another.
         with console.step("reading the debs' licences"):
-            found = licences.of_debs({deb.name: store.verified(deb.artifact) for deb in debs})
-    base = BaseLock(wanted.digest, toolkit.today(), tuple(replace(deb, licence=found[deb.name]) for deb in debs))
+            by_name = licences.of_debs({deb.name: store.verified(deb.artifact) for deb in debs})
+    base = BaseLock(wanted.digest, toolkit.today(), tuple(replace(deb, licence=by_name[deb.name]) for deb in debs))
     check.python_is_promised(base)
     closure.check_base(wanted, base)
     return base
+
+
+def _tell_newer(wanted: BaseInput, base: BaseLock) -> None:
+    """Say how many debs could move; that nobody knows is no reason to fail, since nothing is to move."""
+    if offline():
+        return
+    try:
+        newer = resolver.newer(wanted, base.debs)
+    except PinwheelError as problem:
+        console.warn(f"whether there are newer Debian packages is not known: {problem.line()}")
+    else:
+        _tell_count(newer)
+
+
+def _tell_count(newer: int) -> None:
+    if newer:
+        text = "1 newer Debian package is there" if newer == 1 else f"{newer} newer Debian packages are there"
+        console.info(f"{text}: `invoke lock --upgrade {_DEBIAN}` takes {'it' if newer == 1 else 'them'}")
 
 
 def resolve_set(wanted: SetInput, base: BaseLock, keeping: Keeping, leader: SetLock | None) -> SetLock:
@@ -163,14 +212,19 @@ def resolve_set(wanted: SetInput, base: BaseLock, keeping: Keeping, leader: SetL
     tags, where = wheels.platform_tags(python, glibc), f"lockfiles/{wanted.name}.in"
     built = {entry.name: entry for entry in wanted.sdists}
     own = {name for name, _ in wanted.differs}
-    led = {wheel.name: wheel.version for wheel in leader.wheels if wheel.name not in own} if leader else {}
+    shared = [wheel for wheel in leader.wheels if wheel.name not in own] if leader else []
+    led = {wheel.name: wheel.version for wheel in shared}
+    # The same file as the set it agrees with; else the one that it had.
+    kept = (frozenset(wheel.artifact.sha256 for wheel in shared), keeping.files(wanted.name))
     with console.step(f"resolving {wanted.name}.in") as notes:
         preferred, window = {**keeping.versions(wanted.name), **led}, keeping.window(wanted.name)
         packages = wheels.resolve(wanted, python, glibc, preferred, window)
         while window and (narrower := window.narrowed(packages, keeping.held(wanted.name), keeping.asked)) != window:
             window = narrower
             packages = wheels.resolve(wanted, python, glibc, preferred, window)
-        chosen = [Wheel(n, str(p["version"]), wheels.choose(p, tags, where)) for n, p in packages.items() if n not in built]
+        chosen = [
+            Wheel(n, str(p["version"]), wheels.choose(p, tags, where, kept)) for n, p in packages.items() if n not in built
+        ]
         notes.append(f"{len(packages)} packages, {console.size(sum(w.artifact.size for w in chosen))}")
     if not packages:
         raise LockError(f"{wanted.name}.in asks for nothing on the image's platform", where=where, fix="mend its markers")

@@ -7,8 +7,11 @@ import hashlib
 import json
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from packaging.utils import canonicalize_name
 
 from common import console, paths
 from common.errors import LockError, MissingEnvironmentError, UsageError
@@ -31,32 +34,34 @@ def versions() -> dict[str, str]:
     return {match[1]: match[2] for match in re.finditer(r"^([a-z0-9-]+)==([^\s;]+)", text, re.MULTILINE)}
 
 
-def resolve(upgrade: str, days: int) -> str:
-    """Resolve it; returns the body of the file.
+def resolve(upgrade: str, days: Callable[[], int]) -> str:
+    """Resolve it; returns the body of the file. Where nothing was edited or asked for, that is the body it has.
 
     Args:
-        upgrade: a package that may move, `all`, or nothing.
-        days: of the cooldown.
+        upgrade: a package that may move, `all`, or nothing; another name is somebody else's.
+        days: tells the days of the cooldown; may ask the network.
 
     Raises:
         LockError: the requirements cannot all hold.
         MissingEnvironmentError: the index does not answer.
     """
-    if offline():
-        # It is locked for every platform, so its wheels are not all here.
+    named = upgrade == "all" or canonicalize_name(upgrade) in versions()
+    # Offline it does not resolve: it is locked for every platform, so its wheels are not all here.
+    if offline() or not named:
         try:
             check()
+            return _text().removeprefix(_head_of(_text()))
         except LockError:
-            what = "pyproject.toml changed, and resolving the toolkit needs your index"
-            raise MissingEnvironmentError(what, fix="run without --offline") from None
-        return _text().removeprefix(_head_of(_text()))
+            if offline():
+                what = "pyproject.toml changed, and resolving the toolkit needs your index"
+                raise MissingEnvironmentError(what, fix="run without --offline") from None
     locked = dict.fromkeys(versions(), _date() or today())
     project = _project()
     pins = [*project["dependencies"], *project["optional-dependencies"]["test"]]
-    window = cooldown.window(days, cooldown.asked_for(pins) | ({upgrade} - {"", "all"}), locked)
-    preferred = _text()
+    chosen = {canonicalize_name(upgrade)} - {"all"} if named else frozenset[str]()
+    window = cooldown.window(days(), cooldown.asked_for(pins) | chosen, locked)
     with console.step("resolving the toolkit") as notes:
-        body = wheels.resolve_toolkit(paths.ROOT / "pyproject.toml", preferred, upgrade, window)
+        body = wheels.resolve_toolkit(paths.ROOT / "pyproject.toml", _text(), upgrade if named else "", window)
         notes.append(f"{sum(1 for line in body.splitlines() if line[:1].isalnum())} packages")
     return body
 

@@ -115,7 +115,8 @@ def explain_package(name: str) -> str:
         graph = _base_graph(base)
         _tell_chains({"base": graph}, deb.name)
         _tell_cost({"base": graph}, deb.name)
-        console.info("its version is the one that Debian's mirror had when it was locked; `invoke lock` follows the mirror")
+        upgrade = f"`invoke lock --upgrade {deb.name}` takes the newest"
+        console.info(f"its version is the one that Debian's mirror had when it was locked; {upgrade}")
     where = sorted({lock.name for lock, _ in held} | ({"base"} if deb else set()))
     return f"{name} is in {', '.join(where)}"
 

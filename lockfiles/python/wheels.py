@@ -10,7 +10,7 @@ import re
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -138,8 +138,15 @@ def resolve_toolkit(pyproject: Path, preferred: str, upgrade: str, window: Windo
         return re.sub(r"\(\S*pyproject\.toml\)", "(pyproject.toml)", target.read_text())
 
 
-def choose(package: dict[str, Any], tags: Iterable[Tag], where: str) -> Artifact:
+def choose(package: dict[str, Any], tags: Iterable[Tag], where: str, kept: Iterable[Collection[str]] = ()) -> Artifact:
     """The best wheel of a resolved package for these tags.
+
+    Args:
+        package: uv's PEP 751 table.
+        tags: that the base runs, best first.
+        where: the input, for messages.
+        kept: sha256 of wheels that are taken, if one of them fits, rather than one that was published since; the first
+            collection that has one decides.
 
     Raises:
         LockError: it has none; a source-only package must be named under [sdists].
@@ -160,8 +167,11 @@ def choose(package: dict[str, Any], tags: Iterable[Tag], where: str) -> Artifact
         )
     # Of equal tags the highest build wins; none is lower than any (binary distribution format, "File name convention").
     fitting.sort(key=lambda item: (-item[0], item[1]))
-    _, _, file, wheel = fitting[-1]
-    return artifact(wheel)
+    for digests in kept:
+        for _, _, _, wheel in fitting:
+            if wheel.get("hashes", {}).get("sha256") in digests:
+                return artifact(wheel)
+    return artifact(fitting[-1][3])
 
 
 def artifact(entry: dict[str, Any]) -> Artifact:

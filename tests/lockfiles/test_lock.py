@@ -8,13 +8,18 @@ import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
-from common import offline
+from common import offline, paths
 from common.errors import LockError, MissingEnvironmentError, UsageError
-from lockfiles import changes, check, fetching, inputs, lock, lockfile
+from lockfiles import changes, check, fetching, inputs, licences, lock, lockfile, toolkit
+from lockfiles.debian import resolver
 from lockfiles.model import BaseLock, SetLock
+from lockfiles.models import lockfile as models_lock
+from tests.lockfiles import hub_server
+from tests.lockfiles.models import steps
 from tests.lockfiles.small_index import Index, serving
 
 pytestmark = pytest.mark.slow
@@ -42,7 +47,7 @@ def index(locks: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
     (locks / "toolkit.txt").unlink()
     (locks / "policy.toml").write_text(POLICY)
     base = lockfile.read_base()
-    monkeypatch.setattr(lock, "_resolve_base", lambda _: base)
+    monkeypatch.setattr(lock, "_resolve_base", lambda *_: base)
     with serving() as server:
         monkeypatch.setenv("UV_DEFAULT_INDEX", server.address)
         # uv keeps what an index said; two tests' indexes may share a port.
@@ -91,6 +96,95 @@ def test_a_relock_that_finds_nothing_new_changes_no_byte(index: Index, locks: Pa
     old, new = lock.write_all()
     assert {file.name: file.read_bytes() for file in locks.iterdir()} == before
     assert changes.between(old, new) == ()
+
+
+def contents(locks: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in locks.iterdir()}
+
+
+def ask_for_toolkit(*requirements: str) -> None:
+    (paths.ROOT / "pyproject.toml").write_text(
+        f'[project]\nname = "x"\nversion = "0"\nrequires-python = ">=3.11"\ndependencies = {[*requirements]}\n'
+        "[project.optional-dependencies]\ntest = []\n"
+    )
+
+
+def test_an_unedited_run_asks_no_index_and_changes_no_byte(index: Index, locks: Path) -> None:
+    ask_for_toolkit("two")
+    (locks / "other.in").write_text('requires = ["two"]\n[agrees]\nwith = "small"\n')
+    lock.write_all()
+    before = contents(locks)
+    # Better files of the locked versions, which came later, and newer versions.
+    index.add("one", "1.0", "two>=1", tag="cp311-abi3-manylinux_2_28_x86_64", uploaded=OLD)
+    index.add("two", "1.0", tag="cp311-abi3-manylinux_2_28_x86_64", extras=["other-bytes"], uploaded=OLD)
+    index.add("two", "2.0", uploaded=OLD)
+    index.asked.clear()
+    lock.write_all()
+    assert contents(locks) == before
+    assert index.asked == []
+
+
+def test_a_name_of_one_lock_moves_no_other(index: Index, locks: Path) -> None:
+    ask_for_toolkit("three")
+    (locks / "other.in").write_text('requires = ["three"]\n')
+    lock.write_all()
+    before = contents(locks)
+    for name in ("one", "two", "three"):
+        index.add(name, "2.0", uploaded=OLD)
+    lock.write_all("two")
+    assert {name for name, data in contents(locks).items() if data != before[name]} == {"small.lock"}
+
+
+def test_an_edited_set_keeps_the_files_of_the_versions_that_stay(index: Index, locks: Path) -> None:
+    (locks / "other.in").write_text('requires = ["two"]\n[agrees]\nwith = "small"\n')
+    lock.write_all()
+    before = {wheel.name: wheel for wheel in lockfile.read_set("small").wheels}
+    better = "cp311-abi3-manylinux_2_28_x86_64"
+    index.add("two", "1.0", tag=better, extras=["other-bytes"], uploaded=OLD)
+    (locks / "small.in").write_text('requires = ["one", "three"]\n')
+    (locks / "other.in").write_text('requires = ["two", "three"]\n[agrees]\nwith = "small"\n')
+    lock.write_all()
+    after = {wheel.name: wheel for wheel in lockfile.read_set("small").wheels}
+    assert {name: after[name] for name in before} == before
+    assert set(after) == {*before, "three"}
+    # Asked for by name it is chosen anew, in both.
+    lock.write_all("two")
+    assert [lockfile.read_set(name).wheels[-1].artifact.file for name in ("small", "other")] == [f"two-1.0-{better}.whl"] * 2
+
+
+def test_an_edit_of_the_toolkit_moves_nothing_else_in_it(index: Index, locks: Path) -> None:
+    ask_for_toolkit("two")
+    lock.write_all()
+    before = (locks / "toolkit.txt").read_text()
+    index.add("two", "1.0", tag="cp311-abi3-manylinux_2_28_x86_64", extras=["other-bytes"], uploaded=OLD)
+    index.add("two", "2.0", uploaded=OLD)
+    ask_for_toolkit("three", "two")
+    lock.write_all()
+    kept = [line for line in before.splitlines() if not line.startswith("#")]
+    assert "\n".join(kept) in (locks / "toolkit.txt").read_text()
+    assert toolkit.versions() == {"two": "1.0", "three": "1.0"}
+
+
+def test_pinning_a_model_touches_nothing_else(index: Index, locks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock.write_all()
+    before = contents(locks)
+    index.add("two", "2.0", uploaded=OLD)
+    index.asked.clear()
+    monkeypatch.setenv("HF_HOME", str(locks.parent / "hf"))
+    with hub_server.serving() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        hub.push(steps.REPO, steps.DATA)
+        (locks / "models.in").write_text(steps.ASKED)
+        lock.write_all()
+        assert {name for name, data in contents(locks).items() if data != before.get(name)} == {"models.in", "models.lock"}
+        # A second one leaves the first where it is, though its branch moved.
+        (pinned,) = models_lock.read_lock().models
+        hub.push(steps.REPO, {**steps.DATA, "README.md": b"# new"})
+        hub.push("acme/other", steps.DATA)
+        (locks / "models.in").write_text(f'{steps.ASKED}[models.other]\nrepo = "acme/other"\nrevision = "main"\n')
+        lock.write_all()
+        assert pinned in models_lock.read_lock().models
+    assert index.asked == []
 
 
 def test_an_upgrade_moves_the_named_package_alone(index: Index) -> None:
@@ -394,7 +488,72 @@ def _stock(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
 def test_offline_a_changed_base_needs_the_mirror(locks: Path) -> None:
     (locks / "base.in").write_text('packages = ["python3.11", "gcc"]\n')
     with offline.forced(wanted=True), pytest.raises(MissingEnvironmentError, match="base.in changed, and resolving it needs"):
-        lock._resolve_base(None)
+        lock._resolve_base(lockfile.read_base(), "")
+
+
+def test_an_unedited_base_stays_and_newer_debs_are_counted(
+    locks: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = lockfile.read_base()
+    monkeypatch.setattr(resolver, "resolve", lambda *_: pytest.fail("the base was resolved"))
+    for newer, expected in (
+        (6, "6 newer Debian packages are there: `invoke lock --upgrade debian` takes them"),
+        (1, "1 newer Debian package is there: `invoke lock --upgrade debian` takes it"),
+        (0, ""),
+    ):
+        monkeypatch.setattr(resolver, "newer", lambda _, debs, count=newer: count if debs == base.debs else 99)
+        assert lock._resolve_base(base, "one") is base
+        assert " ".join("".join(capsys.readouterr()).split()) == expected
+
+    def unreachable(*_: object) -> int:
+        raise MissingEnvironmentError("no answer", fix="check the network")
+
+    monkeypatch.setattr(resolver, "newer", unreachable)
+    assert lock._resolve_base(base, "") is base
+    shown = " ".join("".join(capsys.readouterr()).split())
+    assert "whether there are newer Debian packages is not known: no answer: check the network" in shown
+    with offline.forced(wanted=True):
+        for upgrade in ("", "all"):
+            assert lock._resolve_base(base, upgrade) is base
+    assert "".join(capsys.readouterr()) == ""
+
+
+@pytest.mark.parametrize(
+    ("upgrade", "kept"),
+    [("", True), ("one", True), ("libc6", True), ("python3.11", True), ("debian", False), ("all", False)],
+)
+def test_what_an_upgrade_asks_of_the_base(
+    locks: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], upgrade: str, kept: bool
+) -> None:
+    base = lockfile.read_base()
+    if upgrade in {"", "one"}:
+        (locks / "base.in").write_text('packages = ["libc6", "python3.11"]\n')
+    resolve = mock.Mock(return_value=(base.debs, 1))
+    monkeypatch.setattr(resolver, "resolve", resolve)
+    monkeypatch.setattr(resolver, "fetch", lambda _: None)
+    monkeypatch.setattr(licences, "of_debs", lambda paths: dict.fromkeys(paths, "ISC"))
+    monkeypatch.setattr("lockfiles.store.verified", lambda artifact: Path(artifact.file))
+    resolved = lock._resolve_base(base, upgrade)
+    resolve.assert_called_once_with(inputs.read_base(), base.debs if kept else (), upgrade)
+    assert "1 newer Debian package is there" in " ".join("".join(capsys.readouterr()).split())
+    assert resolved.inputs == inputs.read_base().digest
+    assert {deb.licence for deb in resolved.debs} == ({"ISC"} if upgrade == "all" else {deb.licence for deb in base.debs})
+
+
+def test_debian_names_are_known_to_upgrade(index: Index) -> None:
+    lock.write_all()
+    before = lockfile.read_set("small")
+    for name in ("libc6", "debian"):
+        lock.write_all(name)
+    assert lockfile.read_set("small") == before
+    with pytest.raises(UsageError, match="no lock holds libc7 .*: name a locked package or model, `debian` for all Debian"):
+        lock.write_all("libc7")
+
+
+@pytest.mark.parametrize("name", ["libc6", "debian"])
+def test_offline_no_deb_is_upgraded(locks: Path, name: str) -> None:
+    with offline.forced(wanted=True), pytest.raises(MissingEnvironmentError, match=f"upgrading {name} needs Debian's mirror"):
+        lock._resolve_base(lockfile.read_base(), name)
 
 
 def test_only_what_moved_is_told(locks: Path, capsys: pytest.CaptureFixture[str]) -> None:

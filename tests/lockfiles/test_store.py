@@ -180,7 +180,8 @@ def bar(monkeypatch: pytest.MonkeyPatch) -> type[Recorder]:
 
 PROGRAM = """
 import sys
-from lockfiles import index, store
+from lockfiles import store
+from lockfiles.python import index
 from lockfiles.model import Artifact
 wanted = Artifact(sys.argv[1], int(sys.argv[2]), sys.argv[3])
 with index.session() as http:

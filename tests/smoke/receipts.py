@@ -76,10 +76,10 @@ def passed(
         versions=(
             Version("train", "llamafactory", "0.9.5"),
             Version("train", "torch", "2.13.0"),
-            Version("train", "transformers", "5.6.0"),
+            Version("train", "transformers", "5.5.4"),
             Version("api", "llamafactory", "0.9.5"),
             Version("api", "torch", "2.13.0"),
-            Version("api", "transformers", "5.6.0"),
+            Version("api", "transformers", "5.5.4"),
             Version("api", "vllm", "0.28.0" if gpu else "0.28.0+cpu"),
         ),
         figures=(

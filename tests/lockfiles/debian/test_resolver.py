@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import itertools
 import shutil
 import threading
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from common.errors import BuildError, LockError, MissingEnvironmentError, UsageE
 from common.files import sha256_file
 from common.run import Result, run
 from lockfiles import store
-from lockfiles.debian import resolver
+from lockfiles.debian import apt, resolver
 from lockfiles.inputs import BaseInput
 from lockfiles.model import Deb
 from lockfiles.store import archive
@@ -88,7 +89,7 @@ def mirror(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Small
     server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(root)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}/"
-    monkeypatch.setattr(resolver, "debian_mirrors", lambda: (Mirror("bookworm", address),))
+    monkeypatch.setattr(apt, "debian_mirrors", lambda: (Mirror("bookworm", address),))
     made = SmallMirror(root)
     made.address = address
     made.deb("base", "1.0", "Essential: yes")
@@ -105,8 +106,8 @@ def mirror(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Small
 @pytest.fixture
 def trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     """The mirror is not signed by Debian: tell apt that this is meant."""
-    real = resolver._source
-    monkeypatch.setattr(resolver, "_source", lambda m: "\n".join([*real(m).splitlines()[:-1], "Trusted: yes", ""]))
+    real = apt._source
+    monkeypatch.setattr(apt, "_source", lambda m: "\n".join([*real(m).splitlines()[:-1], "Trusted: yes", ""]))
 
 
 WANTED = BaseInput(("tool",), ("merger",), "")
@@ -115,7 +116,7 @@ WANTED = BaseInput(("tool",), ("merger",), "")
 @pytest.mark.host
 @pytest.mark.usefixtures("trusted")
 def test_the_base_is_what_is_essential_and_named_and_needed(mirror: SmallMirror) -> None:
-    debs = resolver.resolve(WANTED)
+    debs = resolver.resolve(WANTED)[0]
     assert [(d.name, d.version) for d in debs] == [("base", "1.0"), ("library", "2:2.0+b1~x"), ("merged", "1"), ("tool", "1.5")]
     resolver.fetch(debs)
     for deb in debs:
@@ -136,7 +137,7 @@ def test_a_package_that_does_not_exist_is_named(mirror: SmallMirror) -> None:
 
 
 def _superseded(mirror: SmallMirror) -> tuple[Deb, ...]:
-    debs = tuple(d for d in resolver.resolve(WANTED) if d.name == "library")
+    debs = tuple(d for d in resolver.resolve(WANTED)[0] if d.name == "library")
     mirror.deb("library", "2:2.1")
     return debs
 
@@ -155,8 +156,9 @@ def test_a_deb_gone_from_the_mirror_is_named_with_its_successor(mirror: SmallMir
     debs = _superseded(mirror)
     next(mirror.root.rglob("library_2.0*")).unlink()
     expected = (
-        r"library 2:2.0\+b1~x left Debian's mirror \(superseded\) .*sha256 \w{64}\): `invoke lock` would take library 2:2.1, "
-        r"or name an archive that has it in PINWHEEL_DEB_ARCHIVE"
+        r"library 2:2.0\+b1~x left Debian's mirror \(superseded\) .*sha256 \w{64}\): "
+        r"`invoke lock --upgrade library` takes library 2:2.1, "
+        "or name an archive that has the locked one in PINWHEEL_DEB_ARCHIVE"
     )
     with pytest.raises(LockError, match=expected):
         resolver.fetch(debs)
@@ -166,7 +168,7 @@ def test_a_deb_gone_from_the_mirror_is_named_with_its_successor(mirror: SmallMir
 @pytest.mark.host
 @pytest.mark.usefixtures("trusted")
 def test_a_deb_with_other_bytes_on_the_mirror_never_reaches_the_store(mirror: SmallMirror) -> None:
-    debs = resolver.resolve(WANTED)
+    debs = resolver.resolve(WANTED)[0]
     file = next(mirror.root.rglob("library_*"))
     file.write_bytes(file.read_bytes()[:-1] + b"?")
     with pytest.raises(
@@ -187,11 +189,11 @@ def test_a_mirrors_password_reaches_the_mirror_and_no_argument(mirror: SmallMirr
         seen.extend(str(argument) for argument in argv)
         return run(argv, **rest)
 
-    monkeypatch.setattr(resolver, "run", spy)
+    monkeypatch.setattr(apt, "run", spy)
     with pytest.raises(MissingEnvironmentError, match="reading Debian's package lists"):
         resolver.resolve(WANTED)
-    monkeypatch.setattr(resolver, "debian_mirrors", lambda: (secret,))
-    debs = resolver.resolve(WANTED)
+    monkeypatch.setattr(apt, "debian_mirrors", lambda: (secret,))
+    debs = resolver.resolve(WANTED)[0]
     resolver.fetch(debs)
     assert all(store.has(deb.artifact) for deb in debs)
     assert len(seen) > 10
@@ -290,7 +292,7 @@ def test_a_deb_whose_whole_package_vanished_is_sought_where_debian_would_keep_it
 def test_a_deb_that_is_listed_and_not_there_is_found_in_the_archive(
     mirror: SmallMirror, old: OldDebs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    debs = resolver.resolve(WANTED)
+    debs = resolver.resolve(WANTED)[0]
     file = next(mirror.root.rglob("library_2.0*"))
     shutil.move(file, old.root / file.name)
     monkeypatch.setenv("PINWHEEL_DEB_ARCHIVE", old.base + "/{file}")
@@ -313,7 +315,8 @@ def test_a_deb_that_vanished_everywhere_is_named_with_its_successor(
         "library 2:2.0+b1~x left Debian's mirror (superseded) "
         f"(lockfiles/base.lock, sha256 {deb.artifact.sha256}; address 2 of PINWHEEL_DEB_ARCHIVE: "
         "library_2.0+b1~x_amd64.deb cannot be fetched: the server answers 503): "
-        "`invoke lock` would take library 2:2.1, or name an archive that has it in PINWHEEL_DEB_ARCHIVE"
+        "`invoke lock --upgrade library` takes library 2:2.1, "
+        "or name an archive that has the locked one in PINWHEEL_DEB_ARCHIVE"
     )
 
 
@@ -346,22 +349,177 @@ def test_an_archive_that_makes_no_sense_is_refused(monkeypatch: pytest.MonkeyPat
     assert "s3cret" not in refused.value.line()
 
 
+def _locked(mirror: SmallMirror) -> tuple[Deb, ...]:
+    """Lock a base, bring its debs into the store, and let the mirror drop two of them for newer ones."""
+    debs, newer = resolver.resolve(BaseInput(("tool", "unrelated"), ("merger",), ""))
+    assert newer == 0
+    resolver.fetch(debs)
+    mirror.deb("library", "2:2.1")
+    mirror.deb("merged", "2")
+    return debs
+
+
+def versions(debs: tuple[Deb, ...]) -> dict[str, str]:
+    return {deb.name: deb.version for deb in debs}
+
+
+@pytest.mark.host
+@pytest.mark.usefixtures("trusted")
+def test_what_the_mirror_dropped_stays_locked_when_base_in_is_edited(mirror: SmallMirror) -> None:
+    locked = _locked(mirror)
+    for old in mirror.root.rglob("*_2.0*"):
+        old.unlink()
+    assert resolver.newer(BaseInput(("tool", "unrelated"), ("merger",), ""), locked) == 2
+    # One package gone, another come.
+    mirror.deb("extra", "1", "Depends: library (>= 2:1), base")
+    debs, newer = resolver.resolve(BaseInput(("tool", "extra"), ("merger",), ""), locked)
+    kept = {deb for deb in locked if deb.name != "unrelated"}
+    assert [deb for deb in debs if deb.name != "extra"] == sorted(kept, key=lambda deb: deb.name)
+    assert next(deb for deb in debs if deb.name == "extra").needs == ("base", "library")
+    assert newer == 2
+
+
+@pytest.mark.host
+@pytest.mark.usefixtures("trusted")
+def test_an_edit_moves_what_it_needs_and_nothing_else(mirror: SmallMirror) -> None:
+    locked = _locked(mirror)
+    mirror.deb("extra", "1", "Depends: library (>= 2:2.1)")
+    mirror.deb("base", "1.1", "Essential: yes")
+    debs, newer = resolver.resolve(BaseInput(("tool", "unrelated", "extra"), ("merger",), ""), locked)
+    assert versions(debs) == {**versions(locked), "extra": "1", "library": "2:2.1"}
+    assert newer == 2
+
+
+@pytest.mark.host
+@pytest.mark.usefixtures("trusted")
+def test_an_upgrade_moves_the_named_package_alone(mirror: SmallMirror) -> None:
+    locked = _locked(mirror)
+    debs, newer = resolver.resolve(BaseInput(("tool", "unrelated"), ("merger",), ""), locked, "merged")
+    assert versions(debs) == {**versions(locked), "merged": "2"}
+    assert newer == 1
+
+
+@pytest.mark.host
+@pytest.mark.usefixtures("trusted")
+def test_an_upgrade_moves_what_must_move_with_it(mirror: SmallMirror) -> None:
+    locked = _locked(mirror)
+    mirror.deb("tool", "2.0", "Depends: library (= 2:2.1), merged | merger", "Breaks: unrelated (<< 2)")
+    mirror.deb("unrelated", "2")
+    debs, newer = resolver.resolve(BaseInput(("tool", "unrelated"), ("merger",), ""), locked, "tool")
+    assert versions(debs) == {**versions(locked), "tool": "2.0", "library": "2:2.1", "unrelated": "2"}
+    assert newer == 1
+
+
+@pytest.mark.host
+@pytest.mark.usefixtures("trusted")
+def test_the_debs_of_one_source_move_together(mirror: SmallMirror) -> None:
+    mirror.deb("library-doc", "2.0", "Source: library (2:2.0)")
+    wanted = BaseInput(("tool", "library-doc"), ("merger",), "")
+    locked, _ = resolver.resolve(wanted)
+    resolver.fetch(locked)
+    mirror.deb("library-doc", "2.1", "Source: library (2:2.1)")
+    mirror.deb("library", "2:2.1")
+    mirror.deb("tool", "1.6", "Depends: library, merged")
+    debs, newer = resolver.resolve(wanted, locked, "library-doc")
+    assert versions(debs) == {**versions(locked), "library-doc": "2.1", "library": "2:2.1"}
+    assert newer == 1
+
+
+@pytest.mark.host
+@pytest.mark.usefixtures("trusted")
+def test_as_few_as_possible_move_however_they_hang_together(mirror: SmallMirror) -> None:
+    """The resolver's answer beside all that apt would accept, tried one by one."""
+    for number in range(1, 7):
+        mirror.deb(f"part{number}", "1")
+    wanted = BaseInput(tuple(f"part{number}" for number in range(1, 7)), (), "")
+    locked, _ = resolver.resolve(wanted)
+    resolver.fetch(locked)
+    mirror.deb("part1", "2", "Depends: part4 (>= 2)")
+    mirror.deb("part2", "2")
+    mirror.deb("part3", "2", "Depends: part2 (>= 2)")
+    mirror.deb("part4", "2", "Depends: part6 (= 2)")
+    mirror.deb("part5", "2", "Breaks: part1 (<< 2)")
+    mirror.deb("part6", "2", "Breaks: part4 (<< 2)")
+    mirror.deb("edit", "1", "Depends: part4 (>= 2)")
+    edited = BaseInput((*wanted.packages, "edit"), (), "")
+    debs, newer = resolver.resolve(edited, locked)
+    moved = {deb.name for deb in debs if deb.version == "2"}
+    names = [deb.name for deb in locked if deb.name.startswith("part")]
+    accepted = []
+    with apt.session() as session:
+        session.offer(locked)
+        for count in range(len(names) + 1):
+            for released in itertools.combinations(names, count):
+                try:
+                    session.choose(edited, [deb for deb in locked if deb.name not in released])
+                except LockError:
+                    continue
+                accepted.append(set(released))
+            if accepted:
+                break
+    assert accepted == [moved]
+    assert newer == 4
+
+
+@pytest.mark.host
+@pytest.mark.usefixtures("trusted")
+def test_a_locked_deb_that_only_an_archive_has_stays(
+    mirror: SmallMirror, old: OldDebs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked = _locked(mirror)
+    store.prune(set())
+    for file in [*mirror.root.rglob("library_2.0*"), *mirror.root.rglob("merged_1_*")]:
+        shutil.move(file, old.root / file.name)
+    wanted = BaseInput(("tool",), ("merger",), "")
+    monkeypatch.setenv("PINWHEEL_DEB_ARCHIVE", old.base + "/{file}")
+    debs, _ = resolver.resolve(wanted, locked)
+    assert set(debs) == {deb for deb in locked if deb.name != "unrelated"}
+    # And without it: named; but for what is not needed any more, or what was asked to move.
+    store.prune(set())
+    monkeypatch.delenv("PINWHEEL_DEB_ARCHIVE")
+    with pytest.raises(
+        LockError, match=r"library 2:2.0\+b1~x and 1 more left .*: `invoke lock --upgrade debian` takes library"
+    ):
+        resolver.resolve(wanted, locked)
+    with pytest.raises(LockError, match=r"library 2:2.0\+b1~x left .*: `invoke lock --upgrade library` takes library 2:2.1"):
+        resolver.resolve(wanted, locked, "merged")
+    debs, _ = resolver.resolve(BaseInput(("library",), (), ""), locked, "library")
+    assert versions(debs) == {"base": "1.0", "library": "2:2.1"}
+
+
+@pytest.mark.host
+@pytest.mark.usefixtures("trusted")
+def test_an_older_version_on_a_mirror_that_lags_is_not_newer(mirror: SmallMirror) -> None:
+    locked = _locked(mirror)
+    mirror.deb("library", "2:1.9")
+    assert resolver.newer(BaseInput(("tool", "unrelated"), ("merger",), ""), locked) == 1
+
+
+@pytest.mark.host
+@pytest.mark.usefixtures("trusted")
+def test_an_edit_that_fits_no_version_is_refused(mirror: SmallMirror) -> None:
+    locked = _locked(mirror)
+    mirror.deb("extra", "1", "Depends: library (>= 2:3)")
+    with pytest.raises(LockError, match=r"resolving base.in .*: check the package names"):
+        resolver.resolve(BaseInput(("tool", "extra"), ("merger",), ""), locked)
+
+
 @pytest.mark.host
 @pytest.mark.usefixtures("trusted")
 def test_the_users_mirror_is_asked_before_debians(mirror: SmallMirror, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    debs = resolver.resolve(WANTED)
+    debs = resolver.resolve(WANTED)[0]
     resolver.fetch(debs)
     air_gap.write(tmp_path / "gap", (deb.artifact for deb in debs), store.verified)
     store.prune(set())
     monkeypatch.setenv("PINWHEEL_MIRROR", str(tmp_path / "gap"))
-    monkeypatch.setattr(resolver, "debian_mirrors", lambda: pytest.fail("Debian's mirror was asked"))
+    monkeypatch.setattr(apt, "debian_mirrors", lambda: pytest.fail("Debian's mirror was asked"))
     resolver.fetch(debs)
     assert all(store.has(deb.artifact) for deb in debs)
 
 
 def test_offline_a_missing_deb_is_named_and_nobody_is_asked(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PINWHEEL_OFFLINE", "1")
-    monkeypatch.setattr(resolver, "run", lambda *_, **__: pytest.fail("a program was started"))
+    monkeypatch.setattr(apt, "run", lambda *_, **__: pytest.fail("a program was started"))
     debs = tuple(Deb(name, "1:1.0", "amd64", artifact(f"{name}_1.0_amd64.deb")) for name in ("one", "two"))
     with store.adding(debs[0].artifact) as out:
         out.write(b"one_1.0_amd64.deb")
@@ -372,5 +530,5 @@ def test_offline_a_missing_deb_is_named_and_nobody_is_asked(own_folders: Path, m
     with pytest.raises(MissingEnvironmentError, match=expected):
         resolver.fetch(debs)
     with pytest.raises(MissingEnvironmentError, match="reading Debian's package lists needs the network"):
-        resolver.resolve(WANTED)
+        resolver.resolve(WANTED)[0]
     resolver.fetch(debs[:1])

@@ -180,8 +180,9 @@ def bar(monkeypatch: pytest.MonkeyPatch) -> type[Recorder]:
 
 PROGRAM = """
 import sys
-from lockfiles import index, store
+from lockfiles import store
 from lockfiles.model import Artifact
+from lockfiles.python import index
 wanted = Artifact(sys.argv[1], int(sys.argv[2]), sys.argv[3])
 with index.session() as http:
     store.download([wanted], index.Locator(http), http)

@@ -346,7 +346,7 @@ def test_nothing_survives_the_run_however_it_dies(programs: Path, tmp_path: Path
         import sys, time
         from pathlib import Path
         from common.signals import terminable
-        from smoke.local import Workshop
+        from smoke.boxes.local import Workshop
         with terminable(), Workshop(Path({str(tmp_path)!r})) as workshop:
             with workshop.open("train", "train", ["python", "-c", {textwrap.dedent(DAEMON)!r}, "60"], {{}}, 0) as box:
                 while "ready" not in box.output():

@@ -119,10 +119,10 @@ ABORTED = """
     import sys, time
     from pathlib import Path
     from common.signals import terminable
-    from smoke import engine
-    from smoke.container import Sandbox
-    from smoke.held import Spec
-    from smoke.session import Session
+    from smoke.machine import engine
+    from smoke.boxes.container import Sandbox
+    from smoke.boxes.held import Spec
+    from smoke.boxes.session import Session
 
     fit = engine.connect(gpu=False)
     with terminable(), Session(fit.client) as session:

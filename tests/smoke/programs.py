@@ -49,7 +49,6 @@ _SERVER = """
 import json, os, signal, subprocess, sys
 sys.path.insert(0, {root!r})
 from smoke.payload import tiny
-from smoke.rungs.servers import PORTS
 from tests.smoke.chat_server import ChatServer
 argv = sys.argv[1:]
 FAULT = {fault!r}

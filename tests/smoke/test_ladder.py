@@ -34,7 +34,7 @@ from tests.smoke.simulator import SimulatedEngine
 
 pytestmark = pytest.mark.slow
 
-CONFTEST = "from smoke.conftest import bench, say, took\n"
+CONFTEST = "from smoke.suite.conftest import bench, say, took\n"
 HEAD = "import pytest, time\nfrom common.errors import SmokeError\nfrom smoke.receipt import Answer, Training\n"
 # The rungs that the small suites of these tests may have.
 NAMES = ("one", "two", "three", "four", "ready")
@@ -394,7 +394,7 @@ def work(place):
 """
 
 
-@pytest.mark.parametrize("how", ["raise SmokeError('not today')", f"os.kill({os.getpid()}, {int(signal.SIGTERM)})"])
+@pytest.mark.parametrize("how", ["raise SmokeError('not today')", f"import os; os.kill(os.getpid(), {int(signal.SIGTERM)})"])
 def test_jobs_that_nobody_waits_for_any_more_are_ended(run: Run, how: str) -> None:
     started = time.monotonic()
     jobs = "[bench.jobs.start(name, lambda: work(bench.place)) for name in ('two', 'three', 'four')]"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -83,15 +82,12 @@ class RealRegistry:
         return {f"sha256:{file.parent.name}": file.read_bytes() for file in (self.data / "blobs").rglob("data")}
 
     def _write(self) -> None:
-        http: dict[str, object] = {"addr": self.address}
-        if self.secret:
-            http["secret"] = self.secret
-        if self.tls:
-            http["tls"] = {"certificate": str(CERTIFICATE), "key": str(CERTIFICATE.with_suffix(".key"))}
-        body: dict[str, object] = {"version": 0.1, "log": {"level": "error"}, "http": http}
-        body["storage"] = {"filesystem": {"rootdirectory": str(self.folder / "data")}}
+        more: dict[str, object] = {"log": {"level": "error"}}
         if self.users:
             (self.folder / "htpasswd").write_text(_HTPASSWD)
-            body["auth"] = {"htpasswd": {"realm": "test", "path": str(self.folder / "htpasswd")}}
-        # JSON is YAML.
-        (self.folder / "registry.yml").write_text(json.dumps(body))
+            more["auth"] = {"htpasswd": {"realm": "test", "path": str(self.folder / "htpasswd")}}
+        tls = {"certificate": str(CERTIFICATE), "key": str(CERTIFICATE.with_suffix(".key"))}
+        settings = host.registry_settings(
+            self.address, self.folder / "data", secret=self.secret, http={"tls": tls} if self.tls else None, more=more
+        )
+        (self.folder / "registry.yml").write_text(settings)

@@ -29,12 +29,13 @@ from smoke.ladder import choose
 from smoke.machine import engine
 from smoke.rungs.jobs import Jobs
 from smoke.rungs.run import Bench
-from smoke.rungs.servers import BASE, PORT, SHM, command, environment
+from smoke.rungs.servers import BASE, PORTS, SHM, command, environment
 from smoke.rungs.table import VLLM
 
 _ROUNDS = 3
 _LIMIT_S = 600.0
 _COMMAND = "invoke bench startup"
+_URL = f"http://127.0.0.1:{PORTS[VLLM]}"
 _WITH, _WITHOUT = "with bytecode, as built", "without, as `uv pip install` leaves it"
 # An environment for each: the image's own, and one in which the bytecode of wheels is not found.
 _HIDING = f"{RUN}/hiding"
@@ -172,10 +173,10 @@ def _first_token(bench: Bench) -> Start:
 
 
 def _await_token(box: Box) -> None:
-    box.await_http(f"http://127.0.0.1:{PORT}/health", _LIMIT_S)
+    box.await_http(f"{_URL}/health", _LIMIT_S)
     body = json.dumps({"model": BASE, "prompt": "a", "max_tokens": 1, "temperature": 0})
     argv = ["curl", "-fs", "--max-time", "60", "-H", "Content-Type: application/json", "-d", body]
-    answer = box.run([*argv, f"http://127.0.0.1:{PORT}/v1/completions"], _LIMIT_S)
+    answer = box.run([*argv, f"{_URL}/v1/completions"], _LIMIT_S)
     if answer.code != 0:
         raise SmokeError("vllm serve gives no token", where=box.tail())
 

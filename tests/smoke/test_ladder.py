@@ -387,7 +387,7 @@ class Box:
 def work(place):
     box = Box()
     place.admit(box)
-    assert box.ended.wait(60)
+    assert box.ended.wait(600)
     # Too late for another one.
     place.admit(Box())
 
@@ -400,7 +400,7 @@ def test_jobs_that_nobody_waits_for_any_more_are_ended(run: Run, how: str) -> No
     jobs = "[bench.jobs.start(name, lambda: work(bench.place)) for name in ('two', 'three', 'four')]"
     with pytest.raises((SmokeError, TerminatedError)):
         run(WORK + rung("one", f"{jobs}; time.sleep(0.2); {how}"))
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 300
     assert outcomes() == {"one": "failed"}
 
 

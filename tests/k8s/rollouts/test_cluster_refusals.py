@@ -104,7 +104,7 @@ def test_a_lease_lost_during_the_rollout_stops_the_wait_and_nothing_is_put_back(
 ) -> None:
     go()
     checkout.lock({API: NEW})
-    server.rollout = 60
+    server.rollout = 600
     true = rollout.wait
 
     def overtaken(*arguments: Any) -> None:
@@ -115,7 +115,7 @@ def test_a_lease_lost_during_the_rollout_stops_the_wait_and_nothing_is_put_back(
     started = time.monotonic()
     with pytest.raises(DeployNotRolledBackError, match="nothing was put back, as the lease was taken over by Grace"):
         go()
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 300
     assert server.image() == image(NEW)
 
 

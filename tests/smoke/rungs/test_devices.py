@@ -9,7 +9,6 @@ import math
 import random
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +23,7 @@ from smoke.rungs import devices
 from smoke.rungs.run import Bench
 from smoke.suite import test_device as rungs
 from tests.smoke import nvidia
+from tests.waiting import eventually
 
 TERMS, SIZE = 256, 16
 Matrix = list[list[float]]
@@ -272,10 +272,7 @@ def with_free(line: str, mebibytes: int) -> str:
 
 
 def await_peak(memory: devices.GpuMemory) -> None:
-    limit = time.monotonic() + 20
-    while memory.peak == memory.before:
-        assert time.monotonic() < limit, "the watch saw nothing"
-        time.sleep(0.01)
+    eventually(lambda: memory.peak != memory.before, "a peak that the watch sees")
 
 
 def test_gpu_memory_that_is_given_back(machine: nvidia.Machine) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,16 +17,17 @@ from smoke.rungs.run import Bench
 from smoke.rungs.table import FACTORY, KNOWN, MERGED, VLLM
 from smoke.suite import test_serve as rungs
 from tests.smoke import programs
+from tests.waiting import reserved_port
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)
-def _ports(monkeypatch: pytest.MonkeyPatch) -> None:
-    for server in servers.PORTS:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            monkeypatch.setitem(servers.PORTS, server, free.getsockname()[1])
+def _ports(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with contextlib.ExitStack() as held:
+        for server in servers.PORTS:
+            monkeypatch.setitem(servers.PORTS, server, held.enter_context(reserved_port()).getsockname()[1])
+        yield
 
 
 def climb(bench: Bench, server: str) -> dict[str, str]:
@@ -71,8 +73,10 @@ def test_all_three_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_what_is_not_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, check: str, complaint: str
 ) -> None:
-    monkeypatch.setattr(serving, "GRACE_S", 2)
-    monkeypatch.setattr(rungs, "GRACE_S", 2)
+    if fault in {"leaves a process", "does not stop"}:
+        # Its whole length is waited for.
+        monkeypatch.setattr(serving, "GRACE_S", 5)
+        monkeypatch.setattr(rungs, "GRACE_S", 5)
     with programs.bench(tmp_path, monkeypatch, fault) as bench:
         assert complaint in climb(bench, VLLM)[check]
 

@@ -20,7 +20,7 @@ from smoke.boxes.box import told
 from smoke.machine import gpus
 from smoke.payload import device
 from smoke.rungs import devices
-from smoke.rungs.run import Bench
+from smoke.rungs.run import Run
 from smoke.suite import test_device as rungs
 from tests.smoke import nvidia
 from tests.waiting import eventually
@@ -295,7 +295,7 @@ def test_gpu_memory_that_is_held(machine: nvidia.Machine, monkeypatch: pytest.Mo
         monkeypatch.setattr(gpus, "users", lambda: "4711, python, 530 MiB")
         # The GPU may be shared: who it was is not known for sure, so it is said who is there.
         with pytest.raises(AssertionError, match="by this run or by others; the driver names 4711, python, 530 MiB"):
-            rungs.test_gpu_memory_given_back(cast("Bench", None), lambda _: None, memory)
+            rungs.test_gpu_memory_given_back(cast("Run", None), lambda _: None, memory)
 
 
 def test_who_computes_on_the_gpus(machine: nvidia.Machine) -> None:

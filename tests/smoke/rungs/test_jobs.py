@@ -14,7 +14,7 @@ import pytest
 from smoke.boxes.box import Box, Ended, Place
 from smoke.rungs import serving, table, training, watch
 from smoke.rungs.jobs import Job, Jobs
-from smoke.rungs.run import Bench
+from smoke.rungs.run import Run
 from smoke.rungs.table import MERGED, Known
 from smoke.rungs.watch import Watch, limit
 from tests.waiting import LIMIT_S
@@ -153,20 +153,20 @@ def test_time_begins_with_the_first_box(monkeypatch: pytest.MonkeyPatch) -> None
         assert box.stopped.wait(LIMIT_S)
 
 
-@pytest.mark.parametrize("begin", [training.begin_agree, lambda bench: serving.begin(bench, MERGED)])
+@pytest.mark.parametrize("begin", [training.begin_agree, lambda run: serving.begin(run, MERGED)])
 def test_what_waits_for_the_export_puts_it_in_line_first(
-    monkeypatch: pytest.MonkeyPatch, begin: Callable[[Bench], Job[object]]
+    monkeypatch: pytest.MonkeyPatch, begin: Callable[[Run], Job[object]]
 ) -> None:
     def no_box(name: str, *_: object) -> Box:
         raise ValueError(f"{name} was opened")
 
     monkeypatch.setattr(training, "_export", lambda _: Ended(0, 1.0, 1))
     with Jobs(1) as jobs:
-        bench = Bench(cast("Place", SimpleNamespace(payload="")), gpu=False, jobs=jobs, contained=True, open=no_box)
-        bench.figures.versions["api"] = {"vllm": "0.28.0"}
+        run = Run(cast("Place", SimpleNamespace(payload="")), gpu=False, jobs=jobs, contained=True, open=no_box)
+        run.figures.versions["api"] = {"vllm": "0.28.0"}
         # With one place alone it would wait for ever for what is behind it.
         with pytest.raises(ValueError, match="was opened"):
-            begin(bench)._future.result(timeout=LIMIT_S)
+            begin(run)._future.result(timeout=LIMIT_S)
 
 
 def test_a_job_that_several_rungs_are_about_has_the_time_of_all() -> None:

@@ -246,11 +246,11 @@ def test_a_full_disk_is_one_line_and_leaves_what_came(ready: Run, hub: HubServer
 
 @pytest.mark.slow
 def test_a_process_ends_when_it_is_told(ready: Run, hub: HubServer) -> None:
-    hub.faults.busy += [(503, "600")] * 99
+    hub.faults.busy += [(503, "60")] * 99
     with program("download", "--config", str(ready.config), env={"HF_ENDPOINT": hub.endpoint}) as one:
         assert one.stdout is not None
         while "again in 60 s" not in one.stdout.readline():
-            pass
+            assert one.poll() is None
         os.kill(one.pid, signal.SIGTERM)
         assert one.wait(timeout=50) == ExitCode.TERMINATED
 

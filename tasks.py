@@ -338,34 +338,9 @@ def check(context: Context, path: str, env: str = "local") -> str:
 )
 def bench(_: Context, what: str, quick: bool = False) -> str:  # noqa: FBT001
     """Measure Pinwheel beside the plain tools, in one run, and write the table into docs/performance.md."""
-    if quick and what != "build":
-        raise UsageError("--quick goes with `bench build`", fix="leave it out")
-    match what:
-        case "locks":
-            from bench import locks
+    from bench.command import run_benchmark
 
-            return locks.run_bench()
-        case "build":
-            from bench.images import build as builds
-
-            return builds.run_bench(quick=quick)
-        case "bump":
-            from bench.images import build as builds
-
-            return builds.run_bump()
-        case "startup":
-            from bench import startup
-
-            return startup.run_bench()
-        case "smoke":
-            from bench import smoke as overhead
-
-            return overhead.run_bench()
-        case "deploy":
-            from bench import deploy as deploys
-
-            return deploys.run_bench()
-    raise UsageError(f"no such benchmark: {what}", fix="there are: locks, build, bump, startup, smoke, deploy")
+    return run_benchmark(what, quick=quick)
 
 
 @stage(

@@ -1,10 +1,10 @@
-"""What all benchmarks share: timing in turn, the machine's name, and their tables in docs/performance.md."""
+"""What all benchmarks share: timing in turn, waiting for programs, and their tables in docs/performance.md."""
 
 from __future__ import annotations
 
-import os
 import platform
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 from common import paths
 from common.errors import UsageError
 from common.files import write_whole
+from common.machine import this_machine
 
 _FILE = paths.ROOT / "docs" / "performance.md"
 
@@ -32,20 +33,14 @@ def timed(work: Callable[[], object]) -> float:
     return time.monotonic() - started
 
 
-def machine() -> str:
-    """This machine in a few words: what the seconds of a table depend on."""
-    cpu = cpu_model(Path("/proc/cpuinfo").read_text(errors="replace")) or platform.machine()
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    return f"{len(os.sched_getaffinity(0))} cores, {cpu}, {memory:.0f} GB of memory, Linux {platform.release()}"
-
-
-def cpu_model(cpuinfo: str) -> str:
-    """The model name out of `/proc/cpuinfo`; empty where the kernel gives none."""
-    for line in cpuinfo.splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == "model name":
-            return " ".join(value.split())
-    return ""
+def wait(process: subprocess.Popen[bytes]) -> int:
+    """Wait for a program to end; its exit code. Where the waiting ends badly, by Ctrl-C too, the program is ended first."""
+    try:
+        return process.wait()
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
@@ -70,5 +65,6 @@ def publish(command: str, *blocks: str, file: Path = _FILE) -> None:
     _, closed, after = rest.partition(end)
     if not (found and closed):
         raise UsageError(f"no place for the table of `{command}`", where=paths.shown(file), fix=f"write {begin} and {end}")
-    day = time.strftime("%Y-%m-%d", time.gmtime())
-    write_whole(file, before + "\n\n".join([begin, f"Taken on {day}: {machine()}.", *blocks, end]) + after)
+    day, host = time.strftime("%Y-%m-%d", time.gmtime()), this_machine()
+    machine = f"{host.cores} cores, {host.cpu}, {host.memory / 1e9:.0f} GB of memory, Linux {platform.release()}"
+    write_whole(file, before + "\n\n".join([begin, f"Taken on {day}: {machine}.", *blocks, end]) + after)

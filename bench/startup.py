@@ -28,13 +28,14 @@ from smoke.boxes.session import RUN, Session
 from smoke.ladder import choose
 from smoke.machine import engine
 from smoke.rungs.jobs import Jobs
-from smoke.rungs.run import Bench
-from smoke.rungs.servers import BASE, PORT, SHM, command, environment
+from smoke.rungs.run import Run
+from smoke.rungs.servers import BASE, PORTS, SHM, command, environment
 from smoke.rungs.table import VLLM
 
 _ROUNDS = 3
 _LIMIT_S = 600.0
 _COMMAND = "invoke bench startup"
+_URL = f"http://127.0.0.1:{PORTS[VLLM]}"
 _WITH, _WITHOUT = "with bytecode, as built", "without, as `uv pip install` leaves it"
 # An environment for each: the image's own, and one in which the bytecode of wheels is not found.
 _HIDING = f"{RUN}/hiding"
@@ -99,9 +100,9 @@ def run_bench() -> str:
         session.prepare(images[0].digest)
         tasks = dict(zip(("train", "api"), images, strict=True))
         opener = Opener(session, tasks, None, receipt.directory() / "logs")
-        bench = Bench(session, gpu=False, jobs=jobs, contained=True, open=opener, images=tasks)
-        _hide(bench)
-        starts = [*_imports(bench), _first_token(bench)]
+        run = Run(session, gpu=False, jobs=jobs, contained=True, open=opener, images=tasks)
+        _hide(run)
+        starts = [*_imports(run), _first_token(run)]
     head, cells = ("start of api-cpu", _WITH, _WITHOUT, "ratio"), [one.row() for one in starts]
     console.table(head, cells, right=(1, 2, 3))
     table = shared.markdown(head, cells, right=(1, 2, 3))
@@ -109,34 +110,34 @@ def run_bench() -> str:
     return f"{len(starts)} starts, written to docs/performance.md"
 
 
-def _hide(bench: Bench) -> None:
+def _hide(run: Run) -> None:
     script = f"import os; os.mkdir({_HIDING!r}); open({_HIDING + '/sitecustomize.py'!r}, 'w').write({_HOOK!r})"
-    with bench.box("hiding bytecode", "train", ["python", "-c", script]) as box:
+    with run.box("hiding bytecode", "train", ["python", "-c", script]) as box:
         box.finish(_LIMIT_S)
 
 
-def _imports(bench: Bench) -> list[Start]:
+def _imports(run: Run) -> list[Start]:
     caches = {"files in memory": False}
     if os.access(_DROP, os.W_OK):
         caches = {"files on disk": True, **caches}
     starts = []
     for name, cold in caches.items():
         if not cold:
-            _import(bench, {})
+            _import(run, {})
         times: dict[str, list[float]] = {way: [] for way in _WAYS}
         for _ in range(_ROUNDS):
             for way, env in _WAYS.items():
                 if cold:
                     _forget_files()
-                times[way].append(_import(bench, env))
+                times[way].append(_import(run, env))
         starts.append(_start(f"import {', '.join(_STACK)}; {name}", times))
     return starts
 
 
-def _import(bench: Bench, env: Mapping[str, str]) -> float:
+def _import(run: Run, env: Mapping[str, str]) -> float:
     script = _IMPORT.format(stack=", ".join(_STACK))
     variables = {**environment(gpu=False), **env}
-    with bench.box("import", "api", ["python", "-c", script], environment=variables, shm=SHM) as box:
+    with run.box("import", "api", ["python", "-c", script], environment=variables, shm=SHM) as box:
         box.finish(_LIMIT_S)
         said = json.loads(box.stdout().splitlines()[-1])
     # What is compared must be what it is called: nearly every module from bytecode, or none.
@@ -148,14 +149,14 @@ def _import(bench: Bench, env: Mapping[str, str]) -> float:
     return float(said["seconds"])
 
 
-def _first_token(bench: Bench) -> Start:
+def _first_token(run: Run) -> Start:
     for name, argv in (
-        ("tiny model", ["python", bench.payload("tiny.py"), "."]),
+        ("tiny model", ["python", run.payload("tiny.py"), "."]),
         ("train", ["llamafactory-cli", "train", "train.yaml"]),
     ):
-        with console.step(name), bench.box(name, "train", argv) as box:
+        with console.step(name), run.box(name, "train", argv) as box:
             box.finish(_LIMIT_S)
-    held = lockfile.read_set(spec.read(bench.images["api"].role).set).wheels
+    held = lockfile.read_set(spec.read(run.images["api"].role).set).wheels
     (vllm,) = (wheel.version for wheel in held if wheel.name == "vllm")
     times: dict[str, list[float]] = {way: [] for way in _WAYS}
     for _ in range(_ROUNDS):
@@ -164,7 +165,7 @@ def _first_token(bench: Bench) -> Start:
             variables = {**environment(gpu=False), **env}
             with console.step(f"{VLLM} {way}") as notes:
                 started = time.monotonic()
-                with bench.box(VLLM, "api", argv, environment=variables, shm=SHM) as box:
+                with run.box(VLLM, "api", argv, environment=variables, shm=SHM) as box:
                     _await_token(box)
                     times[way].append(time.monotonic() - started)
                 notes.append(f"first token after {console.seconds(times[way][-1])}")
@@ -172,10 +173,10 @@ def _first_token(bench: Bench) -> Start:
 
 
 def _await_token(box: Box) -> None:
-    box.await_http(f"http://127.0.0.1:{PORT}/health", _LIMIT_S)
+    box.await_http(f"{_URL}/health", _LIMIT_S)
     body = json.dumps({"model": BASE, "prompt": "a", "max_tokens": 1, "temperature": 0})
     argv = ["curl", "-fs", "--max-time", "60", "-H", "Content-Type: application/json", "-d", body]
-    answer = box.run([*argv, f"http://127.0.0.1:{PORT}/v1/completions"], _LIMIT_S)
+    answer = box.run([*argv, f"{_URL}/v1/completions"], _LIMIT_S)
     if answer.code != 0:
         raise SmokeError("vllm serve gives no token", where=box.tail())
 

@@ -180,6 +180,24 @@ def _needed(*, engine_answers: bool) -> list[Tool]:
     return [tool for tool in TOOLS if not (engine_answers and tool.program in ("dockerd", "containerd"))]
 
 
+def registry_settings(address: str, data: Path, *, secret: str = "", http: Any = None, more: Any = None) -> str:
+    """The settings file of Debian's docker-registry.
+
+    Args:
+        address: where it listens, with plain HTTP unless `http` says otherwise: loopback only.
+        data: the directory of what it stores.
+        secret: signs the state of uploads, so that they go on after a restart; default: each start makes its own.
+        http: further keys of `http`: `tls`.
+        more: further sections, or other ones: `auth`, `log`.
+    """
+    # Deleting is allowed so that a developer can free the disk.
+    storage = {"filesystem": {"rootdirectory": str(data)}, "delete": {"enabled": True}}
+    listens = {"addr": address, **({"secret": secret} if secret else {}), **(http or {})}
+    settings = {"version": 0.1, "log": {"level": "warn"}, "storage": storage, "http": listens}
+    # JSON is YAML.
+    return json.dumps({**settings, **(more or {})})
+
+
 def start_registry() -> None:
     """Start the embedded registry where none answers.
 
@@ -196,13 +214,7 @@ def start_registry() -> None:
         if not (home / "secret").exists():
             write_whole(home / "secret", secrets.token_hex(32), 0o600)
         secret = (home / "secret").read_text()
-        write_whole(
-            config,
-            # Delete is on so that a developer can free the disk; loopback only, so plain HTTP.
-            f"version: 0.1\nlog: {{level: warn}}\nstorage:\n  filesystem: {{rootdirectory: {home / 'data'}}}\n"
-            f"  delete: {{enabled: true}}\nhttp: {{addr: '{REGISTRY}', secret: '{secret}'}}\n",
-            0o600,
-        )
+        write_whole(config, registry_settings(REGISTRY, home / "data", secret=secret), 0o600)
     except PermissionError:
         raise MissingEnvironmentError(
             "the embedded registry cannot be set up",

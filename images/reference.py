@@ -18,7 +18,6 @@ from uv import find_uv_bin
 
 from common import host, paths
 from common.errors import BuildError, LockError, MissingEnvironmentError
-from common.run import run
 from images import config
 from images.files_entry import FilesEntry
 from images.spec import ImageSpec
@@ -38,40 +37,6 @@ _GROUPS = (
 _LARGE = 8_000_000
 
 
-def build(
-    image: ImageSpec,
-    lock: SetLock,
-    layout: Layout,
-    output: str,
-    *,
-    no_cache: bool = False,
-    labels: Mapping[str, str] | None = None,
-) -> None:
-    """Build the reference of an image.
-
-    Args:
-        image: whose target of the Dockerfile is built.
-        lock: the wheels, all in the store.
-        layout: holds the base image, as a build leaves it.
-        output: as buildx's `--output` takes it: `type=oci,dest=FILE`, `type=docker,name=NAME` (into the engine),
-            `type=tar,dest=FILE`, or `type=cacheonly`.
-        no_cache: whether every step runs again.
-        labels: of the image.
-
-    Raises:
-        BuildError: the build fails, or the layout holds no base.
-        LockError: a wheel is not in the store.
-        MissingEnvironmentError: buildx is not installed, or no engine answers.
-    """
-    with context(lock, image.files) as folder:
-        run(
-            command(image, folder, layout, output, no_cache=no_cache, labels=labels),
-            error=BuildError,
-            what=f"building the reference of {image.name}",
-            fix="PINWHEEL_VERBOSE=1 shows what BuildKit said",
-        )
-
-
 def command(
     image: ImageSpec,
     folder: Path,
@@ -81,18 +46,20 @@ def command(
     no_cache: bool = False,
     labels: Mapping[str, str] | None = None,
 ) -> list[str | Path]:
-    """The program and the arguments that `build` runs; for who wants the output streamed (`type=tar,dest=-`).
+    """The program that builds the reference of an image, with its arguments.
 
     Args:
-        image: as for `build`.
-        folder: the build context.
-        layout: as for `build`.
-        output: as for `build`.
-        no_cache: as for `build`.
-        labels: as for `build`.
+        image: whose target of the Dockerfile is built.
+        folder: the build context; see `context`.
+        layout: holds the base image, as a build leaves it.
+        output: as buildx's `--output` takes it: `type=oci,dest=FILE`, `type=docker,name=NAME` (into the engine),
+            `type=tar,dest=FILE` (`-`: to standard output), or `type=cacheonly`.
+        no_cache: whether every step runs again.
+        labels: of the image.
 
     Raises:
-        BuildError, MissingEnvironmentError: as `build`.
+        BuildError: the layout holds no base.
+        MissingEnvironmentError: buildx is not installed.
     """
     argv: list[str | Path] = [buildx(), "build", "--progress=plain", "--provenance=false", "--network=none"]
     argv += ["--file", paths.IMAGES / "Dockerfile", "--target", image.role, "--output", output]

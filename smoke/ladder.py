@@ -28,7 +28,7 @@ from smoke.machine.engine import Engine
 from smoke.receipt import ProvenImage, Rung, SmokeReceipt, Version
 from smoke.rungs.jobs import Jobs
 from smoke.rungs.plugin import Ladder
-from smoke.rungs.run import Bench
+from smoke.rungs.run import Run
 from smoke.rungs.servers import TUNED
 from smoke.rungs.watch import Watch
 
@@ -57,7 +57,7 @@ def run_smoke(*, gpu: bool, container: bool = True) -> SmokeReceipt:
     build: BuildReceipt | None = None
     images: tuple[BuiltImage, ...] = ()
     version = ""
-    ground: AbstractContextManager[tuple[Bench, Watch]]
+    ground: AbstractContextManager[tuple[Run, Watch]]
     if container:
         connected = engine.connect(gpu=gpu)
         version = connected.version
@@ -70,11 +70,11 @@ def run_smoke(*, gpu: bool, container: bool = True) -> SmokeReceipt:
         ground = _processes(Workshop(directory, gpu=fit.device), fit.at_once, gpu=gpu)
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    with terminable(), ground as (bench, watch):
-        ladder = Ladder(bench, watch)
+    with terminable(), ground as (run, watch):
+        ladder = Ladder(run, watch)
         ladder.book("preflight", fit.seconds, fit.message)
         code = _pytest(ladder, directory)
-    figures = bench.figures
+    figures = run.figures
     result = SmokeReceipt(
         passed=ladder.passed and code == pytest.ExitCode.OK,
         gpu=gpu,
@@ -141,7 +141,7 @@ def _how_to_build(pair: tuple[str, str]) -> str:
 @contextmanager
 def _containers(
     fit: Engine, images: tuple[BuiltImage, ...], logs: Path, at_once: int, *, gpu: bool
-) -> Iterator[tuple[Bench, Watch]]:
+) -> Iterator[tuple[Run, Watch]]:
     """Load the images, for a ladder that runs them; what it makes in the engine is gone afterwards."""
     try:
         # The order counts: no box is opened any more, then the jobs end, then nothing is left that a label names.
@@ -152,7 +152,7 @@ def _containers(
                 session.prepare(images[0].digest)
                 tasks = dict(zip(("train", "api"), images, strict=True))
                 opener = Opener(session, tasks, fit.gpu, logs, fit.every)
-                yield Bench(session, gpu, jobs, contained=True, open=watch.booked(opener), images=tasks), watch
+                yield Run(session, gpu, jobs, contained=True, open=watch.booked(opener), images=tasks), watch
             finally:
                 session.stop()
     except (requests.RequestException, docker.errors.APIError) as problem:
@@ -162,11 +162,11 @@ def _containers(
 
 
 @contextmanager
-def _processes(workshop: Workshop, at_once: int, *, gpu: bool) -> Iterator[tuple[Bench, Watch]]:
+def _processes(workshop: Workshop, at_once: int, *, gpu: bool) -> Iterator[tuple[Run, Watch]]:
     """The same ladder with plain processes; they are gone afterwards, too."""
     with workshop, Watch() as watch, Jobs(at_once, watch.work) as jobs:
         try:
-            yield Bench(workshop, gpu, jobs, contained=False, open=watch.booked(workshop.open)), watch
+            yield Run(workshop, gpu, jobs, contained=False, open=watch.booked(workshop.open)), watch
         finally:
             workshop.stop()
 

@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
-import types
-import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 from common import paths
 from common.errors import SmokeError
 from common.files import write_whole
+from common.reader import record
 
 FORMAT = 2
 Outcome = Literal["passed", "failed", "not run"]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,15 +223,19 @@ def load(text: str) -> SmokeReceipt:
     """The receipt of which `text` is the JSON form.
 
     Raises:
-        ValueError: it is none, or of another format.
+        ValueError: it is not a receipt, or has another format.
     """
     try:
         body = json.loads(text)
         if body.pop("format") != FORMAT:
             raise ValueError("another format")
-        return _typed(SmokeReceipt, body)
+        receipt = record(SmokeReceipt, body)
     except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as problem:
         raise ValueError(f"{type(problem).__name__}: {problem}") from problem
+    # `record` fills in defaults; here every field is written, and deploy trusts what it reads.
+    if json.loads(dump(receipt)) != {"format": FORMAT, **body}:
+        raise ValueError("a field is missing")
+    return receipt
 
 
 def write(receipt: SmokeReceipt) -> Path:
@@ -247,7 +248,7 @@ def read() -> SmokeReceipt:
     """The receipt of the last run, passed or not.
 
     Raises:
-        SmokeError: there is none, or it is not one of ours.
+        SmokeError: there is no receipt, or the file is not a receipt.
     """
     try:
         return load(path().read_text(encoding="utf-8"))
@@ -264,29 +265,3 @@ def proven_digests() -> frozenset[str]:
     except SmokeError:
         return frozenset()
     return frozenset(image.digest for image in last.images) if last.passed and last.container else frozenset()
-
-
-def _typed(kind: type[T], value: Any) -> T:
-    """`value`, from JSON, as the dataclass `kind`; strict, because deploy trusts what it reads here."""
-    hints = typing.get_type_hints(kind)
-    if not isinstance(value, dict) or value.keys() != hints.keys():
-        raise ValueError(f"{kind.__name__} needs exactly the fields {', '.join(sorted(hints))}")
-    return kind(**{name: _field(f"{kind.__name__}.{name}", hint, value[name]) for name, hint in hints.items()})
-
-
-def _field(where: str, hint: Any, value: Any) -> Any:
-    origin = typing.get_origin(hint)
-    if origin is tuple and isinstance(value, list):
-        return tuple(_field(where, typing.get_args(hint)[0], item) for item in value)
-    if origin is types.UnionType:
-        return None if value is None else _field(where, typing.get_args(hint)[0], value)
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return _typed(hint, value)
-    if origin is Literal and value in typing.get_args(hint):
-        return value
-    # bool is an int to Python, and JSON writes 1.0 as 1 in some hands.
-    if hint is float and type(value) in {int, float} and math.isfinite(value):
-        return float(value)
-    if hint is not float and type(value) is hint:
-        return value
-    raise ValueError(f"{where} is {value!r}")

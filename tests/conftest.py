@@ -6,6 +6,11 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A busy machine is slow now and then: no property is judged by time.
+settings.register_profile("pinwheel", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("pinwheel")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -27,17 +27,23 @@ _SETS: dict[Scope, tuple[str, ...]] = {"all": ("train", LARGEST), "quick": ("tra
 _NEED: dict[Scope, int] = {"all": 32_000_000_000, "quick": 6_000_000_000, "bump": 10_000_000_000}
 
 
-def run_bench(*, quick: bool) -> str:
+def run_bench() -> str:
     """Measure, print, and write the tables into docs/performance.md; returns the outcome in a few words.
-
-    Args:
-        quick: the small set only, once; prints the tables and writes nothing.
 
     Raises:
         LockError, BuildError, RegistryError: something that is measured fails; what was measured is written all the same.
         MissingEnvironmentError: root, disk, network or a tool is missing.
     """
-    return _told("quick" if quick else "all")
+    return _measure_and_show("all")
+
+
+def run_quick() -> str:
+    """Measure the small set only, once; prints the tables and writes nothing.
+
+    Raises:
+        LockError, BuildError, RegistryError, MissingEnvironmentError: as `run_bench`.
+    """
+    return _measure_and_show("quick")
 
 
 def run_bump() -> str:
@@ -46,10 +52,10 @@ def run_bump() -> str:
     Raises:
         LockError, BuildError, RegistryError, MissingEnvironmentError: as `run_bench`.
     """
-    return _told("bump")
+    return _measure_and_show("bump")
 
 
-def _told(scope: Scope) -> str:
+def _measure_and_show(scope: Scope) -> str:
     results, place = measured(scope), _PUBLISHED.get(scope)
     # A part of the run has nothing to say in some of the tables.
     blocks = [(head, rows) for head, rows in table.blocks(results) if rows]
@@ -88,12 +94,7 @@ def measured(scope: Scope) -> Results:
         with subprocess.Popen(
             argv, cwd=made.checkout, env=environment, stdin=subprocess.DEVNULL, start_new_session=True
         ) as process:
-            try:
-                code = process.wait()
-            except BaseException:
-                process.terminate()
-                process.wait()
-                raise
+            code = shared.wait(process)
         return _read(result, code)
 
 

@@ -69,7 +69,7 @@ class Product:
     def push(self, registry: Registry) -> str:
         """See Contender."""
         # The images alone: proof is no part of what the others send, and needs a key.
-        send = "import sys; from images.push import push; push(sys.argv[1], frozenset())"
+        send = "import sys; from registry.push import push; push(sys.argv[1], frozenset())"
         run([sys.executable, "-c", send, registry.address], cwd=paths.ROOT, error=RegistryError, what="the push")
         (image,) = receipt.read().images
         return f"{registry.address}/{image.name}:{image.version}"

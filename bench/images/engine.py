@@ -152,11 +152,8 @@ class Registry(_Daemon):
     def __enter__(self) -> Self:
         self._folder.mkdir(parents=True)
         config = self._folder / "config.yml"
-        write_whole(
-            config,
-            f"version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n"
-            f"storage: {{filesystem: {{rootdirectory: {self._folder / 'data'}}}}}\nhttp: {{addr: '{self.address}'}}\n",
-        )
+        quiet = {"log": {"level": "error", "accesslog": {"disabled": True}}}
+        write_whole(config, host.registry_settings(self.address, self._folder / "data", more=quiet))
         argv = [which("docker-registry", fix=host.INSTALL), "serve", str(config)]
         self._start(argv, self._folder / "log", lambda: host.registry_answers(self.address))
         return self

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import psutil
 
+from bench import shared
 from common.errors import BuildError
 from common.run import which
 
@@ -90,12 +91,7 @@ def run(
             args, cwd=cwd, env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
         )
         with _Sampler([pid for pid in (process.pid, daemon) if pid], disk) as sampler:
-            try:
-                code = process.wait()
-            except BaseException:
-                process.terminate()
-                process.wait()
-                raise
+            code = shared.wait(process)
             wall = time.monotonic() - started
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     if code:

@@ -19,7 +19,7 @@ _OF_EVERY_GPU = "device of "
 
 @dataclass(frozen=True, slots=True)
 class Opener:
-    """Makes the containers of a run; it is what `Bench.open` is.
+    """Makes the containers of a run; it is what `Run.open` is.
 
     Attributes:
         session: the run's belongings in the engine.
@@ -36,7 +36,7 @@ class Opener:
     every: DeviceRequest | None = None
 
     def __call__(self, name: str, task: str, command: list[str], environment: Mapping[str, str], shm: int) -> Sandbox:
-        """A container, not started yet; see `Bench.open`.
+        """A container, not started yet; see `Run.open`.
 
         Raises:
             SmokeError: the run is over.

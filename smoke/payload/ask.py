@@ -36,9 +36,11 @@ MAX_TOKENS = 96
 # Where an answer is cut by max_tokens; every trained answer is longer.
 CUT = 3
 AT_ONCE = 32
-# How long a server may take to notice that a client hung up, and the tokens of the answer that nobody waits for any more:
-# so many that it surely runs when the client goes.
-_PATIENCE_S, _LONG = 15.0, 400
+# Seconds that a server may take to come to rest: to notice that a client hung up, and to count an answer as done that a
+# client has read already.
+_PATIENCE_S = 15.0
+# Tokens of the answer that nobody waits for any more: so many that it surely runs when the client goes.
+_LONG = 400
 Found = dict[str, Any]
 
 
@@ -205,20 +207,27 @@ def hang_up(asked: Asked) -> Found:
                 gone += choice.finish_reason is None
                 break
         stream.close()
-    running: float | None = None
-    if asked.vllm:
-        until = time.monotonic() + _PATIENCE_S
-        while (running := samples(asked.get("/metrics")[1]).get(METRICS["running"])) and time.monotonic() < until:
-            time.sleep(0.2)
+    running = _metrics_at_rest(asked)[1].get(METRICS["running"]) if asked.vllm else None
     return {"gone": gone, "running": running, "after": asked.first()}
 
 
 def metrics(asked: Asked) -> Found:
     """What a cluster's probes and Prometheus read; both come without a key."""
-    status, text = asked.get("/metrics")
-    numbers = samples(text)
+    status, numbers = _metrics_at_rest(asked)
     found = {what: numbers.get(name) for what, name in METRICS.items()}
     return {"health": asked.get("/health")[0], "metrics": status, "samples": len(numbers), **found}
+
+
+def _metrics_at_rest(asked: Asked) -> tuple[int, dict[str, float]]:
+    """The status and the numbers of /metrics, once no request runs or waits, or as they stand after `_PATIENCE_S`."""
+    until = time.monotonic() + _PATIENCE_S
+    while True:
+        status, text = asked.get("/metrics")
+        numbers = samples(text)
+        busy = any(numbers.get(METRICS[what]) for what in ("running", "waiting"))
+        if not busy or time.monotonic() > until:
+            return status, numbers
+        time.sleep(0.2)
 
 
 CHECKS: dict[str, Callable[[Asked], Found]] = {

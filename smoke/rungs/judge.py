@@ -124,7 +124,7 @@ def metrics(found: Found, *, requests: int) -> list[str]:
     wrong = [f"/{path}: expected status 200, got {found[path]}" for path in ("health", "metrics") if found[path] != 200]
     for what in ("running", "waiting"):
         if found[what] != 0:
-            wrong.append(f"/metrics: expected 0 requests {what}, got {found[what]}")
+            wrong.append(f"/metrics: expected 0 requests {what} when the server is at rest, got {found[what]}")
     for what in ("succeeded", "generated"):
         if found[what] is None or not math.isfinite(found[what]) or found[what] < requests:
             wrong.append(f"/metrics: expected {requests} or more {what}, got {found[what]}")

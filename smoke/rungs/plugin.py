@@ -24,7 +24,7 @@ from common.errors import SmokeError
 from common.signals import TerminatedError
 from smoke.receipt import Rung
 from smoke.rungs import table
-from smoke.rungs.run import Bench
+from smoke.rungs.run import Run
 from smoke.rungs.watch import Watch
 
 _NAME = "pinwheel-smoke"
@@ -39,7 +39,7 @@ class Ladder:
     """Collects the rungs of one pytest session.
 
     Args:
-        bench: what the rungs share.
+        run: what the rungs share.
         watch: knows which boxes were opened for what.
 
     Attributes:
@@ -48,8 +48,8 @@ class Ladder:
         interrupted: by what, if it was.
     """
 
-    def __init__(self, bench: Bench, watch: Watch) -> None:
-        self.bench = bench
+    def __init__(self, run: Run, watch: Watch) -> None:
+        self.run = run
         self.rungs: dict[str, Rung] = {}
         self.trouble = ""
         self.interrupted: KeyboardInterrupt | None = None
@@ -170,7 +170,7 @@ class Ladder:
 
     def _there_is(self, item: pytest.Item) -> bool:
         kwargs = _mark(item).kwargs
-        return (self.bench.gpu or not kwargs.get("gpu")) and (self.bench.contained or not kwargs.get("contained"))
+        return (self.run.gpu or not kwargs.get("gpu")) and (self.run.contained or not kwargs.get("contained"))
 
     def _needs(self, item: pytest.Item) -> list[str]:
         found = [str(need).format(**_params(item)) for need in _mark(item).kwargs.get("needs", ())]
@@ -199,8 +199,8 @@ class Ladder:
                 console.info(f"- {rung.name} not run{tail}")
 
 
-def bench_of(config: pytest.Config) -> Bench:
-    """The bench of the session.
+def run_of(config: pytest.Config) -> Run:
+    """The run of the session.
 
     Raises:
         pytest.UsageError: pytest was started by hand.
@@ -208,7 +208,7 @@ def bench_of(config: pytest.Config) -> Bench:
     ladder = config.pluginmanager.get_plugin(_NAME)
     if not isinstance(ladder, Ladder):
         raise pytest.UsageError("the smoke suite is run by `invoke smoke`")
-    return ladder.bench
+    return ladder.run
 
 
 def note(item: pytest.Item, text: str) -> None:

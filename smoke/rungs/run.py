@@ -1,4 +1,4 @@
-"""What the rungs of one run share: how to start the images, and a book of everything they find out."""
+"""A run of the ladder, as its rungs share it: how to start the images, and a book of everything they find out."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Figures:
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
-    """Everything a rung needs.
+class Run:
+    """A run of the ladder: everything a rung needs.
 
     Attributes:
         place: where the programs work.

@@ -13,7 +13,6 @@ from smoke.rungs.table import FACTORY, MERGED, VLLM
 
 # Each its own: without containers they share one loopback.
 PORTS = {VLLM: 8000, MERGED: 8001, FACTORY: 8002}
-PORT = PORTS[VLLM]
 # Less than the 30 s that Kubernetes grants by default before it kills.
 GRACE_S = 25
 # vLLM refuses to start on less than 160 MiB of shared memory (Docker's and Kubernetes' default is 64), and its processes

@@ -14,7 +14,7 @@ from smoke.boxes.box import Box, Ended
 from smoke.receipt import Answer
 from smoke.rungs import training
 from smoke.rungs.jobs import Job
-from smoke.rungs.run import Bench
+from smoke.rungs.run import Run
 from smoke.rungs.servers import GRACE_S, PORTS, PROMISES, SHM, command, environment, models
 from smoke.rungs.table import FACTORY, KNOWN, MERGED
 
@@ -72,32 +72,32 @@ class Served:
         ]
 
 
-def begin(bench: Bench, server: str) -> Job[Served]:
+def begin(run: Run, server: str) -> Job[Served]:
     """Let the server live its life meanwhile; or the job of which this was said before."""
     if server == MERGED:
         # In line before who waits for it, whatever else was begun.
-        training.begin_export(bench)
-    return bench.jobs.start(server, functools.partial(live, bench, server))
+        training.begin_export(run)
+    return run.jobs.start(server, functools.partial(live, run, server))
 
 
-def live(bench: Bench, server: str) -> Served:
+def live(run: Run, server: str) -> Served:
     """Start the server, ask it everything, stop it.
 
     Raises:
         SmokeError: it does not start, or is not ready in time.
     """
     if server == MERGED:
-        training.begin_export(bench).result()
+        training.begin_export(run).result()
     # Made for this one life; nobody else ever learns it.
     key = secrets.token_urlsafe(24)
-    variables = environment(gpu=bench.gpu, key=key)
-    with bench.box(server, "api", _start(bench, server), environment=variables, shm=SHM) as box:
+    variables = environment(gpu=run.gpu, key=key)
+    with run.box(server, "api", _start(run, server), environment=variables, shm=SHM) as box:
         url = f"http://127.0.0.1:{PORTS[server]}{PROMISES[server].health}"
         ready = box.await_http(url, KNOWN[f"{server}: ready"].limit)
         said: Mapping[str, Mapping[str, Any]] = {}
         lost = ""
         try:
-            said = box.ask(_ask(bench, server), _ask_limit(server), environment={"API_KEY": key})
+            said = box.ask(_ask(run, server), _ask_limit(server), environment={"API_KEY": key})
         except SmokeError as problem:
             lost = problem.line()
         before = box.processes()
@@ -114,21 +114,21 @@ def _left(box: Box, seconds: float) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _start(bench: Bench, server: str) -> list[str]:
-    version = bench.figures.versions["api"]["vllm"]
-    if bench.contained:
+def _start(run: Run, server: str) -> list[str]:
+    version = run.figures.versions["api"]["vllm"]
+    if run.contained:
         # As the image's own command starts it: process 1.
-        return command(server, gpu=bench.gpu, vllm=version)
-    return command(server, gpu=bench.gpu, vllm=version, launcher=("python", bench.payload("api.py")))
+        return command(server, gpu=run.gpu, vllm=version)
+    return command(server, gpu=run.gpu, vllm=version, launcher=("python", run.payload("api.py")))
 
 
-def _ask(bench: Bench, server: str) -> list[str]:
+def _ask(run: Run, server: str) -> list[str]:
     wanted = [
         *(argument for model in models(server) for argument in ("--model", model)),
         *(argument for check in PROMISES[server].checks for argument in ("--check", check)),
         *(("--vllm",) if server != FACTORY else ()),
     ]
-    return ["python", bench.payload("ask.py"), "--port", str(PORTS[server]), *wanted]
+    return ["python", run.payload("ask.py"), "--port", str(PORTS[server]), *wanted]
 
 
 def _ask_limit(server: str) -> float:

@@ -14,7 +14,7 @@ from smoke.boxes.box import Box, Ended, told
 from smoke.payload import tiny
 from smoke.rungs.artifacts import steps_of
 from smoke.rungs.jobs import Job
-from smoke.rungs.run import Bench
+from smoke.rungs.run import Run
 from smoke.rungs.table import KNOWN
 
 _LOOK_S = 0.1
@@ -58,60 +58,60 @@ class Broken:
     tail: str
 
 
-def begin_again(bench: Bench) -> Job[Trained]:
+def begin_again(run: Run) -> Job[Trained]:
     """The same training into another directory."""
-    return bench.jobs.start("train again", functools.partial(_again, bench))
+    return run.jobs.start("train again", functools.partial(_again, run))
 
 
-def begin_resume(bench: Bench) -> Job[Resumed]:
+def begin_resume(run: Run) -> Job[Resumed]:
     """A training that is killed after its first checkpoint, and resumed."""
-    return bench.jobs.start("resume", functools.partial(_resume, bench))
+    return run.jobs.start("resume", functools.partial(_resume, run))
 
 
-def begin_broken(bench: Bench) -> Job[list[Broken]]:
+def begin_broken(run: Run) -> Job[list[Broken]]:
     """Trainings that have to fail."""
-    return bench.jobs.start("broken config", functools.partial(_broken, bench))
+    return run.jobs.start("broken config", functools.partial(_broken, run))
 
 
-def begin_export(bench: Bench) -> Job[Ended]:
+def begin_export(run: Run) -> Job[Ended]:
     """The adapter merged into its base.
 
     Jobs that wait for it have to be begun after it: one that waits for another behind it holds up the line for ever.
     """
-    return bench.jobs.start("export", functools.partial(_export, bench))
+    return run.jobs.start("export", functools.partial(_export, run))
 
 
-def begin_agree(bench: Bench) -> Job[dict[str, Any]]:
+def begin_agree(run: Run) -> Job[dict[str, Any]]:
     """The adapter on its base beside the merged model; it waits for the export."""
-    begin_export(bench)
-    return bench.jobs.start("adapter and merge agree", functools.partial(_agree, bench))
+    begin_export(run)
+    return run.jobs.start("adapter and merge agree", functools.partial(_agree, run))
 
 
-def _train(bench: Bench, name: str, config: str) -> Box:
-    return bench.box(name, "train", ["llamafactory-cli", "train", config])
+def _train(run: Run, name: str, config: str) -> Box:
+    return run.box(name, "train", ["llamafactory-cli", "train", config])
 
 
-def _log(bench: Bench, directory: str) -> str:
-    return bench.place.fetch(f"{directory}/trainer_log.jsonl").decode()
+def _log(run: Run, directory: str) -> str:
+    return run.place.fetch(f"{directory}/trainer_log.jsonl").decode()
 
 
-def _again(bench: Bench) -> Trained:
+def _again(run: Run) -> Trained:
     name = "train again"
-    with _train(bench, name, "again.yaml") as box:
+    with _train(run, name, "again.yaml") as box:
         ended = box.finish(KNOWN[name].limit)
-    return Trained(steps_of(_log(bench, "again")), ended)
+    return Trained(steps_of(_log(run, "again")), ended)
 
 
-def _resume(bench: Bench) -> Resumed:
+def _resume(run: Run) -> Resumed:
     limit = KNOWN["resume"].limit / 2
-    with _train(bench, "resume killed", "killed.yaml") as box:
-        _await_checkpoint(bench, box, limit)
+    with _train(run, "resume killed", "killed.yaml") as box:
+        _await_checkpoint(run, box, limit)
         box.signal(signal.SIGKILL)
         killed = box.finish(limit, code=None)
-    before = _log(bench, "resumed")
-    with _train(bench, "resume", "resume.yaml") as box:
+    before = _log(run, "resumed")
+    with _train(run, "resume", "resume.yaml") as box:
         box.finish(limit)
-    after = _log(bench, "resumed")
+    after = _log(run, "resumed")
     if not after.startswith(before):
         raise SmokeError("the resumed training wrote over the log of the first", where="resumed/trainer_log.jsonl")
     # It may have been killed in the middle of a line.
@@ -119,13 +119,13 @@ def _resume(bench: Bench) -> Resumed:
     return Resumed(killed.code, steps_of(whole)[-1][0], steps_of(after[len(before) :]))
 
 
-def _await_checkpoint(bench: Bench, box: Box, limit: float) -> None:
+def _await_checkpoint(run: Run, box: Box, limit: float) -> None:
     # The trainer writes this file of a checkpoint last.
     name = f"resumed/checkpoint-{tiny.CHECKPOINT}/trainer_state.json"
     until = time.monotonic() + limit
     while True:
         try:
-            json.loads(bench.place.fetch(name))
+            json.loads(run.place.fetch(name))
         except (SmokeError, json.JSONDecodeError):
             pass
         else:
@@ -138,23 +138,23 @@ def _await_checkpoint(bench: Bench, box: Box, limit: float) -> None:
         time.sleep(_LOOK_S)
 
 
-def _broken(bench: Bench) -> list[Broken]:
+def _broken(run: Run) -> list[Broken]:
     found = []
     for config in BROKEN:
-        with _train(bench, f"broken config {config.removesuffix('.yaml')}", config) as box:
+        with _train(run, f"broken config {config.removesuffix('.yaml')}", config) as box:
             ended = box.finish(KNOWN["broken config"].limit / len(BROKEN), code=None)
             found.append(Broken(config, ended.code, box.output(), box.tail()))
     return found
 
 
-def _export(bench: Bench) -> Ended:
-    with bench.box("export", "train", ["llamafactory-cli", "export", "export.yaml"]) as box:
+def _export(run: Run) -> Ended:
+    with run.box("export", "train", ["llamafactory-cli", "export", "export.yaml"]) as box:
         return box.finish(KNOWN["export"].limit)
 
 
-def _agree(bench: Bench) -> dict[str, Any]:
-    begin_export(bench).result()
+def _agree(run: Run) -> dict[str, Any]:
+    begin_export(run).result()
     name = "adapter and merge agree"
-    with bench.box(name, "train", ["python", bench.payload("agree.py")]) as box:
+    with run.box(name, "train", ["python", run.payload("agree.py")]) as box:
         box.finish(KNOWN[name].limit)
         return told(name, box.stdout())

@@ -21,7 +21,7 @@ from smoke.rungs import table
 # A limit within the box speaks first, and better.
 _GRACE_S = 30.0
 _LOOK_S = 1.0
-# As `Bench.open` is.
+# As `Run.open` is.
 Opening = Callable[[str, str, list[str], Mapping[str, str], int], Box]
 
 

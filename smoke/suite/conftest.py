@@ -1,4 +1,4 @@
-"""Fixtures of the smoke suite. It is run by `invoke smoke`, which brings the bench."""
+"""Fixtures of the smoke suite. It is run by `invoke smoke`, which makes the run."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Callable
 
 import pytest
 
-from smoke.rungs.plugin import bench_of, note
+from smoke.rungs.plugin import note, run_of
 from smoke.rungs.plugin import took as book
-from smoke.rungs.run import Bench
+from smoke.rungs.run import Run
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Stop here when pytest was started by hand; last, so that the ladder had its turn."""
-    bench_of(config)
+    run_of(config)
 
 
 @pytest.fixture(scope="session")
-def bench(pytestconfig: pytest.Config) -> Bench:
+def run(pytestconfig: pytest.Config) -> Run:
     """What all rungs share."""
-    return bench_of(pytestconfig)
+    return run_of(pytestconfig)
 
 
 @pytest.fixture

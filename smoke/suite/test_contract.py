@@ -15,7 +15,7 @@ from smoke.boxes.box import told
 from smoke.boxes.session import Session
 from smoke.rungs import contract
 from smoke.rungs.jobs import Job
-from smoke.rungs.run import Bench
+from smoke.rungs.run import Run
 from smoke.rungs.table import KNOWN
 
 _IMAGES = ("train", "api")
@@ -32,46 +32,46 @@ class Seen:
 
 
 @pytest.fixture(scope="session")
-def looks(bench: Bench) -> dict[str, Job[Seen]]:
+def looks(run: Run) -> dict[str, Job[Seen]]:
     """Both images are looked at at the same time."""
-    return {image: bench.jobs.start(_name(image), functools.partial(_look, bench, image)) for image in _IMAGES}
+    return {image: run.jobs.start(_name(image), functools.partial(_look, run, image)) for image in _IMAGES}
 
 
 def _name(image: str) -> str:
     return f"contract of {image}"
 
 
-def _look(bench: Bench, image: str) -> Seen:
+def _look(run: Run, image: str) -> Seen:
     limit = KNOWN[_name(image)].limit
     said = []
-    own = spec.read(bench.images[image].role)
+    own = spec.read(run.images[image].role)
     for name, program, arguments in (
         (_name(image), "contract.py", ()),
         (f"{_name(image)}: contents", "contents.py", ("/", *contract.places(own))),
     ):
-        with bench.box(name, image, ["python", bench.payload(program), *arguments]) as box:
+        with run.box(name, image, ["python", run.payload(program), *arguments]) as box:
             box.finish(limit)
             said.append(told(name, box.stdout()))
     # These rungs are about images: there are none without an engine.
-    assert isinstance(bench.place, Session)
-    digest = bench.images[image].digest
-    return Seen(said[0], said[1], dict(bench.place.config(digest)), bench.place.look(digest, sorted(contract.CLOSED)))
+    assert isinstance(run.place, Session)
+    digest = run.images[image].digest
+    return Seen(said[0], said[1], dict(run.place.config(digest)), run.place.look(digest, sorted(contract.CLOSED)))
 
 
 @pytest.mark.parametrize("image", _IMAGES)
 @pytest.mark.rung("contract of {image}", contained=True)
 def test_contract(
-    bench: Bench, say: Callable[[str], None], took: Callable[[float], None], looks: dict[str, Job[Seen]], image: str
+    run: Run, say: Callable[[str], None], took: Callable[[float], None], looks: dict[str, Job[Seen]], image: str
 ) -> None:
     """It is what its spec and the locks say, gives no rights, tells no secrets, works on a read-only root without a network."""
     try:
         seen = looks[image].result()
     finally:
         took(looks[image].seconds)
-    built = bench.images[image]
+    built = run.images[image]
     own = spec.read(built.role)
     brought = files.layer_plan(own)
-    bench.figures.versions[image] = seen.inside["packages"]
+    run.figures.versions[image] = seen.inside["packages"]
     problems = [
         *contract.system(seen.inside),
         *contract.configuration(seen.config, own, built),

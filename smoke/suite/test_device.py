@@ -13,7 +13,7 @@ from smoke.machine import gpus
 from smoke.rungs import devices
 from smoke.rungs.devices import Found, GpuMemory
 from smoke.rungs.jobs import Job
-from smoke.rungs.run import Bench
+from smoke.rungs.run import Run
 from smoke.rungs.table import KNOWN
 
 _IMAGES = ("train", "api")
@@ -23,9 +23,9 @@ _GIVEN_BACK_S = 30.0
 
 
 @pytest.fixture(scope="session")
-def gpu_memory(bench: Bench) -> Iterator[GpuMemory | None]:
+def gpu_memory(run: Run) -> Iterator[GpuMemory | None]:
     """Of this run, from before its first program; None on the CPU."""
-    if not bench.gpu:
+    if not run.gpu:
         yield None
         return
     with GpuMemory() as memory:
@@ -33,17 +33,17 @@ def gpu_memory(bench: Bench) -> Iterator[GpuMemory | None]:
 
 
 @pytest.fixture(scope="session")
-def checks(bench: Bench, gpu_memory: GpuMemory | None) -> dict[str, Job[Found]]:
+def checks(run: Run, gpu_memory: GpuMemory | None) -> dict[str, Job[Found]]:
     """Both images look at the same time."""
     del gpu_memory
-    return {image: bench.jobs.start(f"device of {image}", functools.partial(_look, bench, image)) for image in _IMAGES}
+    return {image: run.jobs.start(f"device of {image}", functools.partial(_look, run, image)) for image in _IMAGES}
 
 
-def _look(bench: Bench, image: str) -> Found:
+def _look(run: Run, image: str) -> Found:
     name = f"device of {image}"
     # A program of the ladder gets one GPU; what is looked at here is all of them.
-    every = {} if bench.contained or not bench.gpu else devices.every_gpu()
-    with bench.box(name, image, ["python", bench.payload("device.py")], environment=every, shm=_SHM) as box:
+    every = {} if run.contained or not run.gpu else devices.every_gpu()
+    with run.box(name, image, ["python", run.payload("device.py")], environment=every, shm=_SHM) as box:
         box.finish(KNOWN[name].limit)
         return told(name, box.stdout())
 
@@ -51,7 +51,7 @@ def _look(bench: Bench, image: str) -> Found:
 @pytest.mark.parametrize("image", _IMAGES)
 @pytest.mark.rung("device of {image}", needs=("contract of {image}",))
 def test_device(
-    bench: Bench,
+    run: Run,
     say: Callable[[str], None],
     took: Callable[[float], None],
     checks: dict[str, Job[Found]],
@@ -63,13 +63,13 @@ def test_device(
     finally:
         took(checks[image].seconds)
     # What the contract found of an image stays; without containers nothing else tells.
-    bench.figures.versions[image] = {**found["versions"], **bench.figures.versions.get(image, {})}
-    bench.figures.measure(f"import in {image}", sum(found["seconds"].values()), "s")
-    say(devices.judge(found, gpu=bench.gpu, needed=(*devices.NEEDED, *(("vllm",) if image == "api" else ()))))
+    run.figures.versions[image] = {**found["versions"], **run.figures.versions.get(image, {})}
+    run.figures.measure(f"import in {image}", sum(found["seconds"].values()), "s")
+    say(devices.judge(found, gpu=run.gpu, needed=(*devices.NEEDED, *(("vllm",) if image == "api" else ()))))
 
 
 @pytest.mark.rung("GPU memory given back", needs=("device of train", "device of api"), gpu=True, last=True)
-def test_gpu_memory_given_back(bench: Bench, say: Callable[[str], None], gpu_memory: GpuMemory) -> None:
+def test_gpu_memory_given_back(run: Run, say: Callable[[str], None], gpu_memory: GpuMemory) -> None:
     """When everything has ended, as much GPU memory is free as before anything began."""
     assert gpu_memory is not None
     held = gpu_memory.held(_GIVEN_BACK_S)
@@ -82,5 +82,5 @@ def test_gpu_memory_given_back(bench: Bench, say: Callable[[str], None], gpu_mem
     if not gpu_memory.before:
         say("the driver does not say what is used of a MIG instance, or of memory that CPU and GPU share: not measured")
         return
-    bench.figures.measure("GPU memory", taken, "bytes")
+    run.figures.measure("GPU memory", taken, "bytes")
     say(f"{console.size(taken)} at the most, all given back")

@@ -13,7 +13,7 @@ from common import console
 from smoke.payload import tiny
 from smoke.receipt import Serving
 from smoke.rungs import judge, serving
-from smoke.rungs.run import Bench
+from smoke.rungs.run import Run
 from smoke.rungs.servers import BASE, GRACE_S, PROMISES, models
 from smoke.rungs.serving import Served
 from smoke.rungs.table import FACTORY, KNOWN, MERGED, VLLM
@@ -23,35 +23,35 @@ Say = Callable[[str], None]
 Took = Callable[[float], None]
 
 
-def _ready(bench: Bench, served: Served) -> str:
+def _ready(run: Run, served: Served) -> str:
     """It answers within the time limit."""
-    bench.figures.measure(f"{served.server}: ready", served.ready, "s")
+    run.figures.measure(f"{served.server}: ready", served.ready, "s")
     return f"{PROMISES[served.server].health} answers after {console.seconds(served.ready)}"
 
 
-def _answers(bench: Bench, served: Served) -> str:
+def _answers(run: Run, served: Served) -> str:
     """Greedy decoding gives back every trained answer, word for word."""
     found = served.found("answers")
-    bench.figures.answers.extend(served.answers())
+    run.figures.answers.extend(served.answers())
     _none(judge.answers(found, models(served.server), _QUESTIONS))
     exact = f"{_QUESTIONS} of {_QUESTIONS} exact"
     # Where streaming is no rung of its own, it is looked at here.
-    return exact if f"{served.server}: streaming" in KNOWN else f"{exact}; {_streaming(bench, served)}"
+    return exact if f"{served.server}: streaming" in KNOWN else f"{exact}; {_streaming(run, served)}"
 
 
-def _streaming(bench: Bench, served: Served) -> str:
+def _streaming(run: Run, served: Served) -> str:
     """A stream carries the same text as the whole answer, in pieces."""
     found = served.found("streaming")
     _none(judge.streaming(found, served.found("answers")["answers"]))
-    bench.figures.measure(f"{served.server}: first token", found["first"], "s")
-    bench.figures.measure(f"{served.server}: one stream", found["rate"], "tokens/s")
+    run.figures.measure(f"{served.server}: first token", found["first"], "s")
+    run.figures.measure(f"{served.server}: one stream", found["rate"], "tokens/s")
     count = len(found["streams"])
     return f"{count} of {count} equal, first token after {found['first'] * 1000:.0f} ms, {found['rate']:.0f} tokens/s"
 
 
-def _protocol(bench: Bench, served: Served) -> str:
+def _protocol(run: Run, served: Served) -> str:
     """Stop sequences, limits, log probabilities, completions without a chat: as each server promises."""
-    del bench
+    del run
     promise = PROMISES[served.server]
     _none(judge.protocol(served.found("protocol"), promise))
     logprobs = "right" if promise.logprobs else "not given"
@@ -59,50 +59,50 @@ def _protocol(bench: Bench, served: Served) -> str:
     return f"stop and max_tokens cut; log probabilities {logprobs}; /v1/completions {completions}"
 
 
-def _refusals(bench: Bench, served: Served) -> str:
+def _refusals(run: Run, served: Served) -> str:
     """Without the right key nothing; wrong models and too long prompts as promised; and it lives on."""
-    del bench
+    del run
     found = served.found("refusals")
     _none(judge.refusals(found, PROMISES[served.server]))
     names = ("no key", "bad key", "unknown model", "long prompt")
     return ", ".join(f"{name} {found[name]['status']}" for name in names) + "; then exact"
 
 
-def _load(bench: Bench, served: Served) -> str:
+def _load(run: Run, served: Served) -> str:
     """Many requests at once, each answered word for word."""
     found = served.found("load")
     _none(judge.load(found))
     count = len(found["replies"])
-    bench.figures.measure(f"{served.server}: {count} at once", found["rate"], "tokens/s")
+    run.figures.measure(f"{served.server}: {count} at once", found["rate"], "tokens/s")
     return f"{count} of {count} exact at once, {found['rate']:.0f} tokens/s"
 
 
-def _hang_up(bench: Bench, served: Served) -> str:
+def _hang_up(run: Run, served: Served) -> str:
     """Clients that go in the middle of a stream are not worked for any longer, and harm nobody."""
-    del bench
+    del run
     found = served.found("hang-up")
     _none(judge.hang_up(found, questions=_QUESTIONS, counted="metrics" in PROMISES[served.server].checks))
     running = "" if found["running"] is None else f", {found['running']:.0f} requests running"
     return f"{found['gone']} clients gone{running}; then exact"
 
 
-def _metrics(bench: Bench, served: Served) -> str:
+def _metrics(run: Run, served: Served) -> str:
     """What probes and Prometheus read."""
-    del bench
+    del run
     found = served.found("metrics")
     # Each question to each model, whole and as a stream.
     _none(judge.metrics(found, requests=2 * _QUESTIONS * len(models(served.server))))
     return f"{found['samples']} names; {found['succeeded']:.0f} requests, {found['generated']:.0f} tokens, none running"
 
 
-def _stop(bench: Bench, served: Served) -> str:
+def _stop(run: Run, served: Served) -> str:
     """SIGTERM ends it in time, cleanly, and leaves no process."""
     ended = served.ended
-    bench.figures.servings.append(
+    run.figures.servings.append(
         Serving(served.server, round(served.ready, 3), round(ended.seconds, 3), ended.code, ended.memory)
     )
-    bench.figures.measure(f"{served.server}: stop", ended.seconds, "s")
-    bench.figures.measure(f"{served.server}: memory", ended.memory, "bytes")
+    run.figures.measure(f"{served.server}: stop", ended.seconds, "s")
+    run.figures.measure(f"{served.server}: memory", ended.memory, "bytes")
     assert served.before, "its processes cannot be seen from here: the engine runs on another machine"
     assert not served.left, f"{len(served.left)} of {served.before} processes outlive it: {served.left}"
     assert ended.seconds <= GRACE_S, f"it ended {ended.seconds:.1f} s after SIGTERM, expected at most {GRACE_S} s"
@@ -112,7 +112,7 @@ def _stop(bench: Bench, served: Served) -> str:
     return f"{gone}, code 0, memory {console.size(ended.memory)}"
 
 
-_JUDGES: dict[str, Callable[[Bench, Served], str]] = {
+_JUDGES: dict[str, Callable[[Run, Served], str]] = {
     "ready": _ready,
     "answers": _answers,
     "streaming": _streaming,
@@ -140,22 +140,22 @@ def _needs(server: str, check: str) -> tuple[str, ...]:
         if f"{server}: {check}" in KNOWN
     ],
 )
-def test_server(bench: Bench, say: Say, took: Took, server: str, check: str) -> None:
+def test_server(run: Run, say: Say, took: Took, server: str, check: str) -> None:
     """What a server showed in its life."""
-    job = serving.begin(bench, server)
+    job = serving.begin(run, server)
     try:
         served = job.result()
     except BaseException:
         took(job.seconds)
         raise
     took({"ready": served.ready, "stop": served.ended.seconds}.get(check, served.seconds(check)))
-    say(_JUDGES[check](bench, served))
+    say(_JUDGES[check](run, served))
 
 
 @pytest.mark.rung("the base model does not know", needs=(f"{VLLM}: answers",))
-def test_base_knows_nothing(bench: Bench, say: Say) -> None:
+def test_base_knows_nothing(run: Run, say: Say) -> None:
     """The negative control: what was not trained is not answered, so the answers above do come from the training."""
-    base = [answer for answer in bench.figures.answers if answer.model == BASE]
+    base = [answer for answer in run.figures.answers if answer.model == BASE]
     assert len(base) == _QUESTIONS, f"the base model was asked {len(base)} of {_QUESTIONS} questions"
     known = [answer for answer in base if answer.got == answer.expected]
     assert not known, f"the base model knows {len(known)} of {len(base)} answers, {known[0].question!r} for one"

@@ -27,14 +27,46 @@ from lockfiles.model import Artifact, Wheel
 
 USAGE = Usage(wall=10.0, cpu=15.0, memory=500_000_000, disk=1_000_000)
 
-# Allocates and computes in a child, so that only one who looks at the whole tree sees it.
-BUSY = "import time\nheld = bytearray(80_000_000)\nend = time.process_time() + 0.5\nwhile time.process_time() < end: pass"
+# Allocates and computes in a child, so that only one who looks at the whole tree sees it; ends when it was looked at.
+BUSY = """
+import pathlib, sys, time
+held = bytearray(80_000_000)
+pathlib.Path("allocated").touch()
+end = time.process_time() + 0.5
+while time.process_time() < end or not pathlib.Path("seen").exists():
+    pass
+"""
 PARENT = f"import subprocess, sys\nsys.exit(subprocess.run([sys.executable, '-c', {BUSY!r}]).returncode)"
+# Computes as long as it takes until the daemon, whose process it is told, used half a second of processor.
+WAITS_FOR_DAEMON = """
+import psutil, sys, time
+daemon = psutil.Process(int(sys.argv[1]))
+end = daemon.cpu_times().user + 0.5
+while daemon.cpu_times().user < end:
+    time.sleep(0.02)
+"""
+# Writes a file, and removes it when it was seen.
+FREES = """
+import os, pathlib, sys, time
+pathlib.Path("looked-at/file").write_bytes(os.urandom(3_000_000))
+while not pathlib.Path("seen").exists():
+    time.sleep(0.02)
+os.unlink("looked-at/file")
+"""
 
 
 @pytest.mark.slow
 def test_time_and_memory_of_the_whole_tree_are_counted(tmp_path: Path) -> None:
-    usage = measure.run([sys.executable, "-c", PARENT], log=tmp_path / "log", disk=lambda: 0)
+    looks: list[bool] = []
+
+    def look() -> int:
+        # Memory is looked at just before disk: the second look after it was allocated has surely seen it.
+        looks.append((tmp_path / "allocated").exists())
+        if looks.count(True) > 1:
+            (tmp_path / "seen").touch()
+        return 0
+
+    usage = measure.run([sys.executable, "-c", PARENT], log=tmp_path / "log", disk=look, cwd=tmp_path)
     assert usage.memory > 80_000_000
     assert usage.cpu > 0.5
     assert usage.wall >= 0.5
@@ -42,30 +74,31 @@ def test_time_and_memory_of_the_whole_tree_are_counted(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_what_a_daemon_does_meanwhile_is_counted(tmp_path: Path) -> None:
-    busy = "import time\nend = time.time() + 60\nwhile time.time() < end: pass"
+    busy = "import time\nend = time.time() + 600\nwhile time.time() < end: pass"
     daemon = subprocess.Popen([sys.executable, "-c", busy])
     try:
-        usage = measure.run(
-            [sys.executable, "-c", "import time; time.sleep(0.5)"], log=tmp_path / "log", disk=lambda: 0, daemon=daemon.pid
-        )
+        argv = [sys.executable, "-c", WAITS_FOR_DAEMON, str(daemon.pid)]
+        usage = measure.run(argv, log=tmp_path / "log", disk=lambda: 0, daemon=daemon.pid)
     finally:
         daemon.kill()
         daemon.wait()
-    assert usage.cpu > 0.2
+    assert usage.cpu >= 0.5
 
 
 @pytest.mark.slow
 def test_disk_that_is_freed_again_is_counted(tmp_path: Path) -> None:
-    script = (
-        "import os, sys, time\nopen(sys.argv[1], 'wb').write(os.urandom(3_000_000))\ntime.sleep(0.5)\nos.unlink(sys.argv[1])"
-    )
-    (tmp_path / "seen").mkdir()
-    (tmp_path / "seen" / "before").write_bytes(os.urandom(4_000_000))
-    usage = measure.run(
-        [sys.executable, "-c", script, str(tmp_path / "seen" / "file")],
-        log=tmp_path / "log",
-        disk=measure.folders(tmp_path / "seen"),
-    )
+    folder = tmp_path / "looked-at"
+    folder.mkdir()
+    (folder / "before").write_bytes(os.urandom(4_000_000))
+    taken = measure.folders(folder)
+
+    def look() -> int:
+        size = taken()
+        if size >= 7_000_000:
+            (tmp_path / "seen").touch()
+        return size
+
+    usage = measure.run([sys.executable, "-c", FREES], log=tmp_path / "log", disk=look, cwd=tmp_path)
     assert 3_000_000 <= usage.disk < 4_000_000
 
 
@@ -155,9 +188,9 @@ def test_what_a_killed_run_left_goes_with_the_next_and_a_living_one_stays(own_fo
     with scratch.made([], need=0) as living:
         dead = home / ".bench-dead"
         dead.mkdir()
-        sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", str(dead / "engine")])
+        sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", str(dead / "engine")])
         with scratch.made([], need=0):
-            sleeper.wait(timeout=10)
+            sleeper.wait(timeout=60)
             assert not psutil.pid_exists(sleeper.pid)
             assert not dead.exists()
             assert living.checkout.is_dir()

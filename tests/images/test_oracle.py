@@ -24,6 +24,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from common import host, paths
+from common.errors import BuildError
+from common.run import run
 from images import receipt, reference, spec
 from images.receipt import BuiltImage
 from images.spec import ImageSpec
@@ -209,7 +211,10 @@ def without_wheels(role: str, layout: Layout, *, no_cache: bool = False) -> dict
     image = spec.read(role)
     lock = replace(lockfile.read_set(image.set), wheels=())
     output = f"type=oci,tar=false,dest={layout.root}"
-    reference.build(image, lock, Layout(receipt.layout()), output, no_cache=no_cache, labels={"title": image.title})
+    labels = {"title": image.title}
+    with reference.context(lock, image.files) as folder:
+        argv = reference.command(image, folder, Layout(receipt.layout()), output, no_cache=no_cache, labels=labels)
+        run(argv, error=BuildError)
     (entry,) = json.loads((layout.root / "index.json").read_text())["manifests"]
     return layout.read(entry["digest"])
 

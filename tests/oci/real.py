@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import signal
 import socket
 import subprocess
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from common import host
 from common.run import which
 from tests.oci.double import USER
+from tests.waiting import eventually, reserved_port
 
 # bcrypt of double.PASSWORD, the one kind that docker-registry takes.
 _HTPASSWD = f"{USER}:$2b$04$zb6ronDBa6kolIHBdE3l3O574lYYZyoUqPWaTw/fFSFFTHVQxE7vy\n"
@@ -38,6 +38,7 @@ class RealRegistry:
     tls: bool = False
     port: int = 0
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    _held: socket.socket | None = field(default=None, repr=False)
 
     @property
     def address(self) -> str:
@@ -51,21 +52,12 @@ class RealRegistry:
         """Start it, on the same port as before, and wait until it listens."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self.port:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                self.port = int(probe.getsockname()[1])
+            self._held = reserved_port()
+            self.port = int(self._held.getsockname()[1])
             self._write()
         argv = [which("docker-registry", fix=host.INSTALL), "serve", str(self.folder / "registry.yml")]
         self._process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        end = time.monotonic() + 30
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                return
-            except OSError:
-                assert self._process.poll() is None
-                assert time.monotonic() < end
-                time.sleep(0.02)
+        eventually(self._listens, "a registry that listens")
 
     def kill(self) -> None:
         """As the kernel does when memory runs out: no last word, no flush."""
@@ -77,21 +69,28 @@ class RealRegistry:
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             self._process.wait()
+        if self._held is not None:
+            self._held.close()
 
     def blobs(self) -> dict[str, bytes]:
         """Everything it stores, by digest: layers, configurations, manifests."""
         return {f"sha256:{file.parent.name}": file.read_bytes() for file in (self.data / "blobs").rglob("data")}
 
+    def _listens(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", self.port), timeout=10).close()
+            return True
+        return False
+
     def _write(self) -> None:
-        http: dict[str, object] = {"addr": self.address}
-        if self.secret:
-            http["secret"] = self.secret
-        if self.tls:
-            http["tls"] = {"certificate": str(CERTIFICATE), "key": str(CERTIFICATE.with_suffix(".key"))}
-        body: dict[str, object] = {"version": 0.1, "log": {"level": "error"}, "http": http}
-        body["storage"] = {"filesystem": {"rootdirectory": str(self.folder / "data")}}
+        more: dict[str, object] = {"log": {"level": "error"}}
         if self.users:
             (self.folder / "htpasswd").write_text(_HTPASSWD)
-            body["auth"] = {"htpasswd": {"realm": "test", "path": str(self.folder / "htpasswd")}}
-        # JSON is YAML.
-        (self.folder / "registry.yml").write_text(json.dumps(body))
+            more["auth"] = {"htpasswd": {"realm": "test", "path": str(self.folder / "htpasswd")}}
+        tls = {"certificate": str(CERTIFICATE), "key": str(CERTIFICATE.with_suffix(".key"))}
+        settings = host.registry_settings(
+            self.address, self.folder / "data", secret=self.secret, http={"tls": tls} if self.tls else None, more=more
+        )
+        (self.folder / "registry.yml").write_text(settings)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import http.client
 import socket
-import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from common import host, paths
+from common import paths
 from common.errors import BuildError, RegistryError, UsageError
-from common.run import which
 from images import config, layer, receipt
 from images.plan import LayerPlan
 from images.receipt import BuildReceipt, BuiltImage, BuiltLayer
@@ -29,6 +26,8 @@ from oci.descriptor import MANIFEST, Descriptor
 from oci.layout import Layout
 from registry import push
 from tests.oci.double import Handler, answers, serving, stalls
+from tests.oci.real import RealRegistry
+from tests.waiting import reserved_port
 
 QUICK = Patience(tries=2, pause=0.01, connect=5, read=5)
 
@@ -144,31 +143,17 @@ class Proxy(BaseHTTPRequestHandler):
         pass
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
 def registry(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Proxy]]:
     """A real registry of this test alone behind the proxy; `uploads` counts the blobs it took."""
     monkeypatch.setattr(paths, "LOCKFILES", own_folders / "lockfiles")
     monkeypatch.setattr(push, "_RETRIES", "0")
     monkeypatch.setattr(push, "_POLICY", QUICK)
-    port = _free_port()
-    settings = own_folders / "registry.yml"
-    settings.write_text(
-        f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {own_folders / 'data'}}}}}\n"
-        f"http: {{addr: '127.0.0.1:{port}'}}\n"
-    )
-    server = subprocess.Popen([which("docker-registry", fix=host.INSTALL), "serve", str(settings)], stderr=subprocess.DEVNULL)
-    while not host.registry_answers(f"127.0.0.1:{port}"):
-        assert server.poll() is None
-        time.sleep(0.05)
+    server = RealRegistry(own_folders / "registry")
+    server.start()
 
     class Own(Proxy):
-        upstream = port
+        upstream = server.port
 
     proxy = ThreadingHTTPServer(("127.0.0.1", 0), Own)
     threading.Thread(target=proxy.serve_forever, daemon=True).start()
@@ -176,8 +161,7 @@ def registry(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[typ
     yield Own
     proxy.shutdown()
     proxy.server_close()
-    server.terminate()
-    server.wait()
+    server.stop()
 
 
 def built(*contents: bytes) -> BuiltImage:
@@ -254,9 +238,10 @@ def test_a_registry_that_lies_or_fails_is_named_and_nothing_recorded(registry: t
 def test_a_registry_that_is_down_is_named(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(push, "_POLICY", QUICK)
     built(b"one")
-    address = f"127.0.0.1:{_free_port()}"
-    with pytest.raises(RegistryError, match=rf"asking for small@sha256:\w+ failed .*connection refused .{address}."):
-        push.push(address, frozenset())
+    with reserved_port() as nobody_listens:
+        address = f"127.0.0.1:{nobody_listens.getsockname()[1]}"
+        with pytest.raises(RegistryError, match=rf"asking for small@sha256:\w+ failed .*connection refused .{address}."):
+            push.push(address, frozenset())
 
 
 @pytest.mark.host

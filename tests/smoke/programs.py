@@ -13,7 +13,7 @@ from common import paths
 from smoke.boxes.local import Workshop
 from smoke.payload import tiny
 from smoke.rungs.jobs import Jobs
-from smoke.rungs.run import Bench
+from smoke.rungs.run import Run
 
 _CLI = """
 import json, os, subprocess, sys, time
@@ -49,7 +49,6 @@ _SERVER = """
 import json, os, signal, subprocess, sys
 sys.path.insert(0, {root!r})
 from smoke.payload import tiny
-from smoke.rungs.servers import PORTS
 from tests.smoke.chat_server import ChatServer
 argv = sys.argv[1:]
 FAULT = {fault!r}
@@ -88,17 +87,17 @@ def make(directory: Path, fault: str = "") -> Path:
 
 
 @contextmanager
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str = "") -> Iterator[Bench]:
-    """A bench on which these programs run, with everything that the rung `tiny model` would have written."""
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str = "") -> Iterator[Run]:
+    """A run on which these programs run, with everything that the rung `tiny model` would have written."""
     folder = make(tmp_path / "bin", fault)
     monkeypatch.setenv("PATH", str(folder), prepend=":")
     with Workshop(tmp_path / "results") as workshop, Jobs(2) as jobs:
-        run = Path(workshop.run)
+        folder_of_run = Path(workshop.run)
         for name, config in tiny.configs(gpu=False).items():
-            (run / name).write_text(tiny.yaml(config))
+            (folder_of_run / name).write_text(tiny.yaml(config))
         row = tiny.rows()[0]
-        (run / "rendered.txt").write_text(f"user {row['instruction']} assistant {row['output']} end")
-        found = Bench(workshop, gpu=False, jobs=jobs, contained=False, open=workshop.open)
+        (folder_of_run / "rendered.txt").write_text(f"user {row['instruction']} assistant {row['output']} end")
+        found = Run(workshop, gpu=False, jobs=jobs, contained=False, open=workshop.open)
         found.figures.versions["api"] = {"vllm": "0.28.0"}
         yield found
 

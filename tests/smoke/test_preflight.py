@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -98,12 +97,10 @@ def by_number(number: str) -> dict[str, object]:
 
 def test_without_a_driver_it_says_so_at_once_and_what_each_pair_needs(engine: SimulatedEngine, machine: Machine) -> None:
     build(*PLAIN)
-    started = time.monotonic()
     assert refused() == (
         "no NVIDIA driver is installed (no nvidia-smi on PATH): install NVIDIA's driver (580 or newer for train and api, "
         "525 or newer for train-cu128 and api-cu128) and nvidia-container-toolkit, or run `invoke smoke` without --gpu"
     )
-    assert time.monotonic() - started < 1
     assert not engine.images.received
 
 
@@ -478,9 +475,7 @@ def test_without_containers_a_missing_gpu_is_said_at_once_and_no_engine_is_asked
         raise AssertionError("the engine was asked for")
 
     monkeypatch.setattr(engine_host, "engine", none)
-    started = time.monotonic()
     assert refused(container=False).startswith("no NVIDIA driver is installed")
-    assert time.monotonic() - started < 1
 
 
 def test_without_containers_the_gpu_is_named_by_its_uuid(locks: Path, machine: Machine) -> None:

@@ -45,7 +45,7 @@ def test_a_source_made_to_exhaust_the_compiler_does_not(tree: Path, name: str) -
     with Compiler(tree) as compiler:
         assert len(compiler.compile("/hostile.py", HARMLESS[name])) < 10_000
         assert compiler.compile("/m.py", b"x = 1\n")
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 120
 
 
 @pytest.mark.parametrize(

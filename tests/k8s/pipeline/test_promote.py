@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from tests.k8s.simulator.apiserver import ApiServer
 from tests.k8s.simulator.controller import Trouble
 from tests.k8s.simulator.discovery import Key
 from tests.k8s.simulator.wire import Fault
+from tests.waiting import LIMIT_S, eventually
 
 # Each waits for rollouts, if only for a part of a second.
 pytestmark = pytest.mark.slow
@@ -81,7 +81,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Cluster]]:
         )
         code, body = one.apply(KEY, deployment(model), "pinwheel", force=False, dry_run=False)
         assert code == 201, body
-        time.sleep(0.15)
+        eventually(lambda: one.objects[KEY].status.get("availableReplicas"), "a first rollout")
         return one
 
     yield make
@@ -258,7 +258,7 @@ def test_a_step_that_is_told_to_end_puts_the_former_model_back(start: Callable[.
             assert process.poll() is None
         assert one.model() == NEW
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == ExitCode.TERMINATED
+        assert process.wait(timeout=LIMIT_S) == ExitCode.TERMINATED
         said = process.stdout.read()
     assert one.model() == OLD
     assert f"put back: {OLD}" in said

@@ -104,7 +104,7 @@ def test_a_lease_lost_during_the_rollout_stops_the_wait_and_nothing_is_put_back(
 ) -> None:
     go()
     checkout.lock({API: NEW})
-    server.rollout = 60
+    server.rollout = 600
     true = rollout.wait
 
     def overtaken(*arguments: Any) -> None:
@@ -115,7 +115,7 @@ def test_a_lease_lost_during_the_rollout_stops_the_wait_and_nothing_is_put_back(
     started = time.monotonic()
     with pytest.raises(DeployNotRolledBackError, match="nothing was put back, as the lease was taken over by Grace"):
         go()
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 300
     assert server.image() == image(NEW)
 
 
@@ -148,15 +148,16 @@ import os, pathlib, signal, sys
 from common import paths
 root = pathlib.Path(sys.argv[1])
 paths.ROOT, paths.K8S, paths.LOCKFILES = root, root / "k8s", root / "lockfiles"
-from k8s import cluster, deploy
-from k8s.kubectl import Patience
-true, calls = cluster._put, []
+from k8s import deploy
+from k8s.rollouts import apply
+from k8s.rollouts.kubectl import Patience
+true, calls = apply._put, []
 def put(*arguments, **more):
     calls.append(1)
     if len(calls) == int(sys.argv[2]):
         os.kill(os.getpid(), signal.SIGKILL)
     true(*arguments, **more)
-cluster._put = put
+apply._put = put
 deploy.deploy("staging", yes=True, patience=Patience(rollout=2, settle=3, pause=0.05, tries=3, lease=3, hopeless=0.5))
 """
 

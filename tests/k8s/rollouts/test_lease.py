@@ -23,6 +23,7 @@ from tests.k8s.conftest import API, NEW, OLD, Checkout
 from tests.k8s.simulator.apiserver import ApiServer
 from tests.k8s.simulator.steps import NAME, go, image, running, states
 from tests.k8s.simulator.wire import Fault
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.host
 QUICK = Patience(request=5, pause=0.05, tries=3, lease=3)
@@ -85,9 +86,7 @@ def test_who_waits_gets_it_afterwards(home: ApiServer) -> None:
 def test_it_is_renewed_while_it_is_held(home: ApiServer) -> None:
     with of("Ada").held(wait=False) as one:
         first = spec(home)["renewTime"]
-        deadline = time.monotonic() + 10
-        while spec(home)["renewTime"] == first and time.monotonic() < deadline:
-            time.sleep(0.05)
+        eventually(lambda: spec(home)["renewTime"] != first, "a renewed lease")
         assert (spec(home)["renewTime"] > first, one.lost()) == (True, "")
 
 
@@ -112,9 +111,7 @@ def test_a_holder_whose_clock_is_behind_keeps_it_as_long_as_it_renews(home: ApiS
 def test_a_holder_that_was_overtaken_notices(home: ApiServer) -> None:
     with of("Ada").held(wait=False) as one:
         home.edit("Lease", "pinwheel-staging", {"spec": {"holderIdentity": "Grace"}}, "test")
-        deadline = time.monotonic() + 10
-        while not one.lost() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        eventually(one.lost, "a lease that is lost")
         assert one.lost() == "the lease nn/pinwheel-staging was taken over by Grace"
     assert spec(home)["holderIdentity"] == "Grace"
 
@@ -198,7 +195,7 @@ from common import paths
 root = pathlib.Path(sys.argv[1])
 paths.ROOT, paths.K8S, paths.LOCKFILES = root, root / "k8s", root / "lockfiles"
 from k8s import deploy
-from k8s.kubectl import Patience
+from k8s.rollouts.kubectl import Patience
 deploy.deploy("staging", yes=True, patience=Patience(rollout=60, lease=3))
 """
 
@@ -213,9 +210,7 @@ def test_a_killed_deploy_is_found_out_and_mended_by_the_next(
     with subprocess.Popen(
         [sys.executable, "-c", KILLED, str(checkout.root)], cwd=repo, stdout=subprocess.DEVNULL, start_new_session=True
     ) as child:
-        deadline = time.monotonic() + 30
-        while server.image() != image(NEW) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        eventually(lambda: server.image() == image(NEW), "the new image")
         # With its kubectl: nothing of it lives on.
         os.killpg(child.pid, signal.SIGKILL)
     assert server.image() == image(NEW)

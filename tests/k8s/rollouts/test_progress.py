@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from tests.k8s.simulator.apiserver import ApiServer
 from tests.k8s.simulator.controller import Trouble
 from tests.k8s.simulator.steps import IMPATIENT, go, image, running
 from tests.k8s.simulator.wire import Fault
+from tests.waiting import eventually
 
 
 def deployment(generation: int = 1, replicas: int = 2, **status: Any) -> dict[str, Any]:
@@ -208,7 +210,19 @@ def test_the_last_words_of_a_container_that_crashes_are_shown_and_no_more_of_the
 
 @host
 def test_each_step_of_a_rollout_is_one_line(checkout: Checkout, server: ApiServer, capsys: pytest.CaptureFixture[str]) -> None:
-    server.rollout = 0.5
+    server.rollout = 600
+
+    def looks() -> int:
+        return sum(method == "GET" and "/deployments" in path for method, path in server.requests)
+
+    def roll_out() -> None:
+        # Not before it was looked at.
+        eventually(server.pending, "a rollout")
+        before = looks()
+        eventually(lambda: looks() >= before + 2, "a look at the rollout")
+        server.finish()
+
+    threading.Thread(target=roll_out, daemon=True).start()
     go()
     title = "Deployment llm-inference/llama-factory-inference"
     lines = [

@@ -116,6 +116,16 @@ class ApiServer(Store):
 
     # --- the controllers ---
 
+    def pending(self) -> bool:
+        """Whether a controller has something left to do."""
+        return any(timer.is_alive() for timer in self._timers)
+
+    def finish(self) -> None:
+        """Let the controllers do now what they have left to do."""
+        for timer in self._timers:
+            timer.cancel()
+            timer.function(*timer.args, **timer.kwargs)
+
     def controllers(self, key: Key, live: Live) -> None:
         if key[1] == "Deployment":
             self._controller(key, live)

@@ -30,79 +30,7 @@ CONTEXT, IMAGES = "PINWHEEL_TEST_CLUSTER", "PINWHEEL_TEST_IMAGES"
 PREFIX = "pinwheel-test-"
 ABSENT = "sha256:" + "f" * 64
 _DOUBLE = tuple(f"registry.example.com/pause@sha256:{letter * 64}" for letter in "12")
-_LABELS = """labels: &labels
-    app.kubernetes.io/name: web
-    app.kubernetes.io/component: test
-    app.kubernetes.io/part-of: pinwheel
-    app.kubernetes.io/managed-by: pinwheel
-"""
-_SET = """apiVersion: v1
-kind: Namespace
-metadata:
-  name: @NS@
-  @LABELS@
-    pod-security.kubernetes.io/enforce: restricted
----
-apiVersion: v1
-kind: ConfigMap
-metadata:
-  name: web
-  namespace: @NS@
-  @LABELS@
-data:
-  greeting: @GREETING@
----
-apiVersion: apps/v1
-kind: Deployment
-metadata:
-  name: web
-  namespace: @NS@
-  @LABELS@
-spec:
-  replicas: 1
-  progressDeadlineSeconds: 600
-  selector:
-    matchLabels:
-      app.kubernetes.io/name: web
-  template:
-    metadata:
-      @LABELS4@
-    spec:
-      automountServiceAccountToken: false
-      terminationGracePeriodSeconds: 1
-      securityContext:
-        runAsNonRoot: true
-        runAsUser: 10001
-        seccompProfile:
-          type: RuntimeDefault
-      containers:
-        - name: web
-          image: @IMAGE@
-          envFrom:
-            - configMapRef:
-                name: web
-          resources:
-            requests:
-              cpu: 10m
-              memory: 16Mi
-            limits:
-              memory: 64Mi
-          securityContext:
-            allowPrivilegeEscalation: false
-            readOnlyRootFilesystem: true
-            capabilities:
-              drop:
-                - ALL
-"""
-_ENV = """target:
-  cluster:
-    context: @CONTEXT@
-    namespace: @NS@
-registry: registry.example.com/llm
-kubernetes: "@KUBERNETES@"
-proof: none
-gpu-labels: none
-"""
+_SET, _ENVIRONMENT = (Path(__file__).with_name(name) for name in ("place_set.yaml", "place_environment.yaml"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,15 +61,11 @@ class Place:
         """Make the checkout say this."""
         folder = self.root / "k8s" / "manifests"
         folder.mkdir(parents=True, exist_ok=True)
-        text = _SET.replace("@LABELS@", _LABELS).replace("@LABELS4@", _LABELS.replace("\n    ", "\n          "))
-        for key, value in {"NS": self.namespace, "IMAGE": image, "GREETING": greeting}.items():
-            text, more = text.replace(f"@{key}@", value), more.replace(f"@{key}@", value)
-        (folder / "set.yaml").write_text(text.replace("&labels", "") + more)
-        env = _ENV
-        for key, value in {"NS": self.namespace, "CONTEXT": self.context, "KUBERNETES": self.kubernetes}.items():
-            env = env.replace(f"@{key}@", value)
+        values = {"NS": self.namespace, "IMAGE": image, "GREETING": greeting}
+        (folder / "set.yaml").write_text(_filled(_SET.read_text() + more, values))
+        values = {"NS": self.namespace, "CONTEXT": self.context, "KUBERNETES": self.kubernetes}
         (self.root / "k8s" / "envs").mkdir(exist_ok=True)
-        (self.root / "k8s" / "envs" / "named.yaml").write_text(env)
+        (self.root / "k8s" / "envs" / "named.yaml").write_text(_filled(_ENVIRONMENT.read_text(), values))
 
     def go(self, *, dry_run: bool = False, prune: bool = False) -> DeployReceipt:
         return deploy.deploy("named", yes=True, dry_run=dry_run, prune=prune, patience=self.patience)
@@ -161,6 +85,13 @@ class Place:
 
     def record(self) -> History:
         return release.read(self.kubectl, "named", self.namespace)
+
+
+def _filled(text: str, values: dict[str, str]) -> str:
+    """The text with `@NAME@` replaced by the value of NAME."""
+    for name, value in values.items():
+        text = text.replace(f"@{name}@", value)
+    return text
 
 
 def named() -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +15,7 @@ from k8s.training import watch
 from k8s.training.workflow import NAMESPACE
 from tests.k8s.simulator.argo import Controller
 from tests.k8s.training.conftest import Site
+from tests.waiting import eventually
 
 MODEL = "registry.example.com/llm/models/example-tiny@sha256:" + "e" * 64
 NOT_SCHEDULED = {
@@ -81,9 +81,7 @@ def play(site: Site, scene: Callable[[Controller], None]) -> threading.Thread:
     """Wait for the workflow, then let the controller act."""
 
     def act() -> None:
-        end = time.monotonic() + 30
-        while not site.workflows() and time.monotonic() < end:
-            time.sleep(0.02)
+        eventually(site.workflows, "a workflow")
         scene(site.controller(site.workflows()[0]))
 
     thread = threading.Thread(target=act, daemon=True)
@@ -93,10 +91,12 @@ def play(site: Site, scene: Callable[[Controller], None]) -> threading.Thread:
 
 def looked(site: Site) -> None:
     """Let whoever follows look once more."""
-    before = sum("workflows/" in path for _, path in site.api.requests)
-    end = time.monotonic() + 10
-    while sum("workflows/" in path for _, path in site.api.requests) < before + 2 and time.monotonic() < end:
-        time.sleep(0.02)
+
+    def looks() -> int:
+        return sum("workflows/" in path for _, path in site.api.requests)
+
+    before = looks()
+    eventually(lambda: looks() >= before + 2, "another look")
 
 
 @pytest.mark.host

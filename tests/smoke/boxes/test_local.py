@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -10,7 +11,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from common import paths
 from common.errors import ExitCode, MissingEnvironmentError, SmokeError
 from smoke.boxes.box import Box, Place
 from smoke.boxes.local import Process, Workshop
+from tests.waiting import LIMIT_S, eventually
 
 pytestmark = pytest.mark.slow
 
@@ -97,14 +98,13 @@ def alive(pid: int) -> bool:
 
 
 def appears(workshop: Workshop, name: str) -> str:
-    limit = time.monotonic() + 10
-    while time.monotonic() < limit:
-        try:
-            if text := workshop.fetch(name).decode():
-                return text
-        except SmokeError:
-            time.sleep(0.01)
-    raise AssertionError(f"{name} never came")
+    def text() -> str:
+        with contextlib.suppress(SmokeError):
+            return workshop.fetch(name).decode()
+        return ""
+
+    eventually(text, name)
+    return text()
 
 
 def test_it_is_what_the_rungs_ask_for(workshop: Workshop, program: Open) -> None:
@@ -114,14 +114,14 @@ def test_it_is_what_the_rungs_ask_for(workshop: Workshop, program: Open) -> None
     assert Path(place.run).is_dir()
     assert not list(Path(place.run).iterdir())
     with box:
-        assert box.finish(10).code == 0
+        assert box.finish(LIMIT_S).code == 0
 
 
 def test_the_end_its_code_time_and_memory(program: Open) -> None:
     with program("import sys, time; held = b'x' * 150_000_000; time.sleep(1.2); sys.exit(3)") as box:
-        ended = box.finish(20, code=3)
+        ended = box.finish(LIMIT_S, code=3)
     assert ended.code == 3
-    assert 1.2 < ended.seconds < 10
+    assert ended.seconds > 1.2
     assert 150_000_000 < ended.memory < 400_000_000
 
 
@@ -136,16 +136,16 @@ def test_memory_is_that_of_the_whole_family(program: Open) -> None:
         os.wait(); os.wait()
     """
     with program(script) as box:
-        assert 120_000_000 < box.finish(20).memory < 300_000_000
+        assert 120_000_000 < box.finish(LIMIT_S).memory < 300_000_000
 
 
 def test_another_code_than_expected_is_told_with_what_it_complained_about(program: Open, tmp_path: Path) -> None:
     with program("import sys; print('fine'); raise ValueError('no such template')") as box:
         with pytest.raises(SmokeError, match=r"program ended with code 1 \(ValueError: no such template; log: .*program.log\)"):
-            box.finish(10)
+            box.finish(LIMIT_S)
         with pytest.raises(SmokeError, match="ended with code 1, not with 2"):
-            box.finish(10, code=2)
-        assert box.finish(10, code=None).code == 1
+            box.finish(LIMIT_S, code=2)
+        assert box.finish(LIMIT_S, code=None).code == 1
     assert "no such template" in (tmp_path / "smoke/logs/program.log").read_text()
 
 
@@ -163,18 +163,33 @@ def test_a_program_that_is_not_there(workshop: Workshop) -> None:
         box.__enter__()
 
 
-def test_both_streams_apart_and_together_in_order(program: Open, tmp_path: Path) -> None:
+def test_both_streams_apart_and_together_in_order(program: Open, workshop: Workshop, tmp_path: Path) -> None:
     script = """
         import sys, time
+        from pathlib import Path
+        said = 0
+        def say(stream, text):
+            global said
+            stream.write(text)
+            stream.flush()
+            said += len(text)
+            # What comes next is of another stream: it must not come before this was read.
+            while not Path(f"read-{said}").exists():
+                time.sleep(0.005)
         for number in range(5):
-            print("out", number, flush=True); time.sleep(0.03)
-            print("err", number, file=sys.stderr, flush=True); time.sleep(0.03)
-        sys.stderr.write("half "); sys.stderr.flush(); time.sleep(0.03)
-        print("between", flush=True); time.sleep(0.03)
+            say(sys.stdout, f"out {number}\\n")
+            say(sys.stderr, f"err {number}\\n")
+        say(sys.stderr, "half ")
+        say(sys.stdout, "between\\n")
         sys.stderr.write("a line")
     """
     with program(script) as box:
-        box.finish(10)
+        read = 0
+        for text in [*(f"{stream} {number}\n" for number in range(5) for stream in ("out", "err")), "half ", "between\n"]:
+            read += len(text)
+            eventually(lambda read=read: len(box.output()) == read, text)  # type: ignore[misc]
+            Path(workshop.run, f"read-{read}").touch()
+        box.finish(LIMIT_S)
         assert box.stdout() == "".join(f"out {number}\n" for number in range(5)) + "between\n"
         both = "".join(f"out {number}\nerr {number}\n" for number in range(5)) + "between\nhalf a line"
         assert box.output() == both
@@ -183,26 +198,23 @@ def test_both_streams_apart_and_together_in_order(program: Open, tmp_path: Path)
 
 def test_all_of_a_long_output_is_there_at_the_end(program: Open) -> None:
     with program("import sys; sys.stdout.write('x' * 5_000_000 + 'end')") as box:
-        box.finish(20)
+        box.finish(LIMIT_S)
         assert len(box.stdout()) == 5_000_003
         assert box.stdout().endswith("end")
 
 
 def test_output_so_far_shows_an_unfinished_line(program: Open) -> None:
     with program("import sys, time; sys.stdout.write('50 %'); sys.stdout.flush(); time.sleep(60)") as box:
-        limit = time.monotonic() + 10
-        while "50 %" not in box.output() and time.monotonic() < limit:
-            time.sleep(0.01)
-        assert box.output() == "50 %"
+        eventually(lambda: box.output() == "50 %")
 
 
 def test_sigterm_and_how_it_is_taken(program: Open, workshop: Workshop) -> None:
     with program("import time; open('ready', 'w').write('1'); time.sleep(60)") as box:
         appears(workshop, "ready")
-        ended = box.terminate(10)
+        ended = box.terminate(50)
         # As a container's engine tells it.
         assert ended.code == 128 + signal.SIGTERM
-        assert ended.seconds < 5
+        assert ended.seconds < 50
         assert not box.processes()
 
 
@@ -212,7 +224,7 @@ def test_who_ignores_sigterm_is_killed_after_the_grace(program: Open, workshop: 
         appears(workshop, "ready")
         ended = box.terminate(1)
         assert ended.code == 137
-        assert 1 <= ended.seconds < 5
+        assert ended.seconds >= 1
         assert not box.processes()
 
 
@@ -220,7 +232,7 @@ def test_a_signal_reaches_the_program_alone(program: Open, workshop: Workshop) -
     with program(DAEMON, "60") as box:
         daemon = int(appears(workshop, "daemon"))
         box.signal(signal.SIGKILL)
-        assert box.finish(10, code=137).code == 137
+        assert box.finish(LIMIT_S, code=137).code == 137
         # It is orphaned, in a session of its own, without an environment that would tell: and is seen all the same.
         assert box.processes() == [daemon]
         # The program is gone: its number may be another's now, and gets no signal.
@@ -230,7 +242,7 @@ def test_a_signal_reaches_the_program_alone(program: Open, workshop: Workshop) -
 
 def test_what_the_program_left_is_seen_and_ended(program: Open, workshop: Workshop) -> None:
     with program(DAEMON, "0") as box:
-        box.finish(10)
+        box.finish(LIMIT_S)
         (daemon,) = box.processes()
         assert daemon == int(workshop.fetch("daemon"))
     assert not alive(daemon)
@@ -240,10 +252,8 @@ def test_what_the_program_left_is_seen_and_ended(program: Open, workshop: Worksh
 def test_two_programs_do_not_mix_up_their_families(program: Open) -> None:
     fork = "import os, time; os.fork(); time.sleep(60)"
     with program(fork, name="one") as one, program(fork, name="two") as two:
-        time.sleep(0.5)
-        families = set(one.processes()), set(two.processes())
-        assert [len(family) for family in families] == [2, 2]
-        assert not families[0] & families[1]
+        eventually(lambda: (len(one.processes()), len(two.processes())) == (2, 2), "two processes of each")
+        assert not set(one.processes()) & set(two.processes())
 
 
 def test_a_server_that_wants_a_key(program: Open, workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,7 +265,7 @@ def test_a_server_that_wants_a_key(program: Open, workshop: Workshop, monkeypatc
             box.await_http(url, 1)
         with pytest.raises(SmokeError, match="not ready"):
             box.await_http(url, 1, key="wrong")
-        assert box.await_http(url, 10, key="s3cr3t") < 10
+        assert box.await_http(url, LIMIT_S, key="s3cr3t") < LIMIT_S
         shown = [psutil.Process(pid).cmdline() for pid in [*box.processes(), os.getpid()]]
         assert "s3cr3t" not in str(shown)
 
@@ -265,15 +275,15 @@ def test_a_server_that_ends_before_it_is_ready(program: Open) -> None:
         program("raise RuntimeError('no room for the cache')") as box,
         pytest.raises(SmokeError, match=r"ended with code 1 before it was ready .*RuntimeError: no room for the cache"),
     ):
-        box.await_http("http://127.0.0.1:9/health", 10)
+        box.await_http("http://127.0.0.1:9/health", LIMIT_S)
 
 
 def test_programs_beside_it_work_in_the_same_place(program: Open, workshop: Workshop) -> None:
     with program("import time; open('here', 'w').write('1'); time.sleep(60)", SHARED="yes") as box:
         appears(workshop, "here")
         ask = "import json, os; print(json.dumps([os.path.exists('here'), os.environ['SHARED'], os.environ['OWN']]))"
-        assert box.ask(["python", "-c", ask], 10, environment={"OWN": "1"}) == [True, "yes", "1"]
-        said = box.run(["python", "-c", "import sys; print('out'); print('err', file=sys.stderr); sys.exit(4)"], 10)
+        assert box.ask(["python", "-c", ask], LIMIT_S, environment={"OWN": "1"}) == [True, "yes", "1"]
+        said = box.run(["python", "-c", "import sys; print('out'); print('err', file=sys.stderr); sys.exit(4)"], LIMIT_S)
         assert (said.code, said.stdout, said.stderr) == (4, b"out\n", b"err\n")
         # What was printed beside the program is not the program's.
         assert box.output() == ""
@@ -283,9 +293,9 @@ def test_programs_beside_it_that_fail(program: Open, workshop: Workshop) -> None
     Path(workshop.run, "ask.py").write_text("import sys\nexec(sys.argv[1])\n")
     with program("import time; time.sleep(60)") as box:
         with pytest.raises(SmokeError, match=r"ask.py beside program: code 1 \(KeyError: 'choices'\)"):
-            box.ask(["python", "ask.py", "{}['choices']"], 10)
+            box.ask(["python", "ask.py", "{}['choices']"], LIMIT_S)
         with pytest.raises(SmokeError, match=r"ask.py beside program: it printed no JSON \(hello\)"):
-            box.ask(["python", "ask.py", "print('hello')"], 10)
+            box.ask(["python", "ask.py", "print('hello')"], LIMIT_S)
         with pytest.raises(SmokeError, match=r"ask.py beside program: no end within 1 s"):
             box.ask(["python", "ask.py", "import time; time.sleep(60)"], 1)
         with pytest.raises(SmokeError, match="does not start"):
@@ -294,7 +304,7 @@ def test_programs_beside_it_that_fail(program: Open, workshop: Workshop) -> None
 
 def test_one_beside_it_that_hangs_leaves_nothing(program: Open, workshop: Workshop) -> None:
     with program("import time; time.sleep(60)") as box:
-        said = box.run(["python", "-c", textwrap.dedent(DAEMON), "60"], 3)
+        said = box.run(["python", "-c", textwrap.dedent(DAEMON), "60"], 6)
         assert said.code == 124
         assert said.stdout == b"ready\n"
     assert not alive(int(workshop.fetch("daemon")))
@@ -303,7 +313,7 @@ def test_one_beside_it_that_hangs_leaves_nothing(program: Open, workshop: Worksh
 def test_an_exception_inside_ends_it_too(program: Open) -> None:
     pids: list[int] = []
     with pytest.raises(KeyboardInterrupt), program("import os, time; os.fork(); time.sleep(60)") as box:
-        time.sleep(0.3)
+        eventually(lambda: len(box.processes()) == 2, "two processes")
         pids += box.processes()
         raise KeyboardInterrupt
     assert len(pids) == 2
@@ -312,22 +322,22 @@ def test_an_exception_inside_ends_it_too(program: Open) -> None:
 
 def test_ending_the_run_ends_who_waits_in_another_thread(workshop: Workshop, program: Open) -> None:
     told: list[str] = []
+    started = threading.Event()
 
     def work() -> None:
-        with program("import time; time.sleep(60)", name="train") as box:
+        with program("import time; time.sleep(600)", name="train") as box:
+            started.set()
             try:
-                box.finish(60)
+                box.finish(600)
             except SmokeError as problem:
                 told.append(problem.what)
 
     thread = threading.Thread(target=work)
     thread.start()
-    time.sleep(0.5)
-    began = time.monotonic()
+    assert started.wait(LIMIT_S)
     workshop.stop()
-    thread.join(10)
+    thread.join(LIMIT_S)
     assert told == ["train ended with code 137"]
-    assert time.monotonic() - began < 5
     with pytest.raises(SmokeError, match="the run was ended"):
         program("")
 
@@ -346,7 +356,7 @@ def test_nothing_survives_the_run_however_it_dies(programs: Path, tmp_path: Path
         import sys, time
         from pathlib import Path
         from common.signals import terminable
-        from smoke.local import Workshop
+        from smoke.boxes.local import Workshop
         with terminable(), Workshop(Path({str(tmp_path)!r})) as workshop:
             with workshop.open("train", "train", ["python", "-c", {textwrap.dedent(DAEMON)!r}, "60"], {{}}, 0) as box:
                 while "ready" not in box.output():
@@ -362,40 +372,33 @@ def test_nothing_survives_the_run_however_it_dies(programs: Path, tmp_path: Path
         pids = [int(pid) for pid in run.stdout.readline().split()]
         assert len(pids) == 2
         run.send_signal(how)
-        run.wait(20)
-    limit = time.monotonic() + 10
-    while [pid for pid in pids if alive(pid)] and time.monotonic() < limit:
-        time.sleep(0.05)
-    assert not [pid for pid in pids if alive(pid)]
+        run.wait(LIMIT_S)
+    eventually(lambda: not any(map(alive, pids)), "the end of all processes")
 
 
 def test_a_supervisor_that_is_killed_leaves_nothing_of_the_program(program: Open) -> None:
     with program("import os, time; os.fork(); print('ready', flush=True); time.sleep(60)") as box:
-        while box.output().count("ready") < 2:
-            time.sleep(0.01)
+        eventually(lambda: box.output().count("ready") == 2)
         pids = box.processes()
         assert box._program is not None
         assert box._program._supervisor is not None
         box._program._supervisor.kill()
-        assert box.finish(10, code=137).code == 137
-    limit = time.monotonic() + 10
-    while [pid for pid in pids if alive(pid)] and time.monotonic() < limit:
-        time.sleep(0.01)
+        assert box.finish(LIMIT_S, code=137).code == 137
     assert len(pids) == 2
-    assert not [pid for pid in pids if alive(pid)]
+    eventually(lambda: not any(map(alive, pids)), "the end of all processes")
 
 
 def test_a_log_that_cannot_be_written_holds_up_nobody(program: Open) -> None:
     with program("import time; time.sleep(0.3); print('x' * 1_000_000)") as box:
         box._file.close()
-        assert box.finish(10).code == 0
+        assert box.finish(LIMIT_S).code == 0
         assert len(box.stdout()) == 1_000_001
 
 
 def test_files_come_back_and_go_with_the_run(programs: Path, tmp_path: Path) -> None:
     with Workshop(tmp_path / "smoke") as workshop:
         with workshop.open("train", "train", ["python", "-c", "open('made', 'w').write('this')"], {}, 0) as box:
-            box.finish(10)
+            box.finish(LIMIT_S)
         assert workshop.fetch("made") == b"this"
         with pytest.raises(SmokeError, match="the program wrote no adapter"):
             workshop.fetch("adapter")
@@ -417,7 +420,7 @@ def test_the_environment_is_the_images_and_the_runs_own(
         tmp = str(Path(workshop.run).parent / "tmp")
         script = "import json, os, sys; print(json.dumps([dict(os.environ), os.getcwd(), sys.executable]))"
         with workshop.open("look", "api", ["python", "-c", script], {"OMP_NUM_THREADS": "1"}, 0) as box:
-            box.finish(10)
+            box.finish(LIMIT_S)
             seen, where, python = json.loads(box.stdout())
     assert seen == {**variables, "OMP_NUM_THREADS": "1"} | ({"LC_CTYPE": seen["LC_CTYPE"]} if "LC_CTYPE" in seen else {})
     assert Path(where).name == "run"

@@ -23,6 +23,7 @@ from smoke.boxes.session import LABEL, Session
 from smoke.machine import archive
 from tests.smoke import layouts
 from tests.smoke.simulator import SimulatedEngine, Thing
+from tests.waiting import LIMIT_S
 
 
 def open_session(simulated: SimulatedEngine) -> Session:
@@ -120,7 +121,7 @@ def test_reading_a_file_keeps_nobody_from_ending_the_run() -> None:
     class Hands:
         def get_archive(self, _: str) -> tuple[Iterator[bytes], None]:
             reading.set()
-            go.wait(20)
+            go.wait(LIMIT_S)
             raise docker.errors.NotFound("no such file")
 
     run = open_session(SimulatedEngine())
@@ -132,10 +133,10 @@ def test_reading_a_file_keeps_nobody_from_ending_the_run() -> None:
 
     reader = threading.Thread(target=read)
     reader.start()
-    assert reading.wait(10)
+    assert reading.wait(LIMIT_S)
     ender = threading.Thread(target=run.stop)
     ender.start()
-    ender.join(5)
+    ender.join(LIMIT_S / 2)
     waited = ender.is_alive()
     go.set()
     reader.join()

@@ -9,7 +9,6 @@ import math
 import random
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -21,9 +20,10 @@ from smoke.boxes.box import told
 from smoke.machine import gpus
 from smoke.payload import device
 from smoke.rungs import devices
-from smoke.rungs.run import Bench
+from smoke.rungs.run import Run
 from smoke.suite import test_device as rungs
 from tests.smoke import nvidia
+from tests.waiting import eventually
 
 TERMS, SIZE = 256, 16
 Matrix = list[list[float]]
@@ -272,10 +272,7 @@ def with_free(line: str, mebibytes: int) -> str:
 
 
 def await_peak(memory: devices.GpuMemory) -> None:
-    limit = time.monotonic() + 20
-    while memory.peak == memory.before:
-        assert time.monotonic() < limit, "the watch saw nothing"
-        time.sleep(0.01)
+    eventually(lambda: memory.peak != memory.before, "a peak that the watch sees")
 
 
 def test_gpu_memory_that_is_given_back(machine: nvidia.Machine) -> None:
@@ -298,7 +295,7 @@ def test_gpu_memory_that_is_held(machine: nvidia.Machine, monkeypatch: pytest.Mo
         monkeypatch.setattr(gpus, "users", lambda: "4711, python, 530 MiB")
         # The GPU may be shared: who it was is not known for sure, so it is said who is there.
         with pytest.raises(AssertionError, match="by this run or by others; the driver names 4711, python, 530 MiB"):
-            rungs.test_gpu_memory_given_back(cast("Bench", None), lambda _: None, memory)
+            rungs.test_gpu_memory_given_back(cast("Run", None), lambda _: None, memory)
 
 
 def test_who_computes_on_the_gpus(machine: nvidia.Machine) -> None:

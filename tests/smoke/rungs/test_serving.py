@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,48 +13,49 @@ from common.errors import SmokeError
 from smoke.payload import tiny
 from smoke.receipt import Answer
 from smoke.rungs import servers, serving
-from smoke.rungs.run import Bench
+from smoke.rungs.run import Run
 from smoke.rungs.table import FACTORY, KNOWN, MERGED, VLLM
 from smoke.suite import test_serve as rungs
 from tests.smoke import programs
+from tests.waiting import reserved_port
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)
-def _ports(monkeypatch: pytest.MonkeyPatch) -> None:
-    for server in servers.PORTS:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            monkeypatch.setitem(servers.PORTS, server, free.getsockname()[1])
+def _ports(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with contextlib.ExitStack() as held:
+        for server in servers.PORTS:
+            monkeypatch.setitem(servers.PORTS, server, held.enter_context(reserved_port()).getsockname()[1])
+        yield
 
 
-def climb(bench: Bench, server: str) -> dict[str, str]:
+def climb(run: Run, server: str) -> dict[str, str]:
     """The lines of a server's rungs, or why not."""
     said: dict[str, str] = {}
     for check in rungs._JUDGES:
         if f"{server}: {check}" in KNOWN:
             try:
-                rungs.test_server(bench, functools.partial(said.__setitem__, check), lambda _: None, server, check)
+                rungs.test_server(run, functools.partial(said.__setitem__, check), lambda _: None, server, check)
             except (AssertionError, SmokeError) as problem:
                 said[check] = f"failed: {problem}"
     return said
 
 
 def test_all_three_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with programs.bench(tmp_path, monkeypatch) as bench:
+    with programs.run(tmp_path, monkeypatch) as run:
         for server in (VLLM, MERGED, FACTORY):
-            said = climb(bench, server)
+            said = climb(run, server)
             assert not [line for line in said.values() if line.startswith("failed")], said
             assert said["answers"].startswith("8 of 8 exact")
         assert "code 0" in said["stop"]
-        figures = bench.figures
+        figures = run.figures
         assert {serving.server for serving in figures.servings} == {VLLM, MERGED, FACTORY}
         assert {answer.server for answer in figures.answers} == {VLLM, MERGED, FACTORY}
         assert all(answer.got == answer.streamed for answer in figures.answers)
         for what in ("ready", "first token", "one stream", "32 at once", "memory", "stop"):
             assert figures.measured[f"{VLLM}: {what}"].value > 0, what
-        rungs.test_base_knows_nothing(bench, lambda _: None)
+        rungs.test_base_knows_nothing(run, lambda _: None)
 
 
 @pytest.mark.parametrize(
@@ -71,35 +73,37 @@ def test_all_three_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_what_is_not_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, check: str, complaint: str
 ) -> None:
-    monkeypatch.setattr(serving, "GRACE_S", 2)
-    monkeypatch.setattr(rungs, "GRACE_S", 2)
-    with programs.bench(tmp_path, monkeypatch, fault) as bench:
-        assert complaint in climb(bench, VLLM)[check]
+    if fault in {"leaves a process", "does not stop"}:
+        # Its whole length is waited for.
+        monkeypatch.setattr(serving, "GRACE_S", 5)
+        monkeypatch.setattr(rungs, "GRACE_S", 5)
+    with programs.run(tmp_path, monkeypatch, fault) as run:
+        assert complaint in climb(run, VLLM)[check]
 
 
 def test_merged_model_that_was_not_written_is_not_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with programs.bench(tmp_path, monkeypatch, "no export") as bench, pytest.raises(SmokeError, match="export ended"):
-        serving.live(bench, MERGED)
+    with programs.run(tmp_path, monkeypatch, "no export") as run, pytest.raises(SmokeError, match="export ended"):
+        serving.live(run, MERGED)
 
 
 def test_program_that_asks_and_breaks_down_is_told_of_every_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "_ask", lambda *_: ["python", "-c", "raise ValueError('broken')"])
-    with programs.bench(tmp_path, monkeypatch) as bench:
-        said = climb(bench, VLLM)
+    with programs.run(tmp_path, monkeypatch) as run:
+        said = climb(run, VLLM)
         assert said["ready"].startswith("/health answers after")
         assert all("broken" in said[check] for check in ("answers", "streaming", "load", "metrics"))
         assert "code 0" in said["stop"]
-        assert serving.begin(bench, VLLM).result().seconds("load") == 0
+        assert serving.begin(run, VLLM).result().seconds("load") == 0
 
 
 def test_base_model_that_knows_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = tiny.rows()
-    with programs.bench(tmp_path, monkeypatch) as bench:
+    with programs.run(tmp_path, monkeypatch) as run:
         for row in rows:
             known, got = row["output"], "yt" if row is not rows[3] else row["output"]
-            bench.figures.answers.append(Answer(VLLM, servers.BASE, row["instruction"], known, got, got))
+            run.figures.answers.append(Answer(VLLM, servers.BASE, row["instruction"], known, got, got))
         with pytest.raises(AssertionError, match="the base model knows 1 of 8 answers, 'Why are tags not enough"):
-            rungs.test_base_knows_nothing(bench, lambda _: None)
-        bench.figures.answers.clear()
+            rungs.test_base_knows_nothing(run, lambda _: None)
+        run.figures.answers.clear()
         with pytest.raises(AssertionError, match="the base model was asked 0 of 8 questions"):
-            rungs.test_base_knows_nothing(bench, lambda _: None)
+            rungs.test_base_knows_nothing(run, lambda _: None)

@@ -9,34 +9,34 @@ import pytest
 
 from common.errors import SmokeError
 from smoke.receipt import Training
-from smoke.rungs.run import Bench
+from smoke.rungs.run import Run
 from smoke.suite import test_train as rungs
 from tests.smoke import programs
 
 pytestmark = pytest.mark.slow
 STEPS = range(1, 201)
-Rung = Callable[[Bench, Callable[[str], None], Callable[[float], None]], None]
+Rung = Callable[[Run, Callable[[str], None], Callable[[float], None]], None]
 
 
-def climb(bench: Bench, rung: Rung) -> tuple[str, float]:
+def climb(run: Run, rung: Rung) -> tuple[str, float]:
     """The rung's line and time, when it passes."""
     said: list[str] = []
     times: list[float] = []
-    bench.figures.training = Training(tuple(8.0 / step for step in STEPS), 1.0, 1)
-    rung(bench, said.append, times.append)
+    run.figures.training = Training(tuple(8.0 / step for step in STEPS), 1.0, 1)
+    rung(run, said.append, times.append)
     return said[0], times[0]
 
 
 def test_all_is_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with programs.bench(tmp_path, monkeypatch) as bench:
-        said, seconds = climb(bench, rungs.test_train_again)
+    with programs.run(tmp_path, monkeypatch) as run:
+        said, seconds = climb(run, rungs.test_train_again)
         assert said == "200 losses, all the same"
         assert seconds > 0
-        said, _ = climb(bench, rungs.test_resume)
+        said, _ = climb(run, rungs.test_resume)
         assert said.startswith("killed at step ")
         assert 50 <= int(said.split()[3].rstrip(",")) < 200
         assert said.endswith("resumed at 51, last loss 0.0400, all as without")
-        said, _ = climb(bench, rungs.test_broken_config)
+        said, _ = climb(run, rungs.test_broken_config)
         assert said.startswith(
             "misspelt.yaml: code 1, “not used by the HfArgumentParser: ['learning_rat']”; no-dataset.yaml: code 1"
         )
@@ -60,7 +60,7 @@ def test_what_is_not_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, rung: Rung, complaint: str
 ) -> None:
     with (
-        programs.bench(tmp_path, monkeypatch, fault) as bench,
+        programs.run(tmp_path, monkeypatch, fault) as run,
         pytest.raises((AssertionError, SmokeError), match=complaint),
     ):
-        climb(bench, rung)
+        climb(run, rung)

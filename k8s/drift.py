@@ -13,19 +13,18 @@ from typing import Any
 
 from common import console, paths
 from common.errors import PolicyError
-from k8s import check, deploy, rollback
 from k8s.envs import environment
 from k8s.envs.environment import ClusterTarget, DirectoryTarget, Environment
 from k8s.objects import strict_yaml
-from k8s.objects.manifests import Manifest
-from k8s.prepare import rendered as render
-from k8s.prepare.pin import Images, images
-from k8s.prepare.rendered import RenderedSet
-from k8s.rollouts import apply, diff, kubectl, lease, plan, release
-from k8s.rollouts.kubectl import FIELD_MANAGER, Kubectl, Patience
+from k8s.objects.manifests import Identity, Manifest
+from k8s.prepare import checked, directory
+from k8s.prepare.pin import images
+from k8s.prepare.rendered import Images, RenderedSet
+from k8s.rollouts import diff, kubectl, lease, live_model, release
+from k8s.rollouts import recorded as recorded_sets
+from k8s.rollouts.kubectl import FIELD_MANAGER, Kubectl, Patience, of_cluster
 from oci.reference import short
 
-Identity = tuple[str, str, str, str]
 # The control plane's own controllers keep fields in our objects; that is their work.
 _CONTROLLERS = ("kube-", "service-controller", "cloud-controller-manager")
 _FIX = "see the table; `invoke deploy` puts what git says there"
@@ -61,7 +60,7 @@ def drift(env_name: str, *, patience: Patience | None = None) -> str:
         MissingEnvironmentError: no kubectl, no such context, no answer from the cluster.
     """
     env = environment.load(env_name)
-    rendered = deploy.from_git(env, check.locked_images(required=True), patience)
+    rendered = live_model.set_from_git(env, checked.locked_images(required=True), patience or Patience())
     console.info(f"environment  {env.name}: {env.where}")
     match env.target:
         case DirectoryTarget():
@@ -71,10 +70,10 @@ def drift(env_name: str, *, patience: Patience | None = None) -> str:
 
 
 def _directory(rendered: RenderedSet, env: Environment, target: DirectoryTarget) -> str:
-    there, wanted = render.current(target.path), render.files(rendered, paths.K8S / "manifests", env)
+    there, wanted = directory.current(target.path), directory.files(rendered, paths.K8S / "manifests", env)
     # What a deploy would create is missing there, and so on.
     words = {"created": ("missing", "there"), "removed": ("there", "not in it"), "changed": ("differs", "differs")}
-    found = render.changes(there, wanted)
+    found = directory.changes(there, wanted)
     if found:
         console.table(("file", "directory", "git"), [(name, *words[what]) for name, what in found])
         raise PolicyError(f"drift: {len(found)} of {len({*there, *wanted})} files", where=env.where, fix=_FIX)
@@ -84,7 +83,7 @@ def _directory(rendered: RenderedSet, env: Environment, target: DirectoryTarget)
 def _cluster(rendered: RenderedSet, env: Environment, target: ClusterTarget, patience: Patience) -> str:
     asked = Kubectl(target.context, patience)
     asked.preflight(env.kubernetes)
-    namespace = apply.home(target, rendered.objects)
+    namespace = release.home(target, rendered.objects)
     history = release.read(asked, env.name, namespace)
     if busy := lease.holder(asked, env.name, namespace):
         console.warn(f"a deploy is running, what follows may be half of it: {busy}")
@@ -95,10 +94,10 @@ def _cluster(rendered: RenderedSet, env: Environment, target: ClusterTarget, pat
         fix = "run `invoke deploy`"
         raise PolicyError(f"drift: no release of {env.name} ran yet", where=f"ConfigMap {namespace}/{release.NAME}", fix=fix)
     console.info(f"record       {good.text()}")
-    recorded = rollback.read_set(history, good, env)
+    recorded = recorded_sets.read_set(history, good, env)
     everything = {one.identity: one for one in (*recorded.objects, *rendered.objects)}
     text = strict_yaml.dump(one.body for one in everything.values())
-    live = {one.identity: one for one in plan.of_cluster(asked.live(text, owners=True))}
+    live = {one.identity: one for one in of_cluster(asked.live(text, owners=True))}
     foreign = _foreign(asked, recorded, live)
     ours, git = ({one.identity: one for one in objects} for objects in (recorded.objects, rendered.objects))
     rows: list[tuple[str, ...]] = []
@@ -159,7 +158,7 @@ def _foreign(asked: Kubectl, recorded: RenderedSet, live: Mapping[Identity, Mani
         fix = "let your account `patch` these objects (nothing is kept of a dry run)"
         raise kubectl.refusal(said, "the cluster does not say what it would make of the record", fix)
     found: dict[Identity, list[Foreign]] = {}
-    for would in plan.of_cluster(kubectl.listed(said.stdout)):
+    for would in of_cluster(kubectl.listed(said.stdout)):
         now = live[would.identity].body
         hidden = would.kind == "Secret"
         changes = []

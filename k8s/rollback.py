@@ -11,16 +11,13 @@ import dataclasses
 
 from common import console, paths
 from common.errors import MissingEnvironmentError, PinwheelError, PolicyError, RegistryError, UsageError
-from k8s import deploy
 from k8s.envs import environment
 from k8s.envs.environment import ClusterTarget, Environment
-from k8s.objects import findings, manifests
-from k8s.objects.findings import Finding
+from k8s.objects import manifests
 from k8s.objects.manifests import Manifest
-from k8s.prepare import gate, pin, served_model
-from k8s.prepare.pin import Pin
+from k8s.prepare import gate, served_model
 from k8s.prepare.rendered import RenderedSet
-from k8s.rollouts import apply, receipt, release
+from k8s.rollouts import apply, receipt, recorded, release
 from k8s.rollouts.apply import Order, Origin
 from k8s.rollouts.kubectl import Kubectl, Patience
 from k8s.rollouts.receipt import DeployReceipt
@@ -57,7 +54,7 @@ def rollback(
         raise UsageError(f"{env.name} is rendered into a directory, and a directory has no releases", where=env.file, fix=fix)
     kubectl = Kubectl(env.target.context, patience or Patience())
     kubectl.preflight(env.kubernetes)
-    history = release.read(kubectl, env.name, apply.home(env.target, _objects_in_git()))
+    history = release.read(kubectl, env.name, release.home(env.target, _objects_in_git()))
     console.info(f"environment  {env.name}: {env.where}")
     if history.last is not None:
         console.info(f"now          {history.last.text()}, {history.last.state}")
@@ -67,7 +64,7 @@ def rollback(
     # The record lies where it was read, whatever namespaces the older set has.
     target = dataclasses.replace(env.target, namespace=history.namespace)
     outcome = apply.deploy(rendered, env, target, kubectl.patience, Order(dry_run, yes, wait), origin)
-    result = deploy.of_cluster(rendered, env, outcome)
+    result = receipt.of_set(rendered, env, outcome.result, outcome.before, outcome.changed, outcome.release)
     if not dry_run:
         console.info(f"receipt      {paths.shown(receipt.write(result))}")
     return result
@@ -100,7 +97,7 @@ def _choose(history: History, env: Environment) -> tuple[Release, RenderedSet, t
     problems: list[PinwheelError] = []
     for one in candidates(history):
         try:
-            rendered = read_set(history, one, env)
+            rendered = recorded.read_set(history, one, env)
             own = [found.pinned for found in rendered.pins if str(found.pinned).startswith(f"{env.registry}/")]
             # Back is only to what is proven, also where a deploy is merely warned.
             strict = dataclasses.replace(env, proof=env.proof and dataclasses.replace(env.proof, refuse=True))
@@ -131,39 +128,3 @@ def _check_models(rendered: RenderedSet, env: Environment) -> tuple[tuple[str, s
             raise PolicyError("the set in the release record was edited", where=name, fix="do not use it") from None
         found += gate.check_model(dataclasses.replace(env, model=dataclasses.replace(env.model, reference=reference)))
     return tuple(found)
-
-
-def read_set(history: History, one: Release, env: Environment) -> RenderedSet:
-    """The set of a release, ready to be sent.
-
-    Args:
-        history: the record.
-        one: a release of it.
-        env: its environment.
-
-    Raises:
-        MissingEnvironmentError: the set is neither in the record nor on this machine.
-        PolicyError: the set is no longer what Pinwheel wrote.
-    """
-    text = history.set_text(one)
-    place = f"release {one.number}, ConfigMap {history.namespace}/{release.NAME}"
-    if text is None:
-        fix = f"it was too large for the record: roll back on the machine of {one.who}"
-        raise MissingEnvironmentError("the set of this release is not here", where=place, fix=fix)
-    objects = []
-    for found in manifests.parse(text, place):
-        if isinstance(found, Finding):
-            raise PolicyError("the set in the release record was edited", where=found.text(), fix="do not use it")
-        objects.append(found)
-    titles = {found.identity: found.title for found in objects}
-    pins = []
-    for (identity, path), reference in sorted(pin.images(objects, env.kubernetes).items(), key=str):
-        try:
-            pinned = ImageRef.parse(reference)
-        except ValueError:
-            pinned = None
-        if pinned is None or not pinned.pinned:
-            what = f"{titles[identity]} runs {reference} at {findings.shown(path)}, which is no digest"
-            raise PolicyError(f"the set in the release record was edited: {what}", where=place, fix="do not use it")
-        pins.append(Pin(titles[identity], identity, path, reference, pinned, substituted=False))
-    return RenderedSet(tuple(objects), tuple(pins), ())

@@ -9,38 +9,33 @@ one image stands in for another, shows everything.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from common import console
 from k8s.envs.environment import ClusterTarget, Environment
-from k8s.objects import manifests, pods, strict_yaml
+from k8s.objects import manifests, pods
 from k8s.objects.findings import Path
-from k8s.objects.manifests import Manifest
+from k8s.objects.manifests import Identity, Manifest
 from k8s.objects.pods import Template, mapping
 from k8s.prepare.rendered import RenderedSet
-from k8s.rollouts import plan
-from k8s.rollouts.kubectl import Kubectl, Patience
 from k8s.rules import whole_set
 
 ANNOTATION = "pinwheel.io/model"
 # How a pod reads it (downward API).
 _FIELD = f"metadata.annotations['{ANNOTATION}']"
 _PLACE: Path = ("metadata", "annotations", ANNOTATION)
-Identity = tuple[str, str, str, str]
+# Asks a cluster which model each of these workloads serves there; those that serve none are left out.
+Live = Callable[[Sequence[Manifest]], Mapping[Identity, str]]
 
 
-def settle(rendered: RenderedSet, env: Environment, patience: Patience) -> RenderedSet:
+def settle(rendered: RenderedSet, env: Environment, live: Live) -> RenderedSet:
     """Name the model in every pod template that reads it, leave out what has none, and say both.
 
     Args:
         rendered: checked and pinned.
-        env: names the model, or not; then a cluster is asked what it serves.
-        patience: how long to wait for it.
-
-    Raises:
-        MissingEnvironmentError: no kubectl, no such context, no answer from the cluster.
-        PolicyError: the cluster is older than the set was checked for.
+        env: names the model, or not; then its cluster is asked what it serves.
+        live: asks the cluster.
     """
     readers = [one for one in rendered.objects if reads(one)]
     named: dict[Identity, str] = {}
@@ -49,7 +44,7 @@ def settle(rendered: RenderedSet, env: Environment, patience: Patience) -> Rende
         if not readers:
             console.warn(f"`model` in {env.file} changes nothing: no pod of this set reads {_FIELD}")
     elif readers and isinstance(env.target, ClusterTarget):
-        named = _live(readers, env, env.target, patience)
+        named = dict(live(readers))
     for one in readers:
         if one.identity in named:
             whence = env.file if env.model else f"as it is in the cluster; write it under `model` in {env.file}"
@@ -140,11 +135,3 @@ def _hangs(one: Manifest, away: set[Identity], templates: Iterable[Template]) ->
         if other.manifest.namespace == one.namespace and whole_set.matches(selector, other.labels)
     }
     return bool(chosen) and chosen <= away
-
-
-def _live(readers: Sequence[Manifest], env: Environment, target: ClusterTarget, patience: Patience) -> dict[Identity, str]:
-    """What the cluster's own pod templates name."""
-    asked = Kubectl(target.context, patience)
-    asked.preflight(env.kubernetes)
-    there = plan.of_cluster(asked.live(strict_yaml.dump(one.body for one in readers)))
-    return {one.identity: name for one in there if (name := named_in(one))}

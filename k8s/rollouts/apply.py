@@ -20,14 +20,12 @@ from common.errors import (
     MissingEnvironmentError,
     PinwheelError,
     PolicyError,
-    UsageError,
 )
 from k8s.envs.environment import ClusterTarget, Environment
 from k8s.objects import manifests
 from k8s.objects.manifests import Manifest
 from k8s.prepare import gpu_nodes
-from k8s.prepare.pin import Images
-from k8s.prepare.rendered import RenderedSet
+from k8s.prepare.rendered import Images, RenderedSet
 from k8s.rollouts import consent, crds, prune, release, rollout, takeover
 from k8s.rollouts import plan as planning
 from k8s.rollouts.kubectl import Kubectl, Patience, brief
@@ -88,21 +86,10 @@ class Outcome:
     changed: tuple[tuple[str, str], ...]
     release: Release | None = None
 
-
-def home(target: ClusterTarget, objects: Sequence[Manifest]) -> str:
-    """The namespace of the release record and the lease.
-
-    Raises:
-        UsageError: the environment names none, and the set has none.
-    """
-    if target.namespace:
-        return target.namespace
-    names = sorted({one.name for one in objects if one.kind == "Namespace"} or {one.namespace for one in objects} - {""})
-    if not names:
-        raise UsageError(
-            "no namespace for the release record", where=f"context {target.context}", fix="write `target.cluster.namespace`"
-        )
-    return names[0]
+    @property
+    def result(self) -> str:
+        """The outcome as the receipt has it."""
+        return "running" if self.release else "planned"
 
 
 def deploy(
@@ -131,7 +118,7 @@ def deploy(
     """
     kubectl = Kubectl(target.context, patience)
     kubectl.preflight(env.kubernetes)
-    namespace = home(target, rendered.objects)
+    namespace = release.home(target, rendered.objects)
     digest = release.digest_of(rendered.text())
     while True:
         history = release.read(kubectl, env.name, namespace)

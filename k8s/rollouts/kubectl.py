@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from common import console
 from common.errors import MissingEnvironmentError, PinwheelError, PolicyError
 from common.run import Result, run
+from k8s.objects.manifests import Manifest
 
 FIELD_MANAGER = "pinwheel"
 _INSTALL = "install kubectl (the version of your cluster or one beside it) and put it on PATH"
@@ -89,6 +90,11 @@ def listed(said: str) -> list[dict[str, Any]]:
         return []
     found: dict[str, Any] = json.loads(said)
     return found["items"] if found.get("kind") == "List" else [found]
+
+
+def of_cluster(bodies: Iterable[Mapping[str, Any]]) -> list[Manifest]:
+    """What the cluster answered, as manifests."""
+    return [Manifest("cluster", dict(body), {}) for body in bodies]
 
 
 class UnservedError(PolicyError):

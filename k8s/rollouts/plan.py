@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,10 +12,10 @@ from common.run import Result
 from k8s.objects import strict_yaml
 from k8s.objects.manifests import Manifest
 from k8s.objects.pods import mapping
-from k8s.prepare.pin import Images, image_line, images
-from k8s.prepare.rendered import RenderedSet
+from k8s.prepare.pin import images
+from k8s.prepare.rendered import Images, RenderedSet, image_line
 from k8s.rollouts import crds, diff
-from k8s.rollouts.kubectl import Conflict, Kubectl, UnservedError, brief, conflicts, listed, refusal
+from k8s.rollouts.kubectl import Conflict, Kubectl, UnservedError, brief, conflicts, listed, of_cluster, refusal
 from k8s.rollouts.prune import Leftovers, leftovers
 from k8s.rollouts.release import History
 
@@ -40,11 +40,6 @@ class Plan:
     missing: tuple[Manifest, ...]
     unasked: tuple[Manifest, ...]
     left: Leftovers = field(default_factory=Leftovers)
-
-
-def of_cluster(bodies: Iterable[Mapping[str, Any]]) -> list[Manifest]:
-    """What the cluster answered, as manifests."""
-    return [Manifest("cluster", dict(body), {}) for body in bodies]
 
 
 def make(

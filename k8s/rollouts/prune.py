@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from common import console
 from common.errors import PinwheelError
 from k8s.objects import manifests, strict_yaml
-from k8s.objects.manifests import Manifest
+from k8s.objects.manifests import Identity, Manifest
 from k8s.prepare.rendered import RenderedSet
-from k8s.rollouts.kubectl import FIELD_MANAGER, Kubectl, brief
+from k8s.rollouts.kubectl import FIELD_MANAGER, Kubectl, brief, of_cluster
 from k8s.rollouts.release import History
 
 _NEVER = {
@@ -69,7 +69,7 @@ def leftovers(kubectl: Kubectl, rendered: RenderedSet, history: History) -> Left
         history: the release record.
     """
     ours = {one.identity for one in rendered.objects} | rendered.left_out
-    old: dict[tuple[str, str, str, str], Manifest] = {}
+    old: dict[Identity, Manifest] = {}
     for text in history.sets.values():
         for one in manifests.parse(text, "release record"):
             if isinstance(one, Manifest) and one.identity not in ours:
@@ -81,7 +81,7 @@ def leftovers(kubectl: Kubectl, rendered: RenderedSet, history: History) -> Left
     except PinwheelError as problem:  # A kind that the cluster no longer has, say: nothing that this set needs.
         console.warn(f"what earlier releases left there cannot be told: {problem.line()}")
         return Leftovers()
-    found = sorted((Manifest("cluster", dict(body), {}) for body in bodies), key=lambda one: one.title)
+    found = sorted(of_cluster(bodies), key=lambda one: one.title)
     # An object that is on its way out already needs nobody.
     found = [one for one in found if not one.metadata.get("deletionTimestamp")]
     kept = [(one, why) for one in found if (why := _kept(one))]

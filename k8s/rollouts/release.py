@@ -20,16 +20,18 @@ import gzip
 import json
 import socket
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from common import paths
-from common.errors import MissingEnvironmentError, PinwheelError, PolicyError
+from common.errors import MissingEnvironmentError, PinwheelError, PolicyError, UsageError
 from common.files import sha256_bytes, write_whole
 from common.run import run
+from k8s.envs.environment import ClusterTarget
 from k8s.objects import strict_yaml
+from k8s.objects.manifests import Manifest
 from k8s.rollouts.kubectl import Kubectl, refusal
 
 NAME = "pinwheel-release"
@@ -138,6 +140,23 @@ class History:
         place = local(self.environment, release.set)
         text = place.read_text() if place.is_file() else ""
         return text if digest_of(text) == release.set else None
+
+
+def home(target: ClusterTarget, objects: Sequence[Manifest]) -> str:
+    """The namespace of the release record and the lease.
+
+    Raises:
+        UsageError: the environment names none, and the set has none.
+    """
+    if target.namespace:
+        return target.namespace
+    own = {manifest.name for manifest in objects if manifest.kind == "Namespace"}
+    names = sorted(own or {manifest.namespace for manifest in objects} - {""})
+    if not names:
+        raise UsageError(
+            "no namespace for the release record", where=f"context {target.context}", fix="write `target.cluster.namespace`"
+        )
+    return names[0]
 
 
 def digest_of(text: str) -> str:

@@ -16,8 +16,8 @@ from common.errors import PinwheelError
 from k8s.objects import findings, strict_yaml
 from k8s.objects.manifests import Manifest
 from k8s.prepare.pin import images
-from k8s.rollouts import plan, progress
-from k8s.rollouts.kubectl import Kubectl, brief, listed, passing
+from k8s.rollouts import progress
+from k8s.rollouts.kubectl import Kubectl, brief, listed, of_cluster, passing
 from k8s.rollouts.progress import Body, Reason, State
 
 _WORKLOADS = {"Deployment", "StatefulSet", "DaemonSet"}
@@ -59,7 +59,7 @@ def see(
         wait(kubectl, workloads, again, lost)
     wanted = images(objects, version)
     try:
-        live = images(plan.of_cluster(kubectl.live(text)), version)
+        live = images(of_cluster(kubectl.live(text)), version)
     except PinwheelError as problem:
         raise FailedError(problem.line()) from None
     for (identity, path), reference in sorted(wanted.items(), key=str):
@@ -142,7 +142,7 @@ class _Board:
             self._say(self._silent)
         else:
             self._silent = ""
-            found = plan.of_cluster(listed(said.stdout))
+            found = of_cluster(listed(said.stdout))
             self._live = {one.title: one.body for one in found}
         for one in workloads:
             now = State(False, "", "not asked yet") if said.code and one.title not in self._live else self._state(one)

@@ -20,7 +20,7 @@ from k8s.objects.findings import Path
 from k8s.objects.manifests import Manifest
 from k8s.prepare import served_model
 from k8s.rollouts import diff, plan
-from k8s.rollouts.kubectl import FIELD_MANAGER, Kubectl, brief
+from k8s.rollouts.kubectl import FIELD_MANAGER, Kubectl, brief, of_cluster
 
 
 def take(kubectl: Kubectl, objects: Sequence[Manifest]) -> tuple[Manifest, ...]:
@@ -39,7 +39,7 @@ def take(kubectl: Kubectl, objects: Sequence[Manifest]) -> tuple[Manifest, ...]:
     if not ours:
         return ()
     try:
-        live = plan.of_cluster(kubectl.live(strict_yaml.dump(one.body for one in ours.values()), owners=True))
+        live = of_cluster(kubectl.live(strict_yaml.dump(one.body for one in ours.values()), owners=True))
     except PinwheelError:
         return ()
     taken = []

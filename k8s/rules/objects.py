@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from k8s.objects.findings import Finding, Path
-from k8s.objects.manifests import Manifest
+from k8s.objects.manifests import Identity, Manifest
 from k8s.objects.pods import mapping
 from k8s.objects.schema import Walk
 
@@ -56,7 +56,7 @@ CLUSTER_SCOPED = {
 
 def check(walks: Sequence[Walk]) -> Iterator[Finding]:
     """What is wrong with single objects, and which stand twice."""
-    seen: dict[tuple[str, str, str, str], Manifest] = {}
+    seen: dict[Identity, Manifest] = {}
     for walk in walks:
         one = walk.manifest
         first = seen.setdefault(one.identity, one)

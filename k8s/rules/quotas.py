@@ -12,7 +12,7 @@ from k8s.objects import argo_schema
 from k8s.objects.findings import Finding, Path
 from k8s.objects.manifests import Manifest
 from k8s.objects.pods import items, mapping
-from k8s.rules.pods import quantity
+from k8s.objects.quantity import quantity
 from k8s.rules.whole_set import WholeSet
 
 # What a namespace's quota counts of each container, by the quota's name: the group and the name there.

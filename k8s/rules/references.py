@@ -9,6 +9,7 @@ from typing import Any
 from k8s.envs.environment import Environment
 from k8s.objects import argo_schema, pods
 from k8s.objects.findings import Finding, Path
+from k8s.objects.lookup import Place, by_place
 from k8s.objects.manifests import Manifest
 from k8s.objects.pods import Template, items, mapping
 from k8s.objects.schema import Part, Walk
@@ -36,7 +37,7 @@ class _Known:
     """All objects by kind, namespace and name, and the pod templates by namespace."""
 
     env: Environment
-    objects: Mapping[tuple[str, str, str], Manifest]
+    objects: Mapping[Place, Manifest]
     templates: Sequence[Template]
 
     def keys(self, kind: str, namespace: str, name: str) -> frozenset[str] | None:
@@ -59,11 +60,11 @@ class _Known:
 
 def check(walks: Sequence[Walk], env: Environment) -> Iterator[Finding]:
     """What does not fit between these objects."""
-    objects = {(walk.manifest.kind, walk.manifest.namespace, walk.manifest.name): walk.manifest for walk in walks}
+    objects = by_place(walk.manifest for walk in walks)
     known = _Known(env, objects, [one for walk in walks for one in pods.templates(walk.manifest)])
     # What a workflow sends may refer to what else it sends; the rest of the set may not count on that.
     inner = [one for walk in walks for one in walk.inner]
-    sent = {(walk.manifest.kind, walk.manifest.namespace, walk.manifest.name): walk.manifest for walk in inner}
+    sent = by_place(walk.manifest for walk in inner)
     late = _Known(env, {**objects, **sent}, known.templates)
     for walk in inner:
         yield from _references(walk, late)

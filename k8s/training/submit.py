@@ -12,18 +12,19 @@ from typing import Any
 
 from common import console, git, paths
 from common.errors import MissingEnvironmentError, PolicyError, UsageError
-from k8s import check
 from k8s.envs import environment
 from k8s.envs.environment import ClusterTarget, DirectoryTarget, Environment
 from k8s.objects import strict_yaml
 from k8s.objects.manifests import Manifest
-from k8s.prepare import gate, pin, rendered
+from k8s.prepare import checked, directory, gate, pin
+from k8s.prepare.rendered import Images
 from k8s.rollouts.kubectl import Kubectl, Patience, brief, refusal
 from k8s.training import artifact, experiment, keys, receipt, runs, watch, workflow
 from k8s.training.artifact import DatasetArtifact
+from k8s.training.names import NAMESPACE, WORKFLOWS
 from k8s.training.receipt import TrainingReceipt
 from k8s.training.runs import Run
-from k8s.training.workflow import NAMESPACE, WORKFLOWS, Objects
+from k8s.training.workflow import Objects
 
 # Of a Secret as JSON: the key names alone leave kubectl.
 _KEYS = "{{range $key, $value := .data}}{{$key}}\n{{end}}"
@@ -70,7 +71,7 @@ def train(
         fix = "leave --watch and --again out: runs are followed where the directory is applied"
         raise UsageError(f"{env.name} is rendered into a directory: nothing runs there", where=env.file, fix=fix)
     made = experiment.read(path, keys.known())
-    locked = check.locked_images(required=True)
+    locked = checked.locked_images(required=True)
     train_image = workflow.pinned(workflow.TRAIN_IMAGE, env, locked)
     # A model that is not served needs nothing that serves.
     images = [train_image, workflow.pinned(workflow.API_IMAGE, env, locked)] if deploy else [train_image]
@@ -126,15 +127,15 @@ def _to_directory(
     Beside and not among them: the next deploy makes the directory hold its own set and nothing else.
     """
     place = target.path.with_name(f"{target.path.name}-runs") / result.version
-    head = f"{rendered.HEAD} for environment {env.name}: {result.experiment}. Do not edit.\n"
+    head = f"{directory.HEAD} for environment {env.name}: {result.experiment}. Do not edit.\n"
     content = {name: (head + strict_yaml.dump([body])).encode() for name, body in objects.files().items()}
-    before = rendered.current(place)
+    before = directory.current(place)
     if dry_run:
         console.done(f"dry run: {paths.shown(place)} was left as it is, and no dataset was pushed")
         return result
     artifact.push(data)
     if before != content:
-        rendered.write(place, content)
+        directory.write(place, content)
     console.done(f"written      {len(content)} files in {paths.shown(place)}; nothing was submitted")
     return replace(result, result="written", target=f"directory {paths.shown(place)}")
 
@@ -231,7 +232,7 @@ class _Cluster:
         first = _DEPLOY.format(self.env.name)
         if said.code:
             raise refusal(said, f"the cluster does not show the {wanted.title}", f"see its words, or {first}")
-        body = next(iter(rendered.objects_in({"live.json": said.stdout.encode()})), None)
+        body = next(iter(directory.objects_in({"live.json": said.stdout.encode()})), None)
         if body is None:
             raise PolicyError(f"the cluster has no {wanted.title}", where=self.kubectl.context, fix=first)
         live, ours = (_by_path(pin.images([one], self.env.kubernetes)) for one in (body, wanted))
@@ -261,5 +262,5 @@ class _Cluster:
             raise PolicyError("Secrets that the run needs are missing", where="; ".join(missing), fix=fix)
 
 
-def _by_path(found: pin.Images) -> dict[tuple[str | int, ...], str]:
+def _by_path(found: Images) -> dict[tuple[str | int, ...], str]:
     return {path: image for (_, path), image in found.items()}

@@ -21,7 +21,7 @@ from rich.text import Text
 from common import console
 from common.errors import TrainingError
 from k8s.rollouts.kubectl import Kubectl, listed
-from k8s.training.workflow import NAMESPACE, WORKFLOWS
+from k8s.training.names import NAMESPACE, WORKFLOWS
 
 # Phases of nodes and workflows that nothing follows.
 FAILED = frozenset({"Failed", "Error"})

@@ -10,20 +10,18 @@ from typing import Any
 
 from common import paths
 from common.errors import PolicyError
-from k8s import check
 from k8s.envs.environment import Environment
 from k8s.objects import schema, strict_yaml
 from k8s.objects.findings import Finding
 from k8s.objects.manifests import Manifest
+from k8s.prepare import checked as checked_sets
 from k8s.prepare.rendered import RenderedSet
 from k8s.rules import objects as rules_object
+from k8s.training.names import NAMESPACE, TEMPLATE
 from k8s.training.runs import Run
 from lockfiles.images_lock import PinnedImage
 from oci.reference import ImageRef
 
-NAMESPACE, TEMPLATE = "llm-training", "llama-factory-train"
-# As kubectl names the kind, whatever else calls something a workflow.
-WORKFLOWS = "workflows.argoproj.io"
 TRAIN_IMAGE, API_IMAGE = "llama-factory-train", "llama-factory-api"
 # An API server takes a ConfigMap of 1 MiB; our record of it has to fit beside its data.
 _LARGEST = 900_000
@@ -112,8 +110,8 @@ def checked(run: Run, env: Environment, locked: Mapping[str, PinnedImage], *, de
     with tempfile.TemporaryDirectory(prefix="pinwheel-") as folder:
         file = Path(folder) / f"{run.version}.yaml"
         file.write_text(strict_yaml.dump([workflow]))
-        rendered, found = check.check([paths.K8S / "manifests", file], env, locked)
-    check.refuse(sorted({*found, *_fits(config, env)}))
+        rendered, found = checked_sets.check([paths.K8S / "manifests", file], env, locked)
+    checked_sets.refuse(sorted({*found, *_fits(config, env)}))
     return Objects(config, workflow, _template(rendered))
 
 

@@ -148,15 +148,16 @@ import os, pathlib, signal, sys
 from common import paths
 root = pathlib.Path(sys.argv[1])
 paths.ROOT, paths.K8S, paths.LOCKFILES = root, root / "k8s", root / "lockfiles"
-from k8s import cluster, deploy
-from k8s.kubectl import Patience
-true, calls = cluster._put, []
+from k8s import deploy
+from k8s.rollouts import apply
+from k8s.rollouts.kubectl import Patience
+true, calls = apply._put, []
 def put(*arguments, **more):
     calls.append(1)
     if len(calls) == int(sys.argv[2]):
         os.kill(os.getpid(), signal.SIGKILL)
     true(*arguments, **more)
-cluster._put = put
+apply._put = put
 deploy.deploy("staging", yes=True, patience=Patience(rollout=2, settle=3, pause=0.05, tries=3, lease=3, hopeless=0.5))
 """
 
@@ -216,7 +217,7 @@ def test_a_kind_that_the_cluster_does_not_have_is_refused_before_the_first_byte(
     checkout: Checkout, server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.crds = False
-    monkeypatch.setattr("k8s.check.refuse", lambda _found: None)
+    monkeypatch.setattr("k8s.prepare.checked.refuse", lambda _found: None)
     checkout.add(WORKFLOW)
     with pytest.raises(PolicyError, match=r"no such kinds: Workflow \(argoproj\.io/v1alpha1\).*install Argo Workflows first"):
         go()
@@ -252,7 +253,7 @@ def test_a_set_that_brings_its_kinds_has_them_first_and_waits_until_they_are_ser
 ) -> None:
     server.crds, server.crd_delay = False, 0.5
     # What is refused of this workflow otherwise is not the question here.
-    monkeypatch.setattr("k8s.check.refuse", lambda _found: None)
+    monkeypatch.setattr("k8s.prepare.checked.refuse", lambda _found: None)
     checkout.add(DEFINITION + "---" + WORKFLOW)
     assert ("Workflow llm-inference/w", "created") in go().changed
     assert (ARGO_API, "Workflow", "llm-inference", "w") in server.objects

@@ -198,7 +198,7 @@ from common import paths
 root = pathlib.Path(sys.argv[1])
 paths.ROOT, paths.K8S, paths.LOCKFILES = root, root / "k8s", root / "lockfiles"
 from k8s import deploy
-from k8s.kubectl import Patience
+from k8s.rollouts.kubectl import Patience
 deploy.deploy("staging", yes=True, patience=Patience(rollout=60, lease=3))
 """
 

@@ -7,7 +7,7 @@ import pytest
 from common.errors import PolicyError
 from k8s import deploy, drift
 from k8s.prepare import served_model
-from k8s.rollouts.plan import of_cluster
+from k8s.rollouts.kubectl import of_cluster
 from tests.k8s.conftest import Checkout
 from tests.k8s.prepare import models
 from tests.k8s.simulator.apiserver import ApiServer

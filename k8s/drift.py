@@ -134,7 +134,7 @@ def _image_rows(
     rendered: RenderedSet,
     titles: Mapping[Identity, Manifest],
 ) -> list[tuple[str, ...]]:
-    columns: list[Images] = [images(objects, env.kubernetes) for objects in (live, recorded.objects, rendered.objects)]
+    columns: list[Images] = [images(live, env.kubernetes), recorded.images(), rendered.images()]
     rows = []
     for place in sorted({*columns[1], *columns[2], *columns[0]}, key=str):
         cells = [column.get(place, "") for column in columns]

@@ -86,6 +86,21 @@ class RenderedSet:
     placements: tuple[Placement, ...]
     left_out: frozenset[Identity] = frozenset()
 
+    def images(self) -> Images:
+        """Every image that is to run, as the pins have it: nothing is searched for again."""
+        return {(pin.identity, pin.path): str(pin.pinned) for pin in self.pins}
+
+    def without(self, left_out: frozenset[Identity]) -> RenderedSet:
+        """The set without some of its objects, which it remembers as left out."""
+        kept = tuple(manifest for manifest in self.objects if manifest.identity not in left_out)
+        titles = {manifest.title for manifest in kept}
+        return RenderedSet(
+            kept,
+            tuple(pin for pin in self.pins if pin.identity not in left_out),
+            tuple(placement for placement in self.placements if placement.title in titles),
+            left_out,
+        )
+
     def text(self) -> str:
         """All objects as one YAML stream, namespaces first: what needs a namespace comes after it."""
         ordered = sorted(self.objects, key=lambda one: one.kind != "Namespace")

@@ -22,12 +22,12 @@ from common.errors import (
     PolicyError,
 )
 from k8s.envs.environment import ClusterTarget, Environment
-from k8s.objects import manifests
 from k8s.objects.manifests import Manifest
 from k8s.prepare import gpu_nodes
 from k8s.prepare.rendered import Images, RenderedSet
 from k8s.rollouts import consent, crds, prune, release, rollout, takeover
 from k8s.rollouts import plan as planning
+from k8s.rollouts import recorded as recorded_sets
 from k8s.rollouts.kubectl import Kubectl, Patience, brief
 from k8s.rollouts.lease import Lease
 from k8s.rollouts.plan import Plan
@@ -166,7 +166,7 @@ def _draft(rendered: RenderedSet, history: History, digest: str, who: str, origi
 def _unchanged(kubectl: Kubectl, rendered: RenderedSet, env: Environment, current: Release, plan: Plan) -> Outcome:
     """Nothing is to be sent: only see that what is there runs."""
     try:
-        rollout.see(kubectl, rendered.objects, rendered.text(), env.kubernetes)
+        rollout.see(kubectl, rendered, env.kubernetes)
     except FailedError as problem:
         what = f"the cluster holds the set already, and it does not run: {problem}"
         raise DeployNotRolledBackError(what, where=kubectl.context, fix=f"nothing was sent; {_look(kubectl)}") from None
@@ -191,7 +191,7 @@ def _release(
     try:
         release.write(kubectl, history)
         doing, recorded = f"applying {len(rendered.objects)} objects", draft.rollback_of is not None
-        _put(kubectl, text, rendered.objects, env.kubernetes, doing, lease, recorded=recorded)
+        _put(kubectl, rendered, env.kubernetes, doing, lease, recorded=recorded)
     except (FailedError, KeyboardInterrupt) as problem:
         new = [one for one, what in plan.changed if what == "created"]
         _put_back(kubectl, env, history, str(problem) or "interrupted from the keyboard", new, lease)
@@ -212,8 +212,7 @@ def _release(
 
 def _put(
     kubectl: Kubectl,
-    text: str,
-    objects: Sequence[Manifest],
+    rendered: RenderedSet,
     version: str,
     doing: str,
     lease: Lease,
@@ -225,8 +224,7 @@ def _put(
 
     Args:
         kubectl: of the cluster.
-        text: the set.
-        objects: the same, read.
+        rendered: the set.
         version: of Kubernetes, for finding images.
         doing: says what happens now.
         lease: must still be ours.
@@ -239,16 +237,16 @@ def _put(
     if why := lease.lost():
         raise FailedError(why)
     try:
-        crds.put(kubectl, objects)
+        crds.put(kubectl, rendered.objects)
     except PinwheelError as problem:
         raise FailedError(problem.line()) from None
-    taken = takeover.take(kubectl, objects) if recorded else ()
+    taken = takeover.take(kubectl, rendered.objects) if recorded else ()
     with console.step(doing):
-        said = kubectl.apply(text)
-    if said.code:
-        raise FailedError(f"apply failed: {brief(said)}")
+        answer = kubectl.apply(rendered.text())
+    if answer.code:
+        raise FailedError(f"apply failed: {brief(answer)}")
     takeover.let_go(kubectl, taken)
-    rollout.see(kubectl, objects, text, version, again=again, lost=lease.lost)
+    rollout.see(kubectl, rendered, version, again=again, lost=lease.lost)
     if why := lease.lost():
         raise FailedError(why)
 
@@ -266,18 +264,20 @@ def _put_back(kubectl: Kubectl, env: Environment, history: History, why: str, ne
         # Whoever has the lease now writes: two writers would leave a mixture.
         what = f"{why}; nothing was put back, as {lost}{left}"
         raise DeployNotRolledBackError(what, where=kubectl.context, fix=f"see what that deploy did, then {mend}") from None
-    good = history.good
-    text = history.set_text(good) if good else None
-    if good is None or text is None:
-        lacks = f"the set of {good.text()} is on that machine only" if good else "there is no last good set to put back"
+    good, previous, lacks = history.good, None, "there is no last good set to put back"
+    if good is not None:
+        try:
+            previous = recorded_sets.read_set(history, good, env)
+        except PinwheelError as problem:
+            lacks = f"{good.text()} is not put back, as its set cannot be used: {problem.line()}"
+    if good is None or previous is None:
         _note(kubectl, history, "half done")
-        what = f"{why}; {lacks}, the cluster is as the failed deploy left it{left}"
+        what = f"{why}; {lacks}; the cluster is as the failed deploy left it{left}"
         raise DeployNotRolledBackError(what, where=kubectl.context, fix=mend) from None
-    place = release.keep(env.name, text)
-    objects = [one for one in manifests.parse(text, "release record") if isinstance(one, Manifest)]
+    place = release.keep(env.name, previous.text())
     doing = f"putting the last good set back, release {good.number}"
     try:
-        _put(kubectl, text, objects, env.kubernetes, doing, lease, recorded=True, again=kubectl.patience.settle)
+        _put(kubectl, previous, env.kubernetes, doing, lease, recorded=True, again=kubectl.patience.settle)
     except (FailedError, KeyboardInterrupt) as problem:
         _note(kubectl, history, "half done")
         what = f"{why}; putting the last good set back failed too: {problem or 'interrupted'}{left}"

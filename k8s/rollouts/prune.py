@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 from common import console
 from common.errors import PinwheelError
-from k8s.objects import manifests, strict_yaml
+from k8s.objects import strict_yaml
 from k8s.objects.manifests import Identity, Manifest
 from k8s.prepare.rendered import RenderedSet
+from k8s.rollouts import recorded, release
 from k8s.rollouts.kubectl import FIELD_MANAGER, Kubectl, brief, of_cluster
 from k8s.rollouts.release import History
 
@@ -70,15 +71,15 @@ def leftovers(kubectl: Kubectl, rendered: RenderedSet, history: History) -> Left
     """
     ours = {one.identity for one in rendered.objects} | rendered.left_out
     old: dict[Identity, Manifest] = {}
-    for text in history.sets.values():
-        for one in manifests.parse(text, "release record"):
-            if isinstance(one, Manifest) and one.identity not in ours:
-                old[one.identity] = one
-    if not old:
-        return Leftovers()
     try:
+        for text in history.sets.values():
+            for manifest in recorded.objects_in(text, f"ConfigMap {history.namespace}/{release.NAME}"):
+                if manifest.identity not in ours:
+                    old[manifest.identity] = manifest
+        if not old:
+            return Leftovers()
         bodies = kubectl.live(strict_yaml.dump(one.body for one in old.values()), owners=True)
-    except PinwheelError as problem:  # A kind that the cluster no longer has, say: nothing that this set needs.
+    except PinwheelError as problem:  # An edited record, or a kind that the cluster no longer has: nothing that this set needs.
         console.warn(f"what earlier releases left there cannot be told: {problem.line()}")
         return Leftovers()
     found = sorted(of_cluster(bodies), key=lambda one: one.title)

@@ -6,6 +6,7 @@ from common.errors import MissingEnvironmentError, PolicyError
 from k8s.envs.environment import Environment
 from k8s.objects import findings, manifests
 from k8s.objects.findings import Finding
+from k8s.objects.manifests import Manifest
 from k8s.prepare import pin
 from k8s.prepare.rendered import Pin, RenderedSet
 from k8s.rollouts import release
@@ -13,29 +14,25 @@ from k8s.rollouts.release import History, Release
 from oci.reference import ImageRef
 
 
-def read_set(history: History, one: Release, env: Environment) -> RenderedSet:
+def read_set(history: History, recorded: Release, env: Environment) -> RenderedSet:
     """The set of a release, ready to be sent.
 
     Args:
         history: the record.
-        one: a release of it.
+        recorded: a release of it.
         env: its environment.
 
     Raises:
         MissingEnvironmentError: the set is neither in the record nor on this machine.
         PolicyError: the set is no longer what Pinwheel wrote.
     """
-    text = history.set_text(one)
-    place = f"release {one.number}, ConfigMap {history.namespace}/{release.NAME}"
+    text = history.set_text(recorded)
+    place = f"release {recorded.number}, ConfigMap {history.namespace}/{release.NAME}"
     if text is None:
-        fix = f"it was too large for the record: roll back on the machine of {one.who}"
+        fix = f"it was too large for the record: roll back on the machine of {recorded.who}"
         raise MissingEnvironmentError("the set of this release is not here", where=place, fix=fix)
-    objects = []
-    for found in manifests.parse(text, place):
-        if isinstance(found, Finding):
-            raise PolicyError("the set in the release record was edited", where=found.text(), fix="do not use it")
-        objects.append(found)
-    titles = {found.identity: found.title for found in objects}
+    objects = objects_in(text, place)
+    titles = {manifest.identity: manifest.title for manifest in objects}
     pins = []
     for (identity, path), reference in sorted(pin.images(objects, env.kubernetes).items(), key=str):
         try:
@@ -46,4 +43,22 @@ def read_set(history: History, one: Release, env: Environment) -> RenderedSet:
             what = f"{titles[identity]} runs {reference} at {findings.shown(path)}, which is no digest"
             raise PolicyError(f"the set in the release record was edited: {what}", where=place, fix="do not use it")
         pins.append(Pin(titles[identity], identity, path, reference, pinned, substituted=False))
-    return RenderedSet(tuple(objects), tuple(pins), ())
+    return RenderedSet(objects, tuple(pins), ())
+
+
+def objects_in(text: str, place: str) -> tuple[Manifest, ...]:
+    """The objects of a recorded set's text.
+
+    Args:
+        text: the set.
+        place: where it stands, for messages.
+
+    Raises:
+        PolicyError: a part of it cannot be read.
+    """
+    objects = []
+    for parsed in manifests.parse(text, place):
+        if isinstance(parsed, Finding):
+            raise PolicyError("the set in the release record was edited", where=parsed.text(), fix="do not use it")
+        objects.append(parsed)
+    return tuple(objects)

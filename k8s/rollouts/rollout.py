@@ -16,6 +16,7 @@ from common.errors import PinwheelError
 from k8s.objects import findings, strict_yaml
 from k8s.objects.manifests import Manifest
 from k8s.prepare.pin import images
+from k8s.prepare.rendered import RenderedSet
 from k8s.rollouts import progress
 from k8s.rollouts.kubectl import Kubectl, brief, listed, of_cluster, passing
 from k8s.rollouts.progress import Body, Reason, State
@@ -34,8 +35,7 @@ def _never() -> str:
 
 def see(
     kubectl: Kubectl,
-    objects: Sequence[Manifest],
-    text: str,
+    rendered: RenderedSet,
     version: str,
     *,
     again: float = 0,
@@ -45,28 +45,26 @@ def see(
 
     Args:
         kubectl: of the cluster.
-        objects: of the set.
-        text: the same, to be sent.
-        version: of Kubernetes, for finding images.
+        rendered: the set.
+        version: of Kubernetes, for finding the images of the live objects.
         again: for how many seconds a failed rollout status is asked again.
         lost: says why somebody else writes now; empty while nobody does.
 
     Raises:
         FailedError: a workload does not get ready, or runs something else.
     """
-    workloads = [one for one in objects if one.kind in _WORKLOADS and one.api_version == "apps/v1"]
+    workloads = [one for one in rendered.objects if one.kind in _WORKLOADS and one.api_version == "apps/v1"]
     if workloads:
         wait(kubectl, workloads, again, lost)
-    wanted = images(objects, version)
     try:
-        live = images(of_cluster(kubectl.live(text)), version)
+        live = images(of_cluster(kubectl.live(rendered.text())), version)
     except PinwheelError as problem:
         raise FailedError(problem.line()) from None
-    for (identity, path), reference in sorted(wanted.items(), key=str):
-        found = live.get((identity, path), "nothing")
-        if found != reference:
-            place = f"{identity[1]} {identity[2]}/{identity[3]}"
-            raise FailedError(f"{place} runs {found} at {findings.shown(path)}, not {reference}")
+    for (identity, path), reference in sorted(rendered.images().items(), key=str):
+        running = live.get((identity, path), "nothing")
+        if running != reference:
+            place = f"{identity.kind} {identity.namespace}/{identity.name}"
+            raise FailedError(f"{place} runs {running} at {findings.shown(path)}, not {reference}")
 
 
 def wait(kubectl: Kubectl, workloads: Sequence[Manifest], again: float, lost: Callable[[], str]) -> None:

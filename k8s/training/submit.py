@@ -17,7 +17,6 @@ from k8s.envs.environment import ClusterTarget, DirectoryTarget, Environment
 from k8s.objects import strict_yaml
 from k8s.objects.manifests import Manifest
 from k8s.prepare import checked, directory, gate, pin
-from k8s.prepare.rendered import Images
 from k8s.rollouts.kubectl import Kubectl, Patience, brief, refusal
 from k8s.training import artifact, experiment, keys, receipt, runs, watch, workflow
 from k8s.training.artifact import DatasetArtifact
@@ -235,10 +234,10 @@ class _Cluster:
         body = next(iter(directory.objects_in({"live.json": said.stdout.encode()})), None)
         if body is None:
             raise PolicyError(f"the cluster has no {wanted.title}", where=self.kubectl.context, fix=first)
-        live, ours = (_by_path(pin.images([one], self.env.kubernetes)) for one in (body, wanted))
-        for place, image in sorted(ours.items(), key=str):
-            if live.get(place) != image:
-                what = f"{wanted.title} runs {live.get(place, 'no image')} where this checkout has {image}"
+        live = {path: image for (_, path), image in pin.images([body], self.env.kubernetes).items()}
+        for path, image in sorted(self.objects.images.items(), key=str):
+            if live.get(path) != image:
+                what = f"{wanted.title} runs {live.get(path, 'no image')} where this checkout has {image}"
                 raise PolicyError(what, where=self.kubectl.context, fix=first)
         if body.body.get("spec") != wanted.body.get("spec"):
             raise PolicyError(
@@ -260,7 +259,3 @@ class _Cluster:
         if missing:
             fix = f"`invoke secrets --env {self.env.name}` makes them; nothing was sent"
             raise PolicyError("Secrets that the run needs are missing", where="; ".join(missing), fix=fix)
-
-
-def _by_path(found: Images) -> dict[tuple[str | int, ...], str]:
-    return {path: image for (_, path), image in found.items()}

@@ -13,6 +13,8 @@ from common.errors import PolicyError
 from k8s.envs.environment import Environment
 from k8s.objects import schema, strict_yaml
 from k8s.objects.findings import Finding
+from k8s.objects.findings import Path as FieldPath
+from k8s.objects.lookup import by_place
 from k8s.objects.manifests import Manifest
 from k8s.prepare import checked as checked_sets
 from k8s.prepare.rendered import RenderedSet
@@ -35,11 +37,13 @@ class Objects:
         config: the run's ConfigMap.
         workflow: the Workflow.
         template: the WorkflowTemplate that the run uses, as this checkout would deploy it.
+        images: every image in that template, by the path in it.
     """
 
     config: Mapping[str, Any]
     workflow: Mapping[str, Any]
     template: Manifest
+    images: Mapping[FieldPath, str]
 
     def files(self) -> dict[str, Mapping[str, Any]]:
         """The objects by the name of their file."""
@@ -110,9 +114,11 @@ def checked(run: Run, env: Environment, locked: Mapping[str, PinnedImage], *, de
     with tempfile.TemporaryDirectory(prefix="pinwheel-") as folder:
         file = Path(folder) / f"{run.version}.yaml"
         file.write_text(strict_yaml.dump([workflow]))
-        rendered, found = checked_sets.check([paths.K8S / "manifests", file], env, locked)
-    checked_sets.refuse(sorted({*found, *_fits(config, env)}))
-    return Objects(config, workflow, _template(rendered))
+        rendered, findings = checked_sets.check([paths.K8S / "manifests", file], env, locked)
+    checked_sets.refuse(sorted({*findings, *_fits(config, env)}))
+    template = _template(rendered)
+    images = {path: image for (identity, path), image in rendered.images().items() if identity == template.identity}
+    return Objects(config, workflow, template, images)
 
 
 def _fits(config: dict[str, Any], env: Environment) -> tuple[Finding, ...]:
@@ -122,8 +128,7 @@ def _fits(config: dict[str, Any], env: Environment) -> tuple[Finding, ...]:
 
 
 def _template(rendered: RenderedSet) -> Manifest:
-    for manifest in rendered.objects:
-        if (manifest.kind, manifest.namespace, manifest.name) == ("WorkflowTemplate", NAMESPACE, TEMPLATE):
-            return manifest
+    if template := by_place(rendered.objects).get(("WorkflowTemplate", NAMESPACE, TEMPLATE)):
+        return template
     what = f"there is no WorkflowTemplate {NAMESPACE}/{TEMPLATE} to run in"
     raise PolicyError(what, where="k8s/manifests/training", fix="restore it from git")

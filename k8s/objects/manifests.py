@@ -185,7 +185,8 @@ def load(places: Sequence[Path]) -> tuple[tuple[Manifest, ...], tuple[Finding, .
 def with_value(manifest: Manifest, path: findings.Path, value: Any) -> Manifest:
     """A copy of the manifest with another value at `path`; only the containers on the way are copied.
 
-    Mappings on the way that are absent are made.
+    Mappings on the way that are absent are made. Where something else stands in the place of one, it stays as it is: the schema
+    check refuses it.
     """
 
     def put(old: Any, rest: findings.Path) -> Any:
@@ -194,6 +195,8 @@ def with_value(manifest: Manifest, path: findings.Path, value: Any) -> Manifest:
         if isinstance(rest[0], int):
             return [put(item, rest[1:]) if number == rest[0] else item for number, item in enumerate(old)]
         old = old or {}
+        if not isinstance(old, dict):
+            return old
         return {**old, rest[0]: put(old.get(rest[0]), rest[1:])}
 
     return replace(manifest, body=put(manifest.body, path))

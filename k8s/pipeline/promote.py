@@ -27,10 +27,9 @@ from oci.reference import ImageRef
 
 from . import cluster
 from .cluster import Api, ApiError
+from .model_annotation import ANNOTATION, MANAGER
 from .program import say, start
 
-MANAGER = "pinwheel-pipeline"
-ANNOTATION = "pinwheel.io/model"
 # On the Deployment itself, and only while a rollout is under way: what to put back if this process dies and the step runs
 # again; `none` for no model.
 BEFORE, NOTHING = "pinwheel.io/model-before", "none"

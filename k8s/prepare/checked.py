@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from common.errors import LockError, PolicyError
 from k8s.envs.environment import Environment
 from k8s.objects import manifests, schema
 from k8s.objects.findings import Finding
+from k8s.objects.manifests import Manifest
 from k8s.prepare import gpu_nodes, pin, served_model, settings
 from k8s.prepare.config_hashes import with_config_hashes
 from k8s.prepare.rendered import RenderedSet
@@ -35,19 +35,15 @@ def check(
     Raises:
         UsageError: a place does not exist or holds no manifest, or the environment sets something that the manifests have not.
     """
-    objects, unreadable = manifests.load(places)
-    objects = settings.apply(objects, env.settings, env.file)
-    kinds = schema.schema(env.kubernetes)
-    walks = [kinds.walk(manifest) for manifest in objects]
-    pinned, pins, unpinned = pin.pin(walks, env, {name: image.digest for name, image in locked.items()})
-    placed, placements, nowhere = gpu_nodes.place(pinned, pins, env, locked)
-    misfits = [finding for walk in walks for finding in walk.findings]
-    rendered = RenderedSet(with_config_hashes(placed), pins, placements)
-    return rendered, tuple(sorted({*unreadable, *unpinned, *nowhere, *misfits, *rules.check(walks, env)}))
+    objects, unreadable = _read(places, env)
+    rendered, findings = _judged(objects, env, locked)
+    return rendered, tuple(sorted({*unreadable, *findings}))
 
 
 def from_git(env: Environment, locked: Mapping[str, PinnedImage], live: served_model.Live) -> RenderedSet:
     """The set that this checkout says, ready to be sent, with the model that is to be served.
+
+    The model is in the set before the rules judge it: what is judged is what is sent.
 
     Args:
         env: where it would go.
@@ -57,11 +53,30 @@ def from_git(env: Environment, locked: Mapping[str, PinnedImage], live: served_m
     Raises:
         PolicyError: something is wrong with the manifests, or an image cannot be pinned.
     """
-    rendered, findings = check([paths.K8S / "manifests"], env, locked)
-    refuse(findings)
-    settled = served_model.settle(rendered, env, live)
-    left_out = {manifest.identity for manifest in rendered.objects} - {manifest.identity for manifest in settled.objects}
-    return dataclasses.replace(settled, left_out=frozenset(left_out))
+    objects, unreadable = _read([paths.K8S / "manifests"], env)
+    settled = served_model.settle(objects, env, live)
+    rendered, findings = _judged(settled.objects, env, locked, settled.models)
+    refuse(sorted({*unreadable, *findings}))
+    return rendered.without(settled.left_out)
+
+
+def _read(places: Sequence[Path], env: Environment) -> tuple[tuple[Manifest, ...], tuple[Finding, ...]]:
+    """The manifests as the environment sets them, and what cannot be read."""
+    objects, unreadable = manifests.load(places)
+    return settings.apply(objects, env.settings, env.file), unreadable
+
+
+def _judged(
+    objects: Sequence[Manifest], env: Environment, locked: Mapping[str, PinnedImage], models: frozenset[str] = frozenset()
+) -> tuple[RenderedSet, set[Finding]]:
+    """Schema, pins, nodes and rules: the set as it would be sent, and everything that is wrong with it."""
+    kinds = schema.schema(env.kubernetes)
+    walks = [kinds.walk(manifest) for manifest in objects]
+    pinned, pins, unpinned = pin.pin(walks, env, {name: image.digest for name, image in locked.items()}, models)
+    placed, placements, nowhere = gpu_nodes.place(pinned, pins, env, locked)
+    misfits = [finding for walk in walks for finding in walk.findings]
+    rendered = RenderedSet(with_config_hashes(placed), pins, placements)
+    return rendered, {*unpinned, *nowhere, *misfits, *rules.check(walks, env)}
 
 
 def refuse(findings: Sequence[Finding]) -> None:

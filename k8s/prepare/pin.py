@@ -17,6 +17,7 @@ from k8s.objects import argo_schema, embedded, schema
 from k8s.objects.findings import Finding
 from k8s.objects.manifests import Manifest
 from k8s.objects.schema import Text, Walk
+from k8s.pipeline.model_annotation import ANNOTATION
 from k8s.prepare.image_parameters import IMAGE_FIELDS, Followed
 from k8s.prepare.rendered import Images, Pin
 from oci.reference import ImageRef
@@ -119,7 +120,7 @@ def _literals(program: str) -> tuple[str, ...]:
 
 
 def pin(
-    walks: Sequence[Walk], env: Environment, digests: Mapping[str, str]
+    walks: Sequence[Walk], env: Environment, digests: Mapping[str, str], models: frozenset[str] = frozenset()
 ) -> tuple[tuple[Manifest, ...], tuple[Pin, ...], tuple[Finding, ...]]:
     """Pin every image reference.
 
@@ -127,6 +128,7 @@ def pin(
         walks: of the manifests, in order.
         env: says the registry and what stands in for what.
         digests: by image name, from `lockfiles/images.lock`.
+        models: the models that Pinwheel itself wrote into the set, by digest; they are no images.
 
     Returns:
         The manifests with every reference pinned, the pins, and what cannot be pinned.
@@ -155,6 +157,8 @@ def pin(
                     continue
                 manifest = embedded.with_value(manifest, text.path, str(ref))
                 pins.append(Pin(manifest.title, manifest.identity, text.path, text.value, ref, text.value in env.substitute))
+            elif text.path[-1] == ANNOTATION and text.value in models:
+                continue
             elif image := _suspicious(text, rules):
                 what = f"{image!r} looks like an image, in a place where no schema expects one"
                 refused.append(walk.manifest.finding(text.path, what, "name images only where Kubernetes pulls them"))

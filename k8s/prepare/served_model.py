@@ -8,8 +8,8 @@ one image stands in for another, shows everything.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from common import console
@@ -18,10 +18,9 @@ from k8s.objects import manifests, pods
 from k8s.objects.findings import Path
 from k8s.objects.manifests import Identity, Manifest
 from k8s.objects.pods import Template, mapping
-from k8s.prepare.rendered import RenderedSet
+from k8s.pipeline.model_annotation import ANNOTATION
 from k8s.rules import whole_set
 
-ANNOTATION = "pinwheel.io/model"
 # How a pod reads it (downward API).
 _FIELD = f"metadata.annotations['{ANNOTATION}']"
 _PLACE: Path = ("metadata", "annotations", ANNOTATION)
@@ -29,72 +28,71 @@ _PLACE: Path = ("metadata", "annotations", ANNOTATION)
 Live = Callable[[Sequence[Manifest]], Mapping[Identity, str]]
 
 
-def settle(rendered: RenderedSet, env: Environment, live: Live) -> RenderedSet:
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Objects with their models, before they are judged.
+
+    Attributes:
+        objects: all of them, the model written into each pod template that reads one.
+        models: every reference that was written.
+        left_out: objects that are not sent as long as no model is named: those that read one, and what is about nothing else.
+            They are judged with the others, as they come with the first model.
+    """
+
+    objects: tuple[Manifest, ...]
+    models: frozenset[str]
+    left_out: frozenset[Identity]
+
+
+def settle(objects: Sequence[Manifest], env: Environment, live: Live) -> Settled:
     """Name the model in every pod template that reads it, leave out what has none, and say both.
 
     Args:
-        rendered: checked and pinned.
+        objects: as the environment sets them.
         env: names the model, or not; then its cluster is asked what it serves.
         live: asks the cluster.
     """
-    readers = [one for one in rendered.objects if reads(one)]
+    readers = [manifest for manifest in objects if reads(manifest)]
     named: dict[Identity, str] = {}
     if env.model is not None:
-        named = {one.identity: str(env.model.reference) for one in readers}
+        named = {manifest.identity: str(env.model.reference) for manifest in readers}
         if not readers:
             console.warn(f"`model` in {env.file} changes nothing: no pod of this set reads {_FIELD}")
     elif readers and isinstance(env.target, ClusterTarget):
         named = dict(live(readers))
-    for one in readers:
-        if one.identity in named:
+    for manifest in readers:
+        if manifest.identity in named:
             whence = env.file if env.model else f"as it is in the cluster; write it under `model` in {env.file}"
-            console.info(f"model        {one.title}: {named[one.identity]} ({whence})")
+            console.info(f"model        {manifest.title}: {named[manifest.identity]} ({whence})")
+    without = frozenset(manifest.identity for manifest in readers if manifest.identity not in named)
+    left_out: frozenset[Identity] = frozenset()
     if env.substitute:
         # A set to look at shows all there is; nobody applies it.
-        for one in readers:
-            if one.identity not in named:
-                console.info(f"model        {one.title}: none is named in {env.file}, its pods would wait for one")
-        return _with_models(rendered, named)
-    placed, gone = place(rendered, named)
-    for title in gone:
-        what = "write `model: {reference: …@sha256:…}` into " + f"{env.file}; `invoke train` makes a model"
-        console.warn(f"left out     {title}: no model is named: {what}")
-    return placed
+        for manifest in readers:
+            if manifest.identity in without:
+                console.info(f"model        {manifest.title}: none is named in {env.file}, its pods would wait for one")
+    elif without:
+        left_out = without | _hanging(objects, without)
+        for manifest in objects:
+            if manifest.identity in left_out:
+                what = "write `model: {reference: …@sha256:…}` into " + f"{env.file}; `invoke train` makes a model"
+                console.warn(f"left out     {manifest.title}: no model is named: {what}")
+    settled = tuple(_with_model(manifest, named.get(manifest.identity, "")) for manifest in objects)
+    return Settled(settled, frozenset(named.values()), left_out)
 
 
-def place(rendered: RenderedSet, named: Mapping[Identity, str]) -> tuple[RenderedSet, tuple[str, ...]]:
-    """Write each model into its pod template.
-
-    Args:
-        rendered: the set.
-        named: the model of each object that reads one.
-
-    Returns:
-        The set, without the objects that read a model and have none and without what would hang in the air then; and the titles
-        of all that is left out.
-    """
-    away = {one.identity for one in rendered.objects if reads(one) and one.identity not in named}
-    templates = [template for one in rendered.objects for template in pods.templates(one)]
-    hanging = {one.identity for one in rendered.objects if away and _hangs(one, away, templates)}
-    kept = [one for one in _with_models(rendered, named).objects if one.identity not in away | hanging]
-    there, titles = {one.identity for one in kept}, {one.title for one in kept}
-    result = dataclasses.replace(
-        rendered,
-        objects=tuple(kept),
-        pins=tuple(pin for pin in rendered.pins if pin.identity in there),
-        placements=tuple(one for one in rendered.placements if one.title in titles),
-    )
-    return result, tuple(one.title for one in rendered.objects if one.identity not in there)
+def _with_model(manifest: Manifest, model: str) -> Manifest:
+    """The object with a model in its pod templates. One that its author wrote there stays, for the rules to refuse."""
+    if model and not named_in(manifest):
+        for template in pods.templates(manifest):
+            manifest = manifests.with_value(manifest, (*template.path, *_PLACE), model)
+    return manifest
 
 
-def _with_models(rendered: RenderedSet, named: Mapping[Identity, str]) -> RenderedSet:
-    objects: list[Manifest] = []
-    for one in rendered.objects:
-        if one.identity in named:
-            for template in pods.templates(one):
-                one = manifests.with_value(one, (*template.path, *_PLACE), named[one.identity])
-        objects.append(one)
-    return dataclasses.replace(rendered, objects=tuple(objects))
+def _hanging(objects: Sequence[Manifest], without: frozenset[Identity]) -> frozenset[Identity]:
+    """What would be about nothing without these workloads."""
+    templates = [template for manifest in objects for template in pods.templates(manifest)]
+    return frozenset(manifest.identity for manifest in objects if _hangs(manifest, without, templates))
 
 
 def reads(one: Manifest) -> bool:
@@ -119,13 +117,14 @@ def _asks(value: Any) -> bool:
     return isinstance(value, list) and any(map(_asks, value))
 
 
-def _hangs(one: Manifest, away: set[Identity], templates: Iterable[Template]) -> bool:
+def _hangs(one: Manifest, away: frozenset[Identity], templates: Iterable[Template]) -> bool:
     """Whether an autoscaler or a disruption budget is about nothing but what is left out.
 
     A Service or a NetworkPolicy that selects no pod is ready for those to come; an autoscaler without a target fails.
     """
     if one.kind == "HorizontalPodAutoscaler":
-        return any((kind, name) == whole_set.target(one) and space == one.namespace for _, kind, space, name in away)
+        scaled = whole_set.target(one)
+        return any((identity.kind, identity.name) == scaled and identity.namespace == one.namespace for identity in away)
     if one.kind != "PodDisruptionBudget":
         return False
     selector = mapping(mapping(one.body.get("spec")).get("selector"))

@@ -44,5 +44,15 @@ def served(readers: Sequence[Manifest], env: Environment, patience: Patience) ->
         return {}
     kubectl = Kubectl(env.target.context, patience)
     kubectl.preflight(env.kubernetes)
-    live = of_cluster(kubectl.live(strict_yaml.dump(manifest.body for manifest in readers)))
+    # No more than their names: what else is wrong with them the rules say.
+    asked = [
+        {
+            "apiVersion": manifest.api_version,
+            "kind": manifest.kind,
+            "metadata": {"name": manifest.name, "namespace": manifest.namespace},
+        }
+        for manifest in readers
+        if manifest.name
+    ]
+    live = of_cluster(kubectl.live(strict_yaml.dump(asked))) if asked else []
     return {manifest.identity: model for manifest in live if (model := served_model.named_in(manifest))}

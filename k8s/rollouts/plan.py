@@ -11,16 +11,14 @@ from common.errors import PinwheelError, PolicyError
 from common.run import Result
 from k8s.objects import strict_yaml
 from k8s.objects.manifests import Manifest
-from k8s.objects.pods import mapping
+from k8s.pipeline.model_annotation import ANNOTATION, MANAGER
+from k8s.prepare import served_model
 from k8s.prepare.pin import images
 from k8s.prepare.rendered import Images, RenderedSet, image_line
 from k8s.rollouts import crds, diff
 from k8s.rollouts.kubectl import Conflict, Kubectl, UnservedError, brief, conflicts, listed, of_cluster, refusal
 from k8s.rollouts.prune import Leftovers, leftovers
 from k8s.rollouts.release import History
-
-# The field manager of the pipeline's deploy step, and what it sets.
-PIPELINE, MODEL = "pinwheel-pipeline", "pinwheel.io/model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +178,10 @@ def _refused(kubectl: Kubectl, said: Result, objects: Sequence[Manifest], made: 
 
 def _promoted(one: Conflict) -> bool:
     """Whether a conflict is about the model that the pipeline set."""
-    return one.owner == PIPELINE and one.field.endswith(MODEL)
+    return one.owner == MANAGER and one.field.endswith(ANNOTATION)
 
 
 def _model(kubectl: Kubectl, one: Manifest) -> str:
     """The model that a workload serves now."""
-    for body in kubectl.live(strict_yaml.dump([one.body])):
-        metadata = mapping(mapping(mapping(body.get("spec")).get("template")).get("metadata"))
-        return str(mapping(metadata.get("annotations")).get(MODEL, ""))
-    return ""
+    live = of_cluster(kubectl.live(strict_yaml.dump([one.body])))
+    return served_model.named_in(live[0]) if live else ""

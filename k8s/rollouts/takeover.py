@@ -18,8 +18,10 @@ from common.run import Result
 from k8s.objects import manifests, pods, strict_yaml
 from k8s.objects.findings import Path
 from k8s.objects.manifests import Manifest
+from k8s.pipeline.model_annotation import ANNOTATION
+from k8s.pipeline.model_annotation import MANAGER as PIPELINE
 from k8s.prepare import served_model
-from k8s.rollouts import diff, plan
+from k8s.rollouts import diff
 from k8s.rollouts.kubectl import FIELD_MANAGER, Kubectl, brief, of_cluster
 
 
@@ -47,7 +49,7 @@ def take(kubectl: Kubectl, objects: Sequence[Manifest]) -> tuple[Manifest, ...]:
         wanted, served = served_model.named_in(ours[there.identity]), served_model.named_in(there)
         path = _path(there)
         managers = {owner.manager for owner in diff.owners(there.body, path)}
-        if wanted == served or plan.PIPELINE not in managers or managers - {plan.PIPELINE, FIELD_MANAGER}:
+        if wanted == served or PIPELINE not in managers or managers - {PIPELINE, FIELD_MANAGER}:
             continue
         said = _apply(kubectl, manifests.with_value(_bare(there), path, wanted), "--force-conflicts")
         if said.code:
@@ -69,12 +71,12 @@ def let_go(kubectl: Kubectl, taken: Sequence[Manifest]) -> None:
         said = _apply(kubectl, _bare(one))
         if said.code:
             # What runs is right; the next deploy that names another model would be told of the pipeline's claim.
-            console.warn(f"{plan.PIPELINE} still owns the model of {one.title}: {brief(said)}")
+            console.warn(f"{PIPELINE} still owns the model of {one.title}: {brief(said)}")
 
 
 def _path(one: Manifest) -> Path:
     """Where the annotation stands."""
-    return (*next(iter(pods.templates(one))).path, "metadata", "annotations", served_model.ANNOTATION)
+    return (*next(iter(pods.templates(one))).path, "metadata", "annotations", ANNOTATION)
 
 
 def _bare(one: Manifest) -> Manifest:
@@ -83,5 +85,5 @@ def _bare(one: Manifest) -> Manifest:
 
 
 def _apply(kubectl: Kubectl, one: Manifest, *extra: str) -> Result:
-    head = ["apply", "--server-side", f"--field-manager={plan.PIPELINE}", *extra]
+    head = ["apply", "--server-side", f"--field-manager={PIPELINE}", *extra]
     return kubectl.request([*head, "-f", "-"], stdin=strict_yaml.dump([one.body]))

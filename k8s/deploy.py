@@ -47,6 +47,7 @@ def deploy(
             cluster refuses the set; nothing was sent.
         RegistryError: the proof cannot be read.
         MissingEnvironmentError: no kubectl, no such context, no answer from the cluster.
+        DeployNotRecordedError: the set runs, but its record could not be written, or what it left could not be deleted.
         DeployRolledBackError: the cluster failed on the way and runs the last good set again.
         DeployNotRolledBackError: the cluster failed on the way and does not run the last good set.
     """

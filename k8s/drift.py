@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common import console, paths
-from common.errors import PolicyError
+from common.errors import DriftError
 from k8s.envs import environment
 from k8s.envs.environment import ClusterTarget, DirectoryTarget, Environment
 from k8s.objects import strict_yaml
@@ -54,7 +54,8 @@ def drift(env_name: str, *, patience: Patience | None = None) -> str:
         The outcome in a few words, where there is no drift.
 
     Raises:
-        PolicyError: there is drift; or the manifests of this checkout are wrong.
+        DriftError: there is drift.
+        PolicyError: the manifests of this checkout are wrong, or the cluster refuses a question.
         UsageError: the environment is unknown or wrong, or something else than a rendered set lies in its directory.
         LockError: nothing was pushed yet, or the lock was edited.
         MissingEnvironmentError: no kubectl, no such context, no answer from the cluster.
@@ -76,7 +77,7 @@ def _directory(rendered: RenderedSet, env: Environment, target: DirectoryTarget)
     found = directory.changes(there, wanted)
     if found:
         console.table(("file", "directory", "git"), [(name, *words[what]) for name, what in found])
-        raise PolicyError(f"drift: {len(found)} of {len({*there, *wanted})} files", where=env.where, fix=_FIX)
+        raise DriftError(f"drift: {len(found)} of {len({*there, *wanted})} files", where=env.where, fix=_FIX)
     return f"no drift: {len(wanted)} files are as git says"
 
 
@@ -92,7 +93,7 @@ def _cluster(rendered: RenderedSet, env: Environment, target: ClusterTarget, pat
     good = history.good
     if good is None:
         fix = "run `invoke deploy`"
-        raise PolicyError(f"drift: no release of {env.name} ran yet", where=f"ConfigMap {namespace}/{release.NAME}", fix=fix)
+        raise DriftError(f"drift: no release of {env.name} ran yet", where=f"ConfigMap {namespace}/{release.NAME}", fix=fix)
     console.info(f"record       {good.text()}")
     recorded = recorded_sets.read_set(history, good, env)
     everything = {one.identity: one for one in (*recorded.objects, *rendered.objects)}
@@ -114,7 +115,7 @@ def _cluster(rendered: RenderedSet, env: Environment, target: ClusterTarget, pat
         for change in changes:
             console.warn(f"{everything[identity].title}: {change.text}, by {change.owner}")
     if drifted:
-        raise PolicyError(
+        raise DriftError(
             f"drift: {drifted} of {len(everything)} objects", where=env.where, fix=f"{_FIX}, `invoke rollback` what ran before"
         )
     return f"no drift: {len(everything)} objects are as release {good.number} left them and as git says"

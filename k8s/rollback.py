@@ -45,6 +45,7 @@ def rollback(
         PolicyError: there is nothing to go back to, or the cluster refuses it; nothing was sent.
         RegistryError: the proof of no earlier set can be read.
         MissingEnvironmentError: no kubectl, no such context, no answer from the cluster.
+        DeployNotRecordedError: the set runs, but its record could not be written.
         DeployRolledBackError: it failed on the way, and the set from before runs again.
         DeployNotRolledBackError: it failed on the way, and that set does not run.
     """

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 from common import console, paths
 from common.errors import (
+    DeployNotRecordedError,
     DeployNotRolledBackError,
     DeployRolledBackError,
-    MissingEnvironmentError,
     PinwheelError,
     PolicyError,
 )
@@ -110,8 +110,8 @@ def deploy(
 
     Raises:
         UsageError: the plan was not agreed to.
-        MissingEnvironmentError: no kubectl, no such context, no answer, nothing was sent; or the set runs, and its record could
-            not be ended.
+        MissingEnvironmentError: no kubectl, no such context, no answer; nothing was sent.
+        DeployNotRecordedError: the set runs, and its record could not be ended, or what it left could not be deleted.
         PolicyError: the cluster or another deploy's lease refuses the set; nothing was sent but missing namespaces.
         DeployRolledBackError: it failed, and the last good set runs again.
         DeployNotRolledBackError: it failed, and the last good set does not run.
@@ -202,11 +202,11 @@ def _release(
         release.write(kubectl, history.with_release(ended))
     except PinwheelError as problem:
         what = f"the set runs, every image was read back, but {problem.what}"
-        raise MissingEnvironmentError(what, where=problem.where, fix="deploy again, so that the record says so") from None
+        raise DeployNotRecordedError(what, where=problem.where, fix="deploy again, so that the record says so") from None
     console.done(f"running      {ended.text()}: every image was read back from the cluster")
     if left:
         what = f"the set runs, but {len(doomed) - len(gone)} of {len(doomed)} objects were not deleted: {left}"
-        raise MissingEnvironmentError(what, where=kubectl.context, fix="mend the cause and deploy again with --prune")
+        raise DeployNotRecordedError(what, where=kubectl.context, fix="mend the cause and deploy again with --prune")
     return Outcome(plan.before, (*plan.changed, *((title, "deleted") for title in gone)), ended)
 
 

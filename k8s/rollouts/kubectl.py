@@ -193,7 +193,8 @@ class Kubectl:
             owners: with `managedFields`, which say who owns what.
 
         Raises:
-            MissingEnvironmentError: the cluster does not answer, or does not let us look.
+            MissingEnvironmentError: the cluster does not answer.
+            PolicyError: it does not let us look.
             UnservedError: it has not all the kinds.
         """
         extra = ["--show-managed-fields"] if owners else []
@@ -202,20 +203,21 @@ class Kubectl:
             raise UnservedError(unserved, self.context)
         if said.code:
             fix = "see whether the cluster is up and you may `get` these objects"
-            raise MissingEnvironmentError("the cluster does not say what it runs", where=brief(said), fix=fix)
+            raise refusal(said, "the cluster does not say what it runs", fix)
         return listed(said.stdout)
 
     def get(self, resource: str, namespace: str, name: str) -> dict[str, Any] | None:
         """One object; None where it, or its namespace, is not there.
 
         Raises:
-            MissingEnvironmentError: the cluster does not answer, or does not let us look.
+            MissingEnvironmentError: the cluster does not answer.
+            PolicyError: it does not let us look.
         """
         said = self.request(["get", resource, name, "-n", namespace, "--ignore-not-found", "-o", "json"])
         if said.code:
             fix = f"see whether the cluster is up and you may `get` {resource} in {namespace}"
             what = f"the cluster does not show {resource} {namespace}/{name}"
-            raise MissingEnvironmentError(what, where=brief(said), fix=fix)
+            raise refusal(said, what, fix)
         return next(iter(listed(said.stdout)), None)
 
     def create(self, body: Mapping[str, Any]) -> Result:

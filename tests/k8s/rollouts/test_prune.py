@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from common.errors import MissingEnvironmentError, UsageError
+from common.errors import DeployNotRecordedError, UsageError
 from k8s.prepare.served_model import ANNOTATION
 from k8s.rollouts import prune
 from tests.k8s.conftest import API, NEW, OLD, Checkout
@@ -121,7 +121,7 @@ def test_what_cannot_be_deleted_is_named_and_the_set_stays(checkout: Checkout, s
     checkout.lock({API: NEW})
     server.faults = [Fault(403, "DELETE", "ConfigMap", after=1)]
     with pytest.raises(
-        MissingEnvironmentError,
+        DeployNotRecordedError,
         match=r"the set runs, but 1 of 2 objects were not deleted: ConfigMap llm-inference/zweites: .*again with --prune",
     ):
         go(prune=True)
@@ -143,7 +143,7 @@ def test_an_interrupt_while_it_deletes_leaves_the_set_running_and_says_what_is_l
         return true(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(prune, "_deleted", interrupted)
-    with pytest.raises(MissingEnvironmentError, match="1 of 2 objects were not deleted: interrupted from the keyboard"):
+    with pytest.raises(DeployNotRecordedError, match="1 of 2 objects were not deleted: interrupted from the keyboard"):
         go(prune=True)
     assert running(server) == image(OLD)
     assert states()[-1] == (2, "running")

@@ -25,9 +25,6 @@ from k8s.envs.environment import ClusterTarget
 from k8s.objects import manifests, strict_yaml
 from k8s.rollouts.kubectl import Kubectl, Patience, brief, conflicts, refusal
 
-# Of a Secret as JSON: the key names alone leave kubectl.
-_KEYS = "{{range $key, $value := .data}}{{$key}}\n{{end}}"
-
 
 @dataclass(frozen=True, slots=True)
 class Offer:
@@ -75,7 +72,7 @@ def put(env_name: str, *, folder: str = "", patience: Patience | None = None) ->
     console.info(f"environment  {env.name}: {env.where}")
     kubectl = Kubectl(env.target.context, patience or Patience())
     kubectl.preflight(env.kubernetes)
-    there = {place: _held(kubectl, *place) for place in sorted(env.secrets)}
+    there = {place: kubectl.secret_keys(*place) for place in sorted(env.secrets)}
     missing, written = [], 0
     for (namespace, name), keys in sorted(env.secrets.items()):
         fresh = {key: offers[(namespace, name, key)] for key in sorted(keys) if (namespace, name, key) in offers}
@@ -133,16 +130,6 @@ def _sound(offer: Offer) -> Offer:
         fix = "programs would send it along: write the value without it (`printf %s`, not `echo`); nothing was sent"
         raise UsageError("a value ends with a line break", where=offer.source, fix=fix)
     return offer
-
-
-def _held(kubectl: Kubectl, namespace: str, name: str) -> frozenset[str]:
-    """The keys a Secret of the cluster has; their values stay in kubectl."""
-    args = ["get", "secret", name, "-n", namespace, "--ignore-not-found", "-o", f"go-template={_KEYS}"]
-    said = kubectl.request(args)
-    if said.code:
-        fix = f"let your account `get` Secrets in {namespace}; nothing more was sent"
-        raise refusal(said, f"the cluster does not show Secret {namespace}/{name}", fix)
-    return frozenset(said.stdout.split())
 
 
 def _write(kubectl: Kubectl, namespace: str, name: str, fresh: Mapping[str, Offer], held: frozenset[str]) -> None:

@@ -15,6 +15,11 @@ from common.run import Result, run
 from k8s.objects.manifests import Manifest
 
 FIELD_MANAGER = "pinwheel"
+# Bytes of data that a ConfigMap of ours may have. An API server takes 1 MiB for all of it; the rest is room for metadata and
+# for the server's book of field managers.
+CONFIG_MAP_ROOM = 900_000
+# Of a Secret as JSON: the key names alone leave kubectl.
+_KEY_NAMES = "{{range $key, $value := .data}}{{$key}}\n{{end}}"
 _INSTALL = "install kubectl (the version of your cluster or one beside it) and put it on PATH"
 # What passes by itself: the server is overloaded, restarting or cut off. Everything else would only be refused again.
 _PASSING = re.compile(
@@ -219,6 +224,20 @@ class Kubectl:
             what = f"the cluster does not show {resource} {namespace}/{name}"
             raise refusal(said, what, fix)
         return next(iter(listed(said.stdout)), None)
+
+    def secret_keys(self, namespace: str, name: str) -> frozenset[str]:
+        """The keys that a Secret holds; none where it is not there. Its values stay in kubectl.
+
+        Raises:
+            MissingEnvironmentError: the cluster does not answer.
+            PolicyError: it does not let us look.
+        """
+        args = ["get", "secret", name, "-n", namespace, "--ignore-not-found", "-o", f"go-template={_KEY_NAMES}"]
+        answer = self.request(args)
+        if answer.code:
+            fix = f"let your account `get` Secrets in {namespace}; nothing was sent"
+            raise refusal(answer, f"the cluster does not show Secret {namespace}/{name}", fix)
+        return frozenset(answer.stdout.split())
 
     def create(self, body: Mapping[str, Any]) -> Result:
         """Make an object that must not be there; its new form comes as JSON."""

@@ -1,40 +1,19 @@
-"""How far a workload's rollout is, and why its pods do not start: read from the status of the workload and of its pods.
+"""Why the pods of a workload do not start, read from their status, in the words of whoever refuses them.
 
-Sources: the conditions that `kubectl rollout status` waits for (kubectl's polymorphichelpers/rollout_status.go), the waiting
-reasons of the kubelet (pkg/kubelet/images/types.go and kuberuntime), the pod condition PodScheduled, and the condition
+Sources: the waiting reasons of the kubelet (k8s/pipeline/pod_reasons.py), the pod condition PodScheduled, and the condition
 ReplicaFailure of a ReplicaSet that may make no pods. Nothing of a pod's environment is read.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from k8s.pipeline import pod_reasons
+
 Body = Mapping[str, Any]
-# A container that waits for these is only on its way.
-_ON_ITS_WAY = {"PodInitializing", "ContainerCreating"}
-# These do not get better by waiting: somebody must mend a name, a Secret, a policy.
-_HOPELESS = {"InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError"}
-_PULLS = {"ErrImagePull", "ImagePullBackOff"}
-_NO_SUCH_IMAGE = re.compile(r"not ?found|manifest unknown|does not exist|denied|unauthorized|forbidden", re.IGNORECASE)
 _LONG = 300
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """How far a rollout is.
-
-    Attributes:
-        done: the newest pods run, and no older ones.
-        failed: why its controller gave it up; empty while it did not.
-        text: for people.
-    """
-
-    done: bool
-    failed: str
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,32 +29,6 @@ class Reason:
     text: str
     hopeless: bool = False
     crashed: tuple[str, str] | None = None
-
-
-def state(body: Body | None) -> State:
-    """How far the rollout of a Deployment, StatefulSet or DaemonSet is.
-
-    Args:
-        body: as the cluster gives it; None: it is not there.
-    """
-    if body is None:
-        return State(False, "it is not there", "not there")
-    spec, status = body.get("spec") or {}, body.get("status") or {}
-    if int(status.get("observedGeneration") or 0) < int(body["metadata"].get("generation") or 0):
-        return State(False, "", "not seen yet by its controller")
-    if body["kind"] == "DaemonSet":
-        wanted, updated = int(status.get("desiredNumberScheduled") or 0), int(status.get("updatedNumberScheduled") or 0)
-        available, total = int(status.get("numberAvailable") or 0), updated
-    else:
-        wanted, updated = int(spec.get("replicas", 1)), int(status.get("updatedReplicas") or 0)
-        ready = "availableReplicas" if body["kind"] == "Deployment" else "readyReplicas"
-        available, total = int(status.get(ready) or 0), int(status.get("replicas") or 0)
-    text = f"{updated} of {wanted} updated, {available} available"
-    if total > updated:
-        text += f", {total - updated} old still there"
-    done = updated >= wanted and total <= updated and available >= updated
-    gave_up = any(one.get("reason") == "ProgressDeadlineExceeded" for one in status.get("conditions") or ())
-    return State(done and not gave_up, "it exceeded its progress deadline" if gave_up else "", text)
 
 
 def owner(workload: Body, replica_sets: Sequence[Body]) -> Body:
@@ -140,8 +93,8 @@ def _of_pod(pod: Body) -> Iterator[Reason]:
                 times = f"{one.get('restartCount', 0)} restarts"
                 text = f"{place}: {reason or 'it ended'}: {how}, {times}"
                 yield Reason(text, crashed=(name, str(one["name"])))
-            elif reason and reason not in _ON_ITS_WAY:
-                hopeless = reason in _HOPELESS or (reason in _PULLS and bool(_NO_SUCH_IMAGE.search(message)))
+            elif reason not in pod_reasons.ON_ITS_WAY:
+                hopeless = pod_reasons.hopeless(reason, message)
                 yield Reason(f"{place}: {reason}{': ' + brief(message) if message else ''}", hopeless=hopeless)
 
 

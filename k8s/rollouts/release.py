@@ -32,12 +32,10 @@ from common.run import run
 from k8s.envs.environment import ClusterTarget
 from k8s.objects import strict_yaml
 from k8s.objects.manifests import Manifest
-from k8s.rollouts.kubectl import Kubectl, refusal
+from k8s.rollouts.kubectl import CONFIG_MAP_ROOM, Kubectl, refusal
 
 NAME = "pinwheel-release"
 KEPT = 5
-# The server takes 1 MiB for all data of a ConfigMap; the rest is for the releases themselves.
-_ROOM = 900_000
 # A set is text of some kilobytes; more than this was not written here.
 _LARGEST = 64 << 20
 
@@ -243,7 +241,7 @@ def _unpacked(packed: str) -> str:
 def _body(history: History) -> dict[str, Any]:
     releases = [dataclasses.asdict(one) for one in history.releases]
     data = {"environment": history.environment, "releases.json": json.dumps(releases, indent=1, sort_keys=True) + "\n"}
-    room, sets = _ROOM - len(data["releases.json"]), {}
+    room, sets = CONFIG_MAP_ROOM - len(data["releases.json"]), {}
     for release in reversed(history.releases):  # The newest are those one goes back to.
         name = release.set.removeprefix("sha256:") + ".yaml.gz"
         if release.set in history.sets and name not in sets:

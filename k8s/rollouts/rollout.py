@@ -15,11 +15,13 @@ from common import console
 from common.errors import PinwheelError
 from k8s.objects import findings, strict_yaml
 from k8s.objects.manifests import Manifest
+from k8s.pipeline import rollout_state
+from k8s.pipeline.rollout_state import State
 from k8s.prepare.pin import images
 from k8s.prepare.rendered import RenderedSet
 from k8s.rollouts import progress
 from k8s.rollouts.kubectl import Kubectl, brief, listed, of_cluster, passing
-from k8s.rollouts.progress import Body, Reason, State
+from k8s.rollouts.progress import Body, Reason
 
 _WORKLOADS = {"Deployment", "StatefulSet", "DaemonSet"}
 _LAST_LINES = 5
@@ -154,7 +156,7 @@ class _Board:
         return self._states
 
     def _state(self, one: Manifest) -> State:
-        return progress.state(self._live.get(one.title))
+        return rollout_state.state(self._live.get(one.title))
 
     def explain(self, pending: Sequence[Manifest]) -> None:
         """Ask the pods of the workloads why they do not run, and show what is new."""

@@ -17,7 +17,7 @@ from k8s.envs.environment import ClusterTarget, DirectoryTarget, Environment
 from k8s.objects import strict_yaml
 from k8s.objects.manifests import Manifest
 from k8s.prepare import checked, directory, gate, pin
-from k8s.rollouts.kubectl import Kubectl, Patience, brief, refusal
+from k8s.rollouts.kubectl import Kubectl, Patience, refusal
 from k8s.training import artifact, experiment, keys, receipt, runs, watch, workflow
 from k8s.training.artifact import DatasetArtifact
 from k8s.training.names import NAMESPACE, WORKFLOWS
@@ -25,8 +25,6 @@ from k8s.training.receipt import TrainingReceipt
 from k8s.training.runs import Run
 from k8s.training.workflow import Objects
 
-# Of a Secret as JSON: the key names alone leave kubectl.
-_KEYS = "{{range $key, $value := .data}}{{$key}}\n{{end}}"
 # Seconds until an ended workflow and its pods are gone.
 _GONE = 300.0
 _DEPLOY = "`invoke deploy --env {}` first: a run uses what the cluster holds"
@@ -247,15 +245,11 @@ class _Cluster:
     def _secrets(self) -> None:
         """See that the Secrets of the environment in this namespace are there; no value leaves kubectl."""
         missing = []
-        for (namespace, name), wanted in sorted(self.env.secrets.items()):
+        for (namespace, name), needed in sorted(self.env.secrets.items()):
             if namespace != NAMESPACE:
                 continue
-            args = ["get", "secret", name, "-n", namespace, "--ignore-not-found", "-o", f"go-template={_KEYS}"]
-            said = self.kubectl.request(args)
-            if said.code:
-                fix = f"let your account `get` Secrets in {namespace}; nothing was sent"
-                raise refusal(said, f"the cluster does not show Secret {namespace}/{name}: {brief(said)}", fix)
-            missing += [f"{namespace}/{name}: {key}" for key in sorted(wanted - set(said.stdout.split()))]
+            there = self.kubectl.secret_keys(namespace, name)
+            missing += [f"{namespace}/{name}: {key}" for key in sorted(needed - there)]
         if missing:
             fix = f"`invoke secrets --env {self.env.name}` makes them; nothing was sent"
             raise PolicyError("Secrets that the run needs are missing", where="; ".join(missing), fix=fix)

@@ -20,6 +20,7 @@ from rich.text import Text
 
 from common import console
 from common.errors import TrainingError
+from k8s.pipeline import pod_reasons
 from k8s.rollouts.kubectl import Kubectl, listed
 from k8s.training.names import NAMESPACE, WORKFLOWS
 
@@ -30,8 +31,6 @@ _NODE, _WORKFLOW = "workflows.argoproj.io/node-id", "workflows.argoproj.io/workf
 _LAST_LINES = 20
 # As tqdm draws it.
 _BAR = re.compile(r"\d+%\|.*\|")
-# A container that has not begun: ordinary, as long as it is on its way.
-_ORDINARY = frozenset({"ContainerCreating", "PodInitializing", ""})
 _MARKS = {"Succeeded": "✓", "Running": "…", "Pending": "·", "Skipped": "-", "Omitted": "-"}
 
 
@@ -114,7 +113,7 @@ def _troubles(status: Mapping[str, Any]) -> Iterator[str]:
             yield _said(one)
     for one in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
         waiting = (one.get("state") or {}).get("waiting") or {}
-        if waiting.get("reason", "") not in _ORDINARY:
+        if waiting.get("reason", "") not in pod_reasons.ON_ITS_WAY:
             yield _said(waiting)
 
 

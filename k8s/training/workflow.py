@@ -18,6 +18,7 @@ from k8s.objects.lookup import by_place
 from k8s.objects.manifests import Manifest
 from k8s.prepare import checked as checked_sets
 from k8s.prepare.rendered import RenderedSet
+from k8s.rollouts.kubectl import CONFIG_MAP_ROOM
 from k8s.rules import objects as rules_object
 from k8s.training.names import NAMESPACE, TEMPLATE
 from k8s.training.runs import Run
@@ -25,8 +26,6 @@ from lockfiles.images_lock import PinnedImage
 from oci.reference import ImageRef
 
 TRAIN_IMAGE, API_IMAGE = "llama-factory-train", "llama-factory-api"
-# An API server takes a ConfigMap of 1 MiB; our record of it has to fit beside its data.
-_LARGEST = 900_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +107,8 @@ def checked(run: Run, env: Environment, locked: Mapping[str, PinnedImage], *, de
     """
     config, workflow = of_run(run, deploy=deploy)
     size = len(strict_yaml.dump([config]).encode())
-    if size > _LARGEST:
-        fix = f"a ConfigMap takes {_LARGEST}: shorten the experiment, or pin fewer files of the base model"
+    if size > CONFIG_MAP_ROOM:
+        fix = f"a ConfigMap takes {CONFIG_MAP_ROOM}: shorten the experiment, or pin fewer files of the base model"
         raise PolicyError(f"the run's ConfigMap would have {size} bytes", where=run.experiment, fix=fix)
     with tempfile.TemporaryDirectory(prefix="pinwheel-") as folder:
         file = Path(folder) / f"{run.version}.yaml"

@@ -16,6 +16,7 @@ from k8s import deploy
 from k8s.envs import environment
 from k8s.envs.environment import Environment
 from k8s.objects.manifests import Manifest
+from k8s.pipeline.model_annotation import ANNOTATION
 from k8s.prepare import checked, gate, served_model
 from oci import attachments, statement
 from oci.client.client import Client
@@ -331,7 +332,7 @@ def test_a_model_that_a_manifest_names_itself_is_refused(
         models.named(checkout.root, "local", models.OTHER)
     file = checkout.manifests / "inference/deployment.yaml"
     (manifest,) = yaml.safe_load_all(file.read_text())
-    manifest["spec"]["template"]["metadata"].setdefault("annotations", {})[served_model.ANNOTATION] = REFERENCE
+    manifest["spec"]["template"]["metadata"].setdefault("annotations", {})[ANNOTATION] = REFERENCE
     file.write_text(yaml.safe_dump(manifest))
     with pytest.raises(PolicyError, match="1 finding in 1 file"):
         settled(checkout)

@@ -134,7 +134,7 @@ def test_a_record_too_large_for_the_server_stops_the_deploy_before_anything_is_s
 def test_a_set_too_large_for_the_record_is_deployed_and_kept_on_this_machine(
     checkout: Checkout, server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(release, "_ROOM", 2_000)
+    monkeypatch.setattr(release, "CONFIG_MAP_ROOM", 2_000)
     go()
     checkout.lock({API: NEW})
     server.bad_images = {NEW}

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from common import paths
+from common import paths, reader
 from common.errors import MissingEnvironmentError, PinwheelError, PolicyError, UsageError
 from common.files import sha256_bytes, write_whole
 from common.run import run
@@ -207,7 +207,7 @@ def read(kubectl: Kubectl, environment: str, namespace: str) -> History:
     where = f"ConfigMap {namespace}/{NAME}"
     try:
         data = body["data"]
-        releases = tuple(_release(one) for one in json.loads(data["releases.json"]))
+        releases = tuple(reader.record(Release, written) for written in json.loads(data["releases.json"]))
         sets = {}
         for packed in (body.get("binaryData") or {}).values():
             text = _unpacked(packed)
@@ -220,14 +220,6 @@ def read(kubectl: Kubectl, environment: str, namespace: str) -> History:
         fix = "name another `namespace` under `target.cluster`, or delete the record if that environment is no more"
         raise PolicyError(f"the release record there is that of environment {owner}", where=where, fix=fix)
     return History(environment, namespace, releases, sets, version)
-
-
-def _release(body: dict[str, Any]) -> Release:
-    images, proof = tuple(body["images"]), tuple((str(image), str(said)) for image, said in body["proof"])
-    if body["state"] not in ("begun", "running", "put back", "half done") or not isinstance(body["number"], int):
-        raise ValueError(f"no such release: {body['number']!r}, {body['state']!r}")
-    pruned = tuple(map(str, body.get("pruned", ())))
-    return Release(**{**body, "images": images, "proof": proof, "pruned": pruned})
 
 
 def _unpacked(packed: str) -> str:

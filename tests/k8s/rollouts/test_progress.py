@@ -211,7 +211,7 @@ def test_the_last_words_of_a_container_that_crashes_are_shown_and_no_more_of_the
 
 @host
 def test_each_step_of_a_rollout_is_one_line(checkout: Checkout, server: ApiServer, capsys: pytest.CaptureFixture[str]) -> None:
-    server.rollout = 0.5
+    server.rollout = 3  # Long enough that a busy machine sees the beginning.
     go()
     title = "Deployment llm-inference/llama-factory-inference"
     lines = [

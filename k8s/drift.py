@@ -71,14 +71,14 @@ def drift(env_name: str, *, patience: Patience | None = None) -> str:
 
 
 def _directory(rendered: RenderedSet, env: Environment, target: DirectoryTarget) -> str:
-    there, wanted = directory.current(target.path), directory.files(rendered, paths.K8S / "manifests", env)
+    there, rendered_files = directory.current(target.path), directory.files(rendered, paths.K8S / "manifests", env)
     # What a deploy would create is missing there, and so on.
     words = {"created": ("missing", "there"), "removed": ("there", "not in it"), "changed": ("differs", "differs")}
-    found = directory.changes(there, wanted)
-    if found:
-        console.table(("file", "directory", "git"), [(name, *words[what]) for name, what in found])
-        raise DriftError(f"drift: {len(found)} of {len({*there, *wanted})} files", where=env.where, fix=_FIX)
-    return f"no drift: {len(wanted)} files are as git says"
+    differing = directory.changes(there, rendered_files)
+    if differing:
+        console.table(("file", "directory", "git"), [(name, *words[what]) for name, what in differing])
+        raise DriftError(f"drift: {len(differing)} of {len({*there, *rendered_files})} files", where=env.where, fix=_FIX)
+    return f"no drift: {len(rendered_files)} files are as git says"
 
 
 def _cluster(rendered: RenderedSet, env: Environment, target: ClusterTarget, patience: Patience) -> str:
@@ -96,19 +96,19 @@ def _cluster(rendered: RenderedSet, env: Environment, target: ClusterTarget, pat
         raise DriftError(f"drift: no release of {env.name} ran yet", where=f"ConfigMap {namespace}/{release.NAME}", fix=fix)
     console.info(f"record       {good.text()}")
     recorded = recorded_sets.read_set(history, good, env)
-    everything = {one.identity: one for one in (*recorded.objects, *rendered.objects)}
-    text = strict_yaml.dump(one.body for one in everything.values())
-    live = {one.identity: one for one in of_cluster(asked.live(text, owners=True))}
+    everything = {manifest.identity: manifest for manifest in (*recorded.objects, *rendered.objects)}
+    text = strict_yaml.dump(manifest.body for manifest in everything.values())
+    live = {manifest.identity: manifest for manifest in of_cluster(asked.live(text, owners=True))}
     foreign = _foreign(asked, recorded, live)
-    ours, git = ({one.identity: one for one in objects} for objects in (recorded.objects, rendered.objects))
+    ours, git = ({manifest.identity: manifest for manifest in objects} for objects in (recorded.objects, rendered.objects))
     rows: list[tuple[str, ...]] = []
     drifted = 0
-    for identity, one in sorted(everything.items(), key=lambda item: item[1].title):
+    for identity, manifest in sorted(everything.items(), key=lambda item: item[1].title):
         changes = foreign.get(identity, [])
         row = _cells(ours.get(identity), git.get(identity), live.get(identity), len(changes))
         if row != ("as recorded", "yes", "same"):
             drifted += 1
-        rows.append((one.title, *row, ", ".join(sorted({change.owner for change in changes}))))
+        rows.append((manifest.title, *row, ", ".join(sorted({change.owner for change in changes}))))
     rows += _image_rows(env, list(live.values()), recorded, rendered, everything)
     console.table(("object or image", "cluster", "record", "git", "changed by"), rows)
     for identity, changes in sorted(foreign.items(), key=lambda item: everything[item[0]].title):
@@ -151,28 +151,28 @@ def _digest(reference: str) -> str:
 
 def _foreign(asked: Kubectl, recorded: RenderedSet, live: Mapping[Identity, Manifest]) -> dict[Identity, list[Foreign]]:
     """What is not as the release left it, by object."""
-    there = [one for one in recorded.objects if one.identity in live]
+    there = [manifest for manifest in recorded.objects if manifest.identity in live]
     if not there:
         return {}
-    said = asked.dry_run(strict_yaml.dump(one.body for one in there), force=True)
-    if said.code:
+    answer = asked.dry_run(strict_yaml.dump(manifest.body for manifest in there), force=True)
+    if answer.code:
         fix = "let your account `patch` these objects (nothing is kept of a dry run)"
-        raise kubectl.refusal(said, "the cluster does not say what it would make of the record", fix)
-    found: dict[Identity, list[Foreign]] = {}
-    for would in of_cluster(kubectl.listed(said.stdout)):
+        raise kubectl.refusal(answer, "the cluster does not say what it would make of the record", fix)
+    foreign: dict[Identity, list[Foreign]] = {}
+    for would in of_cluster(kubectl.listed(answer.stdout)):
         now = live[would.identity].body
         hidden = would.kind == "Secret"
         changes = []
-        for one in diff.between(now, would.body):
-            owners = [owner for owner in diff.owners(now, one.path) if owner.manager != FIELD_MANAGER]
+        for difference in diff.between(now, would.body):
+            owners = [owner for owner in diff.owners(now, difference.path) if owner.manager != FIELD_MANAGER]
             # A value gone from the cluster has no owner there any more.
             owner = ", ".join(map(str, owners)) or "somebody who removed it"
-            shown = "(hidden)" if hidden else f"{diff.brief(one.before)} instead of {diff.brief(one.after)}"
-            changes.append(Foreign(f"{one.shown} is {shown}", owner))
+            shown = "(hidden)" if hidden else f"{diff.brief(difference.before)} instead of {diff.brief(difference.after)}"
+            changes.append(Foreign(f"{difference.shown} is {shown}", owner))
         changes += _added(now, would.body)
         if changes:
-            found[would.identity] = changes
-    return found
+            foreign[would.identity] = changes
+    return foreign
 
 
 def _added(now: Mapping[str, Any], would: Mapping[str, Any]) -> list[Foreign]:

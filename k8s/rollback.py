@@ -82,33 +82,33 @@ def candidates(history: History) -> tuple[Release, ...]:
     what the first came from. Where the newest release left the cluster half done, the one before it that ran is the nearest.
     """
     line: list[Release] = []
-    for one in history.releases:
-        if one.state == "running":
-            while line and line[-1].position >= one.position:
+    for past in history.releases:
+        if past.state == "running":
+            while line and line[-1].position >= past.position:
                 line.pop()
-            line.append(one)
+            line.append(past)
     if line and not history.unfinished:
         present = line.pop()
-        line = [one for one in line if one.set != present.set]
+        line = [past for past in line if past.set != present.set]
     return tuple(reversed(line))
 
 
 def _choose(history: History, env: Environment) -> tuple[Release, RenderedSet, tuple[tuple[str, str], ...]]:
     """The nearest release whose set is there and passes the gate."""
     problems: list[PinwheelError] = []
-    for one in candidates(history):
+    for candidate in candidates(history):
         try:
-            rendered = recorded.read_set(history, one, env)
-            own = [found.pinned for found in rendered.pins if str(found.pinned).startswith(f"{env.registry}/")]
+            rendered = recorded.read_set(history, candidate, env)
+            own = [pin.pinned for pin in rendered.pins if str(pin.pinned).startswith(f"{env.registry}/")]
             # Back is only to what is proven, also where a deploy is merely warned.
             strict = dataclasses.replace(env, proof=env.proof and dataclasses.replace(env.proof, refuse=True))
-            return one, rendered, gate.check(own, strict) + _check_models(rendered, env)
+            return candidate, rendered, gate.check(own, strict) + _check_models(rendered, env)
         except (PolicyError, RegistryError, MissingEnvironmentError) as problem:
-            console.warn(f"passed over  {one.text()}: {problem.line()}")
+            console.warn(f"passed over  {candidate.text()}: {problem.line()}")
             problems.append(problem)
     where = f"ConfigMap {history.namespace}/{release.NAME}"
     if not problems:
-        there = ", ".join(f"{one.number} {one.state}" for one in history.releases) or "none"
+        there = ", ".join(f"{past.number} {past.state}" for past in history.releases) or "none"
         what = f"{env.name} has no earlier release that ran; there are: {there}"
         raise PolicyError(what, where=where, fix="deploy the revision you want instead; nothing was sent")
     if all(isinstance(problem, RegistryError) for problem in problems):
@@ -121,11 +121,11 @@ def _check_models(rendered: RenderedSet, env: Environment) -> tuple[tuple[str, s
     """The signatures of the models that an older set serves, by the key that counts now."""
     if env.model is None:
         return ()
-    found: list[tuple[str, str]] = []
-    for name in sorted({name for one in rendered.objects if (name := served_model.named_in(one))}):
+    proof: list[tuple[str, str]] = []
+    for name in sorted({name for manifest in rendered.objects if (name := served_model.named_in(manifest))}):
         try:
             reference = ImageRef.parse(name)
         except ValueError:
             raise PolicyError("the set in the release record was edited", where=name, fix="do not use it") from None
-        found += gate.check_model(dataclasses.replace(env, model=dataclasses.replace(env.model, reference=reference)))
-    return tuple(found)
+        proof += gate.check_model(dataclasses.replace(env, model=dataclasses.replace(env.model, reference=reference)))
+    return tuple(proof)

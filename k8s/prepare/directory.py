@@ -25,13 +25,13 @@ def files(rendered: RenderedSet, root: Path, env: Environment) -> dict[str, byte
     The bytes depend on nothing but the objects and the environment's name.
     """
     grouped: dict[str, list[Manifest]] = {}
-    for one in rendered.objects:
-        source = paths.ROOT / one.file
+    for manifest in rendered.objects:
+        source = paths.ROOT / manifest.file
         name = str(source.relative_to(root)) if source.is_relative_to(root) else source.name
-        grouped.setdefault(name, []).append(one)
+        grouped.setdefault(name, []).append(manifest)
     result = {}
     for name, group in sorted(grouped.items()):
-        titles = {one.title for one in group}
+        titles = {manifest.title for manifest in group}
         notes = [f"{HEAD} for environment {env.name}. Do not edit: the next deploy writes it anew."]
         for pin in rendered.pins:
             if pin.title in titles and pin.substituted:
@@ -39,7 +39,7 @@ def files(rendered: RenderedSet, root: Path, env: Environment) -> dict[str, byte
                     f"{pin.written} is replaced by {pin.pinned.repository.rsplit('/', 1)[-1]}: to look at, not to apply."
                 )
         head = HEAD + notes[0].removeprefix(HEAD) + "\n" + "".join(f"# {note}\n" for note in notes[1:])
-        result[name] = (head + strict_yaml.dump(one.body for one in group)).encode()
+        result[name] = (head + strict_yaml.dump(manifest.body for manifest in group)).encode()
     return result
 
 

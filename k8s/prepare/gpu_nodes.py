@@ -164,14 +164,14 @@ def _in(key: str, *values: str) -> Mapping[str, Any]:
 
 
 def _and(left: Expressions, right: Expressions) -> Expressions:
-    return (*left, *(one for one in right if one not in left))
+    return (*left, *(expression for expression in right if expression not in left))
 
 
 def _possible(expressions: Expressions) -> bool:
     """Whether the labels of some node can satisfy all of these."""
     for key in (DRIVER, MAJOR, MINOR):
-        about = [one for one in expressions if one.get("key") == key]
-        if about and not any(all(_holds(one, value) for one in about) for value in _NUMBERS):
+        about = [expression for expression in expressions if expression.get("key") == key]
+        if about and not any(all(_holds(expression, value) for expression in about) for value in _NUMBERS):
             return False
     return True
 

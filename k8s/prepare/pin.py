@@ -177,7 +177,7 @@ def _unseen(walk: Walk) -> Iterator[Finding]:
 def images(objects: Iterable[Manifest], version: str) -> Images:
     """Every image reference in these objects, whatever it is; of a parameter, its values."""
     kinds = schema.schema(version)
-    walks = [kinds.walk(one) for one in objects]
+    walks = [kinds.walk(manifest) for manifest in objects]
     followed = Followed(walks)
     return {
         (walk.manifest.identity, text.path): text.value

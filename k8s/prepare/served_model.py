@@ -95,15 +95,15 @@ def _hanging(objects: Sequence[Manifest], without: frozenset[Identity]) -> froze
     return frozenset(manifest.identity for manifest in objects if _hangs(manifest, without, templates))
 
 
-def reads(one: Manifest) -> bool:
+def reads(manifest: Manifest) -> bool:
     """Whether the pods of an object are told by its annotation which model to fetch."""
-    return any(_asks(template.spec) for template in pods.templates(one))
+    return any(_asks(template.spec) for template in pods.templates(manifest))
 
 
-def named_in(one: Manifest) -> str:
+def named_in(manifest: Manifest) -> str:
     """The model that an object's pod template names; empty: none."""
-    for template in pods.templates(one):
-        found: Any = one.body
+    for template in pods.templates(manifest):
+        found: Any = manifest.body
         for step in (*template.path, *_PLACE):
             found = mapping(found).get(str(step))
         if isinstance(found, str):
@@ -117,20 +117,20 @@ def _asks(value: Any) -> bool:
     return isinstance(value, list) and any(map(_asks, value))
 
 
-def _hangs(one: Manifest, away: frozenset[Identity], templates: Iterable[Template]) -> bool:
+def _hangs(manifest: Manifest, away: frozenset[Identity], templates: Iterable[Template]) -> bool:
     """Whether an autoscaler or a disruption budget is about nothing but what is left out.
 
     A Service or a NetworkPolicy that selects no pod is ready for those to come; an autoscaler without a target fails.
     """
-    if one.kind == "HorizontalPodAutoscaler":
-        scaled = whole_set.target(one)
-        return any((identity.kind, identity.name) == scaled and identity.namespace == one.namespace for identity in away)
-    if one.kind != "PodDisruptionBudget":
+    if manifest.kind == "HorizontalPodAutoscaler":
+        scaled = whole_set.target(manifest)
+        return any((identity.kind, identity.name) == scaled and identity.namespace == manifest.namespace for identity in away)
+    if manifest.kind != "PodDisruptionBudget":
         return False
-    selector = mapping(mapping(one.body.get("spec")).get("selector"))
+    selector = mapping(mapping(manifest.body.get("spec")).get("selector"))
     chosen = {
         other.manifest.identity
         for other in templates
-        if other.manifest.namespace == one.namespace and whole_set.matches(selector, other.labels)
+        if other.manifest.namespace == manifest.namespace and whole_set.matches(selector, other.labels)
     }
     return bool(chosen) and chosen <= away

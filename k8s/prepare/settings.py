@@ -31,8 +31,8 @@ def apply(objects: Sequence[Manifest], settings: Settings, file: str) -> tuple[M
         UsageError: a key names nothing of the set, or something that it cannot set.
     """
     known = _Used(objects, file)
-    result = tuple(_set(one, settings, known) for one in objects)
-    if any(one.kind == "Namespace" for one in objects):
+    result = tuple(_set(manifest, settings, known) for manifest in objects)
+    if any(manifest.kind == "Namespace" for manifest in objects):
         for key, places in (("sizes", settings.sizes), ("replicas", settings.replicas), ("hosts", settings.hosts)):
             for place in places:
                 if (key, place) not in known.used:
@@ -48,50 +48,50 @@ class _Used:
         self.used: set[tuple[str, str]] = set()
         # Workloads whose number an autoscaler sets, and the autoscaler.
         self.scaled: dict[tuple[str, str, str], str] = {}
-        for one in objects:
-            if one.kind == "HorizontalPodAutoscaler":
-                target = pods.mapping(pods.mapping(one.body.get("spec")).get("scaleTargetRef"))
-                self.scaled[(one.namespace, str(target.get("kind")), str(target.get("name")))] = one.title
+        for manifest in objects:
+            if manifest.kind == "HorizontalPodAutoscaler":
+                target = pods.mapping(pods.mapping(manifest.body.get("spec")).get("scaleTargetRef"))
+                self.scaled[(manifest.namespace, str(target.get("kind")), str(target.get("name")))] = manifest.title
 
     def refused(self, key: str, place: str, what: str) -> UsageError:
         return UsageError(f"{key}.{place}: {what}", where=self.file, fix="name what the manifests of k8s/manifests have")
 
 
-def _set(one: Manifest, settings: Settings, known: _Used) -> Manifest:
-    place = f"{one.namespace}/{one.name}"
-    for path, name in _claims(one):
+def _set(manifest: Manifest, settings: Settings, known: _Used) -> Manifest:
+    place = f"{manifest.namespace}/{manifest.name}"
+    for path, name in _claims(manifest):
         named = f"{place}/{name}" if name else place
-        spec = pods.mapping(_at(one.body, path))
+        spec = pods.mapping(_at(manifest.body, path))
         if settings.storage_class and "storageClassName" not in spec:
-            one = manifests.with_value(one, (*path, "storageClassName"), settings.storage_class)
+            manifest = manifests.with_value(manifest, (*path, "storageClassName"), settings.storage_class)
         if named in settings.sizes:
             known.used.add(("sizes", named))
-            one = manifests.with_value(one, (*path, "resources", "requests", "storage"), settings.sizes[named])
+            manifest = manifests.with_value(manifest, (*path, "resources", "requests", "storage"), settings.sizes[named])
     count = settings.replicas.get(place)
-    if isinstance(count, tuple) and one.kind == "HorizontalPodAutoscaler":
+    if isinstance(count, tuple) and manifest.kind == "HorizontalPodAutoscaler":
         known.used.add(("replicas", place))
-        one = manifests.with_value(one, ("spec", "minReplicas"), count[0])
-        one = manifests.with_value(one, ("spec", "maxReplicas"), count[1])
-    elif isinstance(count, int) and one.kind in _SCALED:
-        if scaler := known.scaled.get((one.namespace, one.kind, one.name)):
-            raise known.refused("replicas", place, f"{scaler} sets the number of {one.title}: write [least, most] of it")
+        manifest = manifests.with_value(manifest, ("spec", "minReplicas"), count[0])
+        manifest = manifests.with_value(manifest, ("spec", "maxReplicas"), count[1])
+    elif isinstance(count, int) and manifest.kind in _SCALED:
+        if scaler := known.scaled.get((manifest.namespace, manifest.kind, manifest.name)):
+            raise known.refused("replicas", place, f"{scaler} sets the number of {manifest.title}: write [least, most] of it")
         known.used.add(("replicas", place))
-        one = manifests.with_value(one, ("spec", "replicas"), count)
+        manifest = manifests.with_value(manifest, ("spec", "replicas"), count)
     host = settings.hosts.get(place)
-    if host and one.kind == "Ingress":
+    if host and manifest.kind == "Ingress":
         known.used.add(("hosts", place))
-        one = _with_host(one, host, known, place)
-    return one
+        manifest = _with_host(manifest, host, known, place)
+    return manifest
 
 
-def _claims(one: Manifest) -> Iterator[tuple[Path, str]]:
+def _claims(manifest: Manifest) -> Iterator[tuple[Path, str]]:
     """Where the specs of claims stand, and how each is called within its object; empty for the object itself."""
-    if one.kind == "PersistentVolumeClaim":
+    if manifest.kind == "PersistentVolumeClaim":
         yield ("spec",), ""
     # Of a StatefulSet, a Workflow or a WorkflowTemplate.
-    for number, claim in enumerate(pods.items(pods.mapping(one.body.get("spec")), "volumeClaimTemplates")):
+    for number, claim in enumerate(pods.items(pods.mapping(manifest.body.get("spec")), "volumeClaimTemplates")):
         yield ("spec", "volumeClaimTemplates", number, "spec"), str(pods.mapping(claim.get("metadata")).get("name", ""))
-    for template in pods.templates(one):
+    for template in pods.templates(manifest):
         for number, volume in enumerate(pods.items(template.spec, "volumes")):
             if "ephemeral" in volume:
                 yield template.place("volumes", number, "ephemeral", "volumeClaimTemplate", "spec"), str(volume.get("name", ""))
@@ -106,19 +106,19 @@ def _at(body: Any, path: Path) -> Any:
     return body
 
 
-def _with_host(one: Manifest, host: str, known: _Used, place: str) -> Manifest:
+def _with_host(manifest: Manifest, host: str, known: _Used, place: str) -> Manifest:
     """An Ingress for another host name: in its rules, and in the certificates it asks for."""
-    spec = pods.mapping(one.body.get("spec"))
+    spec = pods.mapping(manifest.body.get("spec"))
     rules, certificates = pods.items(spec, "rules"), pods.items(spec, "tls")
     hosts = {str(rule["host"]) for rule in rules if rule.get("host")} | {
         str(name) for entry in certificates for name in entry.get("hosts") or ()
     }
     if len(hosts) > 1 or not rules:
         there = ", ".join(sorted(hosts)) or "none"
-        raise known.refused("hosts", place, f"{one.title} has {there} for host names, not the one that could be replaced")
+        raise known.refused("hosts", place, f"{manifest.title} has {there} for host names, not the one that could be replaced")
     for number in range(len(rules)):
-        one = manifests.with_value(one, ("spec", "rules", number, "host"), host)
+        manifest = manifests.with_value(manifest, ("spec", "rules", number, "host"), host)
     for number, entry in enumerate(certificates):
         if entry.get("hosts"):
-            one = manifests.with_value(one, ("spec", "tls", number, "hosts"), [host])
-    return one
+            manifest = manifests.with_value(manifest, ("spec", "tls", number, "hosts"), [host])
+    return manifest

@@ -4,7 +4,8 @@ The last good set is in the release record (release.py), in the cluster: whichev
 lease (lease.py): plan, consent, lease, record, apply, wait, read back, record.
 
 Success means: apply returned 0, every workload finished its rollout, and every image of every live object was read back and is
-the pinned one. An apply is not atomic and a rollout status may speak of the version before: none of the three says the others.
+the pinned one. None of the three implies the others: an apply is not atomic, and a rollout status may speak of the version
+before.
 """
 
 from __future__ import annotations
@@ -130,9 +131,9 @@ def deploy(
                 f"no node of the cluster carries the label {gpu_nodes.DRIVER}: pods with a GPU wait until one does; "
                 f"install NVIDIA's GPU feature discovery, or write `gpu-labels: none` ({env.file})"
             )
-        if one := history.unfinished:
+        if unfinished := history.unfinished:
             console.warn(
-                f"{one.text()} is {one.state}: the cluster may hold parts of it; "
+                f"{unfinished.text()} is {unfinished.state}: the cluster may hold parts of it; "
                 + ("a deploy puts its whole set over them" if order.dry_run else "this deploy puts its whole set over them")
             )
         if order.dry_run:
@@ -193,7 +194,7 @@ def _release(
         doing, recorded = f"applying {len(rendered.objects)} objects", draft.rollback_of is not None
         _put(kubectl, rendered, env.kubernetes, doing, lease, recorded=recorded)
     except (FailedError, KeyboardInterrupt) as problem:
-        new = [one for one, what in plan.changed if what == "created"]
+        new = [title for title, what in plan.changed if what == "created"]
         _put_back(kubectl, env, history, str(problem) or "interrupted from the keyboard", new, lease)
     # From here on the set runs: what goes wrong now puts nothing back.
     gone, left = prune.delete(kubectl, doomed, lease.lost)
@@ -288,8 +289,8 @@ def _put_back(kubectl: Kubectl, env: Environment, history: History, why: str, ne
     raise DeployRolledBackError(what, where=kubectl.context, fix="mend the cause and deploy again") from None
 
 
-def _digests(one: Release) -> str:
-    return ", ".join(short(reference.partition("@")[2]) for reference in one.images) or "no image"
+def _digests(recorded: Release) -> str:
+    return ", ".join(short(reference.partition("@")[2]) for reference in recorded.images) or "no image"
 
 
 def _note(kubectl: Kubectl, history: History, state: release.State) -> None:

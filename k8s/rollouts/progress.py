@@ -33,7 +33,7 @@ class Reason:
 
 def owner(workload: Body, replica_sets: Sequence[Body]) -> Body:
     """What the newest pods of a workload belong to: a Deployment's newest ReplicaSet, else the workload itself."""
-    mine = [one for one in replica_sets if _belongs(one, workload)]
+    mine = [replica_set for replica_set in replica_sets if _belongs(replica_set, workload)]
     return max(mine, key=_revision, default=workload)
 
 
@@ -47,15 +47,15 @@ def reasons(workload: Body, replica_sets: Sequence[Body], pods: Sequence[Body], 
         events: warnings of its namespace; they speak for what no status does, such as a volume that cannot be mounted.
     """
     above = owner(workload, replica_sets)
-    found = [_refused(one.get("message", "")) for one in _conditions(above, "ReplicaFailure", "True")]
+    result = [_refused(condition.get("message", "")) for condition in _conditions(above, "ReplicaFailure", "True")]
     newest = (workload.get("status") or {}).get("updateRevision")
     for pod in pods:
         labels = pod["metadata"].get("labels") or {}
         if _belongs(pod, above) and (not newest or labels.get("controller-revision-hash") == newest):
-            found += list(_of_pod(pod)) or list(_told(pod, events))
-    if not found:
-        found = list(_told(above, events)) or list(_told(workload, events))
-    return list(dict.fromkeys(found))
+            result += list(_of_pod(pod)) or list(_told(pod, events))
+    if not result:
+        result = list(_told(above, events)) or list(_told(workload, events))
+    return list(dict.fromkeys(result))
 
 
 def _belongs(body: Body, above: Body) -> bool:
@@ -68,9 +68,9 @@ def _revision(replica_set: Body) -> int:
 
 
 def _conditions(body: Body, kind: str, status: str) -> Iterator[Body]:
-    for one in (body.get("status") or {}).get("conditions") or ():
-        if one.get("type") == kind and one.get("status") == status:
-            yield one
+    for condition in (body.get("status") or {}).get("conditions") or ():
+        if condition.get("type") == kind and condition.get("status") == status:
+            yield condition
 
 
 def _refused(message: str) -> Reason:
@@ -80,19 +80,21 @@ def _refused(message: str) -> Reason:
 
 def _of_pod(pod: Body) -> Iterator[Reason]:
     name, status = pod["metadata"]["name"], pod.get("status") or {}
-    for one in _conditions(pod, "PodScheduled", "False"):
-        yield Reason(f"pod {name}: {one.get('reason', 'not scheduled')}: {brief(one.get('message', ''))}")
+    for container in _conditions(pod, "PodScheduled", "False"):
+        yield Reason(f"pod {name}: {container.get('reason', 'not scheduled')}: {brief(container.get('message', ''))}")
     for group, word in (("initContainerStatuses", "init container"), ("containerStatuses", "container")):
-        for one in status.get(group) or ():
-            place = f"pod {name}, {word} {one['name']}"
-            waiting = (one.get("state") or {}).get("waiting") or {}
-            ended = (one.get("state") or {}).get("terminated") or (one.get("lastState") or {}).get("terminated") or {}
+        for container in status.get(group) or ():
+            place = f"pod {name}, {word} {container['name']}"
+            waiting = (container.get("state") or {}).get("waiting") or {}
+            ended = (
+                (container.get("state") or {}).get("terminated") or (container.get("lastState") or {}).get("terminated") or {}
+            )
             reason, message = str(waiting.get("reason", "")), str(waiting.get("message", ""))
-            if reason == "CrashLoopBackOff" or (ended.get("exitCode") and not one.get("ready")):
+            if reason == "CrashLoopBackOff" or (ended.get("exitCode") and not container.get("ready")):
                 how = f"{ended.get('reason', 'Error')}, code {ended.get('exitCode', 'unknown')}"
-                times = f"{one.get('restartCount', 0)} restarts"
+                times = f"{container.get('restartCount', 0)} restarts"
                 text = f"{place}: {reason or 'it ended'}: {how}, {times}"
-                yield Reason(text, crashed=(name, str(one["name"])))
+                yield Reason(text, crashed=(name, str(container["name"])))
             elif reason not in pod_reasons.ON_ITS_WAY:
                 hopeless = pod_reasons.hopeless(reason, message)
                 yield Reason(f"{place}: {reason}{': ' + brief(message) if message else ''}", hopeless=hopeless)
@@ -100,13 +102,13 @@ def _of_pod(pod: Body) -> Iterator[Reason]:
 
 def _told(body: Body, events: Sequence[Body]) -> Iterator[Reason]:
     """The newest warning about an object."""
-    mine = [one for one in events if (one.get("involvedObject") or {}).get("uid") == body["metadata"].get("uid")]
-    for one in sorted(mine, key=lambda one: str(one.get("lastTimestamp") or ""))[-1:]:
-        if one.get("reason") == "FailedCreate":
-            yield _refused(str(one.get("message", "")))
-        elif one.get("type") == "Warning":
+    mine = [event for event in events if (event.get("involvedObject") or {}).get("uid") == body["metadata"].get("uid")]
+    for event in sorted(mine, key=lambda event: str(event.get("lastTimestamp") or ""))[-1:]:
+        if event.get("reason") == "FailedCreate":
+            yield _refused(str(event.get("message", "")))
+        elif event.get("type") == "Warning":
             place = f"{body['kind'].lower()} {body['metadata']['name']}"
-            yield Reason(f"{place}: {one.get('reason', '')}: {brief(str(one.get('message', '')))}")
+            yield Reason(f"{place}: {event.get('reason', '')}: {brief(str(event.get('message', '')))}")
 
 
 def brief(text: str) -> str:

@@ -93,11 +93,11 @@ def leftovers(kubectl: Kubectl, rendered: RenderedSet, history: History) -> Left
     return Leftovers(tuple(manifest for manifest in found if not reasons[manifest.identity]), kept)
 
 
-def _kept(one: Manifest) -> str:
-    if why := _NEVER.get(one.kind):
+def _kept(manifest: Manifest) -> str:
+    if why := _NEVER.get(manifest.kind):
         return why
-    managers = {entry.get("manager") for entry in one.metadata.get("managedFields") or ()}
-    if FIELD_MANAGER not in managers or (one.metadata.get("labels") or {}).get(_LABEL) != "pinwheel":
+    managers = {entry.get("manager") for entry in manifest.metadata.get("managedFields") or ()}
+    if FIELD_MANAGER not in managers or (manifest.metadata.get("labels") or {}).get(_LABEL) != "pinwheel":
         return "is no longer ours"
     return ""
 
@@ -132,12 +132,12 @@ def delete(kubectl: Kubectl, objects: Sequence[Manifest], lost: Callable[[], str
     return tuple(gone), ""
 
 
-def _deleted(kubectl: Kubectl, one: Manifest) -> str:
+def _deleted(kubectl: Kubectl, manifest: Manifest) -> str:
     """Delete one object; why it is still there, or nothing."""
-    text = strict_yaml.dump([{"apiVersion": one.api_version, "kind": one.kind, "metadata": _place(one)}])
-    said = kubectl.delete(text)
-    if said.code:
-        return brief(said)
+    text = strict_yaml.dump([{"apiVersion": manifest.api_version, "kind": manifest.kind, "metadata": _place(manifest)}])
+    answer = kubectl.delete(text)
+    if answer.code:
+        return brief(answer)
     deadline = time.monotonic() + kubectl.patience.settle
     while kubectl.live(text):
         if time.monotonic() > deadline:
@@ -146,5 +146,5 @@ def _deleted(kubectl: Kubectl, one: Manifest) -> str:
     return ""
 
 
-def _place(one: Manifest) -> dict[str, str]:
-    return {"name": one.name, **({"namespace": one.namespace} if one.namespace else {})}
+def _place(manifest: Manifest) -> dict[str, str]:
+    return {"name": manifest.name, **({"namespace": manifest.namespace} if manifest.namespace else {})}

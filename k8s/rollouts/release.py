@@ -110,7 +110,7 @@ class History:
     @property
     def good(self) -> Release | None:
         """The newest release that ran: what is put back when a deploy fails."""
-        return next((one for one in reversed(self.releases) if one.state == "running"), None)
+        return next((release for release in reversed(self.releases) if release.state == "running"), None)
 
     @property
     def unfinished(self) -> Release | None:
@@ -119,16 +119,16 @@ class History:
 
     def with_release(self, release: Release, text: str = "") -> History:
         """The record with a release added, or ended, and what is too old left out."""
-        earlier = [one for one in self.releases if one.number != release.number]
-        ran = [one for one in earlier if one.state == "running"]
-        failed = [one for one in earlier if one.state != "running"]
+        earlier = [other for other in self.releases if other.number != release.number]
+        ran = [other for other in earlier if other.state == "running"]
+        failed = [other for other in earlier if other.state != "running"]
         # Of those that ran only four where this one is the fifth; while it is begun, what it may have to go back to stays.
         ran = ran[1 - KEPT :] if release.state == "running" else ran[-KEPT:]
-        kept = sorted([*ran, *failed[-1:], release], key=lambda one: one.number)
-        named = {one.set for one in kept}
+        kept = sorted([*ran, *failed[-1:], release], key=lambda other: other.number)
+        named = {other.set for other in kept}
         sets = {**self.sets, **({release.set: text} if text else {})}
         return dataclasses.replace(
-            self, releases=tuple(kept), sets={digest: one for digest, one in sets.items() if digest in named}
+            self, releases=tuple(kept), sets={digest: other for digest, other in sets.items() if digest in named}
         )
 
     def set_text(self, release: Release) -> str | None:
@@ -231,7 +231,7 @@ def _unpacked(packed: str) -> str:
 
 
 def _body(history: History) -> dict[str, Any]:
-    releases = [dataclasses.asdict(one) for one in history.releases]
+    releases = [dataclasses.asdict(release) for release in history.releases]
     data = {"environment": history.environment, "releases.json": json.dumps(releases, indent=1, sort_keys=True) + "\n"}
     room, sets = CONFIG_MAP_ROOM - len(data["releases.json"]), {}
     for release in reversed(history.releases):  # The newest are those one goes back to.
@@ -259,10 +259,10 @@ def write(kubectl: Kubectl, history: History) -> None:
         PolicyError: the cluster refuses it.
         MissingEnvironmentError: the cluster does not take it now.
     """
-    said = kubectl.apply(strict_yaml.dump([_body(history)]))
-    if said.code:
+    answer = kubectl.apply(strict_yaml.dump([_body(history)]))
+    if answer.code:
         fix = f"let your account `get`, `create` and `patch` ConfigMaps in {history.namespace}"
-        raise _worded(refusal(said, "the release record cannot be written", fix), history)
+        raise _worded(refusal(answer, "the release record cannot be written", fix), history)
 
 
 def _worded(problem: PinwheelError, history: History) -> PinwheelError:

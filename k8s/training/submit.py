@@ -204,32 +204,32 @@ class _Cluster:
         )
         # Its pods first: those of the new one have the same names.
         args = ["delete", WORKFLOWS, name, "-n", NAMESPACE, "--ignore-not-found", "--cascade=foreground"]
-        said = self.kubectl.call([*args, f"--timeout={_GONE:.0f}s"], timeout=_GONE + self.kubectl.patience.request)
-        if said.code:
+        answer = self.kubectl.call([*args, f"--timeout={_GONE:.0f}s"], timeout=_GONE + self.kubectl.patience.request)
+        if answer.code:
             fix = f"let your account `delete` workflows in {NAMESPACE}; the one that ended is still there"
-            raise refusal(said, f"the cluster does not delete the workflow {name}", fix)
+            raise refusal(answer, f"the cluster does not delete the workflow {name}", fix)
 
     def _send(self) -> None:
-        said = self.kubectl.apply(strict_yaml.dump([self.objects.config]))
-        if said.code:
-            raise refusal(said, "the cluster refuses the run's ConfigMap", "see its words; no workflow was submitted")
-        said = self.kubectl.create(self.objects.workflow)
+        answer = self.kubectl.apply(strict_yaml.dump([self.objects.config]))
+        if answer.code:
+            raise refusal(answer, "the cluster refuses the run's ConfigMap", "see its words; no workflow was submitted")
+        answer = self.kubectl.create(self.objects.workflow)
         # Two at once, or an answer that was lost on the way: it is there, and of this very content.
-        if said.code and "AlreadyExists" not in said.stderr and "already exists" not in said.stderr:
-            raise refusal(said, "the cluster refuses the workflow", "see its words; its ConfigMap is there, and does nothing")
+        if answer.code and "AlreadyExists" not in answer.stderr and "already exists" not in answer.stderr:
+            raise refusal(answer, "the cluster refuses the workflow", "see its words; its ConfigMap is there, and does nothing")
 
     def _same(self, wanted: Manifest) -> None:
         """See that the cluster holds the WorkflowTemplate as this checkout would deploy it: its images, then all of it."""
-        said = self.kubectl.request(
+        answer = self.kubectl.request(
             ["get", "workflowtemplates.argoproj.io", wanted.name, "-n", NAMESPACE, "--ignore-not-found", "-o", "json"]
         )
-        if said.code and "the server doesn't have a resource type" in said.stderr:
+        if answer.code and "the server doesn't have a resource type" in answer.stderr:
             fix = "install Argo Workflows: docs/cluster.md says which release and how"
             raise MissingEnvironmentError("the cluster knows no workflows", where=self.kubectl.context, fix=fix)
         first = _DEPLOY.format(self.env.name)
-        if said.code:
-            raise refusal(said, f"the cluster does not show the {wanted.title}", f"see its words, or {first}")
-        body = next(iter(directory.objects_in({"live.json": said.stdout.encode()})), None)
+        if answer.code:
+            raise refusal(answer, f"the cluster does not show the {wanted.title}", f"see its words, or {first}")
+        body = next(iter(directory.objects_in({"live.json": answer.stdout.encode()})), None)
         if body is None:
             raise PolicyError(f"the cluster has no {wanted.title}", where=self.kubectl.context, fix=first)
         live = {path: image for (_, path), image in pin.images([body], self.env.kubernetes).items()}

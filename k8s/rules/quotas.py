@@ -102,8 +102,8 @@ def _counted(manifest: Manifest, path: Path, hard: Decimal, group: str, resource
     total += sum(flows.values(), Decimal(0))
     who += [f"{title} {pod.normalize():f}" for title, pod in flows.items() if pod]
     if total > hard:
-        asked = f"{total.normalize():f} ({'; '.join(who)})"
-        what = f"{manifest.title} allows {resource} {hard.normalize():f}, the set may ask for {asked}"
+        demand = f"{total.normalize():f} ({'; '.join(who)})"
+        what = f"{manifest.title} allows {resource} {hard.normalize():f}, the set may ask for {demand}"
         yield manifest.finding(path, what, "raise the quota, or lower replicas, maxReplicas or the requests")
 
 

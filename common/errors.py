@@ -25,6 +25,8 @@ class ExitCode(enum.IntEnum):
     DEPLOY_ROLLED_BACK = 16
     DEPLOY_NOT_ROLLED_BACK = 17
     TRAINING = 18
+    DRIFT = 19
+    NOT_RECORDED = 20
     INTERRUPTED = 130
     TERMINATED = 143
 
@@ -33,15 +35,17 @@ MEANING: dict[ExitCode, str] = {
     ExitCode.OK: "done",
     ExitCode.INVOKE: "no such command or flag (Invoke's own code), or a failed test; a traceback is a bug: please report it",
     ExitCode.USAGE: "wrong name, value or configuration file",
-    ExitCode.ENVIRONMENT: "something is missing on this machine: engine, tool, GPU, driver, disk",
+    ExitCode.ENVIRONMENT: "something is missing on this machine: engine, tool, GPU, driver, disk; or no cluster answers",
     ExitCode.LOCK: "a lock is stale or was edited, or bytes do not match the lock",
     ExitCode.BUILD: "the image could not be built",
     ExitCode.SMOKE: "an image did not do its job",
     ExitCode.REGISTRY: "the registry refused, failed, or holds another digest than was pushed",
-    ExitCode.POLICY: "a manifest, an image or a deploy beside another is refused, or what runs drifted; nothing was sent",
+    ExitCode.POLICY: "a manifest, an image or a deploy beside another is refused, or the cluster refuses; nothing was sent",
     ExitCode.DEPLOY_ROLLED_BACK: "the deploy failed and the last good set was put back",
     ExitCode.DEPLOY_NOT_ROLLED_BACK: "the deploy failed and could NOT be put back: look at the cluster",
     ExitCode.TRAINING: "a training failed in the cluster: the step that failed is named",
+    ExitCode.DRIFT: "what runs, the record and this checkout differ",
+    ExitCode.NOT_RECORDED: "the deploy runs, but its record could not be written, or what it left could not be deleted",
     ExitCode.INTERRUPTED: "interrupted from the keyboard",
     ExitCode.TERMINATED: "told to end (SIGTERM)",
 }
@@ -81,7 +85,7 @@ class UsageError(PinwheelError):
 
 
 class MissingEnvironmentError(PinwheelError):
-    """This machine lacks something: engine, tool, GPU, driver, disk."""
+    """This machine lacks something: engine, tool, GPU, driver, disk. Or a cluster does not answer."""
 
     exit_code = ExitCode.ENVIRONMENT
 
@@ -132,3 +136,15 @@ class TrainingError(PinwheelError):
     """A workflow that trains a model ended without one, or could not put it into service."""
 
     exit_code = ExitCode.TRAINING
+
+
+class DriftError(PinwheelError):
+    """What runs, what the record says was deployed, and what this checkout would deploy differ. Nothing was changed."""
+
+    exit_code = ExitCode.DRIFT
+
+
+class DeployNotRecordedError(PinwheelError):
+    """A deploy runs and was read back, but its record could not be written, or what it left could not be deleted."""
+
+    exit_code = ExitCode.NOT_RECORDED

@@ -6,24 +6,16 @@ back; and that digest must carry the proof that the environment asks for, signed
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
-
 from common import console, git, paths
-from k8s import check
 from k8s.envs import environment
 from k8s.envs.environment import ClusterTarget, DirectoryTarget, Environment
-from k8s.objects import findings
-from k8s.prepare import gate, served_model
-from k8s.prepare import rendered as render
-from k8s.prepare.pin import Images, image_line, images
-from k8s.prepare.rendered import RenderedSet
-from k8s.rollouts import apply, receipt
-from k8s.rollouts.apply import Order, Origin, Outcome
+from k8s.prepare import checked, directory, gate
+from k8s.prepare.pin import images
+from k8s.prepare.rendered import RenderedSet, image_line
+from k8s.rollouts import apply, live_model, receipt
+from k8s.rollouts.apply import Order, Origin
 from k8s.rollouts.kubectl import Patience
-from k8s.rollouts.receipt import DeployedImage, DeployReceipt
-from k8s.rollouts.release import Release
-from lockfiles.images_lock import PinnedImage
+from k8s.rollouts.receipt import DeployReceipt
 
 
 def deploy(
@@ -55,13 +47,14 @@ def deploy(
             cluster refuses the set; nothing was sent.
         RegistryError: the proof cannot be read.
         MissingEnvironmentError: no kubectl, no such context, no answer from the cluster.
+        DeployNotRecordedError: the set runs, but its record could not be written, or what it left could not be deleted.
         DeployRolledBackError: the cluster failed on the way and runs the last good set again.
         DeployNotRolledBackError: the cluster failed on the way and does not run the last good set.
     """
     env = environment.load(env_name)
-    locked = check.locked_images(required=True)
+    locked = checked.locked_images(required=True)
     console.info(f"environment  {env.name}: {env.where}")
-    rendered = from_git(env, locked, patience)
+    rendered = live_model.set_from_git(env, locked, patience or Patience())
     console.info(f"checked      {len(rendered.objects)} objects against Kubernetes {env.kubernetes}")
     for placement in rendered.placements:
         console.info(placement.text())
@@ -76,43 +69,17 @@ def deploy(
         case ClusterTarget():
             order, origin = Order(dry_run, yes, wait, prune), Origin(git.revision(), proof)
             outcome = apply.deploy(rendered, env, env.target, patience or Patience(), order, origin)
-            result = of_cluster(rendered, env, outcome)
+            result = receipt.of_set(rendered, env, outcome.result, outcome.before, outcome.changed, outcome.release)
     if not dry_run:
         console.info(f"receipt      {paths.shown(receipt.write(result))}")
     return result
 
 
-def from_git(env: Environment, locked: Mapping[str, PinnedImage], patience: Patience | None = None) -> RenderedSet:
-    """The set that this checkout says, ready to be sent, with the model that is to be served.
-
-    Args:
-        env: where it would go.
-        locked: `lockfiles/images.lock`, by image name.
-        patience: how long to wait for a cluster, which is asked for the model where the environment names none.
-
-    Raises:
-        PolicyError: something is wrong with the manifests, or an image cannot be pinned.
-        MissingEnvironmentError: no kubectl, no such context, no answer from the cluster.
-    """
-    rendered, found = check.check([paths.K8S / "manifests"], env, locked)
-    check.refuse(found)
-    settled = served_model.settle(rendered, env, patience or Patience())
-    left_out = {one.identity for one in rendered.objects} - {one.identity for one in settled.objects}
-    return dataclasses.replace(settled, left_out=frozenset(left_out))
-
-
-def of_cluster(rendered: RenderedSet, env: Environment, outcome: Outcome) -> DeployReceipt:
-    """The receipt of a set that was sent to a cluster, or that a dry run planned."""
-    result = "running" if outcome.release else "planned"
-    source = outcome.release.source if outcome.release else git.revision()
-    return _receipt(rendered, env, result, outcome.before, outcome.changed, source, outcome.release)
-
-
 def _to_directory(rendered: RenderedSet, env: Environment, target: DirectoryTarget, *, dry_run: bool) -> DeployReceipt:
-    content = render.files(rendered, paths.K8S / "manifests", env)
-    previous = render.current(target.path)
-    before = images(render.objects_in(previous), env.kubernetes)
-    changed = tuple(render.changes(previous, content))
+    content = directory.files(rendered, paths.K8S / "manifests", env)
+    previous = directory.current(target.path)
+    before = images(directory.objects_in(previous), env.kubernetes)
+    changed = tuple(directory.changes(previous, content))
     for name, what in changed:
         console.info(f"{what:<12} {name}")
     if not changed:
@@ -123,25 +90,6 @@ def _to_directory(rendered: RenderedSet, env: Environment, target: DirectoryTarg
         console.done(f"dry run: {paths.shown(target.path)} was left as it is")
     else:
         if changed:
-            render.write(target.path, content)
+            directory.write(target.path, content)
         console.done(f"rendered     {len(content)} files in {paths.shown(target.path)}")
-    return _receipt(rendered, env, "planned" if dry_run else "rendered", before, changed, git.revision(), None)
-
-
-def _receipt(
-    rendered: RenderedSet,
-    env: Environment,
-    result: str,
-    before: Images,
-    changed: tuple[tuple[str, str], ...],
-    source: str,
-    made: Release | None,
-) -> DeployReceipt:
-    deployed = sorted(
-        DeployedImage(
-            pin.title, findings.shown(pin.path), str(pin.pinned), pin.written, before.get((pin.identity, pin.path), "")
-        )
-        for pin in rendered.pins
-    )
-    titles = tuple(one.title for one in rendered.objects)
-    return DeployReceipt(env.name, env.where, result, source, tuple(deployed), titles, changed, made)
+    return receipt.of_set(rendered, env, "planned" if dry_run else "rendered", before, changed)

@@ -12,20 +12,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from common import console, paths
-from common.errors import PolicyError
-from k8s import check, deploy, rollback
+from common.errors import DriftError
 from k8s.envs import environment
 from k8s.envs.environment import ClusterTarget, DirectoryTarget, Environment
 from k8s.objects import strict_yaml
-from k8s.objects.manifests import Manifest
-from k8s.prepare import rendered as render
-from k8s.prepare.pin import Images, images
-from k8s.prepare.rendered import RenderedSet
-from k8s.rollouts import apply, diff, kubectl, lease, plan, release
-from k8s.rollouts.kubectl import FIELD_MANAGER, Kubectl, Patience
+from k8s.objects.manifests import Identity, Manifest
+from k8s.prepare import checked, directory
+from k8s.prepare.pin import images
+from k8s.prepare.rendered import Images, RenderedSet
+from k8s.rollouts import diff, kubectl, lease, live_model, release
+from k8s.rollouts import recorded as recorded_sets
+from k8s.rollouts.kubectl import FIELD_MANAGER, Kubectl, Patience, of_cluster
 from oci.reference import short
 
-Identity = tuple[str, str, str, str]
 # The control plane's own controllers keep fields in our objects; that is their work.
 _CONTROLLERS = ("kube-", "service-controller", "cloud-controller-manager")
 _FIX = "see the table; `invoke deploy` puts what git says there"
@@ -55,13 +54,14 @@ def drift(env_name: str, *, patience: Patience | None = None) -> str:
         The outcome in a few words, where there is no drift.
 
     Raises:
-        PolicyError: there is drift; or the manifests of this checkout are wrong.
+        DriftError: there is drift.
+        PolicyError: the manifests of this checkout are wrong, or the cluster refuses a question.
         UsageError: the environment is unknown or wrong, or something else than a rendered set lies in its directory.
         LockError: nothing was pushed yet, or the lock was edited.
         MissingEnvironmentError: no kubectl, no such context, no answer from the cluster.
     """
     env = environment.load(env_name)
-    rendered = deploy.from_git(env, check.locked_images(required=True), patience)
+    rendered = live_model.set_from_git(env, checked.locked_images(required=True), patience or Patience())
     console.info(f"environment  {env.name}: {env.where}")
     match env.target:
         case DirectoryTarget():
@@ -71,20 +71,20 @@ def drift(env_name: str, *, patience: Patience | None = None) -> str:
 
 
 def _directory(rendered: RenderedSet, env: Environment, target: DirectoryTarget) -> str:
-    there, wanted = render.current(target.path), render.files(rendered, paths.K8S / "manifests", env)
+    there, rendered_files = directory.current(target.path), directory.files(rendered, paths.K8S / "manifests", env)
     # What a deploy would create is missing there, and so on.
     words = {"created": ("missing", "there"), "removed": ("there", "not in it"), "changed": ("differs", "differs")}
-    found = render.changes(there, wanted)
-    if found:
-        console.table(("file", "directory", "git"), [(name, *words[what]) for name, what in found])
-        raise PolicyError(f"drift: {len(found)} of {len({*there, *wanted})} files", where=env.where, fix=_FIX)
-    return f"no drift: {len(wanted)} files are as git says"
+    differing = directory.changes(there, rendered_files)
+    if differing:
+        console.table(("file", "directory", "git"), [(name, *words[what]) for name, what in differing])
+        raise DriftError(f"drift: {len(differing)} of {len({*there, *rendered_files})} files", where=env.where, fix=_FIX)
+    return f"no drift: {len(rendered_files)} files are as git says"
 
 
 def _cluster(rendered: RenderedSet, env: Environment, target: ClusterTarget, patience: Patience) -> str:
     asked = Kubectl(target.context, patience)
     asked.preflight(env.kubernetes)
-    namespace = apply.home(target, rendered.objects)
+    namespace = release.home(target, rendered.objects)
     history = release.read(asked, env.name, namespace)
     if busy := lease.holder(asked, env.name, namespace):
         console.warn(f"a deploy is running, what follows may be half of it: {busy}")
@@ -93,29 +93,29 @@ def _cluster(rendered: RenderedSet, env: Environment, target: ClusterTarget, pat
     good = history.good
     if good is None:
         fix = "run `invoke deploy`"
-        raise PolicyError(f"drift: no release of {env.name} ran yet", where=f"ConfigMap {namespace}/{release.NAME}", fix=fix)
+        raise DriftError(f"drift: no release of {env.name} ran yet", where=f"ConfigMap {namespace}/{release.NAME}", fix=fix)
     console.info(f"record       {good.text()}")
-    recorded = rollback.read_set(history, good, env)
-    everything = {one.identity: one for one in (*recorded.objects, *rendered.objects)}
-    text = strict_yaml.dump(one.body for one in everything.values())
-    live = {one.identity: one for one in plan.of_cluster(asked.live(text, owners=True))}
+    recorded = recorded_sets.read_set(history, good, env)
+    everything = {manifest.identity: manifest for manifest in (*recorded.objects, *rendered.objects)}
+    text = strict_yaml.dump(manifest.body for manifest in everything.values())
+    live = {manifest.identity: manifest for manifest in of_cluster(asked.live(text, owners=True))}
     foreign = _foreign(asked, recorded, live)
-    ours, git = ({one.identity: one for one in objects} for objects in (recorded.objects, rendered.objects))
+    ours, git = ({manifest.identity: manifest for manifest in objects} for objects in (recorded.objects, rendered.objects))
     rows: list[tuple[str, ...]] = []
     drifted = 0
-    for identity, one in sorted(everything.items(), key=lambda item: item[1].title):
+    for identity, manifest in sorted(everything.items(), key=lambda item: item[1].title):
         changes = foreign.get(identity, [])
         row = _cells(ours.get(identity), git.get(identity), live.get(identity), len(changes))
         if row != ("as recorded", "yes", "same"):
             drifted += 1
-        rows.append((one.title, *row, ", ".join(sorted({change.owner for change in changes}))))
+        rows.append((manifest.title, *row, ", ".join(sorted({change.owner for change in changes}))))
     rows += _image_rows(env, list(live.values()), recorded, rendered, everything)
     console.table(("object or image", "cluster", "record", "git", "changed by"), rows)
     for identity, changes in sorted(foreign.items(), key=lambda item: everything[item[0]].title):
         for change in changes:
             console.warn(f"{everything[identity].title}: {change.text}, by {change.owner}")
     if drifted:
-        raise PolicyError(
+        raise DriftError(
             f"drift: {drifted} of {len(everything)} objects", where=env.where, fix=f"{_FIX}, `invoke rollback` what ran before"
         )
     return f"no drift: {len(everything)} objects are as release {good.number} left them and as git says"
@@ -135,7 +135,7 @@ def _image_rows(
     rendered: RenderedSet,
     titles: Mapping[Identity, Manifest],
 ) -> list[tuple[str, ...]]:
-    columns: list[Images] = [images(objects, env.kubernetes) for objects in (live, recorded.objects, rendered.objects)]
+    columns: list[Images] = [images(live, env.kubernetes), recorded.images(), rendered.images()]
     rows = []
     for place in sorted({*columns[1], *columns[2], *columns[0]}, key=str):
         cells = [column.get(place, "") for column in columns]
@@ -151,28 +151,28 @@ def _digest(reference: str) -> str:
 
 def _foreign(asked: Kubectl, recorded: RenderedSet, live: Mapping[Identity, Manifest]) -> dict[Identity, list[Foreign]]:
     """What is not as the release left it, by object."""
-    there = [one for one in recorded.objects if one.identity in live]
+    there = [manifest for manifest in recorded.objects if manifest.identity in live]
     if not there:
         return {}
-    said = asked.dry_run(strict_yaml.dump(one.body for one in there), force=True)
-    if said.code:
+    answer = asked.dry_run(strict_yaml.dump(manifest.body for manifest in there), force=True)
+    if answer.code:
         fix = "let your account `patch` these objects (nothing is kept of a dry run)"
-        raise kubectl.refusal(said, "the cluster does not say what it would make of the record", fix)
-    found: dict[Identity, list[Foreign]] = {}
-    for would in plan.of_cluster(kubectl.listed(said.stdout)):
+        raise kubectl.refusal(answer, "the cluster does not say what it would make of the record", fix)
+    foreign: dict[Identity, list[Foreign]] = {}
+    for would in of_cluster(kubectl.listed(answer.stdout)):
         now = live[would.identity].body
         hidden = would.kind == "Secret"
         changes = []
-        for one in diff.between(now, would.body):
-            owners = [owner for owner in diff.owners(now, one.path) if owner.manager != FIELD_MANAGER]
+        for difference in diff.between(now, would.body):
+            owners = [owner for owner in diff.owners(now, difference.path) if owner.manager != FIELD_MANAGER]
             # A value gone from the cluster has no owner there any more.
             owner = ", ".join(map(str, owners)) or "somebody who removed it"
-            shown = "(hidden)" if hidden else f"{diff.brief(one.before)} instead of {diff.brief(one.after)}"
-            changes.append(Foreign(f"{one.shown} is {shown}", owner))
+            shown = "(hidden)" if hidden else f"{diff.brief(difference.before)} instead of {diff.brief(difference.after)}"
+            changes.append(Foreign(f"{difference.shown} is {shown}", owner))
         changes += _added(now, would.body)
         if changes:
-            found[would.identity] = changes
-    return found
+            foreign[would.identity] = changes
+    return foreign
 
 
 def _added(now: Mapping[str, Any], would: Mapping[str, Any]) -> list[Foreign]:

@@ -11,16 +11,13 @@ import dataclasses
 
 from common import console, paths
 from common.errors import MissingEnvironmentError, PinwheelError, PolicyError, RegistryError, UsageError
-from k8s import deploy
 from k8s.envs import environment
 from k8s.envs.environment import ClusterTarget, Environment
-from k8s.objects import findings, manifests
-from k8s.objects.findings import Finding
+from k8s.objects import manifests
 from k8s.objects.manifests import Manifest
-from k8s.prepare import gate, pin, served_model
-from k8s.prepare.pin import Pin
+from k8s.prepare import gate, served_model
 from k8s.prepare.rendered import RenderedSet
-from k8s.rollouts import apply, receipt, release
+from k8s.rollouts import apply, receipt, recorded, release
 from k8s.rollouts.apply import Order, Origin
 from k8s.rollouts.kubectl import Kubectl, Patience
 from k8s.rollouts.receipt import DeployReceipt
@@ -48,6 +45,7 @@ def rollback(
         PolicyError: there is nothing to go back to, or the cluster refuses it; nothing was sent.
         RegistryError: the proof of no earlier set can be read.
         MissingEnvironmentError: no kubectl, no such context, no answer from the cluster.
+        DeployNotRecordedError: the set runs, but its record could not be written.
         DeployRolledBackError: it failed on the way, and the set from before runs again.
         DeployNotRolledBackError: it failed on the way, and that set does not run.
     """
@@ -57,7 +55,7 @@ def rollback(
         raise UsageError(f"{env.name} is rendered into a directory, and a directory has no releases", where=env.file, fix=fix)
     kubectl = Kubectl(env.target.context, patience or Patience())
     kubectl.preflight(env.kubernetes)
-    history = release.read(kubectl, env.name, apply.home(env.target, _objects_in_git()))
+    history = release.read(kubectl, env.name, release.home(env.target, _objects_in_git()))
     console.info(f"environment  {env.name}: {env.where}")
     if history.last is not None:
         console.info(f"now          {history.last.text()}, {history.last.state}")
@@ -67,7 +65,7 @@ def rollback(
     # The record lies where it was read, whatever namespaces the older set has.
     target = dataclasses.replace(env.target, namespace=history.namespace)
     outcome = apply.deploy(rendered, env, target, kubectl.patience, Order(dry_run, yes, wait), origin)
-    result = deploy.of_cluster(rendered, env, outcome)
+    result = receipt.of_set(rendered, env, outcome.result, outcome.before, outcome.changed, outcome.release)
     if not dry_run:
         console.info(f"receipt      {paths.shown(receipt.write(result))}")
     return result
@@ -84,33 +82,33 @@ def candidates(history: History) -> tuple[Release, ...]:
     what the first came from. Where the newest release left the cluster half done, the one before it that ran is the nearest.
     """
     line: list[Release] = []
-    for one in history.releases:
-        if one.state == "running":
-            while line and line[-1].position >= one.position:
+    for past in history.releases:
+        if past.state == "running":
+            while line and line[-1].position >= past.position:
                 line.pop()
-            line.append(one)
+            line.append(past)
     if line and not history.unfinished:
         present = line.pop()
-        line = [one for one in line if one.set != present.set]
+        line = [past for past in line if past.set != present.set]
     return tuple(reversed(line))
 
 
 def _choose(history: History, env: Environment) -> tuple[Release, RenderedSet, tuple[tuple[str, str], ...]]:
     """The nearest release whose set is there and passes the gate."""
     problems: list[PinwheelError] = []
-    for one in candidates(history):
+    for candidate in candidates(history):
         try:
-            rendered = read_set(history, one, env)
-            own = [found.pinned for found in rendered.pins if str(found.pinned).startswith(f"{env.registry}/")]
+            rendered = recorded.read_set(history, candidate, env)
+            own = [pin.pinned for pin in rendered.pins if str(pin.pinned).startswith(f"{env.registry}/")]
             # Back is only to what is proven, also where a deploy is merely warned.
             strict = dataclasses.replace(env, proof=env.proof and dataclasses.replace(env.proof, refuse=True))
-            return one, rendered, gate.check(own, strict) + _check_models(rendered, env)
+            return candidate, rendered, gate.check(own, strict) + _check_models(rendered, env)
         except (PolicyError, RegistryError, MissingEnvironmentError) as problem:
-            console.warn(f"passed over  {one.text()}: {problem.line()}")
+            console.warn(f"passed over  {candidate.text()}: {problem.line()}")
             problems.append(problem)
     where = f"ConfigMap {history.namespace}/{release.NAME}"
     if not problems:
-        there = ", ".join(f"{one.number} {one.state}" for one in history.releases) or "none"
+        there = ", ".join(f"{past.number} {past.state}" for past in history.releases) or "none"
         what = f"{env.name} has no earlier release that ran; there are: {there}"
         raise PolicyError(what, where=where, fix="deploy the revision you want instead; nothing was sent")
     if all(isinstance(problem, RegistryError) for problem in problems):
@@ -123,47 +121,11 @@ def _check_models(rendered: RenderedSet, env: Environment) -> tuple[tuple[str, s
     """The signatures of the models that an older set serves, by the key that counts now."""
     if env.model is None:
         return ()
-    found: list[tuple[str, str]] = []
-    for name in sorted({name for one in rendered.objects if (name := served_model.named_in(one))}):
+    proof: list[tuple[str, str]] = []
+    for name in sorted({name for manifest in rendered.objects if (name := served_model.named_in(manifest))}):
         try:
             reference = ImageRef.parse(name)
         except ValueError:
             raise PolicyError("the set in the release record was edited", where=name, fix="do not use it") from None
-        found += gate.check_model(dataclasses.replace(env, model=dataclasses.replace(env.model, reference=reference)))
-    return tuple(found)
-
-
-def read_set(history: History, one: Release, env: Environment) -> RenderedSet:
-    """The set of a release, ready to be sent.
-
-    Args:
-        history: the record.
-        one: a release of it.
-        env: its environment.
-
-    Raises:
-        MissingEnvironmentError: the set is neither in the record nor on this machine.
-        PolicyError: the set is no longer what Pinwheel wrote.
-    """
-    text = history.set_text(one)
-    place = f"release {one.number}, ConfigMap {history.namespace}/{release.NAME}"
-    if text is None:
-        fix = f"it was too large for the record: roll back on the machine of {one.who}"
-        raise MissingEnvironmentError("the set of this release is not here", where=place, fix=fix)
-    objects = []
-    for found in manifests.parse(text, place):
-        if isinstance(found, Finding):
-            raise PolicyError("the set in the release record was edited", where=found.text(), fix="do not use it")
-        objects.append(found)
-    titles = {found.identity: found.title for found in objects}
-    pins = []
-    for (identity, path), reference in sorted(pin.images(objects, env.kubernetes).items(), key=str):
-        try:
-            pinned = ImageRef.parse(reference)
-        except ValueError:
-            pinned = None
-        if pinned is None or not pinned.pinned:
-            what = f"{titles[identity]} runs {reference} at {findings.shown(path)}, which is no digest"
-            raise PolicyError(f"the set in the release record was edited: {what}", where=place, fix="do not use it")
-        pins.append(Pin(titles[identity], identity, path, reference, pinned, substituted=False))
-    return RenderedSet(tuple(objects), tuple(pins), ())
+        proof += gate.check_model(dataclasses.replace(env, model=dataclasses.replace(env.model, reference=reference)))
+    return tuple(proof)

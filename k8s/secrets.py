@@ -25,9 +25,6 @@ from k8s.envs.environment import ClusterTarget
 from k8s.objects import manifests, strict_yaml
 from k8s.rollouts.kubectl import Kubectl, Patience, brief, conflicts, refusal
 
-# Of a Secret as JSON: the key names alone leave kubectl.
-_KEYS = "{{range $key, $value := .data}}{{$key}}\n{{end}}"
-
 
 @dataclass(frozen=True, slots=True)
 class Offer:
@@ -67,15 +64,15 @@ def put(env_name: str, *, folder: str = "", patience: Patience | None = None) ->
     if folder and not Path(folder).is_dir():
         raise UsageError("no such folder", where=folder, fix="name a folder with a file for each key")
     offers = {
-        (*place, key): found
+        (*place, key): offer
         for place, keys in sorted(env.secrets.items())
         for key in sorted(keys)
-        if (found := offered(*place, key, folder)) is not None
+        if (offer := offered(*place, key, folder)) is not None
     }
     console.info(f"environment  {env.name}: {env.where}")
     kubectl = Kubectl(env.target.context, patience or Patience())
     kubectl.preflight(env.kubernetes)
-    there = {place: _held(kubectl, *place) for place in sorted(env.secrets)}
+    there = {place: kubectl.secret_keys(*place) for place in sorted(env.secrets)}
     missing, written = [], 0
     for (namespace, name), keys in sorted(env.secrets.items()):
         fresh = {key: offers[(namespace, name, key)] for key in sorted(keys) if (namespace, name, key) in offers}
@@ -135,16 +132,6 @@ def _sound(offer: Offer) -> Offer:
     return offer
 
 
-def _held(kubectl: Kubectl, namespace: str, name: str) -> frozenset[str]:
-    """The keys a Secret of the cluster has; their values stay in kubectl."""
-    args = ["get", "secret", name, "-n", namespace, "--ignore-not-found", "-o", f"go-template={_KEYS}"]
-    said = kubectl.request(args)
-    if said.code:
-        fix = f"let your account `get` Secrets in {namespace}; nothing more was sent"
-        raise refusal(said, f"the cluster does not show Secret {namespace}/{name}", fix)
-    return frozenset(said.stdout.split())
-
-
 def _write(kubectl: Kubectl, namespace: str, name: str, fresh: Mapping[str, Offer], held: frozenset[str]) -> None:
     """Apply the offered keys of one Secret.
 
@@ -158,34 +145,34 @@ def _write(kubectl: Kubectl, namespace: str, name: str, fresh: Mapping[str, Offe
             "metadata": {"name": name, "namespace": namespace},
             "data": {key: base64.b64encode(offer.value).decode()},
         }
-        said = kubectl.apply(strict_yaml.dump([body]), part=key)
-        if said.code and f'namespaces "{namespace}" not found' in said.stderr:
+        answer = kubectl.apply(strict_yaml.dump([body]), part=key)
+        if answer.code and f'namespaces "{namespace}" not found' in answer.stderr:
             _make_namespace(kubectl, namespace)
-            said = kubectl.apply(strict_yaml.dump([body]), part=key)
-        if said.code:
-            raise _refused(said, f"{namespace}/{name}: {key}", offer, sorted(held))
+            answer = kubectl.apply(strict_yaml.dump([body]), part=key)
+        if answer.code:
+            raise _refused(answer, f"{namespace}/{name}: {key}", offer, sorted(held))
 
 
 def _make_namespace(kubectl: Kubectl, namespace: str) -> None:
     """Make the namespace as the deploy will, from this checkout's own manifest: Secrets come before the first deploy."""
     objects, _ = manifests.load([paths.K8S / "manifests"])
-    own = [one.body for one in objects if (one.kind, one.name) == ("Namespace", namespace)]
+    own = [manifest.body for manifest in objects if (manifest.kind, manifest.name) == ("Namespace", namespace)]
     if not own:
         fix = "look at `secrets` in the environment, or make the namespace"
         raise PolicyError(f"there is no namespace {namespace}, and no manifest of it", where="k8s/manifests", fix=fix)
-    said = kubectl.apply(strict_yaml.dump(own[:1]))
-    if said.code:
-        raise refusal(said, f"the cluster refuses the namespace {namespace}", "see its words; no Secret of it was sent")
+    answer = kubectl.apply(strict_yaml.dump(own[:1]))
+    if answer.code:
+        raise refusal(answer, f"the cluster refuses the namespace {namespace}", "see its words; no Secret of it was sent")
     console.done(f"created      Namespace {namespace}")
 
 
-def _refused(said: Result, title: str, offer: Offer, held: Sequence[str]) -> PinwheelError:
-    owned = conflicts(said.stderr)
+def _refused(answer: Result, title: str, offer: Offer, held: Sequence[str]) -> PinwheelError:
+    owned = conflicts(answer.stderr)
     if owned:
         fix = "delete that key or the Secret there and run this again; nothing is ever taken by force"
-        owners = ", ".join(sorted({found.owner for found in owned}))
+        owners = ", ".join(sorted({conflict.owner for conflict in owned}))
         return PolicyError(f"Secret {title} belongs to {owners}", where=f"it holds {', '.join(held) or 'nothing'}", fix=fix)
-    clean = Result(said.code, "", scrubbed(said.stderr, offer.value))
+    clean = Result(answer.code, "", scrubbed(answer.stderr, offer.value))
     problem = refusal(clean, f"the cluster refuses Secret {title}", "see its words; what came before was written")
     return type(problem)(problem.what, where=brief(clean), fix=problem.fix)
 

@@ -29,20 +29,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from common import paths
 from common.errors import UsageError
+from common.reader import Keys
+from k8s.envs import settings
+from k8s.envs.settings import Settings
 from k8s.objects import schema, strict_yaml
 from k8s.objects.findings import Finding
-from k8s.prepare import settings
-from k8s.prepare.settings import Settings
 from oci.reference import ImageRef
 from registry import policy
 from registry.policy import Policy
 
 # The environment that is never deployed to without proof.
 _STRICT = "production"
+_FIX = "see the keys in k8s/envs/environment.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,47 +134,6 @@ class Environment:
                 return f"cluster of context {context}"
 
 
-class Keys:
-    """Typed access to one mapping; what is left over at the end is unknown."""
-
-    def __init__(self, file: str, where: str, body: Any, fix: str = "see the keys in k8s/envs/environment.py") -> None:
-        self.file, self.where, self.fix = file, where, fix
-        if not isinstance(body, dict):
-            raise self.refused("", f"expected a mapping, got {body!r}")
-        self.body = dict(body)
-
-    def refused(self, key: str, what: str) -> UsageError:
-        """The error for one key."""
-        place = ".".join(part for part in (self.where, key) if part)
-        return UsageError(f"{place + ': ' if place else ''}{what}", where=self.file, fix=self.fix)
-
-    def text(self, key: str) -> str:
-        """A string that must be there."""
-        value = self.body.pop(key, None)
-        if not isinstance(value, str) or not value:
-            raise self.refused(key, "missing" if value is None else f"expected a string, got {value!r}")
-        return value
-
-    def choice(self, key: str, known: tuple[str, ...]) -> str:
-        """One of `known`; the first where the key is absent."""
-        value = self.body.pop(key, known[0])
-        if value not in known:
-            raise self.refused(key, f"expected {' or '.join(known)}, got {value!r}")
-        return str(value)
-
-    def below(self, key: str, *, optional: bool = False) -> Keys:
-        """The mapping at a key."""
-        value = self.body.pop(key, {} if optional else None)
-        if value is None:
-            raise self.refused(key, "missing")
-        return Keys(self.file, ".".join(part for part in (self.where, key) if part), value)
-
-    def end(self) -> None:
-        """Refuse what nobody took out."""
-        for key in self.body:
-            raise self.refused(key, "unknown key")
-
-
 def folder() -> Path:
     """Where the environments lie."""
     return paths.K8S / "envs"
@@ -203,13 +163,13 @@ def parse(text: str, name: str, file: str) -> Environment:
         UsageError: it holds something else than the keys above.
     """
     bodies = []
-    for one in strict_yaml.documents(text, file):
-        if isinstance(one, Finding):
-            raise UsageError(one.what, where=f"{file}:{one.line}", fix=one.fix)
-        bodies.append(one[0])
+    for document in strict_yaml.documents(text, file):
+        if isinstance(document, Finding):
+            raise UsageError(document.what, where=f"{file}:{document.line}", fix=document.fix)
+        bodies.append(document[0])
     if len(bodies) != 1:
-        raise UsageError(f"{len(bodies)} YAML documents, not one", where=file, fix="see the keys in k8s/envs/environment.py")
-    top = Keys(file, "", bodies[0])
+        raise UsageError(f"{len(bodies)} YAML documents, not one", where=file, fix=_FIX)
+    top = Keys(bodies[0], file, fix=_FIX)
     target = _target(top.below("target"))
     registry = top.text("registry").rstrip("/")
     try:
@@ -228,25 +188,25 @@ def parse(text: str, name: str, file: str) -> Environment:
     substitute = {key: stand_in.text(key) for key in tuple(stand_in.body)}
     labels = top.choice("gpu-labels", ("nvidia", "none"))
     model = _model(top, registry, strict=name == _STRICT)
-    found = settings.parse(top)
+    sets = settings.parse(top)
     top.end()
     if substitute and not isinstance(target, DirectoryTarget):
         raise top.refused("substitute", "a cluster runs the image that was meant, not one that stands in for it")
-    return Environment(name, file, target, registry, kubernetes, proof, secrets, substitute, labels == "nvidia", model, found)
+    return Environment(name, file, target, registry, kubernetes, proof, secrets, substitute, labels == "nvidia", model, sets)
 
 
 def _target(keys: Keys) -> DirectoryTarget | ClusterTarget:
     if len(keys.body) != 1:
         raise keys.refused("", "name exactly one of directory, cluster")
-    if "directory" in keys.body:
+    if "directory" in keys:
         directory = keys.below("directory")
         path = Path(directory.text("path"))
         directory.end()
         return DirectoryTarget(paths.dist() / path)
-    if "cluster" in keys.body:
+    if "cluster" in keys:
         cluster = keys.below("cluster")
         context = cluster.text("context")
-        namespace = cluster.text("namespace") if "namespace" in cluster.body else ""
+        namespace = cluster.text("namespace") if "namespace" in cluster else ""
         cluster.end()
         return ClusterTarget(context, namespace)
     keys.end()
@@ -258,19 +218,17 @@ def _proof(top: Keys) -> Gate | None:
         del top.body["proof"]
         return None
     keys = top.below("proof")
-    key, refuse = keys.text("key"), keys.body.pop("refuse", True)
-    if not isinstance(refuse, bool):
-        raise keys.refused("refuse", f"expected true or false, got {refuse!r}")
+    key, refuse = keys.text("key"), keys.flag("refuse", default=True)
     asked = policy.parse(keys.body.pop("policy", {}), f"{keys.file}, proof.policy")
     keys.end()
     return Gate(str(paths.ROOT / key), asked, refuse)
 
 
 def _model(top: Keys, registry: str, *, strict: bool) -> Model | None:
-    if "model" not in top.body:
+    if "model" not in top:
         return None
     keys = top.below("model")
-    written, key = keys.text("reference"), keys.text("key") if "key" in keys.body else ""
+    written, key = keys.text("reference"), keys.text("key") if "key" in keys else ""
     keys.end()
     if strict and not key:
         raise keys.refused("key", f"{_STRICT} serves no model whose signature nobody verified")

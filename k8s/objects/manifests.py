@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from common import paths
 from common.errors import UsageError
@@ -14,6 +14,22 @@ from k8s.objects.findings import Finding
 from k8s.objects.strict_yaml import documents
 
 _SUFFIXES = {".yaml", ".yml", ".json"}
+
+
+class Identity(NamedTuple):
+    """What the API server keys an object by. The version of its API group is no part of it.
+
+    Attributes:
+        group: `apps`; empty for the core group.
+        kind: `Deployment`.
+        namespace: empty for objects of the whole cluster.
+        name: of the object.
+    """
+
+    group: str
+    kind: str
+    namespace: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +75,10 @@ class Manifest:
         return str(self.metadata.get("namespace") or "")
 
     @property
-    def identity(self) -> tuple[str, str, str, str]:
-        """What the API server keys it by: group (the version is not part of it), kind, namespace, name."""
+    def identity(self) -> Identity:
+        """What the API server keys it by."""
         group, slash, _ = self.api_version.partition("/")
-        return (group if slash else "", self.kind, self.namespace, self.name)
+        return Identity(group if slash else "", self.kind, self.namespace, self.name)
 
     @property
     def title(self) -> str:
@@ -169,7 +185,8 @@ def load(places: Sequence[Path]) -> tuple[tuple[Manifest, ...], tuple[Finding, .
 def with_value(manifest: Manifest, path: findings.Path, value: Any) -> Manifest:
     """A copy of the manifest with another value at `path`; only the containers on the way are copied.
 
-    Mappings on the way that are absent are made.
+    Mappings on the way that are absent are made. Where something else stands in the place of one, it stays as it is: the schema
+    check refuses it.
     """
 
     def put(old: Any, rest: findings.Path) -> Any:
@@ -178,6 +195,8 @@ def with_value(manifest: Manifest, path: findings.Path, value: Any) -> Manifest:
         if isinstance(rest[0], int):
             return [put(item, rest[1:]) if number == rest[0] else item for number, item in enumerate(old)]
         old = old or {}
+        if not isinstance(old, dict):
+            return old
         return {**old, rest[0]: put(old.get(rest[0]), rest[1:])}
 
     return replace(manifest, body=put(manifest.body, path))

@@ -20,6 +20,7 @@ from typing import Any
 from k8s.objects import argo_schema, embedded
 from k8s.objects.findings import Finding, Path
 from k8s.objects.manifests import Manifest
+from k8s.objects.quantity import QUANTITY
 
 _ROOT = "kubernetes-json-schema"
 _FOLDER = re.compile(r"v(\d+\.\d+)\.\d+-local-strict")
@@ -46,7 +47,6 @@ _MISPLACED = {
         "remove it, and put the workflow and all it mounts into one namespace",
     ),
 }
-QUANTITY = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+|[KMGTPE]i|[numkMGTPE])?")
 
 
 @dataclass(frozen=True, slots=True)

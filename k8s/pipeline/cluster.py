@@ -18,13 +18,12 @@ from oci.client.http import Http, Request
 from oci.client.patience import TransientError
 from oci.client.target import host_of, is_loopback
 
+from . import pod_reasons
 from .program import PATIENCE
 
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 _MOST = 32 << 20
-# Waiting reasons that another try does not cure (kubelet, pkg/kubelet/images and kuberuntime).
-_HOPELESS = frozenset({"InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "RunContainerError"})
-# A container that ended so often ends so again.
+# A container that ended so often ends so again, where nothing but the model is new.
 _CRASHES = 3
 
 
@@ -152,13 +151,13 @@ def troubles(pod: dict[str, Any]) -> dict[str, bool]:
             found[_line(name, one.get("reason", ""), one.get("message", ""))] = False
     for one in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
         waiting = one.get("state", {}).get("waiting") or {}
-        reason = waiting.get("reason", "")
-        if reason in {"", "PodInitializing", "ContainerCreating"}:
+        reason, message = waiting.get("reason", ""), waiting.get("message", "")
+        if reason in pod_reasons.ON_ITS_WAY:
             continue
         ended = one.get("lastState", {}).get("terminated") or {}
-        said = f"exit code {ended['exitCode']}" if "exitCode" in ended else waiting.get("message", "")
+        said = f"exit code {ended['exitCode']}" if "exitCode" in ended else message
         crashed = reason == "CrashLoopBackOff" and one.get("restartCount", 0) >= _CRASHES
-        found[_line(f"{name}/{one.get('name', '?')}", reason, said)] = crashed or reason in _HOPELESS
+        found[_line(f"{name}/{one.get('name', '?')}", reason, said)] = crashed or pod_reasons.hopeless(reason, message)
     return found
 
 

@@ -25,12 +25,12 @@ from typing import Any
 from common.errors import DeployNotRolledBackError, ExitCode, MissingEnvironmentError, UsageError
 from oci.reference import ImageRef
 
-from . import cluster
+from . import cluster, rollout_state
 from .cluster import Api, ApiError
+from .model_annotation import ANNOTATION, MANAGER
 from .program import say, start
+from .rollout_state import State
 
-MANAGER = "pinwheel-pipeline"
-ANNOTATION = "pinwheel.io/model"
 # On the Deployment itself, and only while a rollout is under way: what to put back if this process dies and the step runs
 # again; `none` for no model.
 BEFORE, NOTHING = "pinwheel.io/model-before", "none"
@@ -81,8 +81,8 @@ class Rollout:
             body["metadata"]["annotations"] = {BEFORE: before}
         return self.api.apply(self.path, body, MANAGER, force=force)
 
-    def wait(self, generation: int, model: str, seconds: float) -> None:
-        """Wait until all pods are of this generation, as kubectl's `rollout status` judges it.
+    def wait(self, model: str, seconds: float) -> None:
+        """Wait until all pods serve the model, as kubectl's `rollout status` judges it.
 
         Raises:
             FailedError: they will not be, or not in time.
@@ -95,28 +95,24 @@ class Rollout:
                 raise FailedError("the Deployment is gone")
             if annotation(body) != model:
                 raise FailedError(f"somebody else set the model to {annotation(body) or 'none'} meanwhile")
-            status, wanted = body.get("status", {}), body.get("spec", {}).get("replicas", 1)
-            updated, available = status.get("updatedReplicas", 0), status.get("availableReplicas", 0)
-            seen = status.get("observedGeneration", 0) >= generation
-            if seen and updated >= wanted and status.get("replicas", 0) <= updated and available >= updated:
+            state = rollout_state.state(body)
+            if state.done:
                 return
-            self.say(f"{updated} of {wanted} pods are new, {available} available")
+            self.say(state.text)
             reasons = self.reasons(body, model)
-            self.judge(body if seen else {}, reasons)
+            self.judge(state, reasons)
             if time.monotonic() > end:
                 raise FailedError(f"not done within {seconds:.0f} s" + "".join(f"; {one}" for one in sorted(reasons)))
             time.sleep(EVERY)
 
-    def judge(self, body: dict[str, Any], reasons: dict[str, bool]) -> None:
+    def judge(self, state: State, reasons: dict[str, bool]) -> None:
         """Give up on what cannot get better, once it has stood for a while.
 
         Raises:
             FailedError: it has.
         """
-        conditions = body.get("status", {}).get("conditions", [])
-        late = any(one.get("reason") == "ProgressDeadlineExceeded" for one in conditions)
         hopeless = [reason for reason, never in sorted(reasons.items()) if never]
-        if not late and not hopeless:
+        if not state.failed and not hopeless:
             self.since = 0.0
             return
         self.since = self.since or time.monotonic()
@@ -187,7 +183,7 @@ def promote(rollout: Rollout, model: str, before: str, seconds: float) -> int:
     """Set the model and wait for it."""
     say(f"{rollout.name}: {before or 'no model'} -> {model}")
     applied = rollout.set(model, (before or NOTHING) if before != model else "")
-    rollout.wait(applied["metadata"]["generation"], model, seconds)
+    rollout.wait(model, seconds)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         # Not by force: who set another model in this moment keeps it.
@@ -225,12 +221,12 @@ def put_back(rollout: Rollout, model: str, before: str, why: str, seconds: float
             return ExitCode.TERMINATED
         if annotation(live) != model:
             raise DeployNotRolledBackError(f"left as somebody else set it: {annotation(live) or 'no model'}")
-        applied = rollout.set(before, "")
+        rollout.set(before, "")
         say(f"put back: {was}")
         if not before:
             # Without a model no pod gets ready, as it was: there is nothing to wait for.
             return ExitCode.TERMINATED if terminated else ExitCode.DEPLOY_ROLLED_BACK
-        rollout.wait(applied["metadata"]["generation"], before, seconds)
+        rollout.wait(before, seconds)
     except (FailedError, ApiError) as problem:
         if terminated and isinstance(problem, FailedError):
             say(f"the rollout of {was} goes on by itself: {problem}")

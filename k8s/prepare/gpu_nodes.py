@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -17,12 +16,12 @@ from images.spec import GpuNeeds
 from k8s.envs.environment import Environment
 from k8s.objects import argo_schema, manifests, pods, schema
 from k8s.objects.findings import Finding, Path
-from k8s.objects.manifests import Manifest
+from k8s.objects.manifests import Identity, Manifest
 from k8s.objects.pods import Template, items, mapping
+from k8s.objects.quantity import quantity
 from k8s.objects.schema import Walk
 from k8s.prepare.image_parameters import Followed
-from k8s.prepare.pin import IMAGE_FIELDS, Pin
-from k8s.rules.pods import quantity
+from k8s.prepare.rendered import Pin, Placement, needs_line
 from lockfiles.images_lock import PinnedImage
 
 DRIVER = "nvidia.com/cuda.driver-version.major"
@@ -33,23 +32,6 @@ _TERMS: Path = ("affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuri
 _NUMBERS = tuple(map(str, range(10_000)))
 _INTEGER = re.compile(r"-?[0-9]+")
 Expressions = tuple[Mapping[str, Any], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """A pod template that was bound to the nodes that can run it.
-
-    Attributes:
-        title: the object it is part of.
-        needs: what its images ask for.
-    """
-
-    title: str
-    needs: tuple[GpuNeeds, ...]
-
-    def text(self) -> str:
-        """The placement as one line."""
-        return f"nodes        {self.title}: {'; '.join(map(_asked, self.needs))}"
 
 
 def place(
@@ -68,7 +50,7 @@ def place(
     """
     if not env.gpu_labels:
         return tuple(objects), (), ()
-    asked: dict[tuple[tuple[str, str, str, str], Path], GpuNeeds] = {}
+    asked: dict[tuple[Identity, Path], GpuNeeds] = {}
     for pin in pins:
         image = locked.get(pin.pinned.repository.rsplit("/", 1)[-1])
         if image is None or not str(pin.pinned).startswith(f"{env.registry}/"):
@@ -78,9 +60,7 @@ def place(
     if not asked:
         return tuple(objects), (), ()
     kinds = schema.schema(env.kubernetes)
-    followed = Followed(
-        [kinds.walk(one) if one.api_version == argo_schema.API_VERSION else Walk(one) for one in objects], IMAGE_FIELDS
-    )
+    followed = Followed([kinds.walk(one) if one.api_version == argo_schema.API_VERSION else Walk(one) for one in objects])
     placed: list[Manifest] = []
     done: list[Placement] = []
     refused: list[Finding] = []
@@ -126,14 +106,10 @@ def _asks(container: Mapping[str, Any]) -> bool:
     )
 
 
-def _asked(needs: GpuNeeds) -> str:
-    return f"{needs.image} asks for driver {needs.driver} or newer and compute capability {needs.capabilities()}"
-
-
 def _terms(template: Template, needs: Mapping[GpuNeeds, Path]) -> tuple[list[dict[str, Any]], list[Finding]]:
     """The node selector terms of a pod, or where its author's own leave no node."""
     found = template.manifest
-    why = "; ".join(map(_asked, needs))
+    why = "; ".join(map(needs_line, needs))
     fix = "mend it, or leave it out: deploy adds what the image asks for"
     for name in ("affinity", "nodeSelector"):
         if "podSpecPatch" in (at := template.place(name)):
@@ -188,14 +164,14 @@ def _in(key: str, *values: str) -> Mapping[str, Any]:
 
 
 def _and(left: Expressions, right: Expressions) -> Expressions:
-    return (*left, *(one for one in right if one not in left))
+    return (*left, *(expression for expression in right if expression not in left))
 
 
 def _possible(expressions: Expressions) -> bool:
     """Whether the labels of some node can satisfy all of these."""
     for key in (DRIVER, MAJOR, MINOR):
-        about = [one for one in expressions if one.get("key") == key]
-        if about and not any(all(_holds(one, value) for one in about) for value in _NUMBERS):
+        about = [expression for expression in expressions if expression.get("key") == key]
+        if about and not any(all(_holds(expression, value) for expression in about) for value in _NUMBERS):
             return False
     return True
 

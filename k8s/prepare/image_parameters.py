@@ -15,6 +15,16 @@ from k8s.objects.findings import Finding, Path
 from k8s.objects.schema import Walk
 from k8s.objects.workflows import Call, Flow, Flows, Step
 
+# The fields that name something a node pulls and runs or mounts, in every Kubernetes version there is a schema for, and in
+# Argo's kinds (tests/k8s/prepare/test_image_paths.py goes through all of them).
+IMAGE_FIELDS = {
+    ("Container", "image"),
+    ("ContainerNode", "image"),
+    ("EphemeralContainer", "image"),
+    ("ImageVolumeSource", "reference"),
+    ("ScriptTemplate", "image"),
+    ("UserContainer", "image"),
+}
 _PARAMETER = re.compile(r"\{\{\s*(inputs|workflow)\.parameters\.([A-Za-z0-9_-]+)\s*\}\}")
 _FIX = "write the image itself, or a parameter whose values stand in this set"
 # A value by the number of its walk and its path.
@@ -30,12 +40,11 @@ class Followed:
         refused: what cannot be followed.
     """
 
-    def __init__(self, walks: Sequence[Walk], fields: set[tuple[str, str]]) -> None:
+    def __init__(self, walks: Sequence[Walk]) -> None:
         """Follow every image of these objects that is a parameter.
 
         Args:
             walks: of the whole set.
-            fields: definition and name of the fields that hold images.
         """
         self._flows = Flows.of(walks)
         self._seen: set[tuple[Place, str]] = set()
@@ -43,7 +52,7 @@ class Followed:
         self.refused: list[Finding] = []
         for flow in self._flows.flows:
             for text in walks[flow.number].texts:
-                if (text.owner, text.field) in fields and "{{" in text.value:
+                if (text.owner, text.field) in IMAGE_FIELDS and "{{" in text.value:
                     self._seen.clear()
                     found = tuple(dict.fromkeys(self._follow(flow, text.path, text.value)))
                     self.values[(flow.number, text.path)] = found

@@ -14,22 +14,14 @@ from dataclasses import dataclass
 
 from k8s.envs.environment import ClusterTarget, Environment
 from k8s.objects import argo_schema, embedded, schema
-from k8s.objects.findings import Finding, Path
+from k8s.objects.findings import Finding
 from k8s.objects.manifests import Manifest
 from k8s.objects.schema import Text, Walk
-from k8s.prepare.image_parameters import Followed
-from oci.reference import ImageRef, short
+from k8s.pipeline.model_annotation import ANNOTATION
+from k8s.prepare.image_parameters import IMAGE_FIELDS, Followed
+from k8s.prepare.rendered import Images, Pin
+from oci.reference import ImageRef
 
-# The fields that name something a node pulls and runs or mounts, in every Kubernetes version there is a schema for, and in
-# Argo's kinds (tests/k8s/prepare/test_image_paths.py goes through all of them).
-IMAGE_FIELDS = {
-    ("Container", "image"),
-    ("ContainerNode", "image"),
-    ("EphemeralContainer", "image"),
-    ("ImageVolumeSource", "reference"),
-    ("ScriptTemplate", "image"),
-    ("UserContainer", "image"),
-}
 # A block device in a Ceph cluster is called an image as well.
 FALSE_FRIENDS = {("RBDVolumeSource", "image"), ("RBDPersistentVolumeSource", "image")}
 # Built for smoke tests on hosts without a GPU, on a third party's build of vLLM.
@@ -37,30 +29,7 @@ _NOT_FOR_CLUSTERS = "-cpu"
 _SELECTING = {"labels", "matchLabels", "selector"}
 _TOKEN = re.compile(r"[^\s\"'`,;=()\[\]{}<>|]+")
 _EMBEDDED = re.compile(r"(?:^|[\s{,\"'])image[\"']?\s*:\s*[\"']?[A-Za-z0-9]", re.MULTILINE)
-# What stands where: a reference by the object's identity and the path in it.
-Images = Mapping[tuple[tuple[str, str, str, str], Path], str]
 _DIGEST = re.compile(r"@sha256:[0-9a-f]{64}")
-
-
-@dataclass(frozen=True, slots=True)
-class Pin:
-    """One image reference, pinned.
-
-    Attributes:
-        title: the object it stands in.
-        identity: that object's identity.
-        path: where in the object.
-        written: the reference in the source.
-        pinned: what takes its place.
-        substituted: whether the environment put another image in its place.
-    """
-
-    title: str
-    identity: tuple[str, str, str, str]
-    path: Path
-    written: str
-    pinned: ImageRef
-    substituted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +120,7 @@ def _literals(program: str) -> tuple[str, ...]:
 
 
 def pin(
-    walks: Sequence[Walk], env: Environment, digests: Mapping[str, str]
+    walks: Sequence[Walk], env: Environment, digests: Mapping[str, str], models: frozenset[str] = frozenset()
 ) -> tuple[tuple[Manifest, ...], tuple[Pin, ...], tuple[Finding, ...]]:
     """Pin every image reference.
 
@@ -159,6 +128,7 @@ def pin(
         walks: of the manifests, in order.
         env: says the registry and what stands in for what.
         digests: by image name, from `lockfiles/images.lock`.
+        models: the models that Pinwheel itself wrote into the set, by digest; they are no images.
 
     Returns:
         The manifests with every reference pinned, the pins, and what cannot be pinned.
@@ -166,7 +136,7 @@ def pin(
     rules = _Rules(env, digests)
     pinned: list[Manifest] = []
     pins: list[Pin] = []
-    followed = Followed(walks, IMAGE_FIELDS)
+    followed = Followed(walks)
     refused: list[Finding] = list(followed.refused)
     for number, walk in enumerate(walks):
         manifest = walk.manifest
@@ -187,6 +157,8 @@ def pin(
                     continue
                 manifest = embedded.with_value(manifest, text.path, str(ref))
                 pins.append(Pin(manifest.title, manifest.identity, text.path, text.value, ref, text.value in env.substitute))
+            elif text.path[-1] == ANNOTATION and text.value in models:
+                continue
             elif image := _suspicious(text, rules):
                 what = f"{image!r} looks like an image, in a place where no schema expects one"
                 refused.append(walk.manifest.finding(text.path, what, "name images only where Kubernetes pulls them"))
@@ -205,8 +177,8 @@ def _unseen(walk: Walk) -> Iterator[Finding]:
 def images(objects: Iterable[Manifest], version: str) -> Images:
     """Every image reference in these objects, whatever it is; of a parameter, its values."""
     kinds = schema.schema(version)
-    walks = [kinds.walk(one) for one in objects]
-    followed = Followed(walks, IMAGE_FIELDS)
+    walks = [kinds.walk(manifest) for manifest in objects]
+    followed = Followed(walks)
     return {
         (walk.manifest.identity, text.path): text.value
         for number, walk in enumerate(walks)
@@ -214,15 +186,3 @@ def images(objects: Iterable[Manifest], version: str) -> Images:
         if (number, text.path) in followed.places
         or ((text.owner, text.field) in IMAGE_FIELDS and (number, text.path) not in followed.values)
     }
-
-
-def image_line(pin: Pin, before: str) -> str:
-    """One line for people: which image changes from which digest to which."""
-    _, _, old = before.partition("@")
-    new = pin.pinned.digest
-    repository = str(pin.pinned).partition("@")[0]
-    if before == str(pin.pinned):
-        change = f"{short(new)} as before"
-    else:
-        change = f"{short(old) if old else before or 'new'} → {short(new)}"
-    return f"image        {pin.title}: {repository}  {change}"

@@ -1,27 +1,73 @@
-"""From manifests as written to manifests as sent: read, checked, pinned; and into a directory, all at once or not at all."""
+"""A set that may be sent: its objects, every image in them, and the pods that were bound to nodes."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import shutil
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from common import paths
-from common.errors import UsageError
-from k8s.envs.environment import Environment
-from k8s.objects import findings, manifests, pods, strict_yaml
-from k8s.objects.manifests import Manifest
-from k8s.prepare.gpu_nodes import Placement
-from k8s.prepare.pin import Pin
+from images.spec import GpuNeeds
+from k8s.objects import strict_yaml
+from k8s.objects.findings import Path
+from k8s.objects.manifests import Identity, Manifest
+from oci.reference import ImageRef, short
 
-HEAD = "# Rendered by Pinwheel"
-_CONFIG_HASH = "pinwheel/config-sha256"
+# Image references as they stand in objects, by the object's identity and the path in it.
+Images = Mapping[tuple[Identity, Path], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """One image reference, pinned.
+
+    Attributes:
+        title: the object it stands in.
+        identity: that object's identity.
+        path: where in the object.
+        written: the reference in the source.
+        pinned: what takes its place.
+        substituted: whether the environment put another image in its place.
+    """
+
+    title: str
+    identity: Identity
+    path: Path
+    written: str
+    pinned: ImageRef
+    substituted: bool
+
+
+def image_line(pin: Pin, before: str) -> str:
+    """One line for people: which image changes from which digest to which."""
+    _, _, old = before.partition("@")
+    new = pin.pinned.digest
+    repository = str(pin.pinned).partition("@")[0]
+    if before == str(pin.pinned):
+        change = f"{short(new)} as before"
+    else:
+        change = f"{short(old) if old else before or 'new'} → {short(new)}"
+    return f"image        {pin.title}: {repository}  {change}"
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A pod template that was bound to the nodes that can run it.
+
+    Attributes:
+        title: the object it is part of.
+        needs: what its images ask for.
+    """
+
+    title: str
+    needs: tuple[GpuNeeds, ...]
+
+    def text(self) -> str:
+        """The placement as one line."""
+        return f"nodes        {self.title}: {'; '.join(map(needs_line, self.needs))}"
+
+
+def needs_line(needs: GpuNeeds) -> str:
+    """What an image asks of a node, for people."""
+    return f"{needs.image} asks for driver {needs.driver} or newer and compute capability {needs.capabilities()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,148 +84,24 @@ class RenderedSet:
     objects: tuple[Manifest, ...]
     pins: tuple[Pin, ...]
     placements: tuple[Placement, ...]
-    left_out: frozenset[tuple[str, str, str, str]] = frozenset()
+    left_out: frozenset[Identity] = frozenset()
+
+    def images(self) -> Images:
+        """Every image that is to run, as the pins have it: nothing is searched for again."""
+        return {(pin.identity, pin.path): str(pin.pinned) for pin in self.pins}
+
+    def without(self, left_out: frozenset[Identity]) -> RenderedSet:
+        """The set without some of its objects, which it remembers as left out."""
+        kept = tuple(manifest for manifest in self.objects if manifest.identity not in left_out)
+        titles = {manifest.title for manifest in kept}
+        return RenderedSet(
+            kept,
+            tuple(pin for pin in self.pins if pin.identity not in left_out),
+            tuple(placement for placement in self.placements if placement.title in titles),
+            left_out,
+        )
 
     def text(self) -> str:
         """All objects as one YAML stream, namespaces first: what needs a namespace comes after it."""
         ordered = sorted(self.objects, key=lambda one: one.kind != "Namespace")
         return strict_yaml.dump(one.body for one in ordered)
-
-
-def with_config_hashes(objects: Sequence[Manifest]) -> tuple[Manifest, ...]:
-    """Write into each pod template the hash of the ConfigMaps it uses.
-
-    Without it a changed ConfigMap leaves the template as it was, nothing is restarted, and the old configuration keeps running
-    under a deploy that says it went well.
-    """
-    content = {
-        (one.namespace, one.name): {key: one.body.get(key) for key in ("data", "binaryData")}
-        for one in objects
-        if one.kind == "ConfigMap" and one.api_version == "v1"
-    }
-    result = []
-    for manifest in objects:
-        for template in pods.templates(manifest):
-            used = {
-                name: content[(manifest.namespace, name)]
-                for name in sorted(pods.config_maps(template.spec))
-                if (manifest.namespace, name) in content
-            }
-            if used and template.path:  # A bare Pod cannot be rolled.
-                digest = hashlib.sha256(json.dumps(used, sort_keys=True).encode()).hexdigest()
-                place: findings.Path = (*template.path, "metadata", "annotations", _CONFIG_HASH)
-                manifest = manifests.with_value(manifest, place, digest)
-        result.append(manifest)
-    return tuple(result)
-
-
-def files(rendered: RenderedSet, root: Path, env: Environment) -> dict[str, bytes]:
-    """The files of a rendered directory, by path below it: one for each source file, with its objects in order.
-
-    The bytes depend on nothing but the objects and the environment's name.
-    """
-    grouped: dict[str, list[Manifest]] = {}
-    for one in rendered.objects:
-        source = paths.ROOT / one.file
-        name = str(source.relative_to(root)) if source.is_relative_to(root) else source.name
-        grouped.setdefault(name, []).append(one)
-    result = {}
-    for name, group in sorted(grouped.items()):
-        titles = {one.title for one in group}
-        notes = [f"{HEAD} for environment {env.name}. Do not edit: the next deploy writes it anew."]
-        for pin in rendered.pins:
-            if pin.title in titles and pin.substituted:
-                notes.append(
-                    f"{pin.written} is replaced by {pin.pinned.repository.rsplit('/', 1)[-1]}: to look at, not to apply."
-                )
-        head = HEAD + notes[0].removeprefix(HEAD) + "\n" + "".join(f"# {note}\n" for note in notes[1:])
-        result[name] = (head + strict_yaml.dump(one.body for one in group)).encode()
-    return result
-
-
-def current(target: Path) -> dict[str, bytes]:
-    """The files of a directory we rendered earlier; empty when there is none.
-
-    Raises:
-        UsageError: something else lies there, which we would destroy.
-    """
-    if not target.exists():
-        return {}
-    found: dict[str, bytes] = {}
-    for file in sorted(target.rglob("*")) if target.is_dir() else [target]:
-        if file.is_dir() and not file.is_symlink():
-            continue
-        data = file.read_bytes() if file.is_file() and not file.is_symlink() else b""
-        if not data.startswith(HEAD.encode()):
-            fix = "move it away, or name another directory in the environment"
-            raise UsageError("the target holds a file that Pinwheel did not render", where=paths.shown(file), fix=fix)
-        found[str(file.relative_to(target))] = data
-    return found
-
-
-def write(target: Path, content: Mapping[str, bytes]) -> None:
-    """Make `target` hold exactly these files: written beside it, then swapped in.
-
-    Whoever looks sees the old set or the new one. Between the two renames of the swap the directory is away for an instant; if
-    the second fails, the old one is put back.
-
-    Raises:
-        UsageError: it cannot be written.
-    """
-    old = target.with_name(f".{target.name}.old")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    except OSError as problem:
-        raise UsageError(
-            f"the directory cannot be written: {problem.strerror}", where=str(target), fix="name another"
-        ) from None
-    try:
-        fresh.chmod(0o755)
-        for name, data in content.items():
-            file = fresh / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(data)
-        shutil.rmtree(old, ignore_errors=True)
-        if target.exists():
-            target.rename(old)
-        try:
-            fresh.rename(target)
-        except BaseException:
-            if old.exists():
-                old.rename(target)
-            raise
-    except OSError as problem:
-        raise UsageError(f"the directory cannot be written: {problem.strerror}", where=str(target), fix="see why") from None
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
-    _sync(target.parent)
-
-
-def _sync(folder: Path) -> None:
-    """Bring the renames to the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def objects_in(content: Mapping[str, bytes]) -> tuple[Manifest, ...]:
-    """The objects of rendered files."""
-    parsed = (one for name, data in sorted(content.items()) for one in manifests.parse(data.decode(errors="replace"), name))
-    return tuple(one for one in parsed if isinstance(one, Manifest))
-
-
-def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What happens to each name, for people: created, changed, removed; unchanged ones are left out."""
-    result = []
-    for name in sorted({*before, *after}):
-        if name not in before:
-            result.append((name, "created"))
-        elif name not in after:
-            result.append((name, "removed"))
-        elif before[name] != after[name]:
-            result.append((name, "changed"))
-    return result

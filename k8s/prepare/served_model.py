@@ -8,109 +8,102 @@ one image stands in for another, shows everything.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from common import console
 from k8s.envs.environment import ClusterTarget, Environment
-from k8s.objects import manifests, pods, strict_yaml
+from k8s.objects import manifests, pods
 from k8s.objects.findings import Path
-from k8s.objects.manifests import Manifest
+from k8s.objects.manifests import Identity, Manifest
 from k8s.objects.pods import Template, mapping
-from k8s.prepare.rendered import RenderedSet
-from k8s.rollouts import plan
-from k8s.rollouts.kubectl import Kubectl, Patience
+from k8s.pipeline.model_annotation import ANNOTATION
 from k8s.rules import whole_set
 
-ANNOTATION = "pinwheel.io/model"
 # How a pod reads it (downward API).
 _FIELD = f"metadata.annotations['{ANNOTATION}']"
 _PLACE: Path = ("metadata", "annotations", ANNOTATION)
-Identity = tuple[str, str, str, str]
+# Asks a cluster which model each of these workloads serves there; those that serve none are left out.
+Live = Callable[[Sequence[Manifest]], Mapping[Identity, str]]
 
 
-def settle(rendered: RenderedSet, env: Environment, patience: Patience) -> RenderedSet:
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Objects with their models, before they are judged.
+
+    Attributes:
+        objects: all of them, the model written into each pod template that reads one.
+        models: every reference that was written.
+        left_out: objects that are not sent as long as no model is named: those that read one, and what is about nothing else.
+            They are judged with the others, as they come with the first model.
+    """
+
+    objects: tuple[Manifest, ...]
+    models: frozenset[str]
+    left_out: frozenset[Identity]
+
+
+def settle(objects: Sequence[Manifest], env: Environment, live: Live) -> Settled:
     """Name the model in every pod template that reads it, leave out what has none, and say both.
 
     Args:
-        rendered: checked and pinned.
-        env: names the model, or not; then a cluster is asked what it serves.
-        patience: how long to wait for it.
-
-    Raises:
-        MissingEnvironmentError: no kubectl, no such context, no answer from the cluster.
-        PolicyError: the cluster is older than the set was checked for.
+        objects: as the environment sets them.
+        env: names the model, or not; then its cluster is asked what it serves.
+        live: asks the cluster.
     """
-    readers = [one for one in rendered.objects if reads(one)]
+    readers = [manifest for manifest in objects if reads(manifest)]
     named: dict[Identity, str] = {}
     if env.model is not None:
-        named = {one.identity: str(env.model.reference) for one in readers}
+        named = {manifest.identity: str(env.model.reference) for manifest in readers}
         if not readers:
             console.warn(f"`model` in {env.file} changes nothing: no pod of this set reads {_FIELD}")
     elif readers and isinstance(env.target, ClusterTarget):
-        named = _live(readers, env, env.target, patience)
-    for one in readers:
-        if one.identity in named:
+        named = dict(live(readers))
+    for manifest in readers:
+        if manifest.identity in named:
             whence = env.file if env.model else f"as it is in the cluster; write it under `model` in {env.file}"
-            console.info(f"model        {one.title}: {named[one.identity]} ({whence})")
+            console.info(f"model        {manifest.title}: {named[manifest.identity]} ({whence})")
+    without = frozenset(manifest.identity for manifest in readers if manifest.identity not in named)
+    left_out: frozenset[Identity] = frozenset()
     if env.substitute:
         # A set to look at shows all there is; nobody applies it.
-        for one in readers:
-            if one.identity not in named:
-                console.info(f"model        {one.title}: none is named in {env.file}, its pods would wait for one")
-        return _with_models(rendered, named)
-    placed, gone = place(rendered, named)
-    for title in gone:
-        what = "write `model: {reference: …@sha256:…}` into " + f"{env.file}; `invoke train` makes a model"
-        console.warn(f"left out     {title}: no model is named: {what}")
-    return placed
+        for manifest in readers:
+            if manifest.identity in without:
+                console.info(f"model        {manifest.title}: none is named in {env.file}, its pods would wait for one")
+    elif without:
+        left_out = without | _hanging(objects, without)
+        for manifest in objects:
+            if manifest.identity in left_out:
+                what = "write `model: {reference: …@sha256:…}` into " + f"{env.file}; `invoke train` makes a model"
+                console.warn(f"left out     {manifest.title}: no model is named: {what}")
+    settled = tuple(_with_model(manifest, named.get(manifest.identity, "")) for manifest in objects)
+    return Settled(settled, frozenset(named.values()), left_out)
 
 
-def place(rendered: RenderedSet, named: Mapping[Identity, str]) -> tuple[RenderedSet, tuple[str, ...]]:
-    """Write each model into its pod template.
-
-    Args:
-        rendered: the set.
-        named: the model of each object that reads one.
-
-    Returns:
-        The set, without the objects that read a model and have none and without what would hang in the air then; and the titles
-        of all that is left out.
-    """
-    away = {one.identity for one in rendered.objects if reads(one) and one.identity not in named}
-    templates = [template for one in rendered.objects for template in pods.templates(one)]
-    hanging = {one.identity for one in rendered.objects if away and _hangs(one, away, templates)}
-    kept = [one for one in _with_models(rendered, named).objects if one.identity not in away | hanging]
-    there, titles = {one.identity for one in kept}, {one.title for one in kept}
-    result = dataclasses.replace(
-        rendered,
-        objects=tuple(kept),
-        pins=tuple(pin for pin in rendered.pins if pin.identity in there),
-        placements=tuple(one for one in rendered.placements if one.title in titles),
-    )
-    return result, tuple(one.title for one in rendered.objects if one.identity not in there)
+def _with_model(manifest: Manifest, model: str) -> Manifest:
+    """The object with a model in its pod templates. One that its author wrote there stays, for the rules to refuse."""
+    if model and not named_in(manifest):
+        for template in pods.templates(manifest):
+            manifest = manifests.with_value(manifest, (*template.path, *_PLACE), model)
+    return manifest
 
 
-def _with_models(rendered: RenderedSet, named: Mapping[Identity, str]) -> RenderedSet:
-    objects: list[Manifest] = []
-    for one in rendered.objects:
-        if one.identity in named:
-            for template in pods.templates(one):
-                one = manifests.with_value(one, (*template.path, *_PLACE), named[one.identity])
-        objects.append(one)
-    return dataclasses.replace(rendered, objects=tuple(objects))
+def _hanging(objects: Sequence[Manifest], without: frozenset[Identity]) -> frozenset[Identity]:
+    """What would be about nothing without these workloads."""
+    templates = [template for manifest in objects for template in pods.templates(manifest)]
+    return frozenset(manifest.identity for manifest in objects if _hangs(manifest, without, templates))
 
 
-def reads(one: Manifest) -> bool:
+def reads(manifest: Manifest) -> bool:
     """Whether the pods of an object are told by its annotation which model to fetch."""
-    return any(_asks(template.spec) for template in pods.templates(one))
+    return any(_asks(template.spec) for template in pods.templates(manifest))
 
 
-def named_in(one: Manifest) -> str:
+def named_in(manifest: Manifest) -> str:
     """The model that an object's pod template names; empty: none."""
-    for template in pods.templates(one):
-        found: Any = one.body
+    for template in pods.templates(manifest):
+        found: Any = manifest.body
         for step in (*template.path, *_PLACE):
             found = mapping(found).get(str(step))
         if isinstance(found, str):
@@ -124,27 +117,20 @@ def _asks(value: Any) -> bool:
     return isinstance(value, list) and any(map(_asks, value))
 
 
-def _hangs(one: Manifest, away: set[Identity], templates: Iterable[Template]) -> bool:
+def _hangs(manifest: Manifest, away: frozenset[Identity], templates: Iterable[Template]) -> bool:
     """Whether an autoscaler or a disruption budget is about nothing but what is left out.
 
     A Service or a NetworkPolicy that selects no pod is ready for those to come; an autoscaler without a target fails.
     """
-    if one.kind == "HorizontalPodAutoscaler":
-        return any((kind, name) == whole_set.target(one) and space == one.namespace for _, kind, space, name in away)
-    if one.kind != "PodDisruptionBudget":
+    if manifest.kind == "HorizontalPodAutoscaler":
+        scaled = whole_set.target(manifest)
+        return any((identity.kind, identity.name) == scaled and identity.namespace == manifest.namespace for identity in away)
+    if manifest.kind != "PodDisruptionBudget":
         return False
-    selector = mapping(mapping(one.body.get("spec")).get("selector"))
+    selector = mapping(mapping(manifest.body.get("spec")).get("selector"))
     chosen = {
         other.manifest.identity
         for other in templates
-        if other.manifest.namespace == one.namespace and whole_set.matches(selector, other.labels)
+        if other.manifest.namespace == manifest.namespace and whole_set.matches(selector, other.labels)
     }
     return bool(chosen) and chosen <= away
-
-
-def _live(readers: Sequence[Manifest], env: Environment, target: ClusterTarget, patience: Patience) -> dict[Identity, str]:
-    """What the cluster's own pod templates name."""
-    asked = Kubectl(target.context, patience)
-    asked.preflight(env.kubernetes)
-    there = plan.of_cluster(asked.live(strict_yaml.dump(one.body for one in readers)))
-    return {one.identity: name for one in there if (name := named_in(one))}

@@ -7,89 +7,16 @@ set without a Namespace in it is a part (an example, a run of the pipeline): the
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from common.errors import UsageError
+from k8s.envs.settings import Settings
 from k8s.objects import manifests, pods
 from k8s.objects.findings import Path
 from k8s.objects.manifests import Manifest
-from k8s.objects.schema import QUANTITY
 
-if TYPE_CHECKING:
-    from k8s.envs.environment import Keys
-
-_HOST = re.compile(r"(?=.{1,253}$)(?:\*\.)?[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)+")
-_CLASS = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
 _SCALED = {"Deployment", "StatefulSet"}
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What one environment sets.
-
-    Attributes:
-        storage_class: of every claim that names none itself; empty: the cluster's default.
-        sizes: of a PersistentVolumeClaim by `namespace/name`, of a claim in a pod template by `namespace/workload/claim`.
-        replicas: of a HorizontalPodAutoscaler (least, most), or of a workload without one, by `namespace/name`.
-        hosts: of an Ingress, by `namespace/name`.
-    """
-
-    storage_class: str = ""
-    sizes: Mapping[str, str] = field(default_factory=dict)
-    replicas: Mapping[str, tuple[int, int] | int] = field(default_factory=dict)
-    hosts: Mapping[str, str] = field(default_factory=dict)
-
-    def rows(self) -> dict[str, str]:
-        """The settings for people."""
-        found = {"storage-class": self.storage_class or "the cluster's default"}
-        for place, size in sorted(self.sizes.items()):
-            found[f"size {place}"] = size
-        for place, count in sorted(self.replicas.items()):
-            found[f"replicas {place}"] = f"{count[0]} to {count[1]}" if isinstance(count, tuple) else str(count)
-        for place, host in sorted(self.hosts.items()):
-            found[f"host {place}"] = host
-        return found
-
-
-def parse(top: Keys) -> Settings:
-    """Take the keys of this module out of an environment's file.
-
-    Raises:
-        UsageError: one holds something else than it may.
-    """
-    storage = top.text("storage-class") if "storage-class" in top.body else ""
-    if storage and not _CLASS.fullmatch(storage):
-        raise top.refused("storage-class", f"{storage!r} is no name of a StorageClass")
-    sizes, replicas, hosts = (top.below(key, optional=True) for key in ("sizes", "replicas", "hosts"))
-    for keys, most in ((sizes, 3), (replicas, 2), (hosts, 2)):
-        for place in keys.body:
-            parts = str(place).split("/")
-            if not 2 <= len(parts) <= most or not all(parts):
-                raise keys.refused(str(place), "write namespace/name" + (" or namespace/workload/claim" if most > 2 else ""))
-    for place, size in sizes.body.items():
-        if not isinstance(size, str) or not QUANTITY.fullmatch(size) or not re.search(r"[1-9]", size) or size[0] == "-":
-            raise sizes.refused(place, f"expected a size such as 50Gi, got {size!r}")
-    for place, host in hosts.body.items():
-        if not isinstance(host, str) or not _HOST.fullmatch(host):
-            raise hosts.refused(place, f"expected a host name such as llm.example.com, got {host!r}")
-    counts = {place: _count(replicas, place, count) for place, count in replicas.body.items()}
-    return Settings(storage, dict(sizes.body), counts, dict(hosts.body))
-
-
-def _count(keys: Keys, place: str, count: Any) -> tuple[int, int] | int:
-    def number(value: Any) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-    if number(count):
-        return int(count)
-    if not isinstance(count, list) or len(count) != 2 or not all(map(number, count)):
-        raise keys.refused(place, f"expected [least, most] of an autoscaler or the number of a workload, got {count!r}")
-    if not 1 <= count[0] <= count[1]:
-        raise keys.refused(place, f"{count}: an autoscaler keeps at least 1, and at most no fewer than that")
-    return count[0], count[1]
 
 
 def apply(objects: Sequence[Manifest], settings: Settings, file: str) -> tuple[Manifest, ...]:
@@ -104,8 +31,8 @@ def apply(objects: Sequence[Manifest], settings: Settings, file: str) -> tuple[M
         UsageError: a key names nothing of the set, or something that it cannot set.
     """
     known = _Used(objects, file)
-    result = tuple(_set(one, settings, known) for one in objects)
-    if any(one.kind == "Namespace" for one in objects):
+    result = tuple(_set(manifest, settings, known) for manifest in objects)
+    if any(manifest.kind == "Namespace" for manifest in objects):
         for key, places in (("sizes", settings.sizes), ("replicas", settings.replicas), ("hosts", settings.hosts)):
             for place in places:
                 if (key, place) not in known.used:
@@ -121,50 +48,50 @@ class _Used:
         self.used: set[tuple[str, str]] = set()
         # Workloads whose number an autoscaler sets, and the autoscaler.
         self.scaled: dict[tuple[str, str, str], str] = {}
-        for one in objects:
-            if one.kind == "HorizontalPodAutoscaler":
-                target = pods.mapping(pods.mapping(one.body.get("spec")).get("scaleTargetRef"))
-                self.scaled[(one.namespace, str(target.get("kind")), str(target.get("name")))] = one.title
+        for manifest in objects:
+            if manifest.kind == "HorizontalPodAutoscaler":
+                target = pods.mapping(pods.mapping(manifest.body.get("spec")).get("scaleTargetRef"))
+                self.scaled[(manifest.namespace, str(target.get("kind")), str(target.get("name")))] = manifest.title
 
     def refused(self, key: str, place: str, what: str) -> UsageError:
         return UsageError(f"{key}.{place}: {what}", where=self.file, fix="name what the manifests of k8s/manifests have")
 
 
-def _set(one: Manifest, settings: Settings, known: _Used) -> Manifest:
-    place = f"{one.namespace}/{one.name}"
-    for path, name in _claims(one):
+def _set(manifest: Manifest, settings: Settings, known: _Used) -> Manifest:
+    place = f"{manifest.namespace}/{manifest.name}"
+    for path, name in _claims(manifest):
         named = f"{place}/{name}" if name else place
-        spec = pods.mapping(_at(one.body, path))
+        spec = pods.mapping(_at(manifest.body, path))
         if settings.storage_class and "storageClassName" not in spec:
-            one = manifests.with_value(one, (*path, "storageClassName"), settings.storage_class)
+            manifest = manifests.with_value(manifest, (*path, "storageClassName"), settings.storage_class)
         if named in settings.sizes:
             known.used.add(("sizes", named))
-            one = manifests.with_value(one, (*path, "resources", "requests", "storage"), settings.sizes[named])
+            manifest = manifests.with_value(manifest, (*path, "resources", "requests", "storage"), settings.sizes[named])
     count = settings.replicas.get(place)
-    if isinstance(count, tuple) and one.kind == "HorizontalPodAutoscaler":
+    if isinstance(count, tuple) and manifest.kind == "HorizontalPodAutoscaler":
         known.used.add(("replicas", place))
-        one = manifests.with_value(one, ("spec", "minReplicas"), count[0])
-        one = manifests.with_value(one, ("spec", "maxReplicas"), count[1])
-    elif isinstance(count, int) and one.kind in _SCALED:
-        if scaler := known.scaled.get((one.namespace, one.kind, one.name)):
-            raise known.refused("replicas", place, f"{scaler} sets the number of {one.title}: write [least, most] of it")
+        manifest = manifests.with_value(manifest, ("spec", "minReplicas"), count[0])
+        manifest = manifests.with_value(manifest, ("spec", "maxReplicas"), count[1])
+    elif isinstance(count, int) and manifest.kind in _SCALED:
+        if scaler := known.scaled.get((manifest.namespace, manifest.kind, manifest.name)):
+            raise known.refused("replicas", place, f"{scaler} sets the number of {manifest.title}: write [least, most] of it")
         known.used.add(("replicas", place))
-        one = manifests.with_value(one, ("spec", "replicas"), count)
+        manifest = manifests.with_value(manifest, ("spec", "replicas"), count)
     host = settings.hosts.get(place)
-    if host and one.kind == "Ingress":
+    if host and manifest.kind == "Ingress":
         known.used.add(("hosts", place))
-        one = _with_host(one, host, known, place)
-    return one
+        manifest = _with_host(manifest, host, known, place)
+    return manifest
 
 
-def _claims(one: Manifest) -> Iterator[tuple[Path, str]]:
+def _claims(manifest: Manifest) -> Iterator[tuple[Path, str]]:
     """Where the specs of claims stand, and how each is called within its object; empty for the object itself."""
-    if one.kind == "PersistentVolumeClaim":
+    if manifest.kind == "PersistentVolumeClaim":
         yield ("spec",), ""
     # Of a StatefulSet, a Workflow or a WorkflowTemplate.
-    for number, claim in enumerate(pods.items(pods.mapping(one.body.get("spec")), "volumeClaimTemplates")):
+    for number, claim in enumerate(pods.items(pods.mapping(manifest.body.get("spec")), "volumeClaimTemplates")):
         yield ("spec", "volumeClaimTemplates", number, "spec"), str(pods.mapping(claim.get("metadata")).get("name", ""))
-    for template in pods.templates(one):
+    for template in pods.templates(manifest):
         for number, volume in enumerate(pods.items(template.spec, "volumes")):
             if "ephemeral" in volume:
                 yield template.place("volumes", number, "ephemeral", "volumeClaimTemplate", "spec"), str(volume.get("name", ""))
@@ -179,19 +106,19 @@ def _at(body: Any, path: Path) -> Any:
     return body
 
 
-def _with_host(one: Manifest, host: str, known: _Used, place: str) -> Manifest:
+def _with_host(manifest: Manifest, host: str, known: _Used, place: str) -> Manifest:
     """An Ingress for another host name: in its rules, and in the certificates it asks for."""
-    spec = pods.mapping(one.body.get("spec"))
+    spec = pods.mapping(manifest.body.get("spec"))
     rules, certificates = pods.items(spec, "rules"), pods.items(spec, "tls")
     hosts = {str(rule["host"]) for rule in rules if rule.get("host")} | {
         str(name) for entry in certificates for name in entry.get("hosts") or ()
     }
     if len(hosts) > 1 or not rules:
         there = ", ".join(sorted(hosts)) or "none"
-        raise known.refused("hosts", place, f"{one.title} has {there} for host names, not the one that could be replaced")
+        raise known.refused("hosts", place, f"{manifest.title} has {there} for host names, not the one that could be replaced")
     for number in range(len(rules)):
-        one = manifests.with_value(one, ("spec", "rules", number, "host"), host)
+        manifest = manifests.with_value(manifest, ("spec", "rules", number, "host"), host)
     for number, entry in enumerate(certificates):
         if entry.get("hosts"):
-            one = manifests.with_value(one, ("spec", "tls", number, "hosts"), [host])
-    return one
+            manifest = manifests.with_value(manifest, ("spec", "tls", number, "hosts"), [host])
+    return manifest

@@ -4,7 +4,8 @@ The last good set is in the release record (release.py), in the cluster: whichev
 lease (lease.py): plan, consent, lease, record, apply, wait, read back, record.
 
 Success means: apply returned 0, every workload finished its rollout, and every image of every live object was read back and is
-the pinned one. An apply is not atomic and a rollout status may speak of the version before: none of the three says the others.
+the pinned one. None of the three implies the others: an apply is not atomic, and a rollout status may speak of the version
+before.
 """
 
 from __future__ import annotations
@@ -15,21 +16,19 @@ from dataclasses import dataclass
 
 from common import console, paths
 from common.errors import (
+    DeployNotRecordedError,
     DeployNotRolledBackError,
     DeployRolledBackError,
-    MissingEnvironmentError,
     PinwheelError,
     PolicyError,
-    UsageError,
 )
 from k8s.envs.environment import ClusterTarget, Environment
-from k8s.objects import manifests
 from k8s.objects.manifests import Manifest
 from k8s.prepare import gpu_nodes
-from k8s.prepare.pin import Images
-from k8s.prepare.rendered import RenderedSet
+from k8s.prepare.rendered import Images, RenderedSet
 from k8s.rollouts import consent, crds, prune, release, rollout, takeover
 from k8s.rollouts import plan as planning
+from k8s.rollouts import recorded as recorded_sets
 from k8s.rollouts.kubectl import Kubectl, Patience, brief
 from k8s.rollouts.lease import Lease
 from k8s.rollouts.plan import Plan
@@ -88,21 +87,10 @@ class Outcome:
     changed: tuple[tuple[str, str], ...]
     release: Release | None = None
 
-
-def home(target: ClusterTarget, objects: Sequence[Manifest]) -> str:
-    """The namespace of the release record and the lease.
-
-    Raises:
-        UsageError: the environment names none, and the set has none.
-    """
-    if target.namespace:
-        return target.namespace
-    names = sorted({one.name for one in objects if one.kind == "Namespace"} or {one.namespace for one in objects} - {""})
-    if not names:
-        raise UsageError(
-            "no namespace for the release record", where=f"context {target.context}", fix="write `target.cluster.namespace`"
-        )
-    return names[0]
+    @property
+    def result(self) -> str:
+        """The outcome as the receipt has it."""
+        return "running" if self.release else "planned"
 
 
 def deploy(
@@ -123,15 +111,15 @@ def deploy(
 
     Raises:
         UsageError: the plan was not agreed to.
-        MissingEnvironmentError: no kubectl, no such context, no answer, nothing was sent; or the set runs, and its record could
-            not be ended.
+        MissingEnvironmentError: no kubectl, no such context, no answer; nothing was sent.
+        DeployNotRecordedError: the set runs, and its record could not be ended, or what it left could not be deleted.
         PolicyError: the cluster or another deploy's lease refuses the set; nothing was sent but missing namespaces.
         DeployRolledBackError: it failed, and the last good set runs again.
         DeployNotRolledBackError: it failed, and the last good set does not run.
     """
     kubectl = Kubectl(target.context, patience)
     kubectl.preflight(env.kubernetes)
-    namespace = home(target, rendered.objects)
+    namespace = release.home(target, rendered.objects)
     digest = release.digest_of(rendered.text())
     while True:
         history = release.read(kubectl, env.name, namespace)
@@ -143,9 +131,9 @@ def deploy(
                 f"no node of the cluster carries the label {gpu_nodes.DRIVER}: pods with a GPU wait until one does; "
                 f"install NVIDIA's GPU feature discovery, or write `gpu-labels: none` ({env.file})"
             )
-        if one := history.unfinished:
+        if unfinished := history.unfinished:
             console.warn(
-                f"{one.text()} is {one.state}: the cluster may hold parts of it; "
+                f"{unfinished.text()} is {unfinished.state}: the cluster may hold parts of it; "
                 + ("a deploy puts its whole set over them" if order.dry_run else "this deploy puts its whole set over them")
             )
         if order.dry_run:
@@ -179,7 +167,7 @@ def _draft(rendered: RenderedSet, history: History, digest: str, who: str, origi
 def _unchanged(kubectl: Kubectl, rendered: RenderedSet, env: Environment, current: Release, plan: Plan) -> Outcome:
     """Nothing is to be sent: only see that what is there runs."""
     try:
-        rollout.see(kubectl, rendered.objects, rendered.text(), env.kubernetes)
+        rollout.see(kubectl, rendered, env.kubernetes)
     except FailedError as problem:
         what = f"the cluster holds the set already, and it does not run: {problem}"
         raise DeployNotRolledBackError(what, where=kubectl.context, fix=f"nothing was sent; {_look(kubectl)}") from None
@@ -204,9 +192,9 @@ def _release(
     try:
         release.write(kubectl, history)
         doing, recorded = f"applying {len(rendered.objects)} objects", draft.rollback_of is not None
-        _put(kubectl, text, rendered.objects, env.kubernetes, doing, lease, recorded=recorded)
+        _put(kubectl, rendered, env.kubernetes, doing, lease, recorded=recorded)
     except (FailedError, KeyboardInterrupt) as problem:
-        new = [one for one, what in plan.changed if what == "created"]
+        new = [title for title, what in plan.changed if what == "created"]
         _put_back(kubectl, env, history, str(problem) or "interrupted from the keyboard", new, lease)
     # From here on the set runs: what goes wrong now puts nothing back.
     gone, left = prune.delete(kubectl, doomed, lease.lost)
@@ -215,18 +203,17 @@ def _release(
         release.write(kubectl, history.with_release(ended))
     except PinwheelError as problem:
         what = f"the set runs, every image was read back, but {problem.what}"
-        raise MissingEnvironmentError(what, where=problem.where, fix="deploy again, so that the record says so") from None
+        raise DeployNotRecordedError(what, where=problem.where, fix="deploy again, so that the record says so") from None
     console.done(f"running      {ended.text()}: every image was read back from the cluster")
     if left:
         what = f"the set runs, but {len(doomed) - len(gone)} of {len(doomed)} objects were not deleted: {left}"
-        raise MissingEnvironmentError(what, where=kubectl.context, fix="mend the cause and deploy again with --prune")
+        raise DeployNotRecordedError(what, where=kubectl.context, fix="mend the cause and deploy again with --prune")
     return Outcome(plan.before, (*plan.changed, *((title, "deleted") for title in gone)), ended)
 
 
 def _put(
     kubectl: Kubectl,
-    text: str,
-    objects: Sequence[Manifest],
+    rendered: RenderedSet,
     version: str,
     doing: str,
     lease: Lease,
@@ -238,8 +225,7 @@ def _put(
 
     Args:
         kubectl: of the cluster.
-        text: the set.
-        objects: the same, read.
+        rendered: the set.
         version: of Kubernetes, for finding images.
         doing: says what happens now.
         lease: must still be ours.
@@ -252,16 +238,16 @@ def _put(
     if why := lease.lost():
         raise FailedError(why)
     try:
-        crds.put(kubectl, objects)
+        crds.put(kubectl, rendered.objects)
     except PinwheelError as problem:
         raise FailedError(problem.line()) from None
-    taken = takeover.take(kubectl, objects) if recorded else ()
+    taken = takeover.take(kubectl, rendered.objects) if recorded else ()
     with console.step(doing):
-        said = kubectl.apply(text)
-    if said.code:
-        raise FailedError(f"apply failed: {brief(said)}")
+        answer = kubectl.apply(rendered.text())
+    if answer.code:
+        raise FailedError(f"apply failed: {brief(answer)}")
     takeover.let_go(kubectl, taken)
-    rollout.see(kubectl, objects, text, version, again=again, lost=lease.lost)
+    rollout.see(kubectl, rendered, version, again=again, lost=lease.lost)
     if why := lease.lost():
         raise FailedError(why)
 
@@ -279,18 +265,20 @@ def _put_back(kubectl: Kubectl, env: Environment, history: History, why: str, ne
         # Whoever has the lease now writes: two writers would leave a mixture.
         what = f"{why}; nothing was put back, as {lost}{left}"
         raise DeployNotRolledBackError(what, where=kubectl.context, fix=f"see what that deploy did, then {mend}") from None
-    good = history.good
-    text = history.set_text(good) if good else None
-    if good is None or text is None:
-        lacks = f"the set of {good.text()} is on that machine only" if good else "there is no last good set to put back"
+    good, previous, lacks = history.good, None, "there is no last good set to put back"
+    if good is not None:
+        try:
+            previous = recorded_sets.read_set(history, good, env)
+        except PinwheelError as problem:
+            lacks = f"{good.text()} is not put back, as its set cannot be used: {problem.line()}"
+    if good is None or previous is None:
         _note(kubectl, history, "half done")
-        what = f"{why}; {lacks}, the cluster is as the failed deploy left it{left}"
+        what = f"{why}; {lacks}; the cluster is as the failed deploy left it{left}"
         raise DeployNotRolledBackError(what, where=kubectl.context, fix=mend) from None
-    place = release.keep(env.name, text)
-    objects = [one for one in manifests.parse(text, "release record") if isinstance(one, Manifest)]
+    place = release.keep(env.name, previous.text())
     doing = f"putting the last good set back, release {good.number}"
     try:
-        _put(kubectl, text, objects, env.kubernetes, doing, lease, recorded=True, again=kubectl.patience.settle)
+        _put(kubectl, previous, env.kubernetes, doing, lease, recorded=True, again=kubectl.patience.settle)
     except (FailedError, KeyboardInterrupt) as problem:
         _note(kubectl, history, "half done")
         what = f"{why}; putting the last good set back failed too: {problem or 'interrupted'}{left}"
@@ -301,8 +289,8 @@ def _put_back(kubectl: Kubectl, env: Environment, history: History, why: str, ne
     raise DeployRolledBackError(what, where=kubectl.context, fix="mend the cause and deploy again") from None
 
 
-def _digests(one: Release) -> str:
-    return ", ".join(short(reference.partition("@")[2]) for reference in one.images) or "no image"
+def _digests(recorded: Release) -> str:
+    return ", ".join(short(reference.partition("@")[2]) for reference in recorded.images) or "no image"
 
 
 def _note(kubectl: Kubectl, history: History, state: release.State) -> None:

@@ -17,17 +17,17 @@ _KIND = "CustomResourceDefinition"
 
 def definitions(objects: Sequence[Manifest]) -> list[Manifest]:
     """The CustomResourceDefinitions of a set."""
-    return [one for one in objects if one.kind == _KIND]
+    return [manifest for manifest in objects if manifest.kind == _KIND]
 
 
 def brought(objects: Sequence[Manifest]) -> set[tuple[str, str]]:
     """(kind, apiVersion) of the kinds that a set brings itself."""
-    found = set()
-    for one in definitions(objects):
-        spec = mapping(one.body.get("spec"))
+    kinds = set()
+    for definition in definitions(objects):
+        spec = mapping(definition.body.get("spec"))
         for version in items(spec, "versions"):
-            found.add((str(mapping(spec.get("names")).get("kind")), f"{spec.get('group')}/{version.get('name')}"))
-    return found
+            kinds.add((str(mapping(spec.get("names")).get("kind")), f"{spec.get('group')}/{version.get('name')}"))
+    return kinds
 
 
 def put(kubectl: Kubectl, objects: Sequence[Manifest]) -> None:
@@ -41,16 +41,16 @@ def put(kubectl: Kubectl, objects: Sequence[Manifest]) -> None:
         PolicyError: the cluster refuses one.
         MissingEnvironmentError: it does not answer, or does not come to serve them.
     """
-    found = definitions(objects)
-    if not found:
+    own = definitions(objects)
+    if not own:
         return
-    text = strict_yaml.dump(one.body for one in found)
-    said = kubectl.apply(text)
-    if said.code:
-        raise refusal(said, f"the cluster refuses a {_KIND}", "see its words; let your account `patch` them")
-    with console.step(f"waiting for {len(found)} {_KIND}s to be served"):
+    text = strict_yaml.dump(definition.body for definition in own)
+    answer = kubectl.apply(text)
+    if answer.code:
+        raise refusal(answer, f"the cluster refuses a {_KIND}", "see its words; let your account `patch` them")
+    with console.step(f"waiting for {len(own)} {_KIND}s to be served"):
         deadline = time.monotonic() + 4 * kubectl.patience.settle
-        while waiting := _unserved(kubectl, text, found):
+        while waiting := _unserved(kubectl, text, own):
             if time.monotonic() > deadline:
                 fix = f"look at it with `kubectl --context {kubectl.context} describe crd`"
                 raise MissingEnvironmentError(

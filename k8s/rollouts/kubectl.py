@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from common import console
 from common.errors import MissingEnvironmentError, PinwheelError, PolicyError
 from common.run import Result, run
+from k8s.objects.manifests import Manifest
 
 FIELD_MANAGER = "pinwheel"
+# Bytes of data that a ConfigMap of ours may have. An API server takes 1 MiB for all of it; the rest is room for metadata and
+# for the server's book of field managers.
+CONFIG_MAP_ROOM = 900_000
+# Of a Secret as JSON: the key names alone leave kubectl.
+_KEY_NAMES = "{{range $key, $value := .data}}{{$key}}\n{{end}}"
 _INSTALL = "install kubectl (the version of your cluster or one beside it) and put it on PATH"
 # What passes by itself: the server is overloaded, restarting or cut off. Everything else would only be refused again.
 _PASSING = re.compile(
@@ -65,30 +71,35 @@ class Conflict:
     field: str
 
 
-def conflicts(said: str) -> tuple[Conflict, ...]:
+def conflicts(stderr: str) -> tuple[Conflict, ...]:
     """The conflicts that kubectl reports for a server-side apply."""
-    found = []
-    for match in _CONFLICT.finditer(said):
+    result = []
+    for match in _CONFLICT.finditer(stderr):
         for line in match["fields"].strip().splitlines():
-            found.append(Conflict(match["owner"], line.removeprefix("- ").strip()))
-    return tuple(found)
+            result.append(Conflict(match["owner"], line.removeprefix("- ").strip()))
+    return tuple(result)
 
 
 def brief(result: Result) -> str:
     """Kubectl's own words, as one line without its advice."""
-    said = _ADVICE.sub("", result.stderr).strip() or result.stdout.strip()
+    text = _ADVICE.sub("", result.stderr).strip() or result.stdout.strip()
     lines = [
-        line.strip().removeprefix("error: ").removeprefix("Error from server ") for line in said.splitlines() if line.strip()
+        line.strip().removeprefix("error: ").removeprefix("Error from server ") for line in text.splitlines() if line.strip()
     ]
     return " | ".join(lines[:6]) or f"code {result.code}"
 
 
-def listed(said: str) -> list[dict[str, Any]]:
+def listed(answer: str) -> list[dict[str, Any]]:
     """The objects of an answer in JSON: none, one, or a List of them."""
-    if not said.strip():
+    if not answer.strip():
         return []
-    found: dict[str, Any] = json.loads(said)
-    return found["items"] if found.get("kind") == "List" else [found]
+    parsed: dict[str, Any] = json.loads(answer)
+    return parsed["items"] if parsed.get("kind") == "List" else [parsed]
+
+
+def of_cluster(bodies: Iterable[Mapping[str, Any]]) -> list[Manifest]:
+    """What the cluster answered, as manifests."""
+    return [Manifest("cluster", dict(body), {}) for body in bodies]
 
 
 class UnservedError(PolicyError):
@@ -148,36 +159,36 @@ class Kubectl:
         """`call` whose requests end after a while."""
         return self.call([f"--request-timeout={self.patience.request:g}s", *args], stdin=stdin)
 
-    def preflight(self, wanted: str) -> None:
+    def preflight(self, expected: str) -> None:
         """Make sure that the context exists, the server answers, and is not older than the schema the set was checked against.
 
         Raises:
             MissingEnvironmentError: no kubectl, no such context, no answer.
             PolicyError: the server is older.
         """
-        said = run(["kubectl", "config", "get-contexts", "-o", "name"], timeout=self.patience.request, missing=_INSTALL)
-        if said.code:
+        answer = run(["kubectl", "config", "get-contexts", "-o", "name"], timeout=self.patience.request, missing=_INSTALL)
+        if answer.code:
             raise MissingEnvironmentError(
-                "kubectl cannot read your kubeconfig", where=brief(said), fix="mend it, or set KUBECONFIG"
+                "kubectl cannot read your kubeconfig", where=brief(answer), fix="mend it, or set KUBECONFIG"
             )
-        if self.context not in said.stdout.split("\n"):
-            known = ", ".join(said.stdout.split()) or "none"
+        if self.context not in answer.stdout.split("\n"):
+            known = ", ".join(answer.stdout.split()) or "none"
             fix = f"set `context` in the environment or add it to your kubeconfig; there are: {known}"
             raise MissingEnvironmentError(f"kubectl knows no context {self.context!r}", where="kubeconfig", fix=fix)
-        said = self.request(["version", "-o", "json"])
+        answer = self.request(["version", "-o", "json"])
         try:
-            server: dict[str, Any] = json.loads(said.stdout)["serverVersion"]
-            found = (int(server["major"]), int(re.sub(r"\D", "", str(server["minor"]))))
+            server: dict[str, Any] = json.loads(answer.stdout)["serverVersion"]
+            version = (int(server["major"]), int(re.sub(r"\D", "", str(server["minor"]))))
         except (ValueError, KeyError, TypeError):
             fix = "see whether the cluster is up and your credentials are valid: `kubectl --context … version`"
             what = f"the cluster of context {self.context!r} does not answer"
-            raise MissingEnvironmentError(what, where=brief(said), fix=fix) from None
-        shown = f"{found[0]}.{found[1]}"
-        if found < tuple(map(int, wanted.split("."))):
-            what = f"the cluster runs Kubernetes {shown}, the manifests were checked against {wanted}"
+            raise MissingEnvironmentError(what, where=brief(answer), fix=fix) from None
+        shown = f"{version[0]}.{version[1]}"
+        if version < tuple(map(int, expected.split("."))):
+            what = f"the cluster runs Kubernetes {shown}, the manifests were checked against {expected}"
             raise PolicyError(what, where=self.context, fix="set `kubernetes` in the environment to what it runs")
-        if shown != wanted:
-            console.warn(f"the cluster runs Kubernetes {shown}, the manifests were checked against {wanted}")
+        if shown != expected:
+            console.warn(f"the cluster runs Kubernetes {shown}, the manifests were checked against {expected}")
 
     def live(self, text: str, *, owners: bool = False) -> list[dict[str, Any]]:
         """What the cluster holds of the objects in `text`; those that are not there are left out.
@@ -187,30 +198,46 @@ class Kubectl:
             owners: with `managedFields`, which say who owns what.
 
         Raises:
-            MissingEnvironmentError: the cluster does not answer, or does not let us look.
+            MissingEnvironmentError: the cluster does not answer.
+            PolicyError: it does not let us look.
             UnservedError: it has not all the kinds.
         """
         extra = ["--show-managed-fields"] if owners else []
-        said = self.request(["get", "-f", "-", "--ignore-not-found", *extra, "-o", "json"], stdin=text)
-        if unserved := frozenset(_UNSERVED.findall(said.stderr)):
+        answer = self.request(["get", "-f", "-", "--ignore-not-found", *extra, "-o", "json"], stdin=text)
+        if unserved := frozenset(_UNSERVED.findall(answer.stderr)):
             raise UnservedError(unserved, self.context)
-        if said.code:
+        if answer.code:
             fix = "see whether the cluster is up and you may `get` these objects"
-            raise MissingEnvironmentError("the cluster does not say what it runs", where=brief(said), fix=fix)
-        return listed(said.stdout)
+            raise refusal(answer, "the cluster does not say what it runs", fix)
+        return listed(answer.stdout)
 
     def get(self, resource: str, namespace: str, name: str) -> dict[str, Any] | None:
         """One object; None where it, or its namespace, is not there.
 
         Raises:
-            MissingEnvironmentError: the cluster does not answer, or does not let us look.
+            MissingEnvironmentError: the cluster does not answer.
+            PolicyError: it does not let us look.
         """
-        said = self.request(["get", resource, name, "-n", namespace, "--ignore-not-found", "-o", "json"])
-        if said.code:
+        answer = self.request(["get", resource, name, "-n", namespace, "--ignore-not-found", "-o", "json"])
+        if answer.code:
             fix = f"see whether the cluster is up and you may `get` {resource} in {namespace}"
             what = f"the cluster does not show {resource} {namespace}/{name}"
-            raise MissingEnvironmentError(what, where=brief(said), fix=fix)
-        return next(iter(listed(said.stdout)), None)
+            raise refusal(answer, what, fix)
+        return next(iter(listed(answer.stdout)), None)
+
+    def secret_keys(self, namespace: str, name: str) -> frozenset[str]:
+        """The keys that a Secret holds; none where it is not there. Its values stay in kubectl.
+
+        Raises:
+            MissingEnvironmentError: the cluster does not answer.
+            PolicyError: it does not let us look.
+        """
+        args = ["get", "secret", name, "-n", namespace, "--ignore-not-found", "-o", f"go-template={_KEY_NAMES}"]
+        answer = self.request(args)
+        if answer.code:
+            fix = f"let your account `get` Secrets in {namespace}; nothing was sent"
+            raise refusal(answer, f"the cluster does not show Secret {namespace}/{name}", fix)
+        return frozenset(answer.stdout.split())
 
     def create(self, body: Mapping[str, Any]) -> Result:
         """Make an object that must not be there; its new form comes as JSON."""
@@ -226,8 +253,8 @@ class Kubectl:
 
     def labelled(self, label: str) -> bool | None:
         """Whether any node carries a label; None where we are not told, as nodes are not everybody's to list."""
-        said = self.request(["get", "nodes", "-l", label, "-o", "name"])
-        return None if said.code else bool(said.stdout.strip())
+        answer = self.request(["get", "nodes", "-l", label, "-o", "name"])
+        return None if answer.code else bool(answer.stdout.strip())
 
     def apply(self, text: str, *, part: str = "") -> Result:
         """Server-side apply with our field manager. Never forced: a field that another manager owns is theirs.
@@ -256,8 +283,8 @@ class Kubectl:
 
     def resources(self, group: str) -> frozenset[str]:
         """The resources of an API group that the cluster serves now, `workflows.argoproj.io`."""
-        said = self.request(["api-resources", f"--api-group={group}", "--cached=false", "-o", "name"])
-        return frozenset(said.stdout.split())
+        answer = self.request(["api-resources", f"--api-group={group}", "--cached=false", "-o", "name"])
+        return frozenset(answer.stdout.split())
 
 
 def refusal(result: Result, what: str, fix: str) -> PinwheelError:

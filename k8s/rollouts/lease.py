@@ -118,17 +118,17 @@ class Lease:
         metadata = {"name": self.name, "namespace": self.namespace, "labels": {"app.kubernetes.io/part-of": "pinwheel"}}
         body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": fresh}
         if live is None:
-            said = self._kubectl.create(body)
+            answer = self._kubectl.create(body)
         else:
             metadata["resourceVersion"] = live["metadata"]["resourceVersion"]
-            said = self._kubectl.replace(body)
-        if not said.code:
-            self._taken(json.loads(said.stdout))
+            answer = self._kubectl.replace(body)
+        if not answer.code:
+            self._taken(json.loads(answer.stdout))
             return True
-        if "(AlreadyExists)" in said.stderr or "(Conflict)" in said.stderr:
+        if "(AlreadyExists)" in answer.stderr or "(Conflict)" in answer.stderr:
             return False
         fix = f"let your account `get`, `create` and `update` {RESOURCE} in {self.namespace}; nothing was sent"
-        raise refusal(said, f"the lease {self.namespace}/{self.name} cannot be taken", fix)
+        raise refusal(answer, f"the lease {self.namespace}/{self.name} cannot be taken", fix)
 
     def _taken(self, body: dict[str, Any]) -> None:
         self._body, self._renewed = body, time.monotonic()
@@ -146,10 +146,10 @@ class Lease:
             started = time.monotonic()
             try:
                 body = {**self._body, "spec": {**self._body["spec"], "renewTime": _now().strftime(_TIME)}}
-                said = self._kubectl.replace(body)
-                if not said.code:
-                    self._body, self._renewed = json.loads(said.stdout), started
-                elif "(Conflict)" in said.stderr or "(NotFound)" in said.stderr:
+                answer = self._kubectl.replace(body)
+                if not answer.code:
+                    self._body, self._renewed = json.loads(answer.stdout), started
+                elif "(Conflict)" in answer.stderr or "(NotFound)" in answer.stderr:
                     self._look()
             except PinwheelError as problem:
                 console.debug(f"lease: {problem.line()}")
@@ -170,8 +170,8 @@ class Lease:
         if self.lost():
             return
         spec = {key: value for key, value in self._body["spec"].items() if key != "holderIdentity"}
-        said = self._kubectl.replace({**self._body, "spec": spec})
-        if said.code:
+        answer = self._kubectl.replace({**self._body, "spec": spec})
+        if answer.code:
             console.warn(f"the lease {self.namespace}/{self.name} could not be let go of; it ends in {self._duration} s")
 
     @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,16 +11,14 @@ from common.errors import PinwheelError, PolicyError
 from common.run import Result
 from k8s.objects import strict_yaml
 from k8s.objects.manifests import Manifest
-from k8s.objects.pods import mapping
-from k8s.prepare.pin import Images, image_line, images
-from k8s.prepare.rendered import RenderedSet
+from k8s.pipeline.model_annotation import ANNOTATION, MANAGER
+from k8s.prepare import served_model
+from k8s.prepare.pin import images
+from k8s.prepare.rendered import Images, RenderedSet, image_line
 from k8s.rollouts import crds, diff
-from k8s.rollouts.kubectl import Conflict, Kubectl, UnservedError, brief, conflicts, listed, refusal
+from k8s.rollouts.kubectl import Conflict, Kubectl, UnservedError, brief, conflicts, listed, of_cluster, refusal
 from k8s.rollouts.prune import Leftovers, leftovers
 from k8s.rollouts.release import History
-
-# The field manager of the pipeline's deploy step, and what it sets.
-PIPELINE, MODEL = "pinwheel-pipeline", "pinwheel.io/model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +38,6 @@ class Plan:
     missing: tuple[Manifest, ...]
     unasked: tuple[Manifest, ...]
     left: Leftovers = field(default_factory=Leftovers)
-
-
-def of_cluster(bodies: Iterable[Mapping[str, Any]]) -> list[Manifest]:
-    """What the cluster answered, as manifests."""
-    return [Manifest("cluster", dict(body), {}) for body in bodies]
 
 
 def make(
@@ -70,28 +63,32 @@ def make(
         PolicyError: the server would refuse the set, or has not all its kinds.
         MissingEnvironmentError: it does not answer.
     """
-    found, unserved = _there(kubectl, rendered.objects)
-    there = {one.identity: one for one in of_cluster(found)}
-    names = {one.name for one in rendered.objects if one.kind == "Namespace" and one.identity not in there}
-    unasked = tuple(one for one in rendered.objects if one.namespace in names or (one.kind, one.api_version) in unserved)
-    later = {one.identity for one in unasked}
-    now = [one for one in rendered.objects if one.identity not in later]
-    would = {one.identity: one for one in judged(kubectl, now, recorded=recorded)}
+    bodies, unserved = _there(kubectl, rendered.objects)
+    there = {manifest.identity: manifest for manifest in of_cluster(bodies)}
+    names = {manifest.name for manifest in rendered.objects if manifest.kind == "Namespace" and manifest.identity not in there}
+    unasked = tuple(
+        manifest
+        for manifest in rendered.objects
+        if manifest.namespace in names or (manifest.kind, manifest.api_version) in unserved
+    )
+    later = {manifest.identity for manifest in unasked}
+    now = [manifest for manifest in rendered.objects if manifest.identity not in later]
+    would = {manifest.identity: manifest for manifest in judged(kubectl, now, recorded=recorded)}
     grounds = {"Namespace", "CustomResourceDefinition"}
-    missing = [one for one in rendered.objects if one.kind in grounds and one.identity not in there]
+    missing = [manifest for manifest in rendered.objects if manifest.kind in grounds and manifest.identity not in there]
     changed: list[tuple[str, str]] = []
-    for one in rendered.objects:
-        live = there.get(one.identity)
+    for manifest in rendered.objects:
+        live = there.get(manifest.identity)
         if live is None:
-            changed.append((one.title, "created"))
-            console.info(f"created      {one.title}")
+            changed.append((manifest.title, "created"))
+            console.info(f"created      {manifest.title}")
             continue
-        differing = diff.between(live.body, would[one.identity].body)
+        differing = diff.between(live.body, would[manifest.identity].body)
         if differing:
-            changed.append((one.title, "changed"))
-            console.info(f"changed      {one.title}")
+            changed.append((manifest.title, "changed"))
+            console.info(f"changed      {manifest.title}")
         for difference in differing:
-            for line in difference.lines(hidden=one.kind == "Secret"):
+            for line in difference.lines(hidden=manifest.kind == "Secret"):
                 console.info(f"    {line}")
     if changed:
         console.info(f"unchanged    {len(rendered.objects) - len(changed)} of {len(rendered.objects)} objects")
@@ -108,11 +105,11 @@ def make(
 def _there(kubectl: Kubectl, objects: Sequence[Manifest]) -> tuple[list[dict[str, Any]], frozenset[tuple[str, str]]]:
     """What the cluster holds of the set, and the kinds it does not serve before the set's own definitions are in."""
     try:
-        return kubectl.live(strict_yaml.dump(one.body for one in objects)), frozenset()
+        return kubectl.live(strict_yaml.dump(manifest.body for manifest in objects)), frozenset()
     except UnservedError as problem:
         if foreign := problem.kinds - crds.brought(objects):
             raise UnservedError(foreign, kubectl.context) from None
-        rest = [one.body for one in objects if (one.kind, one.api_version) not in problem.kinds]
+        rest = [manifest.body for manifest in objects if (manifest.kind, manifest.api_version) not in problem.kinds]
         return kubectl.live(strict_yaml.dump(rest)), problem.kinds
 
 
@@ -125,12 +122,12 @@ def lay_grounds(kubectl: Kubectl, plan: Plan) -> None:
     """
     if not plan.missing:
         return
-    if namespaces := [one.body for one in plan.missing if one.kind == "Namespace"]:
-        said = kubectl.apply(strict_yaml.dump(namespaces))
-        if said.code:
-            raise refusal(said, "the cluster refuses a namespace", "see its words; nothing else was sent")
+    if namespaces := [manifest.body for manifest in plan.missing if manifest.kind == "Namespace"]:
+        answer = kubectl.apply(strict_yaml.dump(namespaces))
+        if answer.code:
+            raise refusal(answer, "the cluster refuses a namespace", "see its words; nothing else was sent")
     crds.put(kubectl, plan.missing)
-    judged(kubectl, plan.unasked, f"; made before: {', '.join(one.title for one in plan.missing)}")
+    judged(kubectl, plan.unasked, f"; made before: {', '.join(manifest.title for manifest in plan.missing)}")
 
 
 def judged(kubectl: Kubectl, objects: Sequence[Manifest], made: str = "", *, recorded: bool = False) -> list[Manifest]:
@@ -148,49 +145,47 @@ def judged(kubectl: Kubectl, objects: Sequence[Manifest], made: str = "", *, rec
     """
     if not objects:
         return []
-    text = strict_yaml.dump(one.body for one in objects)
-    said = kubectl.dry_run(text)
-    if recorded and (owned := conflicts(said.stderr)) and all(map(_promoted, owned)):
+    text = strict_yaml.dump(manifest.body for manifest in objects)
+    answer = kubectl.dry_run(text)
+    if recorded and (owned := conflicts(answer.stderr)) and all(map(_promoted, owned)):
         # As it will be when the model is taken back. Whatever else is wrong is said again.
-        said = kubectl.dry_run(text, force=True)
-    if said.code:
-        raise _refused(kubectl, said, objects, made)
-    return of_cluster(listed(said.stdout))
+        answer = kubectl.dry_run(text, force=True)
+    if answer.code:
+        raise _refused(kubectl, answer, objects, made)
+    return of_cluster(listed(answer.stdout))
 
 
-def _refused(kubectl: Kubectl, said: Result, objects: Sequence[Manifest], made: str) -> PinwheelError:
+def _refused(kubectl: Kubectl, answer: Result, objects: Sequence[Manifest], made: str) -> PinwheelError:
     """Why the server would not take the set, by object: kubectl does not say which object a conflict is about."""
     lines, served = [], ""
-    for one in objects:
-        answer = kubectl.dry_run(strict_yaml.dump([one.body]))
-        for found in conflicts(answer.stderr):
-            lines.append(f"{one.title}: {found.field} belongs to {found.owner}")
-            if _promoted(found):
-                served = _model(kubectl, one)
-        if answer.code and not conflicts(answer.stderr):
-            lines.append(f"{one.title}: {brief(answer)}")
+    for manifest in objects:
+        single = kubectl.dry_run(strict_yaml.dump([manifest.body]))
+        for conflict in conflicts(single.stderr):
+            lines.append(f"{manifest.title}: {conflict.field} belongs to {conflict.owner}")
+            if _promoted(conflict):
+                served = _model(kubectl, manifest)
+        if single.code and not conflicts(single.stderr):
+            lines.append(f"{manifest.title}: {brief(single)}")
     for line in lines:
         console.warn(line)
-    owned = conflicts(said.stderr)
+    owned = conflicts(answer.stderr)
     what = "the cluster refuses the set, nothing was sent" + made
     if not owned:
-        return refusal(said, what, "see its words")
+        return refusal(answer, what, "see its words")
     if served:
         # Written down, both say the same, and one of them may go on.
         fix = f"the pipeline serves {served}: write that under `model.reference` in the environment's file, and deploy again"
         return PolicyError(what, where="; ".join(lines), fix=fix)
     fix = "take the field out of the manifest, or have its owner let go of it; nothing is ever taken by force"
-    return PolicyError(what, where="; ".join(lines) or brief(said), fix=fix)
+    return PolicyError(what, where="; ".join(lines) or brief(answer), fix=fix)
 
 
-def _promoted(one: Conflict) -> bool:
+def _promoted(conflict: Conflict) -> bool:
     """Whether a conflict is about the model that the pipeline set."""
-    return one.owner == PIPELINE and one.field.endswith(MODEL)
+    return conflict.owner == MANAGER and conflict.field.endswith(ANNOTATION)
 
 
-def _model(kubectl: Kubectl, one: Manifest) -> str:
+def _model(kubectl: Kubectl, manifest: Manifest) -> str:
     """The model that a workload serves now."""
-    for body in kubectl.live(strict_yaml.dump([one.body])):
-        metadata = mapping(mapping(mapping(body.get("spec")).get("template")).get("metadata"))
-        return str(mapping(metadata.get("annotations")).get(MODEL, ""))
-    return ""
+    live = of_cluster(kubectl.live(strict_yaml.dump([manifest.body])))
+    return served_model.named_in(live[0]) if live else ""

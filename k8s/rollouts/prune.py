@@ -2,7 +2,8 @@
 
 Ours is what the release record has, what carries our label, and what the server's own book says our field manager applied; all
 three. What holds data or other objects (claims, Namespaces, CustomResourceDefinitions, Secrets) is named and left: deleting one
-of them deletes what nobody can put back.
+of them deletes what nobody can put back. A ConfigMap that a live pod or a workflow which has not ended uses is left too, until
+it is used no more: pods of a run mount what the release had with which the run began.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from dataclasses import dataclass
 
 from common import console
 from common.errors import PinwheelError
-from k8s.objects import manifests, strict_yaml
-from k8s.objects.manifests import Manifest
+from k8s.objects import strict_yaml
+from k8s.objects.manifests import Identity, Manifest
 from k8s.prepare.rendered import RenderedSet
-from k8s.rollouts.kubectl import FIELD_MANAGER, Kubectl, brief
+from k8s.rollouts import recorded, release
+from k8s.rollouts.in_use import InUse
+from k8s.rollouts.kubectl import FIELD_MANAGER, Kubectl, brief, of_cluster
 from k8s.rollouts.release import History
 
 _NEVER = {
@@ -52,10 +55,10 @@ class Leftovers:
             for one in self.prunable:
                 console.info(f"delete       {one.title}: not in this set")
             if kept:
-                console.info(f"left         {kept}: not in this set, never deleted here")
+                console.info(f"left         {kept}: not in this set, not deleted here")
             return
         titles = ", ".join(one.title for one in self.prunable)
-        parts = [f"{titles}; --prune deletes that" if titles else "", f"{kept}; never deleted here" if kept else ""]
+        parts = [f"{titles}; --prune deletes that" if titles else "", f"{kept}; not deleted here" if kept else ""]
         if any(parts):
             console.info(f"left         of earlier releases, not in this set: {'; '.join(part for part in parts if part)}")
 
@@ -69,30 +72,32 @@ def leftovers(kubectl: Kubectl, rendered: RenderedSet, history: History) -> Left
         history: the release record.
     """
     ours = {one.identity for one in rendered.objects} | rendered.left_out
-    old: dict[tuple[str, str, str, str], Manifest] = {}
-    for text in history.sets.values():
-        for one in manifests.parse(text, "release record"):
-            if isinstance(one, Manifest) and one.identity not in ours:
-                old[one.identity] = one
-    if not old:
-        return Leftovers()
+    old: dict[Identity, Manifest] = {}
     try:
+        for text in history.sets.values():
+            for manifest in recorded.objects_in(text, f"ConfigMap {history.namespace}/{release.NAME}"):
+                if manifest.identity not in ours:
+                    old[manifest.identity] = manifest
+        if not old:
+            return Leftovers()
         bodies = kubectl.live(strict_yaml.dump(one.body for one in old.values()), owners=True)
-    except PinwheelError as problem:  # A kind that the cluster no longer has, say: nothing that this set needs.
+    except PinwheelError as problem:  # An edited record, or a kind that the cluster no longer has: nothing that this set needs.
         console.warn(f"what earlier releases left there cannot be told: {problem.line()}")
         return Leftovers()
-    found = sorted((Manifest("cluster", dict(body), {}) for body in bodies), key=lambda one: one.title)
+    found = sorted(of_cluster(bodies), key=lambda one: one.title)
     # An object that is on its way out already needs nobody.
     found = [one for one in found if not one.metadata.get("deletionTimestamp")]
-    kept = [(one, why) for one in found if (why := _kept(one))]
-    return Leftovers(tuple(one for one in found if not _kept(one)), tuple(kept))
+    in_use = InUse(kubectl, before_rollout=True)
+    reasons = {manifest.identity: _kept(manifest) or in_use.why(manifest) for manifest in found}
+    kept = tuple((manifest, why) for manifest in found if (why := reasons[manifest.identity]))
+    return Leftovers(tuple(manifest for manifest in found if not reasons[manifest.identity]), kept)
 
 
-def _kept(one: Manifest) -> str:
-    if why := _NEVER.get(one.kind):
+def _kept(manifest: Manifest) -> str:
+    if why := _NEVER.get(manifest.kind):
         return why
-    managers = {entry.get("manager") for entry in one.metadata.get("managedFields") or ()}
-    if FIELD_MANAGER not in managers or (one.metadata.get("labels") or {}).get(_LABEL) != "pinwheel":
+    managers = {entry.get("manager") for entry in manifest.metadata.get("managedFields") or ()}
+    if FIELD_MANAGER not in managers or (manifest.metadata.get("labels") or {}).get(_LABEL) != "pinwheel":
         return "is no longer ours"
     return ""
 
@@ -106,15 +111,20 @@ def delete(kubectl: Kubectl, objects: Sequence[Manifest], lost: Callable[[], str
         lost: says why somebody else writes now; empty while nobody does.
 
     Returns:
-        The titles of those that are gone, and why the next one is not; empty where all are.
+        The titles of those that are gone, and why the next one is not; empty where all are gone or still used.
     """
     gone: list[str] = []
+    # Asked again: the plan counted on the rollout to end the pods of before.
+    in_use = InUse(kubectl, before_rollout=False)
     try:
-        for one in objects:
-            if why := lost() or _deleted(kubectl, one):
-                return tuple(gone), f"{one.title}: {why}"
-            gone.append(one.title)
-            console.done(f"deleted      {one.title}")
+        for manifest in objects:
+            if use := in_use.why(manifest):
+                console.info(f"left         {manifest.title}: {use}; a later deploy with --prune deletes it")
+                continue
+            if why := lost() or _deleted(kubectl, manifest):
+                return tuple(gone), f"{manifest.title}: {why}"
+            gone.append(manifest.title)
+            console.done(f"deleted      {manifest.title}")
     except KeyboardInterrupt:
         return tuple(gone), "interrupted from the keyboard"
     except PinwheelError as problem:
@@ -122,12 +132,12 @@ def delete(kubectl: Kubectl, objects: Sequence[Manifest], lost: Callable[[], str
     return tuple(gone), ""
 
 
-def _deleted(kubectl: Kubectl, one: Manifest) -> str:
+def _deleted(kubectl: Kubectl, manifest: Manifest) -> str:
     """Delete one object; why it is still there, or nothing."""
-    text = strict_yaml.dump([{"apiVersion": one.api_version, "kind": one.kind, "metadata": _place(one)}])
-    said = kubectl.delete(text)
-    if said.code:
-        return brief(said)
+    text = strict_yaml.dump([{"apiVersion": manifest.api_version, "kind": manifest.kind, "metadata": _place(manifest)}])
+    answer = kubectl.delete(text)
+    if answer.code:
+        return brief(answer)
     deadline = time.monotonic() + kubectl.patience.settle
     while kubectl.live(text):
         if time.monotonic() > deadline:
@@ -136,5 +146,5 @@ def _deleted(kubectl: Kubectl, one: Manifest) -> str:
     return ""
 
 
-def _place(one: Manifest) -> dict[str, str]:
-    return {"name": one.name, **({"namespace": one.namespace} if one.namespace else {})}
+def _place(manifest: Manifest) -> dict[str, str]:
+    return {"name": manifest.name, **({"namespace": manifest.namespace} if manifest.namespace else {})}

@@ -11,8 +11,11 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import paths
+from common import git, paths
 from common.files import write_whole
+from k8s.envs.environment import Environment
+from k8s.objects import findings
+from k8s.prepare.rendered import Images, RenderedSet
 from k8s.rollouts.release import Release
 
 FORMAT = 1
@@ -64,6 +67,35 @@ class DeployReceipt:
     def outcome(self) -> str:
         """The result in a few words."""
         return f"{len(self.objects)} objects, {len(self.images)} images pinned by digest, {self.result}: {self.target}"
+
+
+def of_set(
+    rendered: RenderedSet,
+    env: Environment,
+    result: str,
+    before: Images,
+    changed: tuple[tuple[str, str], ...],
+    release: Release | None = None,
+) -> DeployReceipt:
+    """The receipt of a set.
+
+    Args:
+        rendered: the set.
+        env: where it went.
+        result: as in the receipt.
+        before: the images that were there.
+        changed: as in the receipt.
+        release: what the cluster's record says of it; None for a directory and for a dry run.
+    """
+    deployed = sorted(
+        DeployedImage(
+            pin.title, findings.shown(pin.path), str(pin.pinned), pin.written, before.get((pin.identity, pin.path), "")
+        )
+        for pin in rendered.pins
+    )
+    source = release.source if release else git.revision()
+    titles = tuple(manifest.title for manifest in rendered.objects)
+    return DeployReceipt(env.name, env.where, result, source, tuple(deployed), titles, changed, release)
 
 
 def path(environment: str) -> Path:

@@ -20,22 +20,22 @@ import gzip
 import json
 import socket
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from common import paths
-from common.errors import MissingEnvironmentError, PinwheelError, PolicyError
+from common import paths, reader
+from common.errors import MissingEnvironmentError, PinwheelError, PolicyError, UsageError
 from common.files import sha256_bytes, write_whole
 from common.run import run
+from k8s.envs.environment import ClusterTarget
 from k8s.objects import strict_yaml
-from k8s.rollouts.kubectl import Kubectl, refusal
+from k8s.objects.manifests import Manifest
+from k8s.rollouts.kubectl import CONFIG_MAP_ROOM, Kubectl, refusal
 
 NAME = "pinwheel-release"
 KEPT = 5
-# The server takes 1 MiB for all data of a ConfigMap; the rest is for the releases themselves.
-_ROOM = 900_000
 # A set is text of some kilobytes; more than this was not written here.
 _LARGEST = 64 << 20
 
@@ -110,7 +110,7 @@ class History:
     @property
     def good(self) -> Release | None:
         """The newest release that ran: what is put back when a deploy fails."""
-        return next((one for one in reversed(self.releases) if one.state == "running"), None)
+        return next((release for release in reversed(self.releases) if release.state == "running"), None)
 
     @property
     def unfinished(self) -> Release | None:
@@ -119,16 +119,16 @@ class History:
 
     def with_release(self, release: Release, text: str = "") -> History:
         """The record with a release added, or ended, and what is too old left out."""
-        earlier = [one for one in self.releases if one.number != release.number]
-        ran = [one for one in earlier if one.state == "running"]
-        failed = [one for one in earlier if one.state != "running"]
+        earlier = [other for other in self.releases if other.number != release.number]
+        ran = [other for other in earlier if other.state == "running"]
+        failed = [other for other in earlier if other.state != "running"]
         # Of those that ran only four where this one is the fifth; while it is begun, what it may have to go back to stays.
         ran = ran[1 - KEPT :] if release.state == "running" else ran[-KEPT:]
-        kept = sorted([*ran, *failed[-1:], release], key=lambda one: one.number)
-        named = {one.set for one in kept}
+        kept = sorted([*ran, *failed[-1:], release], key=lambda other: other.number)
+        named = {other.set for other in kept}
         sets = {**self.sets, **({release.set: text} if text else {})}
         return dataclasses.replace(
-            self, releases=tuple(kept), sets={digest: one for digest, one in sets.items() if digest in named}
+            self, releases=tuple(kept), sets={digest: other for digest, other in sets.items() if digest in named}
         )
 
     def set_text(self, release: Release) -> str | None:
@@ -138,6 +138,23 @@ class History:
         place = local(self.environment, release.set)
         text = place.read_text() if place.is_file() else ""
         return text if digest_of(text) == release.set else None
+
+
+def home(target: ClusterTarget, objects: Sequence[Manifest]) -> str:
+    """The namespace of the release record and the lease.
+
+    Raises:
+        UsageError: the environment names none, and the set has none.
+    """
+    if target.namespace:
+        return target.namespace
+    own = {manifest.name for manifest in objects if manifest.kind == "Namespace"}
+    names = sorted(own or {manifest.namespace for manifest in objects} - {""})
+    if not names:
+        raise UsageError(
+            "no namespace for the release record", where=f"context {target.context}", fix="write `target.cluster.namespace`"
+        )
+    return names[0]
 
 
 def digest_of(text: str) -> str:
@@ -190,7 +207,7 @@ def read(kubectl: Kubectl, environment: str, namespace: str) -> History:
     where = f"ConfigMap {namespace}/{NAME}"
     try:
         data = body["data"]
-        releases = tuple(_release(one) for one in json.loads(data["releases.json"]))
+        releases = tuple(reader.record(Release, written) for written in json.loads(data["releases.json"]))
         sets = {}
         for packed in (body.get("binaryData") or {}).values():
             text = _unpacked(packed)
@@ -205,14 +222,6 @@ def read(kubectl: Kubectl, environment: str, namespace: str) -> History:
     return History(environment, namespace, releases, sets, version)
 
 
-def _release(body: dict[str, Any]) -> Release:
-    images, proof = tuple(body["images"]), tuple((str(image), str(said)) for image, said in body["proof"])
-    if body["state"] not in ("begun", "running", "put back", "half done") or not isinstance(body["number"], int):
-        raise ValueError(f"no such release: {body['number']!r}, {body['state']!r}")
-    pruned = tuple(map(str, body.get("pruned", ())))
-    return Release(**{**body, "images": images, "proof": proof, "pruned": pruned})
-
-
 def _unpacked(packed: str) -> str:
     engine = zlib.decompressobj(wbits=31)
     text = engine.decompress(base64.b64decode(packed), _LARGEST)
@@ -222,9 +231,9 @@ def _unpacked(packed: str) -> str:
 
 
 def _body(history: History) -> dict[str, Any]:
-    releases = [dataclasses.asdict(one) for one in history.releases]
+    releases = [dataclasses.asdict(release) for release in history.releases]
     data = {"environment": history.environment, "releases.json": json.dumps(releases, indent=1, sort_keys=True) + "\n"}
-    room, sets = _ROOM - len(data["releases.json"]), {}
+    room, sets = CONFIG_MAP_ROOM - len(data["releases.json"]), {}
     for release in reversed(history.releases):  # The newest are those one goes back to.
         name = release.set.removeprefix("sha256:") + ".yaml.gz"
         if release.set in history.sets and name not in sets:
@@ -250,10 +259,10 @@ def write(kubectl: Kubectl, history: History) -> None:
         PolicyError: the cluster refuses it.
         MissingEnvironmentError: the cluster does not take it now.
     """
-    said = kubectl.apply(strict_yaml.dump([_body(history)]))
-    if said.code:
+    answer = kubectl.apply(strict_yaml.dump([_body(history)]))
+    if answer.code:
         fix = f"let your account `get`, `create` and `patch` ConfigMaps in {history.namespace}"
-        raise _worded(refusal(said, "the release record cannot be written", fix), history)
+        raise _worded(refusal(answer, "the release record cannot be written", fix), history)
 
 
 def _worded(problem: PinwheelError, history: History) -> PinwheelError:

@@ -15,10 +15,13 @@ from common import console
 from common.errors import PinwheelError
 from k8s.objects import findings, strict_yaml
 from k8s.objects.manifests import Manifest
+from k8s.pipeline import rollout_state
+from k8s.pipeline.rollout_state import State
 from k8s.prepare.pin import images
-from k8s.rollouts import plan, progress
-from k8s.rollouts.kubectl import Kubectl, brief, listed, passing
-from k8s.rollouts.progress import Body, Reason, State
+from k8s.prepare.rendered import RenderedSet
+from k8s.rollouts import progress
+from k8s.rollouts.kubectl import Kubectl, brief, listed, of_cluster, passing
+from k8s.rollouts.progress import Body, Reason
 
 _WORKLOADS = {"Deployment", "StatefulSet", "DaemonSet"}
 _LAST_LINES = 5
@@ -34,8 +37,7 @@ def _never() -> str:
 
 def see(
     kubectl: Kubectl,
-    objects: Sequence[Manifest],
-    text: str,
+    rendered: RenderedSet,
     version: str,
     *,
     again: float = 0,
@@ -45,28 +47,26 @@ def see(
 
     Args:
         kubectl: of the cluster.
-        objects: of the set.
-        text: the same, to be sent.
-        version: of Kubernetes, for finding images.
+        rendered: the set.
+        version: of Kubernetes, for finding the images of the live objects.
         again: for how many seconds a failed rollout status is asked again.
         lost: says why somebody else writes now; empty while nobody does.
 
     Raises:
         FailedError: a workload does not get ready, or runs something else.
     """
-    workloads = [one for one in objects if one.kind in _WORKLOADS and one.api_version == "apps/v1"]
+    workloads = [workload for workload in rendered.objects if workload.kind in _WORKLOADS and workload.api_version == "apps/v1"]
     if workloads:
         wait(kubectl, workloads, again, lost)
-    wanted = images(objects, version)
     try:
-        live = images(plan.of_cluster(kubectl.live(text)), version)
+        live = images(of_cluster(kubectl.live(rendered.text())), version)
     except PinwheelError as problem:
         raise FailedError(problem.line()) from None
-    for (identity, path), reference in sorted(wanted.items(), key=str):
-        found = live.get((identity, path), "nothing")
-        if found != reference:
-            place = f"{identity[1]} {identity[2]}/{identity[3]}"
-            raise FailedError(f"{place} runs {found} at {findings.shown(path)}, not {reference}")
+    for (identity, path), reference in sorted(rendered.images().items(), key=str):
+        running = live.get((identity, path), "nothing")
+        if running != reference:
+            place = f"{identity.kind} {identity.namespace}/{identity.name}"
+            raise FailedError(f"{place} runs {running} at {findings.shown(path)}, not {reference}")
 
 
 def wait(kubectl: Kubectl, workloads: Sequence[Manifest], again: float, lost: Callable[[], str]) -> None:
@@ -88,18 +88,18 @@ def wait(kubectl: Kubectl, workloads: Sequence[Manifest], again: float, lost: Ca
         while True:
             states = board.look(workloads)
             waited = time.monotonic() - started
-            pending = [one for one in workloads if not states[one.title].done]
+            pending = [workload for workload in workloads if not states[workload.title].done]
             if not pending:
                 return
-            show(", ".join(f"{one.title}: {states[one.title].text}" for one in pending))
+            show(", ".join(f"{workload.title}: {states[workload.title].text}" for workload in pending))
             if why := lost():
                 raise FailedError(why)
-            ill = next((one for one in pending if states[one.title].failed and waited >= again), None)
+            ill = next((workload for workload in pending if states[workload.title].failed and waited >= again), None)
             if waited >= patience.rollout and not ill:
                 ill = pending[0]
             if ill or waited >= board.due:
                 board.explain(pending)
-            if stuck := next((one for one in pending if board.hopeless(one) >= patience.hopeless), None):
+            if stuck := next((workload for workload in pending if board.hopeless(workload) >= patience.hopeless), None):
                 ill = ill or stuck
             if ill:
                 raise FailedError(board.verdict(ill, waited))
@@ -133,65 +133,67 @@ class _Board:
 
     def look(self, workloads: Sequence[Manifest]) -> dict[str, State]:
         """Ask how far they are; where the cluster does not answer for a moment, what was known before."""
-        text = strict_yaml.dump(one.body for one in workloads)
-        said = self._kubectl.request(["get", "-f", "-", "--ignore-not-found", "-o", "json"], stdin=text)
-        if said.code:
-            self._silent = f"the cluster does not say how far it is: {brief(said)}"
-            if not passing(said):
+        text = strict_yaml.dump(workload.body for workload in workloads)
+        answer = self._kubectl.request(["get", "-f", "-", "--ignore-not-found", "-o", "json"], stdin=text)
+        if answer.code:
+            self._silent = f"the cluster does not say how far it is: {brief(answer)}"
+            if not passing(answer):
                 raise FailedError(self._silent)
             self._say(self._silent)
         else:
             self._silent = ""
-            found = plan.of_cluster(listed(said.stdout))
-            self._live = {one.title: one.body for one in found}
-        for one in workloads:
-            now = State(False, "", "not asked yet") if said.code and one.title not in self._live else self._state(one)
-            before = self._states.get(one.title)
-            self._states[one.title] = now
+            live = of_cluster(listed(answer.stdout))
+            self._live = {workload.title: workload.body for workload in live}
+        for workload in workloads:
+            now = (
+                State(False, "", "not asked yet") if answer.code and workload.title not in self._live else self._state(workload)
+            )
+            before = self._states.get(workload.title)
+            self._states[workload.title] = now
             if now.done and (before is None or not before.done):
                 took = console.seconds(time.monotonic() - self._started)
-                console.done(f"{one.title}: {now.text}  ({took})")
+                console.done(f"{workload.title}: {now.text}  ({took})")
             elif not now.done and (before is None or before.text != now.text):
-                console.info(f"waiting      {one.title}: {now.text}")
+                console.info(f"waiting      {workload.title}: {now.text}")
         return self._states
 
-    def _state(self, one: Manifest) -> State:
-        return progress.state(self._live.get(one.title))
+    def _state(self, workload: Manifest) -> State:
+        return rollout_state.state(self._live.get(workload.title))
 
     def explain(self, pending: Sequence[Manifest]) -> None:
         """Ask the pods of the workloads why they do not run, and show what is new."""
         self.due = time.monotonic() - self._started + max(5.0, 2 * self._kubectl.patience.pause)
-        for namespace in sorted({one.namespace for one in pending}):
+        for namespace in sorted({workload.namespace for workload in pending}):
             sets, pods = self._list("replicasets.apps", namespace), self._list("pods", namespace)
             events = self._list("events", namespace, "--field-selector=type=Warning")
-            for one in pending:
-                if one.namespace == namespace and one.title in self._live:
-                    self._reasons[one.title] = progress.reasons(self._live[one.title], sets, pods, events)
-                    self._tell(one)
+            for workload in pending:
+                if workload.namespace == namespace and workload.title in self._live:
+                    self._reasons[workload.title] = progress.reasons(self._live[workload.title], sets, pods, events)
+                    self._tell(workload)
 
     def _list(self, resource: str, namespace: str, *selector: str) -> list[Body]:
         """The objects of a namespace; none where we may not look, as reasons are an extra."""
-        said = self._kubectl.request(["get", resource, "-n", namespace, *selector, "-o", "json"])
-        return [] if said.code else [*listed(said.stdout)]
+        answer = self._kubectl.request(["get", resource, "-n", namespace, *selector, "-o", "json"])
+        return [] if answer.code else [*listed(answer.stdout)]
 
-    def _tell(self, one: Manifest) -> None:
-        found = self._reasons[one.title]
-        if any(reason.hopeless for reason in found):
-            self._hopeless.setdefault(one.title, time.monotonic())
-        elif not any("BackOff" in reason.text for reason in found):
+    def _tell(self, workload: Manifest) -> None:
+        reasons = self._reasons[workload.title]
+        if any(reason.hopeless for reason in reasons):
+            self._hopeless.setdefault(workload.title, time.monotonic())
+        elif not any("BackOff" in reason.text for reason in reasons):
             # Between two pulls the kubelet says only that it backs off.
-            self._hopeless.pop(one.title, None)
-        for reason in found:
-            if self._say(f"{one.title}: {reason.text}") and reason.crashed:
-                for line in self._last_words(one.namespace, *reason.crashed):
+            self._hopeless.pop(workload.title, None)
+        for reason in reasons:
+            if self._say(f"{workload.title}: {reason.text}") and reason.crashed:
+                for line in self._last_words(workload.namespace, *reason.crashed):
                     console.warn(f"    {line}")
 
     def _last_words(self, namespace: str, pod: str, container: str) -> list[str]:
         """The last lines of a container that ended: few, as nobody knows what a program prints."""
         for which in (["--previous"], []):
-            said = self._kubectl.request(["logs", pod, "-n", namespace, "-c", container, f"--tail={_LAST_LINES}", *which])
-            if not said.code:
-                return [progress.brief(line) for line in said.stdout.splitlines()[-_LAST_LINES:]]
+            answer = self._kubectl.request(["logs", pod, "-n", namespace, "-c", container, f"--tail={_LAST_LINES}", *which])
+            if not answer.code:
+                return [progress.brief(line) for line in answer.stdout.splitlines()[-_LAST_LINES:]]
         return []
 
     def _say(self, text: str) -> bool:
@@ -202,16 +204,16 @@ class _Board:
         console.warn(text)
         return True
 
-    def hopeless(self, one: Manifest) -> float:
+    def hopeless(self, workload: Manifest) -> float:
         """For how many seconds a workload has had a reason that does not get better; -1: it has none."""
-        since = self._hopeless.get(one.title)
+        since = self._hopeless.get(workload.title)
         return -1 if since is None else time.monotonic() - since
 
-    def verdict(self, one: Manifest, waited: float) -> str:
+    def verdict(self, workload: Manifest, waited: float) -> str:
         """Why a workload is given up, in one line."""
-        now = self._states[one.title]
+        now = self._states[workload.title]
         why = now.failed or self._silent
         if not why:
-            why = "waiting longer does not help" if self.hopeless(one) >= 0 else f"not within {console.seconds(waited)}"
-        told = sorted(self._reasons.get(one.title, ()), key=lambda reason: not reason.hopeless)
-        return "; ".join([f"{one.title} does not get ready: {why}, {now.text}", *(reason.text for reason in told[:1])])
+            why = "waiting longer does not help" if self.hopeless(workload) >= 0 else f"not within {console.seconds(waited)}"
+        reasons = sorted(self._reasons.get(workload.title, ()), key=lambda reason: not reason.hopeless)
+        return "; ".join([f"{workload.title} does not get ready: {why}, {now.text}", *(reason.text for reason in reasons[:1])])

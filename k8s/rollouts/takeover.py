@@ -18,9 +18,11 @@ from common.run import Result
 from k8s.objects import manifests, pods, strict_yaml
 from k8s.objects.findings import Path
 from k8s.objects.manifests import Manifest
+from k8s.pipeline.model_annotation import ANNOTATION
+from k8s.pipeline.model_annotation import MANAGER as PIPELINE
 from k8s.prepare import served_model
-from k8s.rollouts import diff, plan
-from k8s.rollouts.kubectl import FIELD_MANAGER, Kubectl, brief
+from k8s.rollouts import diff
+from k8s.rollouts.kubectl import FIELD_MANAGER, Kubectl, brief, of_cluster
 
 
 def take(kubectl: Kubectl, objects: Sequence[Manifest]) -> tuple[Manifest, ...]:
@@ -35,25 +37,25 @@ def take(kubectl: Kubectl, objects: Sequence[Manifest]) -> tuple[Manifest, ...]:
     Returns:
         Those in which it was taken, for `let_go`.
     """
-    ours = {one.identity: one for one in objects if served_model.named_in(one)}
+    ours = {manifest.identity: manifest for manifest in objects if served_model.named_in(manifest)}
     if not ours:
         return ()
     try:
-        live = plan.of_cluster(kubectl.live(strict_yaml.dump(one.body for one in ours.values()), owners=True))
+        live = of_cluster(kubectl.live(strict_yaml.dump(manifest.body for manifest in ours.values()), owners=True))
     except PinwheelError:
         return ()
     taken = []
     for there in live:
-        wanted, served = served_model.named_in(ours[there.identity]), served_model.named_in(there)
+        recorded, served = served_model.named_in(ours[there.identity]), served_model.named_in(there)
         path = _path(there)
         managers = {owner.manager for owner in diff.owners(there.body, path)}
-        if wanted == served or plan.PIPELINE not in managers or managers - {plan.PIPELINE, FIELD_MANAGER}:
+        if recorded == served or PIPELINE not in managers or managers - {PIPELINE, FIELD_MANAGER}:
             continue
-        said = _apply(kubectl, manifests.with_value(_bare(there), path, wanted), "--force-conflicts")
-        if said.code:
-            console.warn(f"the model of {there.title} cannot be taken back from the pipeline: {brief(said)}")
+        answer = _apply(kubectl, manifests.with_value(_bare(there), path, recorded), "--force-conflicts")
+        if answer.code:
+            console.warn(f"the model of {there.title} cannot be taken back from the pipeline: {brief(answer)}")
             continue
-        console.info(f"model        {there.title}: {served} → {wanted}, as the release record has it")
+        console.info(f"model        {there.title}: {served} → {recorded}, as the release record has it")
         taken.append(there)
     return tuple(taken)
 
@@ -65,23 +67,23 @@ def let_go(kubectl: Kubectl, taken: Sequence[Manifest]) -> None:
         kubectl: of the cluster.
         taken: by `take`.
     """
-    for one in taken:
-        said = _apply(kubectl, _bare(one))
-        if said.code:
+    for manifest in taken:
+        answer = _apply(kubectl, _bare(manifest))
+        if answer.code:
             # What runs is right; the next deploy that names another model would be told of the pipeline's claim.
-            console.warn(f"{plan.PIPELINE} still owns the model of {one.title}: {brief(said)}")
+            console.warn(f"{PIPELINE} still owns the model of {manifest.title}: {brief(answer)}")
 
 
-def _path(one: Manifest) -> Path:
+def _path(manifest: Manifest) -> Path:
     """Where the annotation stands."""
-    return (*next(iter(pods.templates(one))).path, "metadata", "annotations", served_model.ANNOTATION)
+    return (*next(iter(pods.templates(manifest))).path, "metadata", "annotations", ANNOTATION)
 
 
-def _bare(one: Manifest) -> Manifest:
-    place = {"name": one.name, "namespace": one.namespace}
-    return Manifest(one.file, {"apiVersion": one.api_version, "kind": one.kind, "metadata": place}, {})
+def _bare(manifest: Manifest) -> Manifest:
+    place = {"name": manifest.name, "namespace": manifest.namespace}
+    return Manifest(manifest.file, {"apiVersion": manifest.api_version, "kind": manifest.kind, "metadata": place}, {})
 
 
-def _apply(kubectl: Kubectl, one: Manifest, *extra: str) -> Result:
-    head = ["apply", "--server-side", f"--field-manager={plan.PIPELINE}", *extra]
-    return kubectl.request([*head, "-f", "-"], stdin=strict_yaml.dump([one.body]))
+def _apply(kubectl: Kubectl, manifest: Manifest, *extra: str) -> Result:
+    head = ["apply", "--server-side", f"--field-manager={PIPELINE}", *extra]
+    return kubectl.request([*head, "-f", "-"], stdin=strict_yaml.dump([manifest.body]))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from k8s.objects.findings import Finding, Path
-from k8s.objects.manifests import Manifest
+from k8s.objects.manifests import Identity, Manifest
 from k8s.objects.pods import mapping
 from k8s.objects.schema import Walk
 
@@ -56,44 +56,46 @@ CLUSTER_SCOPED = {
 
 def check(walks: Sequence[Walk]) -> Iterator[Finding]:
     """What is wrong with single objects, and which stand twice."""
-    seen: dict[tuple[str, str, str, str], Manifest] = {}
+    seen: dict[Identity, Manifest] = {}
     for walk in walks:
-        one = walk.manifest
-        first = seen.setdefault(one.identity, one)
-        if first is not one and one.name:
+        manifest = walk.manifest
+        first = seen.setdefault(manifest.identity, manifest)
+        if first is not manifest and manifest.name:
             where = f"{first.file}:{first.line()}"
-            yield one.finding((), f"stands twice, first in {where}", "keep one of the two; the later would win in silence")
-        yield from _name(one)
-        if one.kind != "CustomResourceDefinition":  # Its own metadata is checked as any; what it describes is no label.
+            yield manifest.finding((), f"stands twice, first in {where}", "keep one of the two; the later would win in silence")
+        yield from _name(manifest)
+        if manifest.kind != "CustomResourceDefinition":  # Its own metadata is checked as any; what it describes is no label.
             yield from _labels(walk)
-        if one.kind == "HorizontalPodAutoscaler":
-            yield from _bounds(one)
+        if manifest.kind == "HorizontalPodAutoscaler":
+            yield from _bounds(manifest)
 
 
-def _name(one: Manifest) -> Iterator[Finding]:
-    if not one.name:
-        if one.metadata.get("generateName"):
+def _name(manifest: Manifest) -> Iterator[Finding]:
+    if not manifest.name:
+        if manifest.metadata.get("generateName"):
             what = "generateName can be created but not applied"
-            yield one.finding(("metadata", "generateName"), what, "give it a name")
+            yield manifest.finding(("metadata", "generateName"), what, "give it a name")
         else:
-            yield one.finding(("metadata", "name"), "no name", "give it one")
+            yield manifest.finding(("metadata", "name"), "no name", "give it one")
     else:
         rule, described = _SUBDOMAIN, "lower-case letters, digits, - and ."
-        if one.kind == "Service":
+        if manifest.kind == "Service":
             rule, described = _SERVICE, "lower-case letters, digits and -, at most 63, a letter first"
-        elif one.kind == "Namespace":
+        elif manifest.kind == "Namespace":
             rule, described = LABEL_NAME, "lower-case letters, digits and -, at most 63"
-        if one.kind not in _FREE_NAMES and not rule.fullmatch(one.name):
-            yield one.finding(("metadata", "name"), f"{one.name!r} is no name for a {one.kind}", f"use {described}")
-    if one.kind in CLUSTER_SCOPED:
-        if one.namespace:
-            yield one.finding(("metadata", "namespace"), f"a {one.kind} has no namespace", "remove it")
-    elif not one.namespace:
+        if manifest.kind not in _FREE_NAMES and not rule.fullmatch(manifest.name):
+            yield manifest.finding(
+                ("metadata", "name"), f"{manifest.name!r} is no name for a {manifest.kind}", f"use {described}"
+            )
+    if manifest.kind in CLUSTER_SCOPED:
+        if manifest.namespace:
+            yield manifest.finding(("metadata", "namespace"), f"a {manifest.kind} has no namespace", "remove it")
+    elif not manifest.namespace:
         what = "no namespace, so it would land wherever the kubeconfig points"
-        yield one.finding(("metadata", "namespace"), what, "write one")
-    elif not LABEL_NAME.fullmatch(one.namespace):
-        yield one.finding(
-            ("metadata", "namespace"), f"{one.namespace!r} is no namespace name", "use lower-case letters, digits, -"
+        yield manifest.finding(("metadata", "namespace"), what, "write one")
+    elif not LABEL_NAME.fullmatch(manifest.namespace):
+        yield manifest.finding(
+            ("metadata", "namespace"), f"{manifest.namespace!r} is no namespace name", "use lower-case letters, digits, -"
         )
 
 

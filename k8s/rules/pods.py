@@ -7,21 +7,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from decimal import Decimal
 from typing import Any
 
 from k8s.objects import pods
 from k8s.objects.findings import Finding, Path
 from k8s.objects.manifests import Manifest
 from k8s.objects.pods import Template, items, mapping
-from k8s.objects.schema import QUANTITY
+from k8s.objects.quantity import quantity
 from k8s.rules.objects import LABEL_NAME
 
 _PORT_NAME = re.compile(r"(?=.*[a-z])(?!.*--)[a-z0-9](?:[a-z0-9-]{0,13}[a-z0-9])?")
 _HANDLERS = ("exec", "httpGet", "tcpSocket", "grpc")
-_SUFFIX: dict[str, Decimal | int] = {"": 1, "n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3")}
-_SUFFIX |= {unit: 1000**power for power, unit in enumerate("kMGTPE", 1)}
-_SUFFIX |= {f"{unit}i": 1024**power for power, unit in enumerate("KMGTPE", 1)}
 _PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 
 
@@ -35,15 +31,6 @@ def check(objects: Sequence[Manifest]) -> Iterator[Finding]:
                 yield from _container(manifest, path, container)
             if manifest.kind == "Deployment":
                 yield from _surge(template)
-
-
-def quantity(text: Any) -> Decimal | None:
-    """A Kubernetes quantity as a number; None when it is none (the schema check says so)."""
-    text = str(text)
-    if not QUANTITY.fullmatch(text):
-        return None
-    number, suffix = re.fullmatch(r"(.*?)([numkKMGTPE]i?)?", text).groups()  # type: ignore[union-attr]  # matches any text
-    return Decimal(number) * _SUFFIX[suffix or ""]
 
 
 def _volumes(template: Template) -> Iterator[Finding]:

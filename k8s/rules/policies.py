@@ -20,19 +20,19 @@ def check(walks: Sequence[Walk], known: WholeSet) -> Iterator[Finding]:
     """What is wrong with the policies among these objects."""
     scaled: dict[tuple[str, str, str], Manifest] = {}
     for walk in walks:
-        one = walk.manifest
-        match one.kind:
+        manifest = walk.manifest
+        match manifest.kind:
             case "NetworkPolicy":
-                yield from _network(one, known)
+                yield from _network(manifest, known)
             case "PodDisruptionBudget":
-                yield from _budget(one, known)
+                yield from _budget(manifest, known)
             case "Ingress":
                 yield from _ingress(walk, known)
             case "HorizontalPodAutoscaler":
-                first = scaled.setdefault((one.namespace, *target(one)), one)
-                if first is not one:
+                first = scaled.setdefault((manifest.namespace, *target(manifest)), manifest)
+                if first is not manifest:
                     what = f"scales what {first.title} scales already"
-                    yield one.finding(("spec", "scaleTargetRef"), what, "keep one; two take turns in undoing each other")
+                    yield manifest.finding(("spec", "scaleTargetRef"), what, "keep one; two take turns in undoing each other")
 
 
 def _shown(selector: Mapping[str, Any]) -> str:
@@ -40,43 +40,43 @@ def _shown(selector: Mapping[str, Any]) -> str:
     return ", ".join([*plain, *(str(one.get("key")) for one in items(selector, "matchExpressions"))])
 
 
-def _network(one: Manifest, known: WholeSet) -> Iterator[Finding]:
-    spec = mapping(one.body.get("spec"))
+def _network(manifest: Manifest, known: WholeSet) -> Iterator[Finding]:
+    spec = mapping(manifest.body.get("spec"))
     selector = mapping(spec.get("podSelector"))
-    chosen = known.selected(one.namespace, selector)
+    chosen = known.selected(manifest.namespace, selector)
     if selector and not chosen:
         what = f"selects no pod of this set ({_shown(selector)}), so it protects none"
-        yield one.finding(("spec", "podSelector"), what, "write the labels of the pod template")
+        yield manifest.finding(("spec", "podSelector"), what, "write the labels of the pod template")
     types = spec.get("policyTypes")
     for direction, peers in (("ingress", "from"), ("egress", "to")):
         rules = items(spec, direction)
         if rules and isinstance(types, list) and direction.capitalize() not in types:
             what = f"{direction} rules, and policyTypes does not name {direction.capitalize()}: they are not looked at"
-            yield one.finding(("spec", direction), what, f"add {direction.capitalize()} to policyTypes")
+            yield manifest.finding(("spec", direction), what, f"add {direction.capitalize()} to policyTypes")
         for number, rule in enumerate(rules):
             path: Path = ("spec", direction, number)
             for index, peer in enumerate(items(rule, peers)):
-                yield from _peer(one, (*path, peers, index), peer)
+                yield from _peer(manifest, (*path, peers, index), peer)
             if direction == "ingress" and selector:
-                yield from _ports(one, path, rule, chosen)
+                yield from _ports(manifest, path, rule, chosen)
 
 
-def _peer(one: Manifest, path: Path, peer: Mapping[str, Any]) -> Iterator[Finding]:
+def _peer(manifest: Manifest, path: Path, peer: Mapping[str, Any]) -> Iterator[Finding]:
     block = mapping(peer.get("ipBlock"))
     if block and (set(peer) - {"ipBlock"}):
-        yield one.finding(path, "ipBlock and a selector in one peer", "give each a list item of its own")
+        yield manifest.finding(path, "ipBlock and a selector in one peer", "give each a list item of its own")
     if not peer:
-        yield one.finding(path, "an empty peer", "write a selector or an ipBlock; leave out the list to mean everybody")
+        yield manifest.finding(path, "an empty peer", "write a selector or an ipBlock; leave out the list to mean everybody")
     if not block:
         return
     whole = _network_of(block.get("cidr"))
     if whole is None:
-        yield one.finding((*path, "ipBlock", "cidr"), f"{block.get('cidr')!r} is no network", "write it like 10.0.0.0/8")
+        yield manifest.finding((*path, "ipBlock", "cidr"), f"{block.get('cidr')!r} is no network", "write it like 10.0.0.0/8")
     for number, text in enumerate(words(block.get("except"))):
         part = _network_of(text)
         if part is None or (whole is not None and not (part.version == whole.version and part.subnet_of(whole))):  # type: ignore[arg-type]  # same version
             what = f"{text!r} is no network inside {block.get('cidr')}"
-            yield one.finding((*path, "ipBlock", "except", number), what, "write a part of it, like 10.0.0.0/8")
+            yield manifest.finding((*path, "ipBlock", "except", number), what, "write a part of it, like 10.0.0.0/8")
 
 
 def _network_of(text: Any) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
@@ -87,7 +87,7 @@ def _network_of(text: Any) -> ipaddress.IPv4Network | ipaddress.IPv6Network | No
         return None
 
 
-def _ports(one: Manifest, path: Path, rule: Mapping[str, Any], chosen: Sequence[Template]) -> Iterator[Finding]:
+def _ports(manifest: Manifest, path: Path, rule: Mapping[str, Any], chosen: Sequence[Template]) -> Iterator[Finding]:
     declared = [
         value
         for template in chosen
@@ -100,56 +100,62 @@ def _ports(one: Manifest, path: Path, rule: Mapping[str, Any], chosen: Sequence[
         if chosen and "endPort" not in port and port.get("port") is not None and port["port"] not in declared:
             shown = ", ".join(sorted(map(str, declared))) or "none"
             what = f"lets in to port {port['port']}, which no selected pod has"
-            yield one.finding((*path, "ports", number, "port"), what, f"the pods' ports are: {shown}")
+            yield manifest.finding((*path, "ports", number, "port"), what, f"the pods' ports are: {shown}")
 
 
-def _budget(one: Manifest, known: WholeSet) -> Iterator[Finding]:
-    spec = mapping(one.body.get("spec"))
+def _budget(manifest: Manifest, known: WholeSet) -> Iterator[Finding]:
+    spec = mapping(manifest.body.get("spec"))
     least, most = spec.get("minAvailable"), spec.get("maxUnavailable")
     if (least is None) == (most is None):
         both = "neither minAvailable nor maxUnavailable" if least is None else "both minAvailable and maxUnavailable"
-        yield one.finding(("spec",), both, "write maxUnavailable: 1")
-    chosen = known.selected(one.namespace, mapping(spec.get("selector")))
+        yield manifest.finding(("spec",), both, "write maxUnavailable: 1")
+    chosen = known.selected(manifest.namespace, mapping(spec.get("selector")))
     if not chosen:
         shown = _shown(mapping(spec.get("selector")))
-        yield one.finding(("spec", "selector"), f"selects no pod of this set ({shown})", "write the labels of the pod template")
+        yield manifest.finding(
+            ("spec", "selector"), f"selects no pod of this set ({shown})", "write the labels of the pod template"
+        )
     fix = "write maxUnavailable: 1"
     if str(most) in {"0", "0%"} or least == "100%":
-        yield one.finding(("spec",), "no pod may ever be evicted, so no node can be drained", fix)
+        yield manifest.finding(("spec",), "no pod may ever be evicted, so no node can be drained", fix)
     if isinstance(least, int) and chosen:
         few = sum(known.replicas(template.manifest)[0] for template in chosen)
         if least >= few:
             what = f"minAvailable {least} of {few} pod{'s' if few != 1 else ''}: none may be evicted, so no node can be drained"
-            yield one.finding(("spec", "minAvailable"), what, fix)
+            yield manifest.finding(("spec", "minAvailable"), what, fix)
 
 
 def _ingress(walk: Walk, known: WholeSet) -> Iterator[Finding]:
-    one = walk.manifest
-    notes = mapping(one.metadata.get("annotations"))
+    manifest = walk.manifest
+    notes = mapping(manifest.metadata.get("annotations"))
     certified = any("cert" in key for key in notes)
     for part in walk.parts:
         if part.definition == "IngressServiceBackend":
-            yield from _backend(one, part, known)
+            yield from _backend(manifest, part, known)
         if part.definition == "IngressTLS":
             name = str(part.body.get("secretName") or "")
-            there = known.env.secrets.keys() | {(other.namespace, other.name) for other in known.of("Secret", one.namespace)}
-            if name and not certified and (one.namespace, name) not in there:
+            there = known.env.secrets.keys() | {
+                (other.namespace, other.name) for other in known.of("Secret", manifest.namespace)
+            }
+            if name and not certified and (manifest.namespace, name) not in there:
                 fix = f"make it outside of git and name it under `secrets` in {known.env.file}, or have cert-manager make it"
-                yield one.finding((*part.path, "secretName"), f"no Secret {one.namespace}/{name}", fix)
-    if not mapping(one.body.get("spec")).get("tls") and not certified:
+                yield manifest.finding((*part.path, "secretName"), f"no Secret {manifest.namespace}/{name}", fix)
+    if not mapping(manifest.body.get("spec")).get("tls") and not certified:
         what = "no TLS: keys and prompts would cross the network for all to read"
-        yield one.finding(("spec",), what, "write tls, or annotate it with the certificate that your controller makes")
+        yield manifest.finding(("spec",), what, "write tls, or annotate it with the certificate that your controller makes")
 
 
-def _backend(one: Manifest, part: Part, known: WholeSet) -> Iterator[Finding]:
+def _backend(manifest: Manifest, part: Part, known: WholeSet) -> Iterator[Finding]:
     name, port = str(part.body.get("name", "")), mapping(part.body.get("port"))
-    service = next((other for other in known.of("Service", one.namespace) if other.name == name), None)
+    service = next((other for other in known.of("Service", manifest.namespace) if other.name == name), None)
     if service is None:
-        yield one.finding((*part.path, "name"), f"no Service {one.namespace}/{name}", "an Ingress sees its own namespace only")
+        yield manifest.finding(
+            (*part.path, "name"), f"no Service {manifest.namespace}/{name}", "an Ingress sees its own namespace only"
+        )
         return
     ports = items(mapping(service.body.get("spec")), "ports")
     names, numbers = [held.get("name") for held in ports], [held.get("port") for held in ports]
     if port.get("name") not in [None, *names] or port.get("number") not in [None, *numbers] or not port:
         shown = ", ".join(map(str, [*filter(None, names), *numbers]))
         what = f"{service.title} has no port {port.get('name') or port.get('number')}"
-        yield one.finding((*part.path, "port"), what, f"its ports are: {shown}")
+        yield manifest.finding((*part.path, "port"), what, f"its ports are: {shown}")

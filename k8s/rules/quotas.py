@@ -12,7 +12,7 @@ from k8s.objects import argo_schema
 from k8s.objects.findings import Finding, Path
 from k8s.objects.manifests import Manifest
 from k8s.objects.pods import items, mapping
-from k8s.rules.pods import quantity
+from k8s.objects.quantity import quantity
 from k8s.rules.whole_set import WholeSet
 
 # What a namespace's quota counts of each container, by the quota's name: the group and the name there.
@@ -33,52 +33,52 @@ _SERVICES = {
 
 def check(known: WholeSet) -> Iterator[Finding]:
     """What the quotas and limit ranges of a set do not allow it."""
-    for one in known.objects:
-        if one.kind == "ResourceQuota":
-            yield from _quota(one, known)
-        if one.kind == "LimitRange":
-            yield from _limits(one, known)
+    for manifest in known.objects:
+        if manifest.kind == "ResourceQuota":
+            yield from _quota(manifest, known)
+        if manifest.kind == "LimitRange":
+            yield from _limits(manifest, known)
 
 
-def _quota(one: Manifest, known: WholeSet) -> Iterator[Finding]:
-    spec = mapping(one.body.get("spec"))
+def _quota(manifest: Manifest, known: WholeSet) -> Iterator[Finding]:
+    spec = mapping(manifest.body.get("spec"))
     for name, written in mapping(spec.get("hard")).items():
         path: Path = ("spec", "hard", name)
         hard = quantity(written)
         if "/" in name and not name.startswith(("requests.", "count/")) and not name.endswith("requests.storage"):
             what = f"a quota of {name} counts nothing: devices are counted by their requests"
-            yield one.finding(path, what, f"write requests.{name.removeprefix('limits.')}")
+            yield manifest.finding(path, what, f"write requests.{name.removeprefix('limits.')}")
             continue
         # With scopes it counts some pods only.
         if hard is None or spec.get("scopes") or spec.get("scopeSelector"):
             continue
         if name in _SERVICES:
-            found = [other for other in known.of("Service", one.namespace) if _type(other) in _SERVICES[name]]
+            found = [other for other in known.of("Service", manifest.namespace) if _type(other) in _SERVICES[name]]
             if len(found) > hard:
                 what = f"{name} {written}, and the set has {len(found)} ({', '.join(other.name for other in found)})"
-                yield one.finding(path, what, "raise it, or make them ClusterIP")
+                yield manifest.finding(path, what, "raise it, or make them ClusterIP")
         elif name in _COMPUTE or name.startswith("requests."):
             group, resource = _COMPUTE.get(name, ("requests", name.removeprefix("requests.")))
             if resource == "storage" or "storageclass" in resource:
                 continue
-            yield from _counted(one, path, hard, group, resource, known)
+            yield from _counted(manifest, path, hard, group, resource, known)
 
 
 def _type(service: Manifest) -> str:
     return str(mapping(service.body.get("spec")).get("type") or "ClusterIP")
 
 
-def _counted(one: Manifest, path: Path, hard: Decimal, group: str, resource: str, known: WholeSet) -> Iterator[Finding]:
+def _counted(manifest: Manifest, path: Path, hard: Decimal, group: str, resource: str, known: WholeSet) -> Iterator[Finding]:
     defaults = {
         name
-        for other in known.of("LimitRange", one.namespace)
+        for other in known.of("LimitRange", manifest.namespace)
         for limit in items(mapping(other.body.get("spec")), "limits")
         for name in {**mapping(limit.get("default")), **mapping(limit.get("defaultRequest" if group == "requests" else ""))}
     }
     total, who = Decimal(0), []
     flows: dict[str, Decimal] = {}
     for template in known.templates:
-        if template.manifest.namespace != one.namespace:
+        if template.manifest.namespace != manifest.namespace:
             continue
         asked: dict[str, list[Decimal]] = {}
         for kind, place, container in template.grouped():
@@ -87,7 +87,7 @@ def _counted(one: Manifest, path: Path, hard: Decimal, group: str, resource: str
             if held is None and group == "requests":
                 held = mapping(said.get("limits")).get(resource)  # The server takes the limit for the request.
             if held is None and "/" not in resource and resource not in defaults:
-                what = f"no {group[:-1]} for {resource}, which {one.title} counts: the pod would be refused"
+                what = f"no {group[:-1]} for {resource}, which {manifest.title} counts: the pod would be refused"
                 yield template.manifest.finding((*place, "resources"), what, f"write {group}.{resource}")
             asked.setdefault(kind, []).append(quantity(held or 0) or Decimal(0))
         pod = max(sum(asked.get("containers", ()), Decimal(0)), *asked.get("initContainers", ()), Decimal(0))
@@ -102,24 +102,23 @@ def _counted(one: Manifest, path: Path, hard: Decimal, group: str, resource: str
     total += sum(flows.values(), Decimal(0))
     who += [f"{title} {pod.normalize():f}" for title, pod in flows.items() if pod]
     if total > hard:
-        what = (
-            f"{one.title} allows {resource} {hard.normalize():f}, the set may ask for {total.normalize():f} ({'; '.join(who)})"
-        )
-        yield one.finding(path, what, "raise the quota, or lower replicas, maxReplicas or the requests")
+        demand = f"{total.normalize():f} ({'; '.join(who)})"
+        what = f"{manifest.title} allows {resource} {hard.normalize():f}, the set may ask for {demand}"
+        yield manifest.finding(path, what, "raise the quota, or lower replicas, maxReplicas or the requests")
 
 
-def _limits(one: Manifest, known: WholeSet) -> Iterator[Finding]:
-    for number, limit in enumerate(items(mapping(one.body.get("spec")), "limits")):
+def _limits(manifest: Manifest, known: WholeSet) -> Iterator[Finding]:
+    for number, limit in enumerate(items(mapping(manifest.body.get("spec")), "limits")):
         if limit.get("type") != "Container":
             continue
         for bound, group, wrong in (("max", "limits", "more"), ("min", "requests", "less")):
             for resource, written in mapping(limit.get(bound)).items():
-                for template in known.selected(one.namespace, {}):
+                for template in known.selected(manifest.namespace, {}):
                     for path, container in template.containers():
                         held = mapping(mapping(container.get("resources")).get(group)).get(resource)
                         mine, theirs = quantity(held if held is not None else ""), quantity(written)
                         if mine is None or theirs is None or (mine <= theirs if bound == "max" else mine >= theirs):
                             continue
-                        what = f"{resource} {held} is {wrong} than {one.title} allows ({written}, limits[{number}])"
+                        what = f"{resource} {held} is {wrong} than {manifest.title} allows ({written}, limits[{number}])"
                         fix = "the pod would be refused: mend one of the two"
                         yield template.manifest.finding((*path, "resources", group, resource), what, fix)

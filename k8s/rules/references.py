@@ -9,6 +9,7 @@ from typing import Any
 from k8s.envs.environment import Environment
 from k8s.objects import argo_schema, pods
 from k8s.objects.findings import Finding, Path
+from k8s.objects.lookup import Place, by_place
 from k8s.objects.manifests import Manifest
 from k8s.objects.pods import Template, items, mapping
 from k8s.objects.schema import Part, Walk
@@ -36,63 +37,63 @@ class _Known:
     """All objects by kind, namespace and name, and the pod templates by namespace."""
 
     env: Environment
-    objects: Mapping[tuple[str, str, str], Manifest]
+    objects: Mapping[Place, Manifest]
     templates: Sequence[Template]
 
     def keys(self, kind: str, namespace: str, name: str) -> frozenset[str] | None:
         """The keys an object holds; None when there is no such object."""
         if kind == "Secret" and (namespace, name) in self.env.secrets:
             return self.env.secrets[(namespace, name)]
-        found = self.objects.get((kind, namespace, name))
-        if found is None:
+        target = self.objects.get((kind, namespace, name))
+        if target is None:
             return frozenset() if (kind, name) in _ALWAYS_THERE else None
-        return frozenset(key for group in ("data", "stringData", "binaryData") for key in mapping(found.body.get(group)))
+        return frozenset(key for group in ("data", "stringData", "binaryData") for key in mapping(target.body.get(group)))
 
     def selected(self, namespace: str, selector: Mapping[str, Any]) -> list[Template]:
         """The pod templates that carry all labels of a plain selector."""
         return [
-            one
-            for one in self.templates
-            if one.manifest.namespace == namespace and selector.items() <= dict(one.labels).items()
+            template
+            for template in self.templates
+            if template.manifest.namespace == namespace and selector.items() <= dict(template.labels).items()
         ]
 
 
 def check(walks: Sequence[Walk], env: Environment) -> Iterator[Finding]:
     """What does not fit between these objects."""
-    objects = {(walk.manifest.kind, walk.manifest.namespace, walk.manifest.name): walk.manifest for walk in walks}
-    known = _Known(env, objects, [one for walk in walks for one in pods.templates(walk.manifest)])
+    objects = by_place(walk.manifest for walk in walks)
+    known = _Known(env, objects, [manifest for walk in walks for manifest in pods.templates(walk.manifest)])
     # What a workflow sends may refer to what else it sends; the rest of the set may not count on that.
-    inner = [one for walk in walks for one in walk.inner]
-    sent = {(walk.manifest.kind, walk.manifest.namespace, walk.manifest.name): walk.manifest for walk in inner}
+    inner = [manifest for walk in walks for manifest in walk.inner]
+    sent = by_place(walk.manifest for walk in inner)
     late = _Known(env, {**objects, **sent}, known.templates)
     for walk in inner:
         yield from _references(walk, late)
     for walk in walks:
-        one = walk.manifest
+        manifest = walk.manifest
         yield from _references(walk, known)
-        if one.api_version == "apps/v1":
-            yield from _own_selector(one)
-        if one.kind == "Service":
-            yield from _service(one, known)
-        if one.kind == "HorizontalPodAutoscaler":
-            yield from _autoscaler(one, known)
-        if one.kind in {"RoleBinding", "ClusterRoleBinding"}:
-            yield from _binding(one, known)
+        if manifest.api_version == "apps/v1":
+            yield from _own_selector(manifest)
+        if manifest.kind == "Service":
+            yield from _service(manifest, known)
+        if manifest.kind == "HorizontalPodAutoscaler":
+            yield from _autoscaler(manifest, known)
+        if manifest.kind in {"RoleBinding", "ClusterRoleBinding"}:
+            yield from _binding(manifest, known)
 
 
 def _references(walk: Walk, known: _Known) -> Iterator[Finding]:
-    one = walk.manifest
-    if _filled_in(one.namespace) or (one.api_version == argo_schema.API_VERSION and not one.namespace):
+    manifest = walk.manifest
+    if _filled_in(manifest.namespace) or (manifest.api_version == argo_schema.API_VERSION and not manifest.namespace):
         return  # Where a ClusterWorkflowTemplate runs is said by who uses it.
     for part in walk.parts:
-        yield from _reference(one, part, known)
+        yield from _reference(manifest, part, known)
         if part.definition in _WITH_ACCOUNT:
-            yield from _account(one, part, known)
+            yield from _account(manifest, part, known)
 
 
-def _in_argo(one: Manifest) -> bool:
+def _in_argo(manifest: Manifest) -> bool:
     """Whether an object is one of Argo's, or stands in the text of one."""
-    return one.api_version == argo_schema.API_VERSION or "manifest" in one.prefix
+    return manifest.api_version == argo_schema.API_VERSION or "manifest" in manifest.prefix
 
 
 def _filled_in(name: str) -> bool:
@@ -100,33 +101,39 @@ def _filled_in(name: str) -> bool:
     return "{{" in name
 
 
-def _reference(one: Manifest, part: Part, known: _Known) -> Iterator[Finding]:
+def _reference(manifest: Manifest, part: Part, known: _Known) -> Iterator[Finding]:
     if part.definition not in _REFERENCES or part.body.get("optional"):
         return
     kind, name_field, key_field = _REFERENCES[part.definition]
     name = str(part.body.get(name_field) or "")
-    if _filled_in(name) and _in_argo(one):
+    if _filled_in(name) and _in_argo(manifest):
         return
-    held = known.keys(kind, one.namespace, name)
+    held = known.keys(kind, manifest.namespace, name)
     if held is None:
-        yield one.finding(
-            (*part.path, name_field), f"no {kind} {one.namespace}/{name}", _how_to_get(kind, one.namespace, known, name)
+        yield manifest.finding(
+            (*part.path, name_field),
+            f"no {kind} {manifest.namespace}/{name}",
+            _how_to_get(kind, manifest.namespace, known, name),
         )
         return
-    wanted: list[tuple[Path, Any]] = []
+    needed: list[tuple[Path, Any]] = []
     if key_field == "key":
-        wanted = [((*part.path, "key"), part.body.get("key"))]
+        needed = [((*part.path, "key"), part.body.get("key"))]
     elif key_field == "items":
-        wanted = [
+        needed = [
             ((*part.path, "items", number, "key"), item.get("key")) for number, item in enumerate(items(part.body, "items"))
         ]
-    for path, key in wanted:
-        if held and str(key) not in held and not (_filled_in(str(key)) and _in_argo(one)):
-            yield one.finding(path, f"{kind} {name} has no key {key!r}", f"it has: {', '.join(sorted(held))}")
+    for path, key in needed:
+        if held and str(key) not in held and not (_filled_in(str(key)) and _in_argo(manifest)):
+            yield manifest.finding(path, f"{kind} {name} has no key {key!r}", f"it has: {', '.join(sorted(held))}")
 
 
 def _how_to_get(kind: str, namespace: str, known: _Known, name: str) -> str:
-    elsewhere = sorted(space for found, space, other in known.objects if (found, other) == (kind, name) and space != namespace)
+    elsewhere = sorted(
+        space
+        for other_kind, space, other_name in known.objects
+        if (other_kind, other_name) == (kind, name) and space != namespace
+    )
     if elsewhere:
         return f"one of this name is in {elsewhere[0]}, but a pod sees only its own namespace"
     if kind == "Secret":
@@ -134,47 +141,49 @@ def _how_to_get(kind: str, namespace: str, known: _Known, name: str) -> str:
     return "add it to the set, or mend the name"
 
 
-def _account(one: Manifest, part: Part, known: _Known) -> Iterator[Finding]:
+def _account(manifest: Manifest, part: Part, known: _Known) -> Iterator[Finding]:
     name = part.body.get("serviceAccountName")
-    left = isinstance(name, str) and _filled_in(name) and _in_argo(one)
-    if isinstance(name, str) and not left and known.keys("ServiceAccount", one.namespace, name) is None:
-        fix = _how_to_get("ServiceAccount", one.namespace, known, name)
-        yield one.finding((*part.path, "serviceAccountName"), f"no ServiceAccount {one.namespace}/{name}", fix)
+    left = isinstance(name, str) and _filled_in(name) and _in_argo(manifest)
+    if isinstance(name, str) and not left and known.keys("ServiceAccount", manifest.namespace, name) is None:
+        fix = _how_to_get("ServiceAccount", manifest.namespace, known, name)
+        yield manifest.finding((*part.path, "serviceAccountName"), f"no ServiceAccount {manifest.namespace}/{name}", fix)
     for number, secret in enumerate(items(part.body, "imagePullSecrets")):
         name = str(secret.get("name", ""))
-        if known.keys("Secret", one.namespace, name) is None:
-            fix = _how_to_get("Secret", one.namespace, known, name)
-            yield one.finding((*part.path, "imagePullSecrets", number), f"no Secret {one.namespace}/{name}", fix)
+        if known.keys("Secret", manifest.namespace, name) is None:
+            fix = _how_to_get("Secret", manifest.namespace, known, name)
+            yield manifest.finding((*part.path, "imagePullSecrets", number), f"no Secret {manifest.namespace}/{name}", fix)
 
 
-def _own_selector(one: Manifest) -> Iterator[Finding]:
-    wanted = mapping(mapping(mapping(one.body.get("spec")).get("selector")).get("matchLabels"))
-    for template in pods.templates(one):
-        for key, value in wanted.items():
+def _own_selector(manifest: Manifest) -> Iterator[Finding]:
+    labels = mapping(mapping(mapping(manifest.body.get("spec")).get("selector")).get("matchLabels"))
+    for template in pods.templates(manifest):
+        for key, value in labels.items():
             if template.labels.get(key) != value:
                 what = f"selects {key}={value}, the pod template says {template.labels.get(key, 'nothing')}"
-                yield one.finding(("spec", "selector", "matchLabels", key), what, "write the same label in both places")
-        if not wanted and not mapping(mapping(one.body.get("spec")).get("selector")).get("matchExpressions"):
-            yield one.finding(("spec", "selector"), "selects nothing", "write matchLabels")
+                yield manifest.finding(("spec", "selector", "matchLabels", key), what, "write the same label in both places")
+        if not labels and not mapping(mapping(manifest.body.get("spec")).get("selector")).get("matchExpressions"):
+            yield manifest.finding(("spec", "selector"), "selects nothing", "write matchLabels")
 
 
-def _service(one: Manifest, known: _Known) -> Iterator[Finding]:
-    spec = mapping(one.body.get("spec"))
+def _service(manifest: Manifest, known: _Known) -> Iterator[Finding]:
+    spec = mapping(manifest.body.get("spec"))
     seen: list[Any] = []
     for number, port in enumerate(items(spec, "ports")):
         path: Path = ("spec", "ports", number)
         if not port.get("name"):
-            yield one.finding(path, f"port {port.get('port')} has no name", "name it; probes, Ingress and monitors refer to it")
+            yield manifest.finding(
+                path, f"port {port.get('port')} has no name", "name it; probes, Ingress and monitors refer to it"
+            )
         elif port["name"] in seen:
-            yield one.finding((*path, "name"), f"the port name {port['name']} stands twice", "give it another name")
+            yield manifest.finding((*path, "name"), f"the port name {port['name']} stands twice", "give it another name")
         seen.append(port.get("name"))
     selector = mapping(spec.get("selector"))
     if not selector or spec.get("type") == "ExternalName":
         return
-    chosen = known.selected(one.namespace, selector)
+    chosen = known.selected(manifest.namespace, selector)
     if not chosen:
         labels = ", ".join(f"{key}={value}" for key, value in selector.items())
-        yield one.finding(
+        yield manifest.finding(
             ("spec", "selector"), f"selects no pod of this set ({labels})", "write the labels of the pod template"
         )
     for template in chosen:
@@ -186,23 +195,25 @@ def _service(one: Manifest, known: _Known) -> Iterator[Finding]:
             if target not in declared:
                 shown = ", ".join(sorted(set(map(str, declared)))) or "none"
                 what = f"targets port {target} of {template.manifest.title}"
-                yield one.finding(("spec", "ports", number, "targetPort"), what, f"its ports are: {shown}")
+                yield manifest.finding(("spec", "ports", number, "targetPort"), what, f"its ports are: {shown}")
 
 
 def _both(port: Mapping[str, Any]) -> list[Any]:
     return [value for value in (port.get("name"), port.get("containerPort")) if value is not None]
 
 
-def _autoscaler(one: Manifest, known: _Known) -> Iterator[Finding]:
-    spec = mapping(one.body.get("spec"))
+def _autoscaler(manifest: Manifest, known: _Known) -> Iterator[Finding]:
+    spec = mapping(manifest.body.get("spec"))
     reference = mapping(spec.get("scaleTargetRef"))
     kind, name = str(reference.get("kind", "")), str(reference.get("name", ""))
-    target = known.objects.get((kind, one.namespace, name))
+    target = known.objects.get((kind, manifest.namespace, name))
     if target is None:
-        yield one.finding(("spec", "scaleTargetRef"), f"no {kind} {one.namespace}/{name}", "name an object of the set")
+        yield manifest.finding(
+            ("spec", "scaleTargetRef"), f"no {kind} {manifest.namespace}/{name}", "name an object of the set"
+        )
         return
     if "replicas" in mapping(target.body.get("spec")):
-        what = f"replicas is written, and {one.title} changes it"
+        what = f"replicas is written, and {manifest.title} changes it"
         yield target.finding(("spec", "replicas"), what, "leave it out; every deploy would reset it")
     for number, metric in enumerate(items(spec, "metrics")):
         resource = mapping(metric.get("resource"))
@@ -215,12 +226,12 @@ def _autoscaler(one: Manifest, known: _Known) -> Iterator[Finding]:
                 if path[-2] == "containers" and not any(
                     measured in mapping(asked.get(group)) for group in ("requests", "limits")
                 ):
-                    what = f"no request for {measured}, of which {one.title} (metrics[{number}]) takes a share"
+                    what = f"no request for {measured}, of which {manifest.title} (metrics[{number}]) takes a share"
                     yield target.finding(
                         (*path, "resources"), what, f"write requests.{measured}; without it nothing is ever scaled"
                     )
     if isinstance(spec.get("maxReplicas"), int) and spec["maxReplicas"] > 1:
-        yield from _shared_claims(target, known, f"{one.title} allows {spec['maxReplicas']} pods")
+        yield from _shared_claims(target, known, f"{manifest.title} allows {spec['maxReplicas']} pods")
 
 
 def _shared_claims(target: Manifest, known: _Known, why: str) -> Iterator[Finding]:
@@ -235,14 +246,14 @@ def _shared_claims(target: Manifest, known: _Known, why: str) -> Iterator[Findin
                 yield target.finding(path, what, "use ReadWriteMany or ReadOnlyMany, or one pod")
 
 
-def _binding(one: Manifest, known: _Known) -> Iterator[Finding]:
-    role = mapping(one.body.get("roleRef"))
-    if role.get("kind") == "Role" and ("Role", one.namespace, str(role.get("name"))) not in known.objects:
-        yield one.finding(
-            ("roleRef", "name"), f"no Role {one.namespace}/{role.get('name')}", "add it to the set, or mend the name"
+def _binding(manifest: Manifest, known: _Known) -> Iterator[Finding]:
+    role = mapping(manifest.body.get("roleRef"))
+    if role.get("kind") == "Role" and ("Role", manifest.namespace, str(role.get("name"))) not in known.objects:
+        yield manifest.finding(
+            ("roleRef", "name"), f"no Role {manifest.namespace}/{role.get('name')}", "add it to the set, or mend the name"
         )
-    for number, subject in enumerate(items(one.body, "subjects")):
-        space, name = str(subject.get("namespace") or one.namespace), str(subject.get("name", ""))
+    for number, subject in enumerate(items(manifest.body, "subjects")):
+        space, name = str(subject.get("namespace") or manifest.namespace), str(subject.get("name", ""))
         if subject.get("kind") == "ServiceAccount" and known.keys("ServiceAccount", space, name) is None:
             what = f"no ServiceAccount {space}/{name}"
-            yield one.finding(("subjects", number), what, "add it to the set, or mend name and namespace")
+            yield manifest.finding(("subjects", number), what, "add it to the set, or mend name and namespace")

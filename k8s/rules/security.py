@@ -34,52 +34,58 @@ _EXPANDED = re.compile(r"\$\(([A-Za-z_][A-Za-z0-9_]*)\)")
 
 def check(objects: Sequence[Manifest]) -> Iterator[Finding]:
     """What of these objects is open, or would not be let in."""
-    enforced = {one.name for one in objects if one.kind == "Namespace" and _labels(one).get(_ENFORCE) == "restricted"}
-    for one in objects:
-        if one.kind == "Namespace":
-            yield from _levels(one)
-        if one.kind == "Secret":
-            yield from _values(one)
-        if one.kind == "Service":
-            yield from _public(one)
-        for template in pods.templates(one):
+    enforced = {
+        manifest.name
+        for manifest in objects
+        if manifest.kind == "Namespace" and _labels(manifest).get(_ENFORCE) == "restricted"
+    }
+    for manifest in objects:
+        if manifest.kind == "Namespace":
+            yield from _levels(manifest)
+        if manifest.kind == "Secret":
+            yield from _values(manifest)
+        if manifest.kind == "Service":
+            yield from _public(manifest)
+        for template in pods.templates(manifest):
             for path, container in template.containers():
-                yield from _leaks(one, path, container)
-            if one.namespace in enforced:
+                yield from _leaks(manifest, path, container)
+            if manifest.namespace in enforced:
                 yield from _restricted(template)
 
 
-def _labels(one: Manifest) -> Mapping[str, Any]:
-    return mapping(one.metadata.get("labels"))
+def _labels(manifest: Manifest) -> Mapping[str, Any]:
+    return mapping(manifest.metadata.get("labels"))
 
 
-def _levels(one: Manifest) -> Iterator[Finding]:
+def _levels(manifest: Manifest) -> Iterator[Finding]:
     """A level that does not exist is refused by some servers and taken for the strictest by others."""
-    for key, value in _labels(one).items():
+    for key, value in _labels(manifest).items():
         path: Path = ("metadata", "labels", key)
         if _LEVEL.fullmatch(key) and value not in _LEVELS:
-            yield one.finding(path, f"{value!r} is no level of Pod Security", f"write {', '.join(_LEVELS)}")
+            yield manifest.finding(path, f"{value!r} is no level of Pod Security", f"write {', '.join(_LEVELS)}")
         if _LEVEL.fullmatch(key.removesuffix("-version")) and key.endswith("-version") and not _VERSION.fullmatch(str(value)):
-            yield one.finding(path, f"{value!r} is no version of Pod Security", "write it like v1.32, or latest")
+            yield manifest.finding(path, f"{value!r} is no version of Pod Security", "write it like v1.32, or latest")
 
 
-def _values(one: Manifest) -> Iterator[Finding]:
+def _values(manifest: Manifest) -> Iterator[Finding]:
     for group in ("data", "stringData"):
-        if mapping(one.body.get(group)):
+        if mapping(manifest.body.get(group)):
             fix = "make it outside of git and name it under `secrets` in the environment"
-            yield one.finding((group,), "a secret's value stands in a manifest, and so in git", fix)
+            yield manifest.finding((group,), "a secret's value stands in a manifest, and so in git", fix)
 
 
-def _public(one: Manifest) -> Iterator[Finding]:
-    spec = mapping(one.body.get("spec"))
+def _public(manifest: Manifest) -> Iterator[Finding]:
+    spec = mapping(manifest.body.get("spec"))
     # Each cloud has an annotation of its own for a balancer that only the private network reaches.
-    private = any("internal" in f"{key}={value}".lower() for key, value in mapping(one.metadata.get("annotations")).items())
+    private = any(
+        "internal" in f"{key}={value}".lower() for key, value in mapping(manifest.metadata.get("annotations")).items()
+    )
     if spec.get("type") == "LoadBalancer" and not spec.get("loadBalancerSourceRanges") and not private:
         fix = "write ClusterIP and put an Ingress with a login before it, or name loadBalancerSourceRanges"
-        yield one.finding(("spec", "type"), "a LoadBalancer that the whole world reaches", fix)
+        yield manifest.finding(("spec", "type"), "a LoadBalancer that the whole world reaches", fix)
 
 
-def _leaks(one: Manifest, path: Path, container: Mapping[str, Any]) -> Iterator[Finding]:
+def _leaks(manifest: Manifest, path: Path, container: Mapping[str, Any]) -> Iterator[Finding]:
     secret = set()
     for number, variable in enumerate(items(container, "env")):
         name, value = str(variable.get("name", "")), variable.get("value")
@@ -88,13 +94,13 @@ def _leaks(one: Manifest, path: Path, container: Mapping[str, Any]) -> Iterator[
         # `$(OTHER)` only passes on what stands elsewhere.
         elif value and _SECRET_NAME.search(name) and not _EXPANDED.search(str(value)):
             what = f"the value of {name} stands in a manifest, and so in git"
-            yield one.finding((*path, "env", number, "value"), what, "take it from a Secret: valueFrom.secretKeyRef")
+            yield manifest.finding((*path, "env", number, "value"), what, "take it from a Secret: valueFrom.secretKeyRef")
     for group in ("command", "args"):
         for number, word in enumerate(words(container.get(group))):
             for name in _EXPANDED.findall(word):
                 if name in secret:
                     what = f"the secret {name} would stand in the command line, which the whole node can read"
-                    yield one.finding((*path, group, number), what, "let the program read the variable, or mount a file")
+                    yield manifest.finding((*path, group, number), what, "let the program read the variable, or mount a file")
 
 
 def _restricted(template: Template) -> Iterator[Finding]:

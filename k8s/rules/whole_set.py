@@ -35,18 +35,18 @@ class WholeSet:
 
     def of(self, kind: str, namespace: str) -> list[Manifest]:
         """The objects of a kind in a namespace."""
-        return [one for one in self.objects if one.kind == kind and one.namespace == namespace]
+        return [manifest for manifest in self.objects if manifest.kind == kind and manifest.namespace == namespace]
 
     def selected(self, namespace: str, selector: Mapping[str, Any]) -> list[Template]:
         """The pod templates that a label selector selects."""
         return [one for one in self.templates if one.manifest.namespace == namespace and matches(selector, one.labels)]
 
-    def replicas(self, one: Manifest) -> tuple[int, int]:
+    def replicas(self, manifest: Manifest) -> tuple[int, int]:
         """The fewest and the most pods that a workload has."""
-        spec = mapping(one.body.get("spec"))
-        low = high = spec.get("parallelism" if one.kind == "Job" else "replicas", 1)
-        for hpa in self.of("HorizontalPodAutoscaler", one.namespace):
-            if target(hpa) == (one.kind, one.name):
+        spec = mapping(manifest.body.get("spec"))
+        low = high = spec.get("parallelism" if manifest.kind == "Job" else "replicas", 1)
+        for hpa in self.of("HorizontalPodAutoscaler", manifest.namespace):
+            if target(hpa) == (manifest.kind, manifest.name):
                 bounds = mapping(hpa.body.get("spec"))
                 low, high = bounds.get("minReplicas", 1), bounds.get("maxReplicas", 1)
         return (low, high) if isinstance(low, int) and isinstance(high, int) else (1, 1)

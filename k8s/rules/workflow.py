@@ -67,39 +67,41 @@ def _settings(flow: Flow) -> Iterator[Finding]:
 
 
 def _templates(flow: Flow) -> Iterator[Finding]:
-    one = flow.manifest
+    manifest = flow.manifest
     seen: list[str] = []
-    if one.kind in {"Workflow", "CronWorkflow"} and not flow.referenced and not flow.spec.get("entrypoint"):
-        yield one.finding((*flow.path, "entrypoint"), "no entrypoint: nothing says where to begin", "name a template")
+    if manifest.kind in {"Workflow", "CronWorkflow"} and not flow.referenced and not flow.spec.get("entrypoint"):
+        yield manifest.finding((*flow.path, "entrypoint"), "no entrypoint: nothing says where to begin", "name a template")
     for step in flow.steps:
         inline = step.path[-1] == "inline"
         if not step.name and not inline:
-            yield one.finding((*step.path, "name"), "a template without a name can be called by nothing", "give it one")
+            yield manifest.finding((*step.path, "name"), "a template without a name can be called by nothing", "give it one")
         if step.name and step.name in seen:
-            yield one.finding((*step.path, "name"), f"the template {step.name} stands twice", "give one another name")
+            yield manifest.finding((*step.path, "name"), f"the template {step.name} stands twice", "give one another name")
         if step.name and not _NAME.fullmatch(step.name):
             fix = "use letters, digits and -, at most 128"
-            yield one.finding((*step.path, "name"), f"{step.name!r} is no name of a template", fix)
+            yield manifest.finding((*step.path, "name"), f"{step.name!r} is no name of a template", fix)
         seen.append(step.name)
         kinds = [kind for kind in _TYPES if step.body.get(kind) is not None]
         if len(kinds) != 1:
             what = f"a template that is {' and '.join(kinds) or 'nothing'}"
-            yield one.finding(step.path, what, f"write exactly one of {', '.join(_TYPES)}")
+            yield manifest.finding(step.path, what, f"write exactly one of {', '.join(_TYPES)}")
         for kind in ("parameters", "artifacts"):
-            yield from _twice(one, [(path, str(given.get("name"))) for path, given in step.inputs(kind)], "input")
+            yield from _twice(manifest, [(path, str(given.get("name"))) for path, given in step.inputs(kind)], "input")
         written = [((*step.path, *below), str(task.get("name") or "")) for below, task in tasks(step.body)]
-        yield from _twice(one, written, "step" if "steps" in kinds else "task")
+        yield from _twice(manifest, written, "step" if "steps" in kinds else "task")
         for path, name in written:
             if not _NAME.fullmatch(name):
-                yield one.finding((*path, "name"), f"{name!r} is no name of a step", "use letters, digits and -, at most 128")
+                yield manifest.finding(
+                    (*path, "name"), f"{name!r} is no name of a step", "use letters, digits and -, at most 128"
+                )
         yield from _dag(flow, step)
 
 
-def _twice(one: Manifest, named: Sequence[tuple[Path, str]], what: str) -> Iterator[Finding]:
+def _twice(manifest: Manifest, named: Sequence[tuple[Path, str]], what: str) -> Iterator[Finding]:
     seen: list[str] = []
     for path, name in named:
         if name and name in seen:
-            yield one.finding((*path, "name"), f"the {what} {name} stands twice", "give one another name")
+            yield manifest.finding((*path, "name"), f"the {what} {name} stands twice", "give one another name")
         seen.append(name)
 
 
@@ -145,12 +147,12 @@ def reached(graph: Mapping[str, Sequence[str]], start: str) -> frozenset[str]:
 
 
 def _call(flow: Flow, call: Call, flows: Flows) -> Iterator[Finding]:
-    one = flow.manifest
+    manifest = flow.manifest
     target = flows.target(flow, call)
     how = [key for key in ("template", "templateRef", "inline") if call.body.get(key)]
     if len(how) != 1:
         what = f"calls {' and '.join(how) or 'nothing'}"
-        yield one.finding(call.path, what, "write exactly one of template, templateRef, inline")
+        yield manifest.finding(call.path, what, "write exactly one of template, templateRef, inline")
         return
     if target is None:
         if how == ["template"] and flow.referenced and flows.base(flow) is None:
@@ -159,7 +161,7 @@ def _call(flow: Flow, call: Call, flows: Flows) -> Iterator[Finding]:
         known = sorted({step.name for step in (flows.base(flow) or flow).steps if step.name})
         fix = f"templates are: {', '.join(known) or 'none'}" if how == ["template"] else "add it to the set, or mend the name"
         at = call.path if call.path[-1] in {"entrypoint", "onExit"} else (*call.path, how[0])
-        yield one.finding(at, f"no template {name}", fix)
+        yield manifest.finding(at, f"no template {name}", fix)
         return
     step = target[1]
     for kind in ("parameters", "artifacts"):
@@ -170,7 +172,7 @@ def _call(flow: Flow, call: Call, flows: Flows) -> Iterator[Finding]:
         for path, argument in given:
             if argument.get("name") not in declared and call.caller is not None:
                 what = f"hands over the {singular} {argument.get('name')}, which {_named(step)} does not take"
-                yield one.finding((*path, "name"), what, f"its inputs are: {', '.join(declared) or 'none'}")
+                yield manifest.finding((*path, "name"), what, f"its inputs are: {', '.join(declared) or 'none'}")
         if call.caller is None:  # It gets the workflow's arguments; a template's may still be given when it is submitted.
             names += [str(argument.get("name")) for _, argument in (flows.base(flow) or flow).arguments()]
             names += [str(argument.get("name")) for _, argument in flow.arguments()]
@@ -178,7 +180,7 @@ def _call(flow: Flow, call: Call, flows: Flows) -> Iterator[Finding]:
             if name not in names and not _has_value(wanted):
                 what = f"{_named(step)} takes the {singular} {name}, and gets none"
                 fix = f"hand it over: arguments: {{{kind}: [{{name: {name}, …}}]}}"
-                yield one.finding(call.path, what, fix)
+                yield manifest.finding(call.path, what, fix)
 
 
 def _reference(call: Call) -> tuple[object, object]:

@@ -23,15 +23,15 @@ _EXPANDED = re.compile(r"'[^']*'|\$\{?([A-Za-z_][A-Za-z0-9_]*)")
 
 def check(objects: Sequence[Manifest]) -> Iterator[Finding]:
     """What the scripts of these workflows hide or give away."""
-    for one in objects:
-        if one.api_version != argo_schema.API_VERSION:
+    for manifest in objects:
+        if manifest.api_version != argo_schema.API_VERSION:
             continue
-        for template in pods.templates(one):
+        for template in pods.templates(manifest):
             for path, container in template.containers():
-                yield from _container(one, path, container)
+                yield from _container(manifest, path, container)
 
 
-def _container(one: Manifest, path: Path, container: Mapping[str, Any]) -> Iterator[Finding]:
+def _container(manifest: Manifest, path: Path, container: Mapping[str, Any]) -> Iterator[Finding]:
     secret = {
         str(variable.get("name"))
         for variable in items(container, "env")
@@ -40,21 +40,21 @@ def _container(one: Manifest, path: Path, container: Mapping[str, Any]) -> Itera
     found = _script(path, container)
     if found is None:
         line = [*words(container.get("command")), *words(container.get("args"))]
-        yield from _curl(one, (*path, "command"), Command(tuple(line), "", 0))
+        yield from _curl(manifest, (*path, "command"), Command(tuple(line), "", 0))
         return
     at, script = found
     if hidden := script.hidden():
         fix = "begin with `set -eo pipefail` in bash (`set -e` in sh), or join the commands by &&"
-        yield one.finding(at, f"the script hides a failure: {hidden}", fix)
+        yield manifest.finding(at, f"the script hides a failure: {hidden}", fix)
     for command in script.commands:
-        yield from _curl(one, at, command)
+        yield from _curl(manifest, at, command)
         if command.name in _BUILTIN:
             continue
         for name in sorted({name for word in command.words for name in _EXPANDED.findall(word) if name in secret}):
             what = f"the secret {name} stands in the command line of `{command.name}`, which the whole node can read"
             if command.name == "echo":
                 what = f"the secret {name} would stand in the log"
-            yield one.finding(at, what, "let the program read the variable, or mount a file")
+            yield manifest.finding(at, what, "let the program read the variable, or mount a file")
 
 
 def _script(path: Path, container: Mapping[str, Any]) -> tuple[Path, Script] | None:
@@ -81,10 +81,10 @@ def _script(path: Path, container: Mapping[str, Any]) -> tuple[Path, Script] | N
     return None
 
 
-def _curl(one: Manifest, path: Path, command: Command) -> Iterator[Finding]:
+def _curl(manifest: Manifest, path: Path, command: Command) -> Iterator[Finding]:
     if command.name == "curl" and not any(word in _FAIL or _short_f(word) for word in command.words):
         what = "curl without --fail: it takes a server's error page for the file, and calls it a success"
-        yield one.finding(path, what, "write curl --fail --location …")
+        yield manifest.finding(path, what, "write curl --fail --location …")
 
 
 def _short_f(word: str) -> bool:

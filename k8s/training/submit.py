@@ -12,21 +12,19 @@ from typing import Any
 
 from common import console, git, paths
 from common.errors import MissingEnvironmentError, PolicyError, UsageError
-from k8s import check
 from k8s.envs import environment
 from k8s.envs.environment import ClusterTarget, DirectoryTarget, Environment
 from k8s.objects import strict_yaml
 from k8s.objects.manifests import Manifest
-from k8s.prepare import gate, pin, rendered
-from k8s.rollouts.kubectl import Kubectl, Patience, brief, refusal
+from k8s.prepare import checked, directory, gate, pin
+from k8s.rollouts.kubectl import Kubectl, Patience, refusal
 from k8s.training import artifact, experiment, keys, receipt, runs, watch, workflow
 from k8s.training.artifact import DatasetArtifact
+from k8s.training.names import NAMESPACE, WORKFLOWS
 from k8s.training.receipt import TrainingReceipt
 from k8s.training.runs import Run
-from k8s.training.workflow import NAMESPACE, WORKFLOWS, Objects
+from k8s.training.workflow import Objects
 
-# Of a Secret as JSON: the key names alone leave kubectl.
-_KEYS = "{{range $key, $value := .data}}{{$key}}\n{{end}}"
 # Seconds until an ended workflow and its pods are gone.
 _GONE = 300.0
 _DEPLOY = "`invoke deploy --env {}` first: a run uses what the cluster holds"
@@ -70,7 +68,7 @@ def train(
         fix = "leave --watch and --again out: runs are followed where the directory is applied"
         raise UsageError(f"{env.name} is rendered into a directory: nothing runs there", where=env.file, fix=fix)
     made = experiment.read(path, keys.known())
-    locked = check.locked_images(required=True)
+    locked = checked.locked_images(required=True)
     train_image = workflow.pinned(workflow.TRAIN_IMAGE, env, locked)
     # A model that is not served needs nothing that serves.
     images = [train_image, workflow.pinned(workflow.API_IMAGE, env, locked)] if deploy else [train_image]
@@ -126,15 +124,15 @@ def _to_directory(
     Beside and not among them: the next deploy makes the directory hold its own set and nothing else.
     """
     place = target.path.with_name(f"{target.path.name}-runs") / result.version
-    head = f"{rendered.HEAD} for environment {env.name}: {result.experiment}. Do not edit.\n"
+    head = f"{directory.HEAD} for environment {env.name}: {result.experiment}. Do not edit.\n"
     content = {name: (head + strict_yaml.dump([body])).encode() for name, body in objects.files().items()}
-    before = rendered.current(place)
+    before = directory.current(place)
     if dry_run:
         console.done(f"dry run: {paths.shown(place)} was left as it is, and no dataset was pushed")
         return result
     artifact.push(data)
     if before != content:
-        rendered.write(place, content)
+        directory.write(place, content)
     console.done(f"written      {len(content)} files in {paths.shown(place)}; nothing was submitted")
     return replace(result, result="written", target=f"directory {paths.shown(place)}")
 
@@ -206,38 +204,38 @@ class _Cluster:
         )
         # Its pods first: those of the new one have the same names.
         args = ["delete", WORKFLOWS, name, "-n", NAMESPACE, "--ignore-not-found", "--cascade=foreground"]
-        said = self.kubectl.call([*args, f"--timeout={_GONE:.0f}s"], timeout=_GONE + self.kubectl.patience.request)
-        if said.code:
+        answer = self.kubectl.call([*args, f"--timeout={_GONE:.0f}s"], timeout=_GONE + self.kubectl.patience.request)
+        if answer.code:
             fix = f"let your account `delete` workflows in {NAMESPACE}; the one that ended is still there"
-            raise refusal(said, f"the cluster does not delete the workflow {name}", fix)
+            raise refusal(answer, f"the cluster does not delete the workflow {name}", fix)
 
     def _send(self) -> None:
-        said = self.kubectl.apply(strict_yaml.dump([self.objects.config]))
-        if said.code:
-            raise refusal(said, "the cluster refuses the run's ConfigMap", "see its words; no workflow was submitted")
-        said = self.kubectl.create(self.objects.workflow)
+        answer = self.kubectl.apply(strict_yaml.dump([self.objects.config]))
+        if answer.code:
+            raise refusal(answer, "the cluster refuses the run's ConfigMap", "see its words; no workflow was submitted")
+        answer = self.kubectl.create(self.objects.workflow)
         # Two at once, or an answer that was lost on the way: it is there, and of this very content.
-        if said.code and "AlreadyExists" not in said.stderr and "already exists" not in said.stderr:
-            raise refusal(said, "the cluster refuses the workflow", "see its words; its ConfigMap is there, and does nothing")
+        if answer.code and "AlreadyExists" not in answer.stderr and "already exists" not in answer.stderr:
+            raise refusal(answer, "the cluster refuses the workflow", "see its words; its ConfigMap is there, and does nothing")
 
     def _same(self, wanted: Manifest) -> None:
         """See that the cluster holds the WorkflowTemplate as this checkout would deploy it: its images, then all of it."""
-        said = self.kubectl.request(
+        answer = self.kubectl.request(
             ["get", "workflowtemplates.argoproj.io", wanted.name, "-n", NAMESPACE, "--ignore-not-found", "-o", "json"]
         )
-        if said.code and "the server doesn't have a resource type" in said.stderr:
+        if answer.code and "the server doesn't have a resource type" in answer.stderr:
             fix = "install Argo Workflows: docs/cluster.md says which release and how"
             raise MissingEnvironmentError("the cluster knows no workflows", where=self.kubectl.context, fix=fix)
         first = _DEPLOY.format(self.env.name)
-        if said.code:
-            raise refusal(said, f"the cluster does not show the {wanted.title}", f"see its words, or {first}")
-        body = next(iter(rendered.objects_in({"live.json": said.stdout.encode()})), None)
+        if answer.code:
+            raise refusal(answer, f"the cluster does not show the {wanted.title}", f"see its words, or {first}")
+        body = next(iter(directory.objects_in({"live.json": answer.stdout.encode()})), None)
         if body is None:
             raise PolicyError(f"the cluster has no {wanted.title}", where=self.kubectl.context, fix=first)
-        live, ours = (_by_path(pin.images([one], self.env.kubernetes)) for one in (body, wanted))
-        for place, image in sorted(ours.items(), key=str):
-            if live.get(place) != image:
-                what = f"{wanted.title} runs {live.get(place, 'no image')} where this checkout has {image}"
+        live = {path: image for (_, path), image in pin.images([body], self.env.kubernetes).items()}
+        for path, image in sorted(self.objects.images.items(), key=str):
+            if live.get(path) != image:
+                what = f"{wanted.title} runs {live.get(path, 'no image')} where this checkout has {image}"
                 raise PolicyError(what, where=self.kubectl.context, fix=first)
         if body.body.get("spec") != wanted.body.get("spec"):
             raise PolicyError(
@@ -247,19 +245,11 @@ class _Cluster:
     def _secrets(self) -> None:
         """See that the Secrets of the environment in this namespace are there; no value leaves kubectl."""
         missing = []
-        for (namespace, name), wanted in sorted(self.env.secrets.items()):
+        for (namespace, name), needed in sorted(self.env.secrets.items()):
             if namespace != NAMESPACE:
                 continue
-            args = ["get", "secret", name, "-n", namespace, "--ignore-not-found", "-o", f"go-template={_KEYS}"]
-            said = self.kubectl.request(args)
-            if said.code:
-                fix = f"let your account `get` Secrets in {namespace}; nothing was sent"
-                raise refusal(said, f"the cluster does not show Secret {namespace}/{name}: {brief(said)}", fix)
-            missing += [f"{namespace}/{name}: {key}" for key in sorted(wanted - set(said.stdout.split()))]
+            there = self.kubectl.secret_keys(namespace, name)
+            missing += [f"{namespace}/{name}: {key}" for key in sorted(needed - there)]
         if missing:
             fix = f"`invoke secrets --env {self.env.name}` makes them; nothing was sent"
             raise PolicyError("Secrets that the run needs are missing", where="; ".join(missing), fix=fix)
-
-
-def _by_path(found: pin.Images) -> dict[tuple[str | int, ...], str]:
-    return {path: image for (_, path), image in found.items()}

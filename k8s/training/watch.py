@@ -20,8 +20,9 @@ from rich.text import Text
 
 from common import console
 from common.errors import TrainingError
+from k8s.pipeline import pod_reasons
 from k8s.rollouts.kubectl import Kubectl, listed
-from k8s.training.workflow import NAMESPACE, WORKFLOWS
+from k8s.training.names import NAMESPACE, WORKFLOWS
 
 # Phases of nodes and workflows that nothing follows.
 FAILED = frozenset({"Failed", "Error"})
@@ -30,8 +31,6 @@ _NODE, _WORKFLOW = "workflows.argoproj.io/node-id", "workflows.argoproj.io/workf
 _LAST_LINES = 20
 # As tqdm draws it.
 _BAR = re.compile(r"\d+%\|.*\|")
-# A container that has not begun: ordinary, as long as it is on its way.
-_ORDINARY = frozenset({"ContainerCreating", "PodInitializing", ""})
 _MARKS = {"Succeeded": "✓", "Running": "…", "Pending": "·", "Skipped": "-", "Omitted": "-"}
 
 
@@ -77,49 +76,49 @@ def message(workflow: Mapping[str, Any]) -> str:
 
 def steps(workflow: Mapping[str, Any]) -> tuple[Step, ...]:
     """The pods of a workflow, in the order they began; steps that were left out among them."""
-    found = []
+    result = []
     for node in ((workflow.get("status") or {}).get("nodes") or {}).values():
         if node.get("type") in {"Pod", "Skipped"}:
             began, finished = node.get("startedAt") or "", node.get("finishedAt") or ""
             name, template = str(node.get("displayName", "")), str(node.get("templateName", ""))
-            said = " ".join(str(node.get("message") or "").split())
-            found.append(Step(str(node.get("id", "")), name, template, str(node.get("phase", "")), began, finished, said))
-    return tuple(sorted(found, key=lambda one: (one.began or "~", one.name)))
+            text = " ".join(str(node.get("message") or "").split())
+            result.append(Step(str(node.get("id", "")), name, template, str(node.get("phase", "")), began, finished, text))
+    return tuple(sorted(result, key=lambda step: (step.began or "~", step.name)))
 
 
 def model(workflow: Mapping[str, Any]) -> str:
     """The model that the step `register` made, by digest; or nothing."""
     for node in ((workflow.get("status") or {}).get("nodes") or {}).values():
         if node.get("templateName") == "register" and node.get("phase") == "Succeeded":
-            for one in (node.get("outputs") or {}).get("parameters") or ():
-                if one.get("name") == "model" and one.get("value"):
-                    return str(one["value"]).strip()
+            for parameter in (node.get("outputs") or {}).get("parameters") or ():
+                if parameter.get("name") == "model" and parameter.get("value"):
+                    return str(parameter["value"]).strip()
     return ""
 
 
 def reasons(pods: list[dict[str, Any]]) -> dict[str, tuple[str, str]]:
     """By node id: the pod's name, and why it does not go on (or nothing)."""
-    found = {}
+    result = {}
     for pod in pods:
         metadata, status = pod.get("metadata") or {}, pod.get("status") or {}
         node = (metadata.get("annotations") or {}).get(_NODE)
         if node:
-            found[str(node)] = (str(metadata.get("name", "")), next(_troubles(status), ""))
-    return found
+            result[str(node)] = (str(metadata.get("name", "")), next(_troubles(status), ""))
+    return result
 
 
 def _troubles(status: Mapping[str, Any]) -> Iterator[str]:
-    for one in status.get("conditions") or ():
-        if one.get("type") == "PodScheduled" and one.get("status") == "False":
-            yield _said(one)
-    for one in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
-        waiting = (one.get("state") or {}).get("waiting") or {}
-        if waiting.get("reason", "") not in _ORDINARY:
+    for entry in status.get("conditions") or ():
+        if entry.get("type") == "PodScheduled" and entry.get("status") == "False":
+            yield _said(entry)
+    for entry in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+        waiting = (entry.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason", "") not in pod_reasons.ON_ITS_WAY:
             yield _said(waiting)
 
 
-def _said(one: Mapping[str, Any]) -> str:
-    return ": ".join(" ".join(str(one[key]).split()) for key in ("reason", "message") if one.get(key))
+def _said(state: Mapping[str, Any]) -> str:
+    return ": ".join(" ".join(str(state[key]).split()) for key in ("reason", "message") if state.get(key))
 
 
 class _Screen:
@@ -141,29 +140,31 @@ class _Screen:
     def show(self, now: tuple[Step, ...], why: Mapping[str, tuple[str, str]]) -> None:
         clock = datetime.datetime.now(datetime.UTC)
         grid = Table.grid(padding=(0, 2))
-        for one in now:
+        for step in now:
             reason = (
-                "" if one.phase in ENDED else why.get(one.node, ("", ""))[1] or ("" if one.phase == "Running" else one.message)
+                ""
+                if step.phase in ENDED
+                else why.get(step.node, ("", ""))[1] or ("" if step.phase == "Running" else step.message)
             )
-            grid.add_row(Text(f"  {_MARKS.get(one.phase, '!')}"), Text(one.name), one.phase, one.took(clock), Text(reason))
-            self._tell(one, reason, clock)
+            grid.add_row(Text(f"  {_MARKS.get(step.phase, '!')}"), Text(step.name), step.phase, step.took(clock), Text(reason))
+            self._tell(step, reason, clock)
         if self._live:
             self._live.update(grid)
 
-    def _tell(self, one: Step, reason: str, clock: datetime.datetime) -> None:
-        before = self._told.get(one.node)
-        if before == (one.phase, reason):
+    def _tell(self, step: Step, reason: str, clock: datetime.datetime) -> None:
+        before = self._told.get(step.node)
+        if before == (step.phase, reason):
             return
-        self._told[one.node] = (one.phase, reason)
-        took = one.took(clock)
-        if one.phase == "Succeeded":
-            console.done(f"{one.name}  ({took})")
-        elif one.phase in FAILED:
-            console.warn(f"{one.name}: {one.phase} after {took}: {one.message or 'no reason is given'}")
+        self._told[step.node] = (step.phase, reason)
+        took = step.took(clock)
+        if step.phase == "Succeeded":
+            console.done(f"{step.name}  ({took})")
+        elif step.phase in FAILED:
+            console.warn(f"{step.name}: {step.phase} after {took}: {step.message or 'no reason is given'}")
         elif reason:
-            console.warn(f"{one.name}: {one.phase}: {reason}")
-        elif self._live is None and (before is None or before[0] != one.phase):
-            console.info(f"{_MARKS.get(one.phase, '!')} {one.name}: {one.phase}")
+            console.warn(f"{step.name}: {step.phase}: {reason}")
+        elif self._live is None and (before is None or before[0] != step.phase):
+            console.info(f"{_MARKS.get(step.phase, '!')} {step.name}: {step.phase}")
 
 
 def follow(kubectl: Kubectl, version: str) -> str:
@@ -187,7 +188,7 @@ def follow(kubectl: Kubectl, version: str) -> str:
                 fix = "somebody deleted it: run this again"
                 raise TrainingError("the workflow is gone", where=f"{NAMESPACE}/{version}", fix=fix)
             now = steps(workflow)
-            waiting = any(one.phase not in ENDED for one in now)
+            waiting = any(step.phase not in ENDED for step in now)
             screen.show(now, _pods(kubectl, version) if waiting else {})
             if phase(workflow) in ENDED:
                 break
@@ -199,9 +200,9 @@ def follow(kubectl: Kubectl, version: str) -> str:
 
 def _pods(kubectl: Kubectl, version: str) -> dict[str, tuple[str, str]]:
     """The pods of a workflow; none where we may not see them, as the workflow's own words will do."""
-    said = kubectl.request(["get", "pods", "-n", NAMESPACE, "-l", f"{_WORKFLOW}={version}", "-o", "json"])
+    answer = kubectl.request(["get", "pods", "-n", NAMESPACE, "-l", f"{_WORKFLOW}={version}", "-o", "json"])
     try:
-        return reasons(listed(said.stdout)) if not said.code else {}
+        return reasons(listed(answer.stdout)) if not answer.code else {}
     except json.JSONDecodeError:
         return {}
 
@@ -209,7 +210,7 @@ def _pods(kubectl: Kubectl, version: str) -> dict[str, tuple[str, str]]:
 def failure(kubectl: Kubectl, workflow: Mapping[str, Any], version: str) -> TrainingError:
     """The error of a failed workflow; prints what the step that failed said last."""
     again = "mend the reason, then add --again: it goes on from the last checkpoint"
-    bad = [one for one in steps(workflow) if one.phase in FAILED]
+    bad = [step for step in steps(workflow) if step.phase in FAILED]
     if not bad:
         what = f"the workflow ended {phase(workflow)}: {message(workflow) or 'no reason is given'}"
         return TrainingError(what, where=f"{NAMESPACE}/{version}", fix=again)
@@ -226,9 +227,9 @@ def failure(kubectl: Kubectl, workflow: Mapping[str, Any], version: str) -> Trai
 
 
 def _log(kubectl: Kubectl, pod: str) -> list[str]:
-    said = kubectl.request(["logs", pod, "-n", NAMESPACE, "-c", "main", f"--tail={_LAST_LINES}"])
+    answer = kubectl.request(["logs", pod, "-n", NAMESPACE, "-c", "main", f"--tail={_LAST_LINES}"])
     lines: list[str] = []
-    for line in () if said.code else said.stdout.splitlines():
+    for line in () if answer.code else answer.stdout.splitlines():
         # A progress bar draws itself over and over: its last state is what counts.
         if lines and _BAR.search(line) and _BAR.search(lines[-1]):
             lines.pop()

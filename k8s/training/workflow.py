@@ -10,23 +10,22 @@ from typing import Any
 
 from common import paths
 from common.errors import PolicyError
-from k8s import check
 from k8s.envs.environment import Environment
 from k8s.objects import schema, strict_yaml
 from k8s.objects.findings import Finding
+from k8s.objects.findings import Path as FieldPath
+from k8s.objects.lookup import by_place
 from k8s.objects.manifests import Manifest
+from k8s.prepare import checked as checked_sets
 from k8s.prepare.rendered import RenderedSet
+from k8s.rollouts.kubectl import CONFIG_MAP_ROOM
 from k8s.rules import objects as rules_object
+from k8s.training.names import NAMESPACE, TEMPLATE
 from k8s.training.runs import Run
 from lockfiles.images_lock import PinnedImage
 from oci.reference import ImageRef
 
-NAMESPACE, TEMPLATE = "llm-training", "llama-factory-train"
-# As kubectl names the kind, whatever else calls something a workflow.
-WORKFLOWS = "workflows.argoproj.io"
 TRAIN_IMAGE, API_IMAGE = "llama-factory-train", "llama-factory-api"
-# An API server takes a ConfigMap of 1 MiB; our record of it has to fit beside its data.
-_LARGEST = 900_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +36,13 @@ class Objects:
         config: the run's ConfigMap.
         workflow: the Workflow.
         template: the WorkflowTemplate that the run uses, as this checkout would deploy it.
+        images: every image in that template, by the path in it.
     """
 
     config: Mapping[str, Any]
     workflow: Mapping[str, Any]
     template: Manifest
+    images: Mapping[FieldPath, str]
 
     def files(self) -> dict[str, Mapping[str, Any]]:
         """The objects by the name of their file."""
@@ -106,15 +107,17 @@ def checked(run: Run, env: Environment, locked: Mapping[str, PinnedImage], *, de
     """
     config, workflow = of_run(run, deploy=deploy)
     size = len(strict_yaml.dump([config]).encode())
-    if size > _LARGEST:
-        fix = f"a ConfigMap takes {_LARGEST}: shorten the experiment, or pin fewer files of the base model"
+    if size > CONFIG_MAP_ROOM:
+        fix = f"a ConfigMap takes {CONFIG_MAP_ROOM}: shorten the experiment, or pin fewer files of the base model"
         raise PolicyError(f"the run's ConfigMap would have {size} bytes", where=run.experiment, fix=fix)
     with tempfile.TemporaryDirectory(prefix="pinwheel-") as folder:
         file = Path(folder) / f"{run.version}.yaml"
         file.write_text(strict_yaml.dump([workflow]))
-        rendered, found = check.check([paths.K8S / "manifests", file], env, locked)
-    check.refuse(sorted({*found, *_fits(config, env)}))
-    return Objects(config, workflow, _template(rendered))
+        rendered, findings = checked_sets.check([paths.K8S / "manifests", file], env, locked)
+    checked_sets.refuse(sorted({*findings, *_fits(config, env)}))
+    template = _template(rendered)
+    images = {path: image for (identity, path), image in rendered.images().items() if identity == template.identity}
+    return Objects(config, workflow, template, images)
 
 
 def _fits(config: dict[str, Any], env: Environment) -> tuple[Finding, ...]:
@@ -124,8 +127,7 @@ def _fits(config: dict[str, Any], env: Environment) -> tuple[Finding, ...]:
 
 
 def _template(rendered: RenderedSet) -> Manifest:
-    for manifest in rendered.objects:
-        if (manifest.kind, manifest.namespace, manifest.name) == ("WorkflowTemplate", NAMESPACE, TEMPLATE):
-            return manifest
+    if template := by_place(rendered.objects).get(("WorkflowTemplate", NAMESPACE, TEMPLATE)):
+        return template
     what = f"there is no WorkflowTemplate {NAMESPACE}/{TEMPLATE} to run in"
     raise PolicyError(what, where="k8s/manifests/training", fix="restore it from git")

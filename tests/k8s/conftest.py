@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from common import paths
-from k8s import check
 from k8s.envs import environment
 from k8s.envs.environment import Environment
 from k8s.objects.findings import Finding
+from k8s.prepare import checked
 from k8s.prepare.rendered import RenderedSet
 from lockfiles import images_lock
 from lockfiles.images_lock import PinnedImage
@@ -79,7 +79,7 @@ class Checkout:
 
     def check(self, env: str | Environment = "staging") -> tuple[RenderedSet, tuple[Finding, ...]]:
         one = environment.load(env) if isinstance(env, str) else env
-        return check.check([self.manifests], one, check.locked_images(required=False))
+        return checked.check([self.manifests], one, checked.locked_images(required=False))
 
     def findings(self, env: str | Environment = "staging") -> list[str]:
         return [finding.text() for finding in self.check(env)[1]]

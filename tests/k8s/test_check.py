@@ -13,8 +13,9 @@ from common.errors import LockError, PolicyError, UsageError
 from k8s import check
 from k8s.envs import environment
 from k8s.objects import manifests, schema
+from k8s.objects.quantity import quantity
 from k8s.prepare import gpu_nodes, pin
-from k8s.rules import pods as rules_pod
+from k8s.rules import all as rules
 from lockfiles import images_lock
 from tests.k8s.conftest import API, NEW, OLD, Checkout
 from tests.k8s.objects.test_schema import good, places, spoiled
@@ -94,7 +95,7 @@ def test_no_spoiled_set_makes_the_rules_crash(data: st.DataObject) -> None:
     walks = [schema.schema(env.kubernetes).walk(one) for one in objects]
     pinned, pins, unpinned = pin.pin(walks, env, {"llama-factory-train": NEW, f"{API}-cpu": OLD})
     _, _, nowhere = gpu_nodes.place(pinned, pins, env, {})
-    for finding in (*unpinned, *nowhere, *check.crossed(walks, env)):
+    for finding in (*unpinned, *nowhere, *rules.check(walks, env)):
         assert finding.text()
 
 
@@ -103,11 +104,11 @@ def test_no_spoiled_set_makes_the_rules_crash(data: st.DataObject) -> None:
     [("1", 1), ("500m", 0.5), ("1Ki", 1024), ("2k", 2000), ("1.5Gi", 1.5 * 1024**3), ("1e3", 1000), ("5E", 5e18), ("-1", -1)],
 )
 def test_quantities_are_read_as_kubernetes_does(text: str, number: float) -> None:
-    found = rules_pod.quantity(text)
+    found = quantity(text)
     assert found is not None
     assert float(found) == number
 
 
 @pytest.mark.parametrize("text", ["", "1GB", "one", "1 Gi", "0x1", None])
 def test_what_is_no_quantity_is_none(text: str | None) -> None:
-    assert rules_pod.quantity(text) is None
+    assert quantity(text) is None

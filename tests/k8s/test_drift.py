@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from common.errors import ExitCode, MissingEnvironmentError, PolicyError, UsageError
+from common.errors import DriftError, ExitCode, MissingEnvironmentError, PolicyError, UsageError
 from k8s import deploy, drift
 from k8s.rollouts.kubectl import Patience
 from tests.k8s.conftest import API, NEW, OLD, Checkout
@@ -57,9 +57,9 @@ def test_a_foreign_change_is_told_with_its_owner(
 ) -> None:
     go()
     server.edit("Deployment", NAME, body, "kubectl-edit")
-    with pytest.raises(PolicyError, match="drift: 1 of") as caught:
+    with pytest.raises(DriftError, match="drift: 1 of") as caught:
         look()
-    assert caught.value.exit_code == ExitCode.POLICY
+    assert caught.value.exit_code == ExitCode.DRIFT
     shown = capsys.readouterr()
     assert said in shown.err
     assert shown.err.count("by kubectl-edit") == 1 + ("sidecar" in said)
@@ -72,7 +72,7 @@ def test_an_object_that_somebody_deleted_is_missing(
 ) -> None:
     go()
     del server.objects[next(key for key in server.objects if key[1] == "Service")]
-    with pytest.raises(PolicyError, match="drift: 1 of"):
+    with pytest.raises(DriftError, match="drift: 1 of"):
         look()
     assert re.search(r"Service llm-inference/\S+ +missing +yes +same", capsys.readouterr().out)
 
@@ -84,7 +84,7 @@ def test_a_checkout_that_moved_on_is_drift_too(
     go()
     checkout.lock({API: NEW})
     checkout.add("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: extra, namespace: llm-inference}\n")
-    with pytest.raises(PolicyError, match="drift: 2 of"):
+    with pytest.raises(DriftError, match="drift: 2 of"):
         look()
     shown = capsys.readouterr().out
     assert re.search(r"ConfigMap llm-inference/extra +missing +not in it +differs", shown)
@@ -95,7 +95,7 @@ def test_a_checkout_that_moved_on_is_drift_too(
 
 @pytest.mark.host
 def test_before_the_first_deploy_everything_is_drift(checkout: Checkout, server: ApiServer) -> None:
-    with pytest.raises(PolicyError, match="drift: no release of staging ran yet.*run `invoke deploy`"):
+    with pytest.raises(DriftError, match="drift: no release of staging ran yet.*run `invoke deploy`"):
         look()
 
 
@@ -103,7 +103,7 @@ def test_before_the_first_deploy_everything_is_drift(checkout: Checkout, server:
 @pytest.mark.parametrize(
     ("fault", "error", "message"),
     [
-        (Fault(403, "GET", "Deployment"), MissingEnvironmentError, "you may `get` these objects"),
+        (Fault(403, "GET", "Deployment"), PolicyError, "you may `get` these objects"),
         (Fault(403, "PATCH", "Deployment", dry_run=True), PolicyError, "let your account `patch` these objects"),
         (Fault(500, "PATCH", dry_run=True), MissingEnvironmentError, "does not say what it would make of the record"),
         (Fault(0, "GET", "ConfigMap"), MissingEnvironmentError, "does not show configmaps"),
@@ -135,9 +135,9 @@ def test_a_directory_is_compared_file_by_file(checkout: Checkout, capsys: pytest
     service.write_text(service.read_text().replace("8000", "8001"))
     (folder / "hpa.yaml").unlink()
     capsys.readouterr()
-    with pytest.raises(PolicyError, match=r"drift: 2 of \d+ files \(directory dist/rendered/local\)") as caught:
+    with pytest.raises(DriftError, match=r"drift: 2 of \d+ files \(directory dist/rendered/local\)") as caught:
         drift.drift("local")
-    assert caught.value.exit_code == ExitCode.POLICY
+    assert caught.value.exit_code == ExitCode.DRIFT
     shown = capsys.readouterr().out
     assert re.search(r"inference/hpa.yaml +missing +there", shown)
     assert re.search(r"inference/service.yaml +differs +differs", shown)

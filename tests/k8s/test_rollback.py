@@ -216,7 +216,7 @@ def test_a_record_whose_set_names_a_tag_is_not_used(checkout: Checkout, server: 
 @pytest.mark.parametrize(
     ("fault", "error", "message"),
     [
-        (Fault(403, "GET", "ConfigMap"), MissingEnvironmentError, "you may `get` configmaps in llm-inference"),
+        (Fault(403, "GET", "ConfigMap"), PolicyError, "you may `get` configmaps in llm-inference"),
         (Fault(500, "GET", "ConfigMap"), MissingEnvironmentError, "does not show configmaps"),
         (Fault(0, "GET", "ConfigMap"), MissingEnvironmentError, "does not show configmaps"),
         (Fault(403, "PATCH", "Deployment", dry_run=True), PolicyError, "the cluster refuses the set, nothing was sent"),

@@ -13,6 +13,7 @@ import yaml
 from common import paths
 from common.errors import ExitCode, PinwheelError
 from k8s.pipeline import cluster, promote
+from k8s.pipeline.model_annotation import ANNOTATION, MANAGER
 from tests.k8s.pipeline.conftest import program
 from tests.k8s.simulator.apiserver import ApiServer
 from tests.k8s.simulator.controller import Trouble
@@ -46,7 +47,7 @@ class Cluster(ApiServer):
 
     def model(self) -> str:
         annotations = self.body("Deployment", NAME)["spec"]["template"]["metadata"].get("annotations", {})
-        return str(annotations.get(promote.ANNOTATION, ""))
+        return str(annotations.get(ANNOTATION, ""))
 
     def note(self) -> str:
         return str(self.body("Deployment", NAME)["metadata"].get("annotations", {}).get(promote.BEFORE, ""))
@@ -55,7 +56,7 @@ class Cluster(ApiServer):
 def deployment(model: str) -> dict[str, Any]:
     body: dict[str, Any] = yaml.safe_load((paths.K8S / "manifests/inference/deployment.yaml").read_text())
     if model:
-        body["spec"]["template"]["metadata"]["annotations"] = {promote.ANNOTATION: model}
+        body["spec"]["template"]["metadata"]["annotations"] = {ANNOTATION: model}
     return body
 
 
@@ -118,7 +119,7 @@ def test_what_it_sets_is_the_annotation_alone_and_by_its_own_name(start: Callabl
     after = one.body("Deployment", NAME)["spec"]
     before["template"]["metadata"]["annotations"] = after["template"]["metadata"]["annotations"]
     assert after == before
-    owned = one.objects[KEY].stored.owners[promote.MANAGER]
+    owned = one.objects[KEY].stored.owners[MANAGER]
     assert all(
         "annotations" in path or path[-1] in {"name", "namespace"} for path in owned if path[0] not in {"apiVersion", "kind"}
     )
@@ -254,7 +255,7 @@ def test_a_step_that_is_told_to_end_puts_the_former_model_back(start: Callable[.
     one.silent_failure = True
     with program("promote", NEW, "--api", one.address) as process:
         assert process.stdout is not None
-        while "pods are new" not in process.stdout.readline():
+        while " updated, " not in process.stdout.readline():
             assert process.poll() is None
         assert one.model() == NEW
         process.send_signal(signal.SIGTERM)

@@ -11,6 +11,7 @@ from k8s.envs import environment
 from k8s.objects import argo_schema, manifests, schema, strict_yaml
 from k8s.objects.manifests import Manifest
 from k8s.prepare import pin
+from k8s.prepare.image_parameters import IMAGE_FIELDS
 from tests.k8s.conftest import API, OLD, Checkout
 
 TASKS = ("steps[*][*]", "dag.tasks[*]")
@@ -129,7 +130,7 @@ def test_a_written_status_is_refused(checkout: Checkout) -> None:
 @pytest.mark.parametrize("version", schema.versions())
 def test_every_field_of_the_schema_that_could_name_an_image_is_classified(version: str) -> None:
     """A new Kubernetes version with a new image-bearing field fails here, not in a cluster."""
-    known = pin.IMAGE_FIELDS | pin.FALSE_FRIENDS
+    known = IMAGE_FIELDS | pin.FALSE_FRIENDS
     # Written by the cluster (a status is refused), names of Secrets, policies, and the object around `reference`.
     others = {
         ("ContainerStatus", "image"),
@@ -221,7 +222,7 @@ def derived(version: str) -> dict[tuple[str, str], set[str]]:
                 return set()
             node, owner, inside = known.definitions[full], full.rsplit(".", 1)[1], (*inside, full)
             field = ""
-        if (owner, field) in pin.IMAGE_FIELDS or (owner, field) == ("ResourceTemplate", "manifest"):
+        if (owner, field) in IMAGE_FIELDS or (owner, field) == ("ResourceTemplate", "manifest"):
             return {path}
         if (owner, field) in schema.EMBEDDED:
             return below({"$ref": "#/$defs/io.k8s.api.core.v1.PodSpec"}, path, "", "", inside)

@@ -10,8 +10,9 @@ from k8s.envs import environment
 from k8s.envs.environment import Environment
 from k8s.objects import schema, strict_yaml
 from k8s.objects.findings import Finding
-from k8s.objects.manifests import Manifest
+from k8s.objects.manifests import Identity, Manifest
 from k8s.prepare import pin
+from k8s.prepare.rendered import Pin, image_line
 from oci.reference import ImageRef
 from tests.k8s.conftest import API, CPU, NEW, OLD, Checkout
 
@@ -112,11 +113,11 @@ def test_a_removed_version_names_the_one_to_write(checkout: Checkout) -> None:
 
 
 def test_pinning_names_the_old_and_the_new_digest() -> None:
-    one = pin.Pin("Deployment n/d", ("apps", "Deployment", "n", "d"), (), API, ImageRef("r.example", API, "", NEW), False)
-    assert pin.image_line(one, "") == f"image        Deployment n/d: r.example/{API}  new → bbbbbbbbbbbb"
-    assert pin.image_line(one, f"r.example/{API}@{OLD}").endswith("aaaaaaaaaaaa → bbbbbbbbbbbb")
-    assert pin.image_line(one, f"r.example/{API}:latest").endswith(f"r.example/{API}:latest → bbbbbbbbbbbb")
-    assert pin.image_line(one, f"r.example/{API}@{NEW}").endswith("bbbbbbbbbbbb as before")
+    one = Pin("Deployment n/d", Identity("apps", "Deployment", "n", "d"), (), API, ImageRef("r.example", API, "", NEW), False)
+    assert image_line(one, "") == f"image        Deployment n/d: r.example/{API}  new → bbbbbbbbbbbb"
+    assert image_line(one, f"r.example/{API}@{OLD}").endswith("aaaaaaaaaaaa → bbbbbbbbbbbb")
+    assert image_line(one, f"r.example/{API}:latest").endswith(f"r.example/{API}:latest → bbbbbbbbbbbb")
+    assert image_line(one, f"r.example/{API}@{NEW}").endswith("bbbbbbbbbbbb as before")
 
 
 NAMES = st.sampled_from(

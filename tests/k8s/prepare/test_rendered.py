@@ -9,7 +9,7 @@ import yaml
 
 from common.errors import LockError, PolicyError, UsageError
 from k8s import deploy
-from k8s.prepare import rendered as render
+from k8s.prepare import directory
 from k8s.rollouts import receipt
 from lockfiles import images_lock
 from tests.k8s.conftest import API, CPU, NEW, OLD, Checkout
@@ -202,7 +202,7 @@ def test_the_receipt_holds_what_another_stage_needs(checkout: Checkout) -> None:
 
 
 def test_changes_are_named_and_sorted() -> None:
-    assert render.changes({"a": 1, "b": 1, "c": 1}, {"b": 2, "c": 1, "d": 1}) == [
+    assert directory.changes({"a": 1, "b": 1, "c": 1}, {"b": 2, "c": 1, "d": 1}) == [
         ("a", "removed"),
         ("b", "changed"),
         ("d", "created"),

@@ -16,8 +16,8 @@ from k8s import deploy
 from k8s.envs import environment
 from k8s.envs.environment import Environment
 from k8s.objects.manifests import Manifest
-from k8s.prepare import gate, served_model
-from k8s.rollouts.kubectl import Patience
+from k8s.pipeline.model_annotation import ANNOTATION
+from k8s.prepare import checked, gate, served_model
 from oci import attachments, statement
 from oci.client.client import Client
 from oci.client.target import Registry
@@ -37,9 +37,8 @@ BASE = 'target: {cluster: {context: c}}\nregistry: registry.example.com/llm\nkub
 
 def settled(checkout: Checkout, env: str = "local") -> tuple[dict[str, Manifest], Environment]:
     one = environment.load(env)
-    rendered, found = checkout.check(one)
-    assert [finding.text() for finding in found] == []
-    return {made.title: made for made in served_model.settle(rendered, one, Patience()).objects}, one
+    rendered = checked.from_git(one, checked.locked_images(required=True), lambda _readers: {})
+    return {made.title: made for made in rendered.objects}, one
 
 
 def test_the_environments_model_stands_in_the_pod_template_and_nowhere_else(
@@ -91,12 +90,15 @@ def test_a_set_to_look_at_shows_the_workload_without_a_model_too(
 def test_what_is_left_out_leaves_no_pin_and_no_placement(checkout: Checkout) -> None:
     checkout.keep("inference")
     models.without(checkout.root, "local")
-    rendered, _ = checkout.check("staging")
-    kept, gone = served_model.place(rendered, {})
+    env = environment.load("staging")
+    rendered, _ = checkout.check(env)
+    settled = served_model.settle(rendered.objects, env, lambda _readers: {})
+    kept = rendered.without(settled.left_out)
+    gone = {one.title for one in rendered.objects} - {one.title for one in kept.objects}
     assert {pin.title for pin in rendered.pins} - {pin.title for pin in kept.pins} == {WORKLOAD}
     assert WORKLOAD in {one.title for one in rendered.placements}
     assert WORKLOAD not in {one.title for one in kept.placements}
-    assert set(gone) == {WORKLOAD, *HANGING}
+    assert gone == {WORKLOAD, *HANGING}
 
 
 def test_budgets_and_autoscalers_of_other_workloads_stay(checkout: Checkout) -> None:
@@ -118,9 +120,11 @@ def test_budgets_and_autoscalers_of_other_workloads_stay(checkout: Checkout) -> 
     )
     hpa = (checkout.manifests / "inference/hpa.yaml").read_text().replace("name: llama-factory-inference", "name: beside")
     checkout.add(f"{text}---\n{hpa}")
-    rendered, _ = checkout.check("local")
-    kept, gone = served_model.place(rendered, {})
-    assert set(gone) == {WORKLOAD, "HorizontalPodAutoscaler llm-inference/llama-factory-inference"}
+    env = environment.load("local")
+    rendered, _ = checkout.check(env)
+    kept = rendered.without(served_model.settle(rendered.objects, env, lambda _readers: {}).left_out)
+    gone = {one.title for one in rendered.objects} - {one.title for one in kept.objects}
+    assert gone == {WORKLOAD, "HorizontalPodAutoscaler llm-inference/llama-factory-inference"}
     assert "PodDisruptionBudget llm-inference/llama-factory-inference" in {one.title for one in kept.objects}
     assert "HorizontalPodAutoscaler llm-inference/beside" in {one.title for one in kept.objects}
 
@@ -296,3 +300,55 @@ def test_what_the_gate_found_goes_into_the_record_with_the_images(gated: Checkou
     assert reference == f"{double.address}/{REPOSITORY}@{DIGEST}"
     assert said.startswith("model signed by key ")
     assert gate.check_model(dataclasses.replace(environment.load("local"), model=None)) == ()
+
+
+# --- the model is part of what is judged ---
+
+
+def test_the_set_is_judged_with_its_model(checkout: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
+    checkout.keep("inference")
+    reference = models.named(checkout.root, "local")
+    checkout.edit("service.yaml", "targetPort: http", "targetPort: 8080")
+    with pytest.raises(PolicyError, match="1 finding in 1 file"):
+        settled(checkout)
+    assert f"{WORKLOAD}: {reference}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_what_is_left_out_is_judged_as_well_since_it_comes_with_the_first_model(checkout: Checkout) -> None:
+    checkout.keep("inference")
+    models.without(checkout.root, "local")
+    checkout.edit("deployment.yaml", "maxSurge: 0", "maxSurge: 1")
+    with pytest.raises(PolicyError, match="1 finding in 1 file"):
+        settled(checkout)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_model_that_a_manifest_names_itself_is_refused(
+    checkout: Checkout, capsys: pytest.CaptureFixture[str], named: bool
+) -> None:
+    checkout.keep("inference")
+    models.without(checkout.root, "local")
+    if named:
+        models.named(checkout.root, "local", models.OTHER)
+    file = checkout.manifests / "inference/deployment.yaml"
+    (manifest,) = yaml.safe_load_all(file.read_text())
+    manifest["spec"]["template"]["metadata"].setdefault("annotations", {})[ANNOTATION] = REFERENCE
+    file.write_text(yaml.safe_dump(manifest))
+    with pytest.raises(PolicyError, match="1 finding in 1 file"):
+        settled(checkout)
+    assert "looks like an image" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("metadata", ["text", [1]])
+def test_a_template_that_can_hold_no_model_is_a_finding(
+    checkout: Checkout, capsys: pytest.CaptureFixture[str], metadata: object
+) -> None:
+    checkout.keep("inference")
+    models.named(checkout.root, "local")
+    file = checkout.manifests / "inference/deployment.yaml"
+    (manifest,) = yaml.safe_load_all(file.read_text())
+    manifest["spec"]["template"]["metadata"] = metadata
+    file.write_text(yaml.safe_dump(manifest))
+    with pytest.raises(PolicyError):
+        settled(checkout)
+    assert "spec.template.metadata: expected map" in " ".join(capsys.readouterr().err.split())

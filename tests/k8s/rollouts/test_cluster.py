@@ -16,9 +16,10 @@ from common.errors import (
     PolicyError,
     UsageError,
 )
-from k8s import check, deploy, drift
+from k8s import deploy, drift
 from k8s.envs import environment
-from k8s.rollouts import receipt, release
+from k8s.prepare import checked
+from k8s.rollouts import live_model, receipt, release
 from tests.k8s.conftest import API, NEW, OLD, REPO, Checkout
 from tests.k8s.simulator.apiserver import VERSIONS, ApiServer
 from tests.k8s.simulator.steps import BRIEF, NAME, go, image, record, running
@@ -230,7 +231,10 @@ def test_the_plan_names_changed_fields_and_what_is_no_longer_in_the_set(
         r"changed +ConfigMap \S+\n +data\['inference.yaml'\]:\n +- +vllm_maxlen: 8192\n +\+ +vllm_maxlen: 4096\n", said
     )
     assert "spec.template.metadata.annotations['pinwheel/config-sha256']: " in said
-    assert "left         of earlier releases, not in this set: ConfigMap llm-inference/extra (is no longer ours); never" in said
+    assert (
+        "left         of earlier releases, not in this set: ConfigMap llm-inference/extra (is no longer ours); not deleted"
+        in said
+    )
     assert server.body("ConfigMap", "extra")
 
 
@@ -241,7 +245,7 @@ def test_the_record_says_who_when_from_what_and_holds_the_set(checkout: Checkout
     assert (one.number, one.state, one.source, one.images) == (1, "running", first.source, (image(OLD),))
     assert "@" in one.who
     assert one.begun <= one.ended
-    sent = deploy.from_git(environment.load("staging"), check.locked_images(required=True), BRIEF)
+    sent = live_model.set_from_git(environment.load("staging"), checked.locked_images(required=True), BRIEF)
     assert history.sets[one.set] == sent.text()
     assert json.loads(receipt.path("staging").read_text())["release"]["set"] == one.set
     body = server.body("ConfigMap", release.NAME)

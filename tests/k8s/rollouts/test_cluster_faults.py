@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from common.errors import (
+    DeployNotRecordedError,
     DeployNotRolledBackError,
     DeployRolledBackError,
     ExitCode,
-    MissingEnvironmentError,
     PolicyError,
 )
 from k8s.rollouts import receipt, release, rollout
@@ -176,7 +176,7 @@ def test_a_record_that_cannot_be_ended_is_an_error_though_the_set_runs(checkout:
     checkout.lock({API: NEW})
     own = sum(one.kind == "ConfigMap" for one in checkout.check()[0].objects)
     server.faults = [Fault(500, kind="ConfigMap", after=1 + own)]
-    with pytest.raises(MissingEnvironmentError, match="the set runs, every image was read back, but the release record cannot"):
+    with pytest.raises(DeployNotRecordedError, match="the set runs, every image was read back, but the release record cannot"):
         go()
     server.faults = []
     assert (running(server), states()) == (image(NEW), [(1, "running"), (2, "begun")])

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from common.errors import DeployNotRolledBackError, DeployRolledBackError, MissingEnvironmentError, PolicyError
+from common.errors import DeployNotRolledBackError, DeployRolledBackError, PolicyError
 from k8s.rollouts import lease, release, rollout
 from k8s.rollouts.kubectl import Kubectl
 from k8s.rollouts.lease import Lease
@@ -57,7 +57,7 @@ def test_a_right_that_is_lacking_is_named_with_its_verb_and_nothing_is_sent(
     go()
     checkout.lock({API: NEW})
     server.forbidden = {(verb, plural)}
-    with pytest.raises((PolicyError, MissingEnvironmentError), match=f'cannot {verb} resource "{plural}"'):
+    with pytest.raises(PolicyError, match=f'cannot {verb} resource "{plural}"'):
         go()
     server.forbidden = set()
     assert (running(server), states()) == (image(OLD), [(1, "running")])
@@ -134,7 +134,7 @@ def test_a_record_too_large_for_the_server_stops_the_deploy_before_anything_is_s
 def test_a_set_too_large_for_the_record_is_deployed_and_kept_on_this_machine(
     checkout: Checkout, server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(release, "_ROOM", 2_000)
+    monkeypatch.setattr(release, "CONFIG_MAP_ROOM", 2_000)
     go()
     checkout.lock({API: NEW})
     server.bad_images = {NEW}
@@ -217,7 +217,7 @@ def test_a_kind_that_the_cluster_does_not_have_is_refused_before_the_first_byte(
     checkout: Checkout, server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.crds = False
-    monkeypatch.setattr("k8s.check.refuse", lambda _found: None)
+    monkeypatch.setattr("k8s.prepare.checked.refuse", lambda _found: None)
     checkout.add(WORKFLOW)
     with pytest.raises(PolicyError, match=r"no such kinds: Workflow \(argoproj\.io/v1alpha1\).*install Argo Workflows first"):
         go()
@@ -253,7 +253,7 @@ def test_a_set_that_brings_its_kinds_has_them_first_and_waits_until_they_are_ser
 ) -> None:
     server.crds, server.crd_delay = False, 0.5
     # What is refused of this workflow otherwise is not the question here.
-    monkeypatch.setattr("k8s.check.refuse", lambda _found: None)
+    monkeypatch.setattr("k8s.prepare.checked.refuse", lambda _found: None)
     checkout.add(DEFINITION + "---" + WORKFLOW)
     assert ("Workflow llm-inference/w", "created") in go().changed
     assert (ARGO_API, "Workflow", "llm-inference", "w") in server.objects

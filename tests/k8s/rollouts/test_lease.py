@@ -134,7 +134,7 @@ def test_a_lost_answer_does_not_lock_us_out(home: ApiServer, monkeypatch: pytest
         (Fault(403, "POST"), PolicyError, "cannot be taken.*let your account `get`, `create` and `update` leases"),
         (Fault(500, "POST"), MissingEnvironmentError, "cannot be taken"),
         (Fault(0, "POST"), MissingEnvironmentError, "cannot be taken"),
-        (Fault(403, "GET", "Lease"), MissingEnvironmentError, "you may `get` leases.coordination.k8s.io in nn"),
+        (Fault(403, "GET", "Lease"), PolicyError, "you may `get` leases.coordination.k8s.io in nn"),
     ],
     ids=["RBAC", "500", "cut", "RBAC read"],
 )

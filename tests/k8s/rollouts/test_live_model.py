@@ -6,8 +6,9 @@ import pytest
 
 from common.errors import PolicyError
 from k8s import deploy, drift
+from k8s.pipeline.model_annotation import ANNOTATION
 from k8s.prepare import served_model
-from k8s.rollouts.plan import of_cluster
+from k8s.rollouts.kubectl import of_cluster
 from tests.k8s.conftest import Checkout
 from tests.k8s.prepare import models
 from tests.k8s.simulator.apiserver import ApiServer
@@ -24,7 +25,7 @@ def served(server: ApiServer) -> str:
 
 def promote(server: ApiServer, reference: str) -> None:
     """What the training workflow's last step does."""
-    patch = {"spec": {"template": {"metadata": {"annotations": {served_model.ANNOTATION: reference}}}}}
+    patch = {"spec": {"template": {"metadata": {"annotations": {ANNOTATION: reference}}}}}
     server.edit("Deployment", NAME, patch, "pinwheel-pipeline")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from common.errors import DeployRolledBackError
+from k8s.pipeline import rollout_state
 from k8s.rollouts import progress, rollout
 from tests.k8s.conftest import API, NEW, OLD, Checkout
 from tests.k8s.simulator.apiserver import ApiServer
@@ -65,14 +66,16 @@ def rolled(updated: int, available: int, total: int) -> dict[str, Any]:
     ],
 )
 def test_how_far_a_rollout_is(body: dict[str, Any] | None, done: bool, text: str) -> None:
-    found = progress.state(body)
+    found = rollout_state.state(body)
     assert (found.done, found.text) == (done, text)
 
 
 def test_a_rollout_that_its_controller_gave_up_is_never_done() -> None:
     body = rolled(2, 2, 2)
     body["status"]["conditions"] = [{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}]
-    assert progress.state(body) == progress.State(False, "it exceeded its progress deadline", "2 of 2 updated, 2 available")
+    assert rollout_state.state(body) == rollout_state.State(
+        False, "it exceeded its progress deadline", "2 of 2 updated, 2 available"
+    )
 
 
 def owned(kind: str, name: str, above: str, **more: Any) -> dict[str, Any]:

@@ -6,11 +6,11 @@ import dataclasses
 from pathlib import Path
 
 from common import paths
-from k8s import check
 from k8s.envs import environment
+from k8s.envs.settings import Settings
 from k8s.objects.findings import Finding
+from k8s.prepare.checked import check, locked_images
 from k8s.prepare.rendered import RenderedSet
-from k8s.prepare.settings import Settings
 from tests.k8s.conftest import Checkout
 
 TRAIN = "llama-factory-train"
@@ -29,7 +29,7 @@ def checked(checkout: Checkout, *texts: str) -> tuple[RenderedSet, tuple[Finding
     for number, text in enumerate(texts):
         (folder / f"{number}.yaml").write_text(text)
     env = dataclasses.replace(environment.load("staging"), settings=Settings())  # They are about the project's own set.
-    return check.check([folder], env, check.locked_images(required=False))
+    return check([folder], env, locked_images(required=False))
 
 
 def findings(checkout: Checkout, *texts: str) -> list[str]:

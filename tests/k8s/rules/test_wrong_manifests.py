@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from k8s import check
 from k8s.envs import environment
+from k8s.prepare import checked
 from tests.k8s.conftest import API, Checkout
 
 DEPLOYMENT = "Deployment llm-inference/llama-factory-inference"
@@ -280,7 +280,7 @@ def test_the_original_specification_is_refused_for_each_of_its_defects(checkout:
     (checkout.root / "original").mkdir()
     (checkout.root / "original" / "inference.yaml").write_text(ORIGINAL)
     env = environment.load("production")
-    _, found = check.check([checkout.root / "original"], env, check.locked_images(required=True))
+    _, found = checked.check([checkout.root / "original"], env, checked.locked_images(required=True))
     text = "\n".join(finding.text() for finding in found)
     for defect in (
         "my-registry/llama-factory-api:latest is not pinned",

@@ -18,7 +18,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
 from images import receipt as built
-from k8s.rules.pods import quantity
+from k8s.objects.quantity import quantity
 from smoke.boxes.session import Session
 from smoke.machine import engine
 from tests.k8s.conftest import REPO

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from k8s.training.workflow import NAMESPACE
+from k8s.training.names import NAMESPACE
 from tests.k8s.simulator.apiserver import ApiServer
 from tests.k8s.simulator.discovery import Key
 

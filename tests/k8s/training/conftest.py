@@ -19,8 +19,8 @@ from k8s.objects.manifests import Manifest
 from k8s.training import experiment, keys, submit
 from k8s.training.experiment import Experiment
 from k8s.training.keys import Known
+from k8s.training.names import NAMESPACE
 from k8s.training.receipt import TrainingReceipt
-from k8s.training.workflow import NAMESPACE
 from lockfiles.models import lockfile as models_lock
 from lockfiles.models.lockfile import ModelsLock, PinnedFile, PinnedModel
 from tests.k8s.conftest import Checkout

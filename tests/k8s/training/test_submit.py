@@ -11,7 +11,7 @@ from common.errors import ExitCode, MissingEnvironmentError, PolicyError, UsageE
 from k8s.objects import manifests
 from k8s.objects.manifests import Manifest
 from k8s.training import receipt, submit
-from k8s.training.workflow import NAMESPACE
+from k8s.training.names import NAMESPACE
 from oci.client.client import Client
 from oci.client.target import Registry
 from tests.k8s.conftest import NEW

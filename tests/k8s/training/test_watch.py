@@ -12,7 +12,7 @@ import pytest
 
 from common.errors import ExitCode, TrainingError
 from k8s.training import watch
-from k8s.training.workflow import NAMESPACE
+from k8s.training.names import NAMESPACE
 from tests.k8s.simulator.argo import Controller
 from tests.k8s.training.conftest import Site
 from tests.waiting import eventually

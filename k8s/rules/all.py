@@ -1,0 +1,42 @@
+"""All rules, one after the other, over a whole set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from k8s.envs.environment import Environment
+from k8s.objects.findings import Finding
+from k8s.objects.schema import Walk
+from k8s.rules import (
+    objects,
+    pods,
+    policies,
+    quotas,
+    references,
+    security,
+    workflow,
+    workflow_scripts,
+    workflow_values,
+)
+from k8s.rules.whole_set import WholeSet
+
+
+def check(walks: Sequence[Walk], env: Environment) -> Iterator[Finding]:
+    """What the rules find, within objects and between them. What does not fit its schema is in the walks, not here.
+
+    Args:
+        walks: of the manifests, in order.
+        env: the environment they are for.
+    """
+    written = [walk.manifest for walk in walks]
+    sent_later = [inner.manifest for walk in walks for inner in walk.inner]  # By workflows, while they run.
+    whole = WholeSet.of_walks(walks, env)
+    yield from objects.check(walks)
+    yield from pods.check([*written, *sent_later])
+    yield from security.check([*written, *sent_later])
+    yield from references.check(walks, env)
+    yield from policies.check(walks, whole)
+    yield from quotas.check(whole)
+    yield from workflow.check(walks)
+    yield from workflow_values.check(walks)
+    yield from workflow_scripts.check(written)

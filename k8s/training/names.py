@@ -1,0 +1,5 @@
+"""What the objects of a training are called in the cluster."""
+
+NAMESPACE, TEMPLATE = "llm-training", "llama-factory-train"
+# As kubectl names the kind, whatever else calls something a workflow.
+WORKFLOWS = "workflows.argoproj.io"

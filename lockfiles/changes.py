@@ -60,7 +60,7 @@ def read(*, strict: bool = False) -> Locked:
         strict: whether a lock that is damaged is an error. One of an older format is not: it is to be written anew.
 
     Raises:
-        LockError: one is, and `strict`.
+        LockError: a lock is damaged, and `strict`.
     """
     base = _read("base", lockfile.read_base, strict=strict)
     sets = {name: _read(name, partial(lockfile.read_set, name), strict=strict) for name in inputs.set_names()}
@@ -118,13 +118,13 @@ def show(before: Locked, after: Locked) -> str:
             console.info(f"{name}: {console.size(_size(old))} → {console.size(_size(lock))}")
         gained, lost = _kinds(lock) - _kinds(old), _kinds(old) - _kinds(lock)
         if gained or lost:
-            signs = [f"+ {one}" for one in sorted(gained)] + [f"- {one}" for one in sorted(lost)]
+            signs = [f"+ {licence}" for licence in sorted(gained)] + [f"- {licence}" for licence in sorted(lost)]
             console.info(f"{name}: licences {', '.join(signs)}")
     return f"{len(moves)} packages moved" if moves else "nothing moved"
 
 
 def _licences(move: Move) -> str:
-    old, new = (one.licence if one else "" for one in (move.old, move.new))
+    old, new = (package.licence if package else "" for package in (move.old, move.new))
     if old == new:
         return new
     return f"{old} → {new}" if old and new else old or new

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import paths
+from common import paths, reader
 from common.errors import LockError
 from common.files import write_whole
 from oci.reference import check_digest
@@ -47,6 +47,14 @@ class PinnedImage:
     compute: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class ImagesLock:
+    """The file: its format and its tables."""
+
+    format: int
+    image: tuple[PinnedImage, ...] = ()
+
+
 def path() -> Path:
     """Where the lock lies."""
     return paths.LOCKFILES / "images.lock"
@@ -61,7 +69,7 @@ def write(images: Iterable[PinnedImage]) -> None:
     with _alone(path().parent):
         merged = {image.name: image for image in read()} if path().exists() else {}
         merged |= {image.name: image for image in images}
-        tables = map(_table, sorted(merged.values(), key=lambda i: i.name))
+        tables = map(_table, sorted(merged.values(), key=lambda image: image.name))
         write_whole(path(), f"{_HEAD}format = {FORMAT}\n" + "".join(tables))
 
 
@@ -92,19 +100,18 @@ def read() -> tuple[PinnedImage, ...]:
         LockError: the lock is absent or was edited into something else.
     """
     try:
-        body = tomllib.loads(path().read_text())
-        if body["format"] != FORMAT:
-            raise ValueError(f"format {body['format']!r}")
-        images = tuple(PinnedImage(**{**image, "compute": tuple(image.get("compute", ()))}) for image in body.get("image", []))
-        for image in images:
+        lock = reader.record(ImagesLock, tomllib.loads(path().read_text()))
+        if lock.format != FORMAT:
+            raise ValueError(f"format {lock.format}")
+        for image in lock.image:
             check_digest(image.digest)
             _check_gpu(image)
-        if len({i.name for i in images}) != len(images):
+        if len({image.name for image in lock.image}) != len(lock.image):
             raise ValueError("a name stands twice")
-        return tuple(sorted(images, key=lambda i: i.name))
+        return tuple(sorted(lock.image, key=lambda image: image.name))
     except FileNotFoundError:
         raise LockError("no image was pushed yet", where=paths.shown(path()), fix="run `invoke push` first") from None
-    except (ValueError, KeyError, TypeError) as problem:
+    except ValueError as problem:
         raise LockError(
             f"not an images lock: {problem}", where=paths.shown(path()), fix="restore it from git, or remove it and push again"
         ) from None
@@ -112,7 +119,7 @@ def read() -> tuple[PinnedImage, ...]:
 
 def _check_gpu(image: PinnedImage) -> None:
     """Refuse what no push writes: one of the two without the other, or what is no version."""
-    if type(image.driver) is not int or image.driver < 0 or bool(image.driver) != bool(image.compute):
+    if image.driver < 0 or bool(image.driver) != bool(image.compute):
         raise ValueError(f"{image.name}: a driver and compute capabilities stand together, or neither does")
     for capability in image.compute:
         if not _CAPABILITY.fullmatch(capability):

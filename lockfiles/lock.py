@@ -101,28 +101,28 @@ def write_all(upgrade: str = "") -> tuple[Locked, Locked]:
     before = changes.read(strict=True)
     _known(upgrade, before)
     rules = policy.read()
-    wanted = {name: inputs.read_set(name) for name in inputs.set_names()}
+    set_inputs = {name: inputs.read_set(name) for name in inputs.set_names()}
 
     @cache
     def days() -> int:
-        probe = canonicalize_name(Requirement(next(iter(wanted.values())).requires[0]).name)
+        probe = canonicalize_name(Requirement(next(iter(set_inputs.values())).requires[0]).name)
         return rules.cooldown_days if not offline() and cooldown.possible(probe, rules.cooldown_days) else 0
 
-    pins = [text for one in wanted.values() for text in (*one.requires, *one.overrides)]
+    pins = [text for asking in set_inputs.values() for text in (*asking.requires, *asking.overrides)]
     named = {canonicalize_name(upgrade)} - {"", "all", _DEBIAN}
     keeping = Keeping(upgrade, days, before, cooldown.asked_for(pins) | named)
     base = _resolve_base(before.base, upgrade)
     policy.check_licences(rules, "base", base.debs)
     locks: dict[str, SetLock] = {}
     # A set that agrees with another comes after it.
-    for name in sorted(wanted, key=lambda n: (_depth(wanted, n), n)):
-        leader = locks.get(wanted[name].agrees)
-        locks[name] = keeping.unmoved(wanted[name], base, leader) or resolve_set(wanted[name], base, keeping, leader)
-        closure.check_set(wanted[name], locks[name])
+    for name in sorted(set_inputs, key=lambda n: (_depth(set_inputs, n), n)):
+        leader = locks.get(set_inputs[name].agrees)
+        locks[name] = keeping.unmoved(set_inputs[name], base, leader) or resolve_set(set_inputs[name], base, keeping, leader)
+        closure.check_set(set_inputs[name], locks[name])
         policy.check_licences(rules, name, locks[name].wheels)
     for name, lock in locks.items():
-        if wanted[name].agrees:
-            _agree(wanted[name], lock, locks[wanted[name].agrees])
+        if set_inputs[name].agrees:
+            _agree(set_inputs[name], lock, locks[set_inputs[name].agrees])
     body = toolkit.resolve(upgrade, days)
     model_locks = models.resolve_all(upgrade)
     # Only now, when everything resolved: a failure above leaves every lock as it was.
@@ -149,39 +149,39 @@ def _debs(base: BaseLock | None) -> set[str]:
 
 def _resolve_base(before: BaseLock | None, upgrade: str) -> BaseLock:
     """The base: as it was locked where neither base.in nor the command asks for more, else resolved."""
-    wanted = inputs.read_base()
-    edited, named = before is None or before.inputs != wanted.digest, upgrade == _DEBIAN or upgrade in _debs(before)
+    base_in = inputs.read_base()
+    edited, named = before is None or before.inputs != base_in.digest, upgrade == _DEBIAN or upgrade in _debs(before)
     if offline() and (edited or named):
         # Without a lock, its reader says it better.
         lockfile.read_base()
         what = f"upgrading {upgrade}" if named else "base.in changed, and resolving it"
         raise MissingEnvironmentError(f"{what} needs Debian's mirror", fix="run without --offline")
     if before and not edited and not named and (upgrade != "all" or offline()):
-        _tell_newer(wanted, before)
+        _tell_newer(base_in, before)
         return before
     locked = before.debs if before and upgrade not in ("all", _DEBIAN) else ()
-    debs, newer = resolver.resolve(wanted, locked, upgrade)
+    debs, newer = resolver.resolve(base_in, locked, upgrade)
     _tell_count(newer)
     # Their licences stand in the packages themselves.
     resolver.fetch(debs)
     known = {deb.artifact.sha256: deb.licence for deb in before.debs} if before and upgrade != "all" else {}
     by_name = {deb.name: known[deb.artifact.sha256] for deb in debs if known.get(deb.artifact.sha256)}
     if len(by_name) < len(debs):
-        # All of them: one's documentation may lie in another.
+        # All of them are read: the documentation of one package may lie in another.
         with console.step("reading the debs' licences"):
             by_name = licences.of_debs({deb.name: store.verified(deb.artifact) for deb in debs})
-    base = BaseLock(wanted.digest, toolkit.today(), tuple(replace(deb, licence=by_name[deb.name]) for deb in debs))
+    base = BaseLock(base_in.digest, toolkit.today(), tuple(replace(deb, licence=by_name[deb.name]) for deb in debs))
     check.python_is_promised(base)
-    closure.check_base(wanted, base)
+    closure.check_base(base_in, base)
     return base
 
 
-def _tell_newer(wanted: BaseInput, base: BaseLock) -> None:
+def _tell_newer(base_in: BaseInput, base: BaseLock) -> None:
     """Say how many debs could move; that nobody knows is no reason to fail, since nothing is to move."""
     if offline():
         return
     try:
-        newer = resolver.newer(wanted, base.debs)
+        newer = resolver.newer(base_in, base.debs)
     except PinwheelError as problem:
         console.warn(f"whether there are newer Debian packages is not known: {problem.line()}")
     else:
@@ -194,11 +194,11 @@ def _tell_count(newer: int) -> None:
         console.info(f"{text}: `invoke lock --upgrade {_DEBIAN}` takes {'it' if newer == 1 else 'them'}")
 
 
-def resolve_set(wanted: SetInput, base: BaseLock, keeping: Keeping, leader: SetLock | None) -> SetLock:
+def resolve_set(set_input: SetInput, base: BaseLock, keeping: Keeping, leader: SetLock | None) -> SetLock:
     """Resolve one set and describe each of its wheels; writes no lock.
 
     Args:
-        wanted: its input.
+        set_input: its input.
         base: what it runs on.
         keeping: which versions stay.
         leader: the set it agrees with, resolved.
@@ -209,36 +209,38 @@ def resolve_set(wanted: SetInput, base: BaseLock, keeping: Keeping, leader: SetL
         BuildError: a package that is published as source does not build.
     """
     python, glibc = base.version("python3.11"), base.version("libc6")
-    tags, where = wheels.platform_tags(python, glibc), f"lockfiles/{wanted.name}.in"
-    built = {entry.name: entry for entry in wanted.sdists}
-    own = {name for name, _ in wanted.differs}
+    tags, where = wheels.platform_tags(python, glibc), f"lockfiles/{set_input.name}.in"
+    built = {entry.name: entry for entry in set_input.sdists}
+    own = {name for name, _ in set_input.differs}
     shared = [wheel for wheel in leader.wheels if wheel.name not in own] if leader else []
     led = {wheel.name: wheel.version for wheel in shared}
     # The same file as the set it agrees with; else the one that it had.
-    kept = (frozenset(wheel.artifact.sha256 for wheel in shared), keeping.files(wanted.name))
-    with console.step(f"resolving {wanted.name}.in") as notes:
-        preferred, window = {**keeping.versions(wanted.name), **led}, keeping.window(wanted.name)
-        packages = wheels.resolve(wanted, python, glibc, preferred, window)
-        while window and (narrower := window.narrowed(packages, keeping.held(wanted.name), keeping.asked)) != window:
+    kept = (frozenset(wheel.artifact.sha256 for wheel in shared), keeping.files(set_input.name))
+    with console.step(f"resolving {set_input.name}.in") as notes:
+        preferred, window = {**keeping.versions(set_input.name), **led}, keeping.window(set_input.name)
+        packages = wheels.resolve(set_input, python, glibc, preferred, window)
+        while window and (narrower := window.narrowed(packages, keeping.held(set_input.name), keeping.asked)) != window:
             window = narrower
-            packages = wheels.resolve(wanted, python, glibc, preferred, window)
+            packages = wheels.resolve(set_input, python, glibc, preferred, window)
         chosen = [
             Wheel(n, str(p["version"]), wheels.choose(p, tags, where, kept)) for n, p in packages.items() if n not in built
         ]
         notes.append(f"{len(packages)} packages, {console.size(sum(w.artifact.size for w in chosen))}")
     if not packages:
-        raise LockError(f"{wanted.name}.in asks for nothing on the image's platform", where=where, fix="mend its markers")
+        raise LockError(f"{set_input.name}.in asks for nothing on the image's platform", where=where, fix="mend its markers")
     for name, package in packages.items():
         if name in built and str(package["version"]) != built[name].version:
             what = f"{name} {package['version']} was chosen, [sdists.{name}] describes {built[name].version}"
             raise LockError(what, where=where, fix="describe the version that is meant")
-    for shimmed, version in wanted.shims:
+    for shimmed, version in set_input.shims:
         if shimmed in packages:
             raise LockError(f"{shimmed} is both resolved and a shim", where=where, fix="drop one")
         chosen.append(sdist.shim(shimmed, version))
     with index.session() as http:
         locate = index.Locator(http)
-        lock = SetLock(wanted.name, wanted.digest, toolkit.today(), python, glibc, tuple(sorted(chosen, key=lambda w: w.name)))
+        lock = SetLock(
+            set_input.name, set_input.digest, toolkit.today(), python, glibc, tuple(sorted(chosen, key=lambda w: w.name))
+        )
         if built:
             resolver.fetch(base.debs)
             backend = sdist.backend_of(lock)
@@ -249,12 +251,12 @@ def resolve_set(wanted: SetInput, base: BaseLock, keeping: Keeping, leader: SetL
         known = metadata.read_all([wheel.artifact for wheel in lock.wheels], locate, http)
         asked = gpu.needs(lock.wheels, locate, http)
     by_name = {wheel.name: known[wheel.artifact.sha256] for wheel in lock.wheels}
-    overrides = metadata.Overrides(wanted.overrides, python)
-    needs = metadata.needs(map(Requirement, wanted.requires), by_name, python, overrides)
+    overrides = metadata.Overrides(set_input.overrides, python)
+    needs = metadata.needs(map(Requirement, set_input.requires), by_name, python, overrides)
     described = [
-        replace(wheel, needs=needs[wheel.name], licence=licence(said.text, tuple(said.licences.items())))
+        replace(wheel, needs=needs[wheel.name], licence=licence(about.text, tuple(about.licences.items())))
         for wheel in lock.wheels
-        for said in (by_name[wheel.name],)
+        for about in (by_name[wheel.name],)
     ]
     return replace(lock, wheels=tuple(described), gpu=asked)
 
@@ -265,19 +267,19 @@ def licence(text: str, texts: tuple[tuple[str, str], ...]) -> str:
     return licences.of_metadata(text, dict(texts))
 
 
-def _agree(wanted: SetInput, lock: SetLock, leader: SetLock) -> None:
-    closure.check_agreement(wanted, lock, leader)
-    stale = {name for name, _ in wanted.differs} - {name for name, _, _ in closure.differences(lock, leader)}
+def _agree(set_input: SetInput, lock: SetLock, leader: SetLock) -> None:
+    closure.check_agreement(set_input, lock, leader)
+    stale = {name for name, _ in set_input.differs} - {name for name, _, _ in closure.differences(lock, leader)}
     for name in sorted(stale):
-        console.warn(f"{wanted.name} and {leader.name} agree on {name}: drop it from [agrees.except] in {wanted.name}.in")
+        console.warn(f"{set_input.name} and {leader.name} agree on {name}: drop it from [agrees.except] in {set_input.name}.in")
 
 
-def _depth(wanted: Mapping[str, SetInput], name: str) -> int:
-    """How many sets stand above one in its chain of `agrees`."""
+def _depth(set_inputs: Mapping[str, SetInput], name: str) -> int:
+    """How many sets stand above this one in its chain of `agrees`."""
     depth, at = 0, name
-    while wanted[at].agrees:
-        depth, at = depth + 1, wanted[at].agrees
-        if depth > len(wanted):
+    while set_inputs[at].agrees:
+        depth, at = depth + 1, set_inputs[at].agrees
+        if depth > len(set_inputs):
             raise UsageError(f"{name} agrees with itself in a circle", where=f"lockfiles/{name}.in", fix="drop one `with`")
     return depth
 

@@ -6,15 +6,13 @@ Unknown keys are refused, and patterns that match no licence: a misspelt one wou
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
-from common import paths
-from common.errors import LockError, UsageError
+from common import paths, reader
+from common.errors import LockError
 from lockfiles.licences import spdx
 from lockfiles.model import Deb, Wheel
 
@@ -49,31 +47,22 @@ def read() -> Policy:
     Raises:
         UsageError: it is missing, no TOML, or says something unknown.
     """
-    try:
-        body = tomllib.loads(path().read_text())
-    except FileNotFoundError:
-        raise _refused("there is no policy", "restore it from git") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise _refused(f"not TOML: {problem}") from None
-    _keys(body, "the file", {"licences", "cooldown"})
-    licences, cooldown = _table(body, "licences"), _table(body, "cooldown")
-    _keys(licences, "[licences]", {"forbidden", "unknown", "allowed_for"})
-    _keys(cooldown, "[cooldown]", {"days"})
-    days = cooldown["days"]
-    if type(days) is not int or not 0 <= days <= 3650:
-        raise _refused(f"days must be a number of days from 0 to 3650, not {days!r}")
-    if licences["unknown"] not in ("allow", "refuse"):
-        raise _refused(f'unknown must be "allow" or "refuse", not {licences["unknown"]!r}')
-    forbidden = licences["forbidden"]
-    if not isinstance(forbidden, list) or not all(isinstance(pattern, str) for pattern in forbidden):
-        raise _refused("forbidden must be a list of strings")
+    keys = reader.toml(path(), fix="mend it, or restore it from git")
+    licences, cooldown = keys.below("licences"), keys.below("cooldown")
+    forbidden, unknown = licences.texts("forbidden"), licences.text("unknown")
     for pattern in forbidden:
-        _meaningful(pattern)
-    reasons = _table(licences, "allowed_for")
-    for package, reason in reasons.items():
-        if not isinstance(reason, str) or not reason.strip():
-            raise _refused(f"allowed_for.{package} gives no reason", "say why the package may stay")
-    return Policy(tuple(forbidden), licences["unknown"] == "allow", tuple(sorted(reasons.items())), days)
+        _check_pattern(licences, pattern)
+    if unknown not in ("allow", "refuse"):
+        raise licences.refused("unknown", f'expected "allow" or "refuse", got {unknown!r}')
+    excused = licences.below("allowed_for")
+    reasons = tuple((package, excused.text(package).strip()) for package in sorted(excused.body))
+    for package, reason in reasons:
+        if not reason:
+            raise excused.refused(package, "gives no reason", "say why the package may stay")
+    days = cooldown.number("days", 0, 3650)
+    for table in (keys, licences, cooldown):
+        table.end()
+    return Policy(forbidden, unknown == "allow", reasons, days)
 
 
 def check_licences(policy: Policy, lock: str, packages: Iterable[Deb | Wheel]) -> None:
@@ -88,15 +77,15 @@ def check_licences(policy: Policy, lock: str, packages: Iterable[Deb | Wheel]) -
         LockError: a package cannot be used without a forbidden or an unknown licence; the first of them is named.
     """
     excused = {package for package, _ in policy.allowed_for}
-    refused = [one for one in packages if one.name not in excused and not _passes(policy, one)]
+    refused = [package for package in packages if package.name not in excused and not _passes(policy, package)]
     if not refused:
         return
     first = refused[0]
     licence = first.licence or spdx.UNKNOWN
     why = f"is under {licence}, which the policy forbids"
-    if spdx.holds(licence, lambda one: one == spdx.UNKNOWN or not _forbidden(policy, one)):
+    if spdx.holds(licence, lambda part: part == spdx.UNKNOWN or not _forbidden(policy, part)):
         why = "does not tell its licence, which the policy asks for"
-    others = f"; so for {len(refused) - 1} more: {', '.join(one.name for one in refused[1:4])}" if refused[1:] else ""
+    others = f"; so for {len(refused) - 1} more: {', '.join(package.name for package in refused[1:4])}" if refused[1:] else ""
     raise LockError(
         f"{first.name} {first.version} {why}{others}",
         where=f"{lock}.lock, {paths.shown(path())}",
@@ -108,7 +97,7 @@ def _passes(policy: Policy, package: Deb | Wheel) -> bool:
     # A shim holds nothing but a name.
     unknown = policy.unknown or (isinstance(package, Wheel) and package.shim)
     licence = package.licence or spdx.UNKNOWN
-    return spdx.holds(licence, lambda one: unknown if one == spdx.UNKNOWN else not _forbidden(policy, one))
+    return spdx.holds(licence, lambda part: unknown if part == spdx.UNKNOWN else not _forbidden(policy, part))
 
 
 def _forbidden(policy: Policy, licence: str) -> bool:
@@ -117,25 +106,10 @@ def _forbidden(policy: Policy, licence: str) -> bool:
     return any(fnmatchcase(name, pattern) for name in names for pattern in policy.forbidden)
 
 
-def _meaningful(pattern: str) -> None:
+def _check_pattern(licences: reader.Keys, pattern: str) -> None:
     if not _PATTERN.fullmatch(pattern):
-        raise _refused(f"not a licence or a pattern: {pattern!r}", "write an SPDX identifier, `*` for any ending")
+        fix = "write an SPDX identifier, `*` for any ending"
+        raise licences.refused("forbidden", f"not a licence or a pattern: {pattern!r}", fix)
     if not pattern.startswith("LicenseRef-") and not any(fnmatchcase(known, pattern) for known in spdx.licence_ids()):
-        raise _refused(f"no SPDX licence is called {pattern}", "see spdx.org/licenses; terms not listed there are LicenseRef-…")
-
-
-def _table(body: dict[str, Any], key: str) -> dict[str, Any]:
-    value = body[key]
-    if not isinstance(value, dict):
-        raise _refused(f"{key} must be a table")
-    return value
-
-
-def _keys(body: dict[str, Any], place: str, known: set[str]) -> None:
-    wrong = sorted(set(body) ^ known)
-    if wrong:
-        raise _refused(f"{place} lacks or does not know {wrong[0]!r}", f"it has {', '.join(sorted(known))}")
-
-
-def _refused(what: str, fix: str = "mend it") -> UsageError:
-    return UsageError(what, where=paths.shown(path()), fix=fix)
+        fix = "see spdx.org/licenses; terms not listed there are LicenseRef-…"
+        raise licences.refused("forbidden", f"no SPDX licence is called {pattern}", fix)

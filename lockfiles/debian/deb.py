@@ -65,11 +65,12 @@ def read(deb: Deb, file: Path) -> Contents:
             raise _refused(deb, "control", f"has a line that does not belong there: {line[:80]!r}")
         if not line[0].isspace():
             fields[name] = value.strip()
-    said = (fields.get("package"), fields.get("version"), fields.get("architecture"))
-    if said != (deb.name, deb.version, deb.arch):
-        told = " ".join(part or "nothing" for part in said)
+    stated = (fields.get("package"), fields.get("version"), fields.get("architecture"))
+    if stated != (deb.name, deb.version, deb.arch):
+        words = " ".join(part or "nothing" for part in stated)
         raise LockError(
-            f"{deb.artifact.file}: control says {told!r}, the lock {deb.name} {deb.version} {deb.arch}", fix="run `invoke lock`"
+            f"{deb.artifact.file}: control says {words!r}, the lock {deb.name} {deb.version} {deb.arch}",
+            fix="run `invoke lock`",
         )
     argv = [which("dpkg-deb", fix="run `invoke engine --install`"), "--fsys-tarfile", str(file)]
     with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -82,9 +83,9 @@ def read(deb: Deb, file: Path) -> Contents:
         except PinwheelError:
             process.kill()
             raise
-        said_by_tool = cast("IO[bytes]", process.stderr).read().decode(errors="replace").strip()
+        message = cast("IO[bytes]", process.stderr).read().decode(errors="replace").strip()
         if process.wait():
-            raise _refused(deb, "data.tar", f"cannot be read: {said_by_tool}")
+            raise _refused(deb, "data.tar", f"cannot be read: {message}")
     return Contents(deb, control, paths, links)
 
 
@@ -95,13 +96,15 @@ def check_together(debs: Iterable[Contents]) -> None:
         BuildError: naming both and the path.
     """
     debs = tuple(debs)
-    links = {link: one.deb for one in debs for link in one.links}
-    for one in debs:
-        for path in one.paths:
+    links = {link: contents.deb for contents in debs for link in contents.links}
+    for contents in debs:
+        for path in contents.paths:
             above = path
             while above := above.rpartition("/")[0]:
                 if above in links:
-                    raise _refused(one.deb, path, f"would be written through the symbolic link /{above} of {links[above].name}")
+                    raise _refused(
+                        contents.deb, path, f"would be written through the symbolic link /{above} of {links[above].name}"
+                    )
 
 
 def _members(deb: Deb, stream: _Tail) -> tuple[tuple[str, ...], frozenset[str]]:

@@ -47,8 +47,8 @@ def needs(chosen: Mapping[str, Relations]) -> dict[str, tuple[str, ...]]:
     for name, relations in chosen.items():
         wanted: set[str] = set()
         for group in relations.depends:
-            real = [one for one in group if one in chosen]
-            standing_in = [provider for one in group for provider in providers.get(one, ())]
+            real = [name for name in group if name in chosen]
+            standing_in = [provider for virtual in group for provider in providers.get(virtual, ())]
             wanted |= {*real[:1]} or {*standing_in[:1]}
         found[name] = tuple(sorted(wanted - {name}))
     return found

@@ -214,19 +214,19 @@ def _used(old: Path) -> bool:
 def _write_repository(lock: BaseLock, target: Path) -> None:
     """Write a flat apt repository of the locked debs, each verified and looked into."""
 
-    def read(one: Deb) -> deb.Contents:
-        source = store.verified(one.artifact)
-        (target / one.artifact.file).symlink_to(source)
-        return deb.read(one, source)
+    def read(package: Deb) -> deb.Contents:
+        source = store.verified(package.artifact)
+        (target / package.artifact.file).symlink_to(source)
+        return deb.read(package, source)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         contents = list(pool.map(read, lock.debs))
     deb.check_together(contents)
     packages = target / "Packages"
     with packages.open("w", encoding="utf-8") as out:
-        for one in contents:
-            file = one.deb.artifact
-            out.write(f"{one.control}\nFilename: ./{file.file}\nSize: {file.size}\nSHA256: {file.sha256}\n\n")
+        for package in contents:
+            file = package.deb.artifact
+            out.write(f"{package.control}\nFilename: ./{file.file}\nSize: {file.size}\nSHA256: {file.sha256}\n\n")
     digest = sha256_file(packages).removeprefix("sha256:")
     # mmdebstrap recognises the essential packages by the repository's code name.
     (target / "Release").write_text(

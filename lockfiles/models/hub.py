@@ -22,13 +22,16 @@ from common.errors import LockError, MissingEnvironmentError
 from common.files import CHUNK, unsafe_path
 from common.offline import demand_network
 from lockfiles.models.account import endpoint
+from oci.client.patience import asked_to_wait
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # What file systems allow of one name; no real model has a longer path either.
 _LONGEST = 255
 _TRIES = 4
+# Seconds: times the number of failures; and at most, however long the hub asks to wait.
 _PAUSE = 1.0
+_LONGEST_PAUSE = 60.0
 # No answer about a model is larger: a listing of a hundred thousand files is not.
 _MAX_ANSWER = 64 << 20
 _NETWORK = "check the network and HF_ENDPOINT"
@@ -196,7 +199,7 @@ class Hub:
             try:
                 with self._http.get(address, headers=headers, stream=True, timeout=(20, 60)) as answer:
                     if attempt < _TRIES and (answer.status_code == 429 or answer.status_code >= 500):
-                        pause = _retry_after(answer, attempt)
+                        pause = min(asked_to_wait(answer.headers), _LONGEST_PAUSE) or attempt * _PAUSE
                     else:
                         _refuse(answer, repo, missing, gone)
                         return read(answer)
@@ -208,11 +211,6 @@ class Hub:
                 pause = attempt * _PAUSE
             time.sleep(pause)
         raise AssertionError
-
-
-def _retry_after(answer: requests.Response, attempt: int) -> float:
-    told = answer.headers.get("Retry-After", "")
-    return min(float(told), 60) if told.isdecimal() else attempt * _PAUSE
 
 
 def _refuse(answer: requests.Response, repo: str, missing: str, gone: str) -> None:

@@ -59,9 +59,9 @@ class Window:
 def asked_for(requirements: Iterable[str]) -> frozenset[str]:
     """The packages that requirements pin to one version: someone asked for exactly that."""
     return frozenset(
-        canonicalize_name(one.name)
-        for one in map(Requirement, requirements)
-        if any(s.operator == "===" or (s.operator == "==" and not s.version.endswith(".*")) for s in one.specifier)
+        canonicalize_name(requirement.name)
+        for requirement in map(Requirement, requirements)
+        if any(s.operator == "===" or (s.operator == "==" and not s.version.endswith(".*")) for s in requirement.specifier)
     )
 
 

@@ -97,7 +97,8 @@ def resolve(
         with sources.configured() as source:
             _uv(argv, source, f"{wanted.name}.in does not resolve")
         body = tomllib.loads((here / "pylock.toml").read_text())
-    for entry in (entry for one in body["packages"] for entry in [*one.get("wheels", []), *filter(None, [one.get("sdist")])]):
+    files = [f for package in body["packages"] for f in (*package.get("wheels", []), package.get("sdist")) if f]
+    for entry in files:
         if known := source.files.get(file_name(entry)):
             entry |= {"size": known.size, "hashes": {"sha256": known.sha256}}
     return {str(canonicalize_name(package["name"])): package for package in body["packages"]}

@@ -156,8 +156,8 @@ def _elsewhere(answer: requests.Response, part: Part) -> bool:
     """Whether a server that answers with a part of a file answers with another part than asked for, or of another file."""
     if answer.status_code != requests.codes.partial_content:
         return False
-    said = re.match(r"bytes (\d+)-\d+/(\d+|\*)$", answer.headers.get("Content-Range", "").strip())
-    return said is None or int(said[1]) != part.size or said[2] not in {"*", str(part.artifact.size)}
+    span = re.match(r"bytes (\d+)-\d+/(\d+|\*)$", answer.headers.get("Content-Range", "").strip())
+    return span is None or int(span[1]) != part.size or span[2] not in {"*", str(part.artifact.size)}
 
 
 def _strong(answer: requests.Response) -> str:

@@ -110,27 +110,36 @@ def test_every_exception_of_the_shipped_policy_is_needed() -> None:
 # Each edit is made to the shipped policy; what it must be refused with.
 EDITS = {
     "no_toml": ("[licences]", "[licences", "not TOML"),
-    "section_misspelt": ("[licences]", "[licenses]", "the file lacks or does not know"),
-    "key_misspelt": ("forbidden =", "forbiden =", "[licences] lacks or does not know 'forbidden'"),
-    "key_missing": ('unknown = "refuse"', "", "[licences] lacks or does not know 'unknown'"),
-    "unknown_word": ('unknown = "refuse"', 'unknown = "ignore"', 'unknown must be "allow" or "refuse", not \'ignore\''),
+    "section_misspelt": ("[licences]", "[licenses]", "licences.forbidden: missing"),
+    "key_misspelt": ("forbidden =", "forbiden =", "licences.forbidden: missing"),
+    "key_missing": ('unknown = "refuse"', "", "licences.unknown: missing"),
+    "unknown_word": (
+        'unknown = "refuse"',
+        'unknown = "ignore"',
+        'licences.unknown: expected "allow" or "refuse", got \'ignore\'',
+    ),
     "pattern_of_an_exception": (
         '"AGPL-*"',
         '"Classpath-exception-2.0"',
-        "no SPDX licence is called Classpath-exception-2.0",
+        "licences.forbidden: no SPDX licence is called Classpath-exception-2.0",
     ),
-    "pattern_misspelt": ('"AGPL-*"', '"APGL-*"', "no SPDX licence is called APGL-*"),
-    "pattern_in_lower_case": ('"AGPL-*"', '"agpl-*"', "no SPDX licence is called agpl-*"),
-    "pattern_an_expression": ('"AGPL-*"', '"MIT OR AGPL-*"', "not a licence or a pattern: 'MIT OR AGPL-*'"),
-    "patterns_no_list": ("forbidden = [", "forbidden = 1\nx = [", "[licences] lacks or does not know 'x'"),
-    "pattern_no_string": ('"AGPL-*"', "1", "forbidden must be a list of strings"),
-    "no_reason": ('cuda-toolkit = "names', 'other = " "\ncuda-toolkit = "names', "allowed_for.other gives no reason"),
-    "reason_no_string": ('cuda-toolkit = "names', 'other = true\ncuda-toolkit = "names', "allowed_for.other gives no reason"),
-    "days_negative": ("days = 7", "days = -1", "days must be a number of days from 0 to 3650, not -1"),
-    "days_a_boolean": ("days = 7", "days = true", "days must be a number of days from 0 to 3650, not True"),
-    "days_a_word": ("days = 7", 'days = "7"', "days must be a number of days from 0 to 3650, not '7'"),
-    "days_missing": ("days = 7", "", "[cooldown] lacks or does not know 'days'"),
-    "cooldown_no_table": ("[cooldown]\n", "[[cooldown]]\n", "cooldown must be a table"),
+    "pattern_misspelt": ('"AGPL-*"', '"APGL-*"', "licences.forbidden: no SPDX licence is called APGL-*"),
+    "pattern_in_lower_case": ('"AGPL-*"', '"agpl-*"', "licences.forbidden: no SPDX licence is called agpl-*"),
+    "pattern_an_expression": ('"AGPL-*"', '"MIT OR AGPL-*"', "licences.forbidden: not a licence or a pattern: 'MIT OR AGPL-*'"),
+    "patterns_no_list": ("forbidden = [", "forbidden = 1\nx = [", "licences.forbidden: expected a list of strings, got 1"),
+    "pattern_no_string": ('"AGPL-*"', "1", "licences.forbidden: expected a list of strings"),
+    "key_unknown": ("forbidden = [", "x = 1\nforbidden = [", "licences.x: unknown key"),
+    "no_reason": ('cuda-toolkit = "names', 'other = " "\ncuda-toolkit = "names', "licences.allowed_for.other: gives no reason"),
+    "reason_no_string": (
+        'cuda-toolkit = "names',
+        'other = true\ncuda-toolkit = "names',
+        "licences.allowed_for.other: expected a string, got True",
+    ),
+    "days_negative": ("days = 7", "days = -1", "cooldown.days: expected a number from 0 to 3650, got -1"),
+    "days_a_boolean": ("days = 7", "days = true", "cooldown.days: expected a number from 0 to 3650, got True"),
+    "days_a_word": ("days = 7", 'days = "7"', "cooldown.days: expected a number from 0 to 3650, got '7'"),
+    "days_missing": ("days = 7", "", "cooldown.days: missing"),
+    "cooldown_no_table": ("[cooldown]\n", "[[cooldown]]\n", "cooldown: expected a mapping"),
 }
 
 
@@ -149,5 +158,5 @@ def test_a_wrong_policy_is_refused_with_its_file(own_folders: Path, monkeypatch:
 
 def test_no_policy_is_refused(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "LOCKFILES", own_folders)
-    with pytest.raises(UsageError, match="there is no policy"):
+    with pytest.raises(UsageError, match="cannot be read: No such file .*policy.toml.*: mend it, or restore it from git"):
         policy.read()

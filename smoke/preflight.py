@@ -181,12 +181,14 @@ def _mismatch(device: Device, needs: Sequence[GpuNeeds]) -> _Unfit | None:
         begins = ".".join(map(str, _BFLOAT16))
         what = f"{capability}, smoke computes in bfloat16, which begins with compute capability {begins}"
         return _Unfit(what, "use another GPU")
-    for one in needs:
-        if device.branch and device.branch < one.driver:
-            return _Unfit(f"driver {device.driver} is older than {one.driver}, which {one.image} asks for", "update the driver")
-    for one in needs:
-        if device.compute and not one.runs_on(device.compute):
-            return _Unfit(f"{capability}, {one.image} holds code for {one.capabilities()} alone", "use another GPU")
+    for need in needs:
+        if device.branch and device.branch < need.driver:
+            return _Unfit(
+                f"driver {device.driver} is older than {need.driver}, which {need.image} asks for", "update the driver"
+            )
+    for need in needs:
+        if device.compute and not need.runs_on(device.compute):
+            return _Unfit(f"{capability}, {need.image} holds code for {need.capabilities()} alone", "use another GPU")
     return None
 
 
@@ -207,15 +209,15 @@ def _lack(device: Device) -> _Unfit | None:
     return None
 
 
-def _others(found: Sequence[Device], needs: Sequence[GpuNeeds]) -> tuple[str, ...]:
+def _others(devices: Sequence[Device], needs: Sequence[GpuNeeds]) -> tuple[str, ...]:
     """The images of another family that could run here; none when these could, were there room, or none are meant."""
-    if not needs or any(_mismatch(device, needs) is None for device in found):
+    if not needs or any(_mismatch(device, needs) is None for device in devices):
         return ()
     for family in spec.families():
         pair = spec.pair(family)
         with contextlib.suppress(LockError):  # One that is not locked is not offered.
-            wanted = [one for role in pair if (one := spec.gpu_needs(role))]
-            if len(wanted) == len(pair) and any(_mismatch(device, wanted) is None for device in found):
+            pair_needs = [need for role in pair if (need := spec.gpu_needs(role))]
+            if len(pair_needs) == len(pair) and any(_mismatch(device, pair_needs) is None for device in devices):
                 return pair
     return ()
 

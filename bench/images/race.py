@@ -82,9 +82,9 @@ class Results:
     @classmethod
     def of(cls, body: dict[str, Any]) -> Results:
         """Back from JSON."""
-        figures = [Figure(**{**one, "usage": Usage(**one["usage"])}) for one in body["figures"]]
+        figures = [Figure(**{**figure, "usage": Usage(**figure["usage"])}) for figure in body["figures"]]
         pulls = [(name, what, size, seconds) for name, what, size, seconds in body["pulls"]]
-        digests = {name: tuple(found) for name, found in body["digests"].items()}
+        digests = {name: tuple(pair) for name, pair in body["digests"].items()}
         return cls(figures, pulls, body["shares"], body["kinds"], digests, body["failures"])
 
 
@@ -128,16 +128,16 @@ class Race:
             if case != COLD:
                 return
             product.reset()
-            for way, found in usages.items():
+            for way, runs in usages.items():
                 # What nobody needs to do is there to compare with, not to be claimed: once is enough.
                 if number == 0 or way != limit.ZLIB:
-                    found.append(self._timed(f"(d) {way}", role, COLD, functools.partial(self._limit, role, way)))
+                    runs.append(self._timed(f"(d) {way}", role, COLD, functools.partial(self._limit, role, way)))
 
         with Registry(self._folder / "registry") as registry:
             self._cases(product, role, registry, rounds=rounds, cold=rounds, prepare=prepare)
             self._pull(role, "(c) as it is, many layers", registry, product.push(registry))
-        for way, found in usages.items():
-            self.results.figures.append(Figure(role, f"(d) {way}", COLD, measure.median(found), len(found)))
+        for way, runs in usages.items():
+            self.results.figures.append(Figure(role, f"(d) {way}", COLD, measure.median(runs), len(runs)))
 
     def bumps_alone(self, role: str, *, rounds: int) -> None:
         """`invoke build` of another image, cold once."""
@@ -212,9 +212,9 @@ class Race:
                     bases[case] = self._weigh(role, case) if isinstance(who, Product) else 0
                     who.push(registry)
                     uploads[case], held = registry.held() - held, registry.held()
-        for case, found in usages.items():
+        for case, runs in usages.items():
             self.results.figures.append(
-                Figure(role, who.name, case, measure.median(found), len(found), uploads[case], bases[case])
+                Figure(role, who.name, case, measure.median(runs), len(runs), uploads[case], bases[case])
             )
 
     def _weigh(self, role: str, case: str) -> int:

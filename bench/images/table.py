@@ -49,7 +49,7 @@ class Goal:
 def blocks(results: Results) -> list[Table]:
     """All tables, in the order they are shown."""
     return [
-        *(_figures(results, name) for name in dict.fromkeys(one.set for one in results.figures)),
+        *(_figures(results, name) for name in dict.fromkeys(figure.set for figure in results.figures)),
         (("goal", "to reach", "reached", "met"), [goal.row() for goal in goals(results)]),
         _ratios(results),
         _shares(results),
@@ -66,42 +66,42 @@ def blocks(results: Results) -> list[Table]:
 
 def goals(results: Results) -> list[Goal]:
     """The goals that this run can judge."""
-    found: list[Goal] = []
-    for name in dict.fromkeys(one.set for one in results.figures):
+    judged: list[Goal] = []
+    for name in dict.fromkeys(figure.set for figure in results.figures):
         cold = _of(results, name, _PRODUCT, COLD)
         same, bump = _of(results, name, _PRODUCT, SAME), _of(results, name, _PRODUCT, BUMP)
         if cold and (limits := [(way, _of(results, name, way, COLD)) for way in (_ISAL, _ZLIB, _BYTECODE)]):
-            found += [
+            judged += [
                 Goal(f"{name}: cold, of {way}", 1.3, cold.usage.wall / least.usage.wall, "×") for way, least in limits if least
             ]
         if cold and (other := _of(results, name, _REFERENCE, COLD)):
-            found.append(Goal(f"{name}: cold, faster than (b)", 3, other.usage.wall / cold.usage.wall, "×", least=True))
+            judged.append(Goal(f"{name}: cold, faster than (b)", 3, other.usage.wall / cold.usage.wall, "×", least=True))
         if bump:
-            found.append(Goal(f"{name}: one package bumped", 3, bump.usage.wall, "s"))
-            found.append(Goal(f"{name}: upload of a bump, of its changed layers", 1.05, bump.upload / bump.base, "×"))
+            judged.append(Goal(f"{name}: one package bumped", 3, bump.usage.wall, "s"))
+            judged.append(Goal(f"{name}: upload of a bump, of its changed layers", 1.05, bump.upload / bump.base, "×"))
         if same:
-            found.append(Goal(f"{name}: nothing changed", 1, same.usage.wall, "s"))
+            judged.append(Goal(f"{name}: nothing changed", 1, same.usage.wall, "s"))
         if cold:
-            found.append(Goal(f"{name}: peak memory", 1e9, cold.usage.memory, "B"))
-            found.append(Goal(f"{name}: scratch, of the layout", 1.1, cold.usage.disk / cold.base, "×"))
-    return found
+            judged.append(Goal(f"{name}: peak memory", 1e9, cold.usage.memory, "B"))
+            judged.append(Goal(f"{name}: scratch, of the layout", 1.1, cold.usage.disk / cold.base, "×"))
+    return judged
 
 
 def _figures(results: Results, name: str) -> Table:
     head = (f"{name} set", "wall", "processor", "cores busy", "peak memory", "scratch disk", "a registry receives", "runs")
     rows: list[tuple[str, ...]] = []
-    for one in sorted((f for f in results.figures if f.set == name), key=lambda f: (_order(f.case), f.who)):
-        use = one.usage
+    for figure in sorted((f for f in results.figures if f.set == name), key=lambda f: (_order(f.case), f.who)):
+        use = figure.usage
         busy = f"{100 * use.utilisation():.0f} %"
-        upload = "" if one.who.startswith("(d)") else console.size(one.upload)
+        upload = "" if figure.who.startswith("(d)") else console.size(figure.upload)
         cells = (f"{use.wall:.2f} s", f"{use.cpu:.1f} s", busy, console.size(use.memory), console.size(use.disk), upload)
-        rows.append((f"{one.case}: {one.who}", *cells, str(one.rounds)))
+        rows.append((f"{figure.case}: {figure.who}", *cells, str(figure.rounds)))
     return head, rows
 
 
 def _ratios(results: Results) -> Table:
     rows = []
-    for name in dict.fromkeys(one.set for one in results.figures):
+    for name in dict.fromkeys(figure.set for figure in results.figures):
         for case in (COLD, SAME, BUMP):
             ours = _of(results, name, _PRODUCT, case)
             for who in (_ORDINARY, _REFERENCE):
@@ -133,8 +133,8 @@ def _kinds(results: Results) -> Table:
 
 
 def _of(results: Results, name: str, who: str, case: str) -> Figure | None:
-    found = [one for one in results.figures if one.set == name and one.case == case]
-    return next((one for one in found if one.who == who or one.who.startswith(f"{who} ")), None)
+    figures = [figure for figure in results.figures if figure.set == name and figure.case == case]
+    return next((figure for figure in figures if figure.who == who or figure.who.startswith(f"{who} ")), None)
 
 
 def _order(case: str) -> int:

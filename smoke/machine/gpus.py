@@ -80,18 +80,20 @@ def devices() -> tuple[Device, ...]:
     """
     if not installed():
         raise MissingEnvironmentError("no NVIDIA driver is installed", where="no nvidia-smi on PATH", fix=how_to_get())
-    said = _query((*_FIELDS, *_NEWER_FIELDS))
-    if said.code and "not a valid field" in said.stdout + said.stderr:
-        said = _query(_FIELDS)
+    answer = _query((*_FIELDS, *_NEWER_FIELDS))
+    if answer.code and "not a valid field" in answer.stdout + answer.stderr:
+        answer = _query(_FIELDS)
     # One GPU that fell off the bus makes it fail, after it told of the sound ones.
-    found = [cells for line in said.stdout.splitlines() if _sound(cells := _cells(line))]
-    if not found:
+    gpus = [cells for line in answer.stdout.splitlines() if _sound(cells := _cells(line))]
+    if not gpus:
         # It puts its errors on either stream.
-        words = " ".join((said.stdout.strip() or said.stderr.strip()).split())[:400]
-        raise MissingEnvironmentError("NVIDIA's driver shows no GPU", where=words or f"nvidia-smi, code {said.code}", fix=_FIX)
-    divided = any(_enabled(cells) for cells in found)
+        words = " ".join((answer.stdout.strip() or answer.stderr.strip()).split())[:400]
+        raise MissingEnvironmentError(
+            "NVIDIA's driver shows no GPU", where=words or f"nvidia-smi, code {answer.code}", fix=_FIX
+        )
+    divided = any(_enabled(cells) for cells in gpus)
     listed = run([_PROGRAM, "-L"], timeout=_LIMIT_S).stdout if divided else ""
-    return tuple(device for cells in found for device in _devices(cells, listed))
+    return tuple(device for cells in gpus for device in _devices(cells, listed))
 
 
 def users() -> str:

@@ -41,7 +41,7 @@ AT_ONCE = 32
 _PATIENCE_S = 15.0
 # Tokens of the answer that nobody waits for any more: so many that it surely runs when the client goes.
 _LONG = 400
-Found = dict[str, Any]
+Result = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Asked:
         """The whole answer."""
         return self.create(question, model=model).choices[0].message.content or ""
 
-    def first(self) -> Found:
+    def first(self) -> Result:
         """The first question once more, to see whether the server is still itself."""
         # After an error uvicorn hangs up without saying so first: like any client, this one may find its connection gone, once.
         patient = self.client.with_options(max_retries=1)
@@ -97,7 +97,7 @@ class Asked:
             return problem.code, problem.read().decode(errors="replace")
 
 
-def answers(asked: Asked) -> Found:
+def answers(asked: Asked) -> Result:
     """Every question to every model, and which models there are."""
     given = [
         {"model": model, **_asked(row), "got": asked.answer(row["instruction"], model)}
@@ -107,9 +107,9 @@ def answers(asked: Asked) -> Found:
     return {"models": sorted(model.id for model in asked.client.models.list()), "answers": given}
 
 
-def streaming(asked: Asked) -> Found:
+def streaming(asked: Asked) -> Result:
     """The same as streams: their text, how it ended, and how fast it came."""
-    found, first, pieces, after = [], [], 0, 0.0
+    streams, first, pieces, after = [], [], 0, 0.0
     for model in asked.models:
         for row in asked.rows:
             began = time.monotonic()
@@ -119,21 +119,21 @@ def streaming(asked: Asked) -> Found:
                     times.append(time.monotonic())
                     text += choice.delta.content
                 finish = choice.finish_reason or finish
-            one = {"model": model, "question": row["instruction"], "streamed": text}
-            found.append({**one, "pieces": len(times), "finish": finish})
+            stream = {"model": model, "question": row["instruction"], "streamed": text}
+            streams.append({**stream, "pieces": len(times), "finish": finish})
             if model == asked.models[0] and times:
                 first.append(times[0] - began)
                 pieces += len(times) - 1
                 after += times[-1] - times[0]
     return {
-        "streams": found,
+        "streams": streams,
         "first": statistics.median(first) if first else None,
         # Every token of the tuned model is a piece of the stream, as long as the client keeps pace.
         "rate": pieces / after if after else None,
     }
 
 
-def protocol(asked: Asked) -> Found:
+def protocol(asked: Asked) -> Result:
     """What else a client may ask for: a stop sequence, a limit, probabilities, completions without a chat."""
     row = asked.rows[0]
     words = row["output"].split(" ")
@@ -142,23 +142,23 @@ def protocol(asked: Asked) -> Found:
     cut = asked.create(row["instruction"], max_tokens=CUT)
     short = cut.choices[0]
     likely = asked.create(row["instruction"], logprobs=True, top_logprobs=2).choices[0].logprobs
-    found: Found = {
+    result: Result = {
         **_asked(row),
         "stop": {"word": word, "got": stopped.message.content, "finish": stopped.finish_reason},
         "length": {"got": short.message.content, "finish": short.finish_reason, "tokens": cut.usage.completion_tokens},
         "logprobs": None,
     }
     if likely is not None:
-        found["logprobs"] = [
-            {"token": one.token, "logprob": one.logprob, "top": [[top.token, top.logprob] for top in one.top_logprobs]}
-            for one in likely.content
+        result["logprobs"] = [
+            {"token": token.token, "logprob": token.logprob, "top": [[top.token, top.logprob] for top in token.top_logprobs]}
+            for token in likely.content
         ]
     plain = {"model": asked.models[0], "prompt": asked.prompt, "temperature": 0, "max_tokens": MAX_TOKENS}
-    found["completions"] = _refusal(lambda: asked.client.completions.create(**plain).choices[0].text)
-    return found
+    result["completions"] = _refusal(lambda: asked.client.completions.create(**plain).choices[0].text)
+    return result
 
 
-def refusals(asked: Asked) -> Found:
+def refusals(asked: Asked) -> Result:
     """What a server has to refuse, and whether it lives on."""
     question = asked.rows[0]["instruction"]
     stranger = asked.client.with_options(api_key="not-the-key")
@@ -174,11 +174,11 @@ def refusals(asked: Asked) -> Found:
     }
 
 
-def load(asked: Asked) -> Found:
+def load(asked: Asked) -> Result:
     """Many requests at once: all wait for each other and then leave together."""
     gate = threading.Barrier(AT_ONCE)
 
-    def one(number: int) -> tuple[dict[str, str], int]:
+    def request(number: int) -> tuple[dict[str, str], int]:
         row = asked.rows[number % len(asked.rows)]
         gate.wait()
         try:
@@ -190,15 +190,15 @@ def load(asked: Asked) -> Found:
 
     began = time.monotonic()
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        done = list(pool.map(one, range(AT_ONCE)))
+        done = list(pool.map(request, range(AT_ONCE)))
     seconds = time.monotonic() - began
     return {"replies": [reply for reply, _ in done], "rate": sum(tokens for _, tokens in done) / seconds}
 
 
-def hang_up(asked: Asked) -> Found:
+def hang_up(asked: Asked) -> Result:
     """Clients that go away in the middle of a stream, one for each question."""
     # vLLM's own can be told to go on after the end of the answer: it then surely is in the middle.
-    endless: Found = {"max_tokens": _LONG, "extra_body": {"ignore_eos": True}} if asked.vllm else {}
+    endless: Result = {"max_tokens": _LONG, "extra_body": {"ignore_eos": True}} if asked.vllm else {}
     gone = 0
     for row in asked.rows:
         stream = asked.create(row["instruction"], stream=True, **endless)
@@ -211,11 +211,11 @@ def hang_up(asked: Asked) -> Found:
     return {"gone": gone, "running": running, "after": asked.first()}
 
 
-def metrics(asked: Asked) -> Found:
+def metrics(asked: Asked) -> Result:
     """What a cluster's probes and Prometheus read; both come without a key."""
     status, numbers = _metrics_at_rest(asked)
-    found = {what: numbers.get(name) for what, name in METRICS.items()}
-    return {"health": asked.get("/health")[0], "metrics": status, "samples": len(numbers), **found}
+    result = {what: numbers.get(name) for what, name in METRICS.items()}
+    return {"health": asked.get("/health")[0], "metrics": status, "samples": len(numbers), **result}
 
 
 def _metrics_at_rest(asked: Asked) -> tuple[int, dict[str, float]]:
@@ -230,7 +230,7 @@ def _metrics_at_rest(asked: Asked) -> tuple[int, dict[str, float]]:
         time.sleep(0.2)
 
 
-CHECKS: dict[str, Callable[[Asked], Found]] = {
+CHECKS: dict[str, Callable[[Asked], Result]] = {
     "answers": answers,
     "streaming": streaming,
     "protocol": protocol,
@@ -241,17 +241,17 @@ CHECKS: dict[str, Callable[[Asked], Found]] = {
 }
 
 
-def make(asked: Asked, checks: Iterable[str]) -> dict[str, Found]:
+def make(asked: Asked, checks: Iterable[str]) -> dict[str, Result]:
     """Make the checks, one after the other."""
-    said: dict[str, Found] = {}
+    results: dict[str, Result] = {}
     for name in checks:
         began = time.monotonic()
         try:
-            outcome: Found = {"found": CHECKS[name](asked)}
+            outcome: Result = {"found": CHECKS[name](asked)}
         except Exception as problem:  # noqa: BLE001 - a check that breaks down must not take the others along
             outcome = {"error": _line(problem)}
-        said[name] = {"seconds": time.monotonic() - began, **outcome}
-    return said
+        results[name] = {"seconds": time.monotonic() - began, **outcome}
+    return results
 
 
 def _asked(row: dict[str, str]) -> dict[str, str]:
@@ -263,7 +263,7 @@ def _choices(stream: Any) -> Iterator[Any]:
         yield from piece.choices[:1]
 
 
-def _refusal(call: Callable[[], Any]) -> Found:
+def _refusal(call: Callable[[], Any]) -> Result:
     """The status the server answers with, and its text: of the answer, or why not."""
     from openai import APIStatusError
 

@@ -38,7 +38,7 @@ _LABEL = "org.opencontainers.image."
 _SOME = 3
 
 
-def system(found: Mapping[str, Any]) -> Iterator[str]:
+def system(result: Mapping[str, Any]) -> Iterator[str]:
     """The system, the interpreter, the user, and what a container of the image may do."""
     expected: dict[str, tuple[object, str]] = {
         "os": ("debian 12", "the system"),
@@ -50,12 +50,12 @@ def system(found: Mapping[str, Any]) -> Iterator[str]:
         "no_new_privileges": ("1", "no_new_privs"),
     }
     for name, (value, what) in expected.items():
-        if found[name] != value:
-            yield f"{what}: {found[name]}, not {value}"
-    if not found["uid"] or not found["gid"] or 0 in found["groups"]:
-        yield f"it runs as user {found['uid']}, group {found['gid']}, groups {found['groups']}: root's"
-    if int(found["capabilities"], 16):
-        yield f"it can gain capabilities {found['capabilities']}"
+        if result[name] != value:
+            yield f"{what}: {result[name]}, not {value}"
+    if not result["uid"] or not result["gid"] or 0 in result["groups"]:
+        yield f"it runs as user {result['uid']}, group {result['gid']}, groups {result['groups']}: root's"
+    if int(result["capabilities"], 16):
+        yield f"it can gain capabilities {result['capabilities']}"
 
 
 def configuration(config: Mapping[str, Any], spec: ImageSpec, image: BuiltImage) -> Iterator[str]:
@@ -73,17 +73,17 @@ def configuration(config: Mapping[str, Any], spec: ImageSpec, image: BuiltImage)
         if (config.get(name) or None) != (value or None):
             yield f"{name} is {config.get(name)}, not {value} as its spec says"
     env = dict(entry.partition("=")[::2] for entry in config.get("Env") or ())
-    wanted = dict(spec.env)
-    for name in sorted(env.keys() | wanted.keys()):
+    variables = dict(spec.env)
+    for name in sorted(env.keys() | variables.keys()):
         if (_SECRET.search(name) and env.get(name)) or _WITH_PASSWORD.search(env.get(name) or ""):
             # It is in the image; it need not be in the receipt, too.
             yield f"the variable {name} holds a secret"
-        elif env.get(name) != wanted.get(name):
-            yield f"the variable {name} is {env.get(name)!r}, not {wanted.get(name)!r} as its spec says"
+        elif env.get(name) != variables.get(name):
+            yield f"the variable {name} is {env.get(name)!r}, not {variables.get(name)!r} as its spec says"
     labels = config.get("Labels") or {}
-    said = {"title": spec.title, "description": spec.description, "licenses": spec.licenses, "source": spec.source}
-    said |= {"vendor": spec.vendor, "version": image.version, "base.name": BASE}
-    for name, text in said.items():
+    stated = {"title": spec.title, "description": spec.description, "licenses": spec.licenses, "source": spec.source}
+    stated |= {"vendor": spec.vendor, "version": image.version, "base.name": BASE}
+    for name, text in stated.items():
         if labels.get(_LABEL + name) != text:
             yield f"the label {name} is {labels.get(_LABEL + name)!r}, not {text!r}"
     shapes = {
@@ -96,40 +96,40 @@ def configuration(config: Mapping[str, Any], spec: ImageSpec, image: BuiltImage)
             yield f"the label {name} is {labels.get(_LABEL + name)!r}"
 
 
-def packages(found: Mapping[str, Any], held: SetLock, base: BaseLock, overrides: Sequence[str]) -> Iterator[str]:
+def packages(result: Mapping[str, Any], held: SetLock, base: BaseLock, overrides: Sequence[str]) -> Iterator[str]:
     """What is installed is what is locked, both ways; and every package gets what it asks for.
 
     Args:
-        found: by payload/contract.py.
+        result: by payload/contract.py.
         held: the lock of the image's set.
         base: the lock of the base.
         overrides: requirements that replace what packages ask for, and so may be against it.
     """
     locked: set[tuple[str, ...]] = {(wheel.name, wheel.version) for wheel in held.wheels}
-    installed = [(name, version) for name, version in found["distributions"]]
+    installed = [(name, version) for name, version in result["distributions"]]
     yield from _both_ways(f"{held.name}.lock", locked, set(installed))
     yield from (f"{name} {version} is there twice" for name, version in sorted(_twice(installed)))
     debs: set[tuple[str, ...]] = {(deb.name, deb.version, deb.arch) for deb in base.debs}
-    yield from _both_ways("base.lock", debs, {(name, version, arch) for name, version, arch, _ in found["debs"]})
-    yield from (f"the package {name} is {state!r}" for name, _, _, state in found["debs"] if state != "install ok installed")
+    yield from _both_ways("base.lock", debs, {(name, version, arch) for name, version, arch, _ in result["debs"]})
+    yield from (f"the package {name} is {state!r}" for name, _, _, state in result["debs"] if state != "install ok installed")
     replaced = {canonicalize_name(Requirement(text).name) for text in overrides}
-    for package, asked, version in found["unmet"]:
+    for package, asked, version in result["unmet"]:
         if canonicalize_name(Requirement(asked).name) not in replaced:
             yield f"{package} asks for {asked}, and gets {version or 'none'}"
 
 
-def repository_files(found: Mapping[str, Any], plan: LayerPlan | None) -> Iterator[str]:
+def repository_files(result: Mapping[str, Any], plan: LayerPlan | None) -> Iterator[str]:
     """At and below the places that `[[files]]` names is what the repository holds, both ways, with its mode and owner.
 
     Args:
-        found: by payload/contents.py, which was given `places` of the image.
+        result: by payload/contents.py, which was given `places` of the image.
         plan: of the files layer; None where the image has none.
     """
     expected: dict[str, tuple[str, str, int, int, str]] = {}
     if plan:
         expected |= {f"/{folder.path}": ("folder", f"{folder.mode:04o}", folder.uid, folder.uid, "") for folder in plan.folders}
         expected |= {f"/{file.path}": ("file", f"{file.mode:04o}", file.uid, file.uid, file.sha256) for file in plan.files}
-    real = {path: tuple(state) for path, *state in found["placed"]}
+    real = {path: tuple(state) for path, *state in result["placed"]}
     yield from (f"{path} is named by [[files]], and not in the image" for path in sorted(expected.keys() - real.keys()))
     yield from (f"{path} is in the image, and not named by [[files]]" for path in sorted(real.keys() - expected.keys()))
     for path in sorted(real.keys() & expected.keys()):
@@ -186,12 +186,12 @@ def told(problems: Sequence[str]) -> str:
 
 
 def _both_ways(lock: str, locked: set[tuple[str, ...]], installed: set[tuple[str, ...]]) -> Iterator[str]:
-    yield from (f"{' '.join(one)} is in {lock}, not in the image" for one in sorted(locked - installed))
-    yield from (f"{' '.join(one)} is in the image, not in {lock}" for one in sorted(installed - locked))
+    yield from (f"{' '.join(entry)} is in {lock}, not in the image" for entry in sorted(locked - installed))
+    yield from (f"{' '.join(entry)} is in the image, not in {lock}" for entry in sorted(installed - locked))
 
 
-def _twice(found: Sequence[tuple[str, ...]]) -> set[tuple[str, ...]]:
-    return {one for one in found if found.count(one) > 1}
+def _twice(entries: Sequence[tuple[str, ...]]) -> set[tuple[str, ...]]:
+    return {entry for entry in entries if entries.count(entry) > 1}
 
 
 def _files(what: str, names: Sequence[str] | set[str]) -> Iterator[str]:

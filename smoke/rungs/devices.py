@@ -12,7 +12,7 @@ from common import console
 from common.errors import PinwheelError, SmokeError
 from smoke.machine import gpus
 
-Found = dict[str, Any]
+Result = dict[str, Any]
 # What every image has to have.
 NEEDED = ("torch", "transformers", "peft", "trl", "datasets", "accelerate", "llamafactory")
 _TYPES = ("bfloat16", "float32")
@@ -69,69 +69,71 @@ def used() -> dict[str, int]:
     }
 
 
-def judge(found: Found, *, gpu: bool, needed: tuple[str, ...]) -> str:
+def judge(result: Result, *, gpu: bool, needed: tuple[str, ...]) -> str:
     """What was found, in a line.
 
     Args:
-        found: by payload/device.py.
+        result: by payload/device.py.
         gpu: whether there have to be GPUs; otherwise there must be none.
         needed: modules that have to be there.
 
     Raises:
         SmokeError: it is not as it should be.
     """
-    able = [one for one in found["gpus"] if one["fit"]]
-    trouble = _imports(found, needed) or _gpus(found, able, gpu=gpu) or _products(found, able) or _reduced(found, able, gpu=gpu)
+    able = [device for device in result["gpus"] if device["fit"]]
+    trouble = (
+        _imports(result, needed) or _gpus(result, able, gpu=gpu) or _products(result, able) or _reduced(result, able, gpu=gpu)
+    )
     if trouble:
         raise SmokeError(trouble)
-    where = ", ".join(one["name"] for one in able) or "no GPU, as asked"
-    unfit = len(found["gpus"]) - len(able)
-    reduced = found["reduced"]
+    where = ", ".join(device["name"] for device in able) or "no GPU, as asked"
+    unfit = len(result["gpus"]) - len(able)
+    reduced = result["reduced"]
     return (
-        f"torch {found['versions']['torch']}, {where}{f' ({unfit} more that it cannot use)' if unfit else ''}; "
-        f"bfloat16 and float32 products within {max(one['share'] for one in found['products']):.0%} of the error bound"
+        f"torch {result['versions']['torch']}, {where}{f' ({unfit} more that it cannot use)' if unfit else ''}; "
+        f"bfloat16 and float32 products within {max(product['share'] for product in result['products']):.0%} of the error bound"
         + (f", {reduced['backend']} over {reduced['processes']} processes" if reduced else "")
-        + f"; {len(found['seconds'])} packages imported in {console.seconds(sum(found['seconds'].values()))}"
+        + f"; {len(result['seconds'])} packages imported in {console.seconds(sum(result['seconds'].values()))}"
     )
 
 
-def _imports(found: Found, needed: tuple[str, ...]) -> str:
-    if found["refused"]:
-        name, why = next(iter(found["refused"].items()))
+def _imports(result: Result, needed: tuple[str, ...]) -> str:
+    if result["refused"]:
+        name, why = next(iter(result["refused"].items()))
         return f"{name} cannot be imported: {why}"
-    missing = [name for name in needed if name not in found["versions"]]
+    missing = [name for name in needed if name not in result["versions"]]
     return f"not installed: {', '.join(missing)}" if missing else ""
 
 
-def _gpus(found: Found, able: Sequence[Found], *, gpu: bool) -> str:
+def _gpus(result: Result, able: Sequence[Result], *, gpu: bool) -> str:
     if not gpu:
-        return "torch has a GPU in a run without --gpu" if found["available"] else ""
-    if not found["available"]:
+        return "torch has a GPU in a run without --gpu" if result["available"] else ""
+    if not result["available"]:
         return "torch has no GPU, though --gpu was asked for"
     if able:
         return ""
-    there = ", ".join(f"{one['name']} ({'.'.join(map(str, one['capability']))})" for one in found["gpus"]) or "none"
-    return f"torch can use no GPU here, {there}: it holds code for {' '.join(found['architectures'])}"
+    there = ", ".join(f"{device['name']} ({'.'.join(map(str, device['capability']))})" for device in result["gpus"]) or "none"
+    return f"torch can use no GPU here, {there}: it holds code for {' '.join(result['architectures'])}"
 
 
-def _products(found: Found, able: Sequence[Found]) -> str:
+def _products(result: Result, able: Sequence[Result]) -> str:
     """Every device has to compute in both types, itself."""
-    wanted = [(device, kind) for device in ("cpu", *(f"cuda:{one['number']}" for one in able)) for kind in _TYPES]
-    done = [(one["device"], one["type"]) for one in found["products"]]
-    if done != wanted:
-        return f"matrix products were computed as {done}, not as {wanted}"
-    for one in found["products"]:
-        what = f"the {one['type']} matrix product on {one['device']}"
-        if one["share"] is None:
+    expected = [(device, kind) for device in ("cpu", *(f"cuda:{product['number']}" for product in able)) for kind in _TYPES]
+    done = [(product["device"], product["type"]) for product in result["products"]]
+    if done != expected:
+        return f"matrix products were computed as {done}, not as {expected}"
+    for product in result["products"]:
+        what = f"the {product['type']} matrix product on {product['device']}"
+        if product["share"] is None:
             return f"{what} has elements that are no numbers"
-        if one["share"] > 1:
-            return f"{what} is off by {one['share']:.3g} times the error bound"
+        if product["share"] > 1:
+            return f"{what} is off by {product['share']:.3g} times the error bound"
     return ""
 
 
-def _reduced(found: Found, able: Sequence[Found], *, gpu: bool) -> str:
+def _reduced(result: Result, able: Sequence[Result], *, gpu: bool) -> str:
     """Two GPUs have to add up over NCCL, and two processes of the CPU over gloo; one GPU alone has nobody to add up with."""
-    reduced = found["reduced"]
+    reduced = result["reduced"]
     expected = "nccl" if len(able) > 1 else "" if gpu else "gloo"
     if (reduced["backend"] if reduced else "") != expected:
         return f"all-reduce ran over {reduced['backend'] if reduced else 'nothing'}, not over {expected or 'nothing'}"

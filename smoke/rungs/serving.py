@@ -26,7 +26,7 @@ class Served:
     Attributes:
         server: its name in the rungs.
         ready: seconds from its start until it answered.
-        said: what `payload/ask.py` found, by check.
+        checks: what `payload/ask.py` found, by check.
         lost: why it found nothing; empty when it did.
         before: how many processes there were when it was told to stop.
         left: those that outlived it.
@@ -37,7 +37,7 @@ class Served:
 
     server: str
     ready: float
-    said: Mapping[str, Mapping[str, Any]]
+    checks: Mapping[str, Mapping[str, Any]]
     lost: str
     before: int
     left: tuple[int, ...]
@@ -45,30 +45,30 @@ class Served:
     leaked: bool
     tail: str
 
-    def found(self, check: str) -> Mapping[str, Any]:
+    def result(self, check: str) -> Mapping[str, Any]:
         """What a check found.
 
         Raises:
             SmokeError: it could not be made, and why.
         """
-        said = self.said.get(check, {"error": self.lost})
-        if "error" in said:
-            raise SmokeError(f"{self.server} could not be asked: {said['error']}", where=self.tail)
-        found: Mapping[str, Any] = said["found"]
-        return found
+        check_result = self.checks.get(check, {"error": self.lost})
+        if "error" in check_result:
+            raise SmokeError(f"{self.server} could not be asked: {check_result['error']}", where=self.tail)
+        result: Mapping[str, Any] = check_result["found"]
+        return result
 
     def seconds(self, check: str) -> float:
         """How long a check took; 0 when it was not made."""
-        return float(self.said.get(check, {}).get("seconds", 0.0))
+        return float(self.checks.get(check, {}).get("seconds", 0.0))
 
     def answers(self) -> list[Answer]:
         """Whole answers with their streams; an empty stream where there is none."""
         streams: dict[tuple[str, str], str] = {}
-        if "found" in self.said.get("streaming", {}):
-            streams = {(one["model"], one["question"]): one["streamed"] for one in self.found("streaming")["streams"]}
+        if "found" in self.checks.get("streaming", {}):
+            streams = {(reply["model"], reply["question"]): reply["streamed"] for reply in self.result("streaming")["streams"]}
         return [
-            Answer(server=self.server, streamed=streams.get((one["model"], one["question"]), ""), **one)
-            for one in self.found("answers")["answers"]
+            Answer(server=self.server, streamed=streams.get((reply["model"], reply["question"]), ""), **reply)
+            for reply in self.result("answers")["answers"]
         ]
 
 
@@ -94,24 +94,24 @@ def live(run: Run, server: str) -> Served:
     with run.box(server, "api", _start(run, server), environment=variables, shm=SHM) as box:
         url = f"http://127.0.0.1:{PORTS[server]}{PROMISES[server].health}"
         ready = box.await_http(url, KNOWN[f"{server}: ready"].limit)
-        said: Mapping[str, Mapping[str, Any]] = {}
+        checks: Mapping[str, Mapping[str, Any]] = {}
         lost = ""
         try:
-            said = box.ask(_ask(run, server), _ask_limit(server), environment={"API_KEY": key})
+            checks = box.ask(_ask(run, server), _ask_limit(server), environment={"API_KEY": key})
         except SmokeError as problem:
             lost = problem.line()
         before = box.processes()
         ended = box.terminate(GRACE_S)
         left = _left(box, GRACE_S - ended.seconds)
-        return Served(server, ready, said, lost, len(before), left, ended, key in box.output(), box.tail())
+        return Served(server, ready, checks, lost, len(before), left, ended, key in box.output(), box.tail())
 
 
 def _left(box: Box, seconds: float) -> tuple[int, ...]:
     """Processes that are there after the server; what cleans up behind it has the rest of the grace period to end."""
     until = time.monotonic() + seconds
-    while (found := box.processes()) and time.monotonic() < until:
+    while (processes := box.processes()) and time.monotonic() < until:
         time.sleep(0.2)
-    return tuple(found)
+    return tuple(processes)
 
 
 def _start(run: Run, server: str) -> list[str]:
@@ -123,12 +123,12 @@ def _start(run: Run, server: str) -> list[str]:
 
 
 def _ask(run: Run, server: str) -> list[str]:
-    wanted = [
+    options = [
         *(argument for model in models(server) for argument in ("--model", model)),
         *(argument for check in PROMISES[server].checks for argument in ("--check", check)),
         *(("--vllm",) if server != FACTORY else ()),
     ]
-    return ["python", run.payload("ask.py"), "--port", str(PORTS[server]), *wanted]
+    return ["python", run.payload("ask.py"), "--port", str(PORTS[server]), *options]
 
 
 def _ask_limit(server: str) -> float:

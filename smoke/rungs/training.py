@@ -139,12 +139,12 @@ def _await_checkpoint(run: Run, box: Box, limit: float) -> None:
 
 
 def _broken(run: Run) -> list[Broken]:
-    found = []
+    failures = []
     for config in BROKEN:
         with _train(run, f"broken config {config.removesuffix('.yaml')}", config) as box:
             ended = box.finish(KNOWN["broken config"].limit / len(BROKEN), code=None)
-            found.append(Broken(config, ended.code, box.output(), box.tail()))
-    return found
+            failures.append(Broken(config, ended.code, box.output(), box.tail()))
+    return failures
 
 
 def _export(run: Run) -> Ended:

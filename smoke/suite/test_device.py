@@ -11,7 +11,7 @@ from common import console
 from smoke.boxes.box import told
 from smoke.machine import gpus
 from smoke.rungs import devices
-from smoke.rungs.devices import Found, GpuMemory
+from smoke.rungs.devices import GpuMemory, Result
 from smoke.rungs.jobs import Job
 from smoke.rungs.run import Run
 from smoke.rungs.table import KNOWN
@@ -33,13 +33,13 @@ def gpu_memory(run: Run) -> Iterator[GpuMemory | None]:
 
 
 @pytest.fixture(scope="session")
-def checks(run: Run, gpu_memory: GpuMemory | None) -> dict[str, Job[Found]]:
+def checks(run: Run, gpu_memory: GpuMemory | None) -> dict[str, Job[Result]]:
     """Both images look at the same time."""
     del gpu_memory
     return {image: run.jobs.start(f"device of {image}", functools.partial(_look, run, image)) for image in _IMAGES}
 
 
-def _look(run: Run, image: str) -> Found:
+def _look(run: Run, image: str) -> Result:
     name = f"device of {image}"
     # A program of the ladder gets one GPU; what is looked at here is all of them.
     every = {} if run.contained or not run.gpu else devices.every_gpu()
@@ -54,18 +54,18 @@ def test_device(
     run: Run,
     say: Callable[[str], None],
     took: Callable[[float], None],
-    checks: dict[str, Job[Found]],
+    checks: dict[str, Job[Result]],
     image: str,
 ) -> None:
     """Torch sees GPUs with --gpu and none without; it and its whole company can be imported; products and sums are right."""
     try:
-        found = checks[image].result()
+        result = checks[image].result()
     finally:
         took(checks[image].seconds)
     # What the contract found of an image stays; without containers nothing else tells.
-    run.figures.versions[image] = {**found["versions"], **run.figures.versions.get(image, {})}
-    run.figures.measure(f"import in {image}", sum(found["seconds"].values()), "s")
-    say(devices.judge(found, gpu=run.gpu, needed=(*devices.NEEDED, *(("vllm",) if image == "api" else ()))))
+    run.figures.versions[image] = {**result["versions"], **run.figures.versions.get(image, {})}
+    run.figures.measure(f"import in {image}", sum(result["seconds"].values()), "s")
+    say(devices.judge(result, gpu=run.gpu, needed=(*devices.NEEDED, *(("vllm",) if image == "api" else ()))))
 
 
 @pytest.mark.rung("GPU memory given back", needs=("device of train", "device of api"), gpu=True, last=True)

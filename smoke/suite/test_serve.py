@@ -31,9 +31,9 @@ def _ready(run: Run, served: Served) -> str:
 
 def _answers(run: Run, served: Served) -> str:
     """Greedy decoding gives back every trained answer, word for word."""
-    found = served.found("answers")
+    result = served.result("answers")
     run.figures.answers.extend(served.answers())
-    _none(judge.answers(found, models(served.server), _QUESTIONS))
+    _none(judge.answers(result, models(served.server), _QUESTIONS))
     exact = f"{_QUESTIONS} of {_QUESTIONS} exact"
     # Where streaming is no rung of its own, it is looked at here.
     return exact if f"{served.server}: streaming" in KNOWN else f"{exact}; {_streaming(run, served)}"
@@ -41,19 +41,19 @@ def _answers(run: Run, served: Served) -> str:
 
 def _streaming(run: Run, served: Served) -> str:
     """A stream carries the same text as the whole answer, in pieces."""
-    found = served.found("streaming")
-    _none(judge.streaming(found, served.found("answers")["answers"]))
-    run.figures.measure(f"{served.server}: first token", found["first"], "s")
-    run.figures.measure(f"{served.server}: one stream", found["rate"], "tokens/s")
-    count = len(found["streams"])
-    return f"{count} of {count} equal, first token after {found['first'] * 1000:.0f} ms, {found['rate']:.0f} tokens/s"
+    result = served.result("streaming")
+    _none(judge.streaming(result, served.result("answers")["answers"]))
+    run.figures.measure(f"{served.server}: first token", result["first"], "s")
+    run.figures.measure(f"{served.server}: one stream", result["rate"], "tokens/s")
+    count = len(result["streams"])
+    return f"{count} of {count} equal, first token after {result['first'] * 1000:.0f} ms, {result['rate']:.0f} tokens/s"
 
 
 def _protocol(run: Run, served: Served) -> str:
     """Stop sequences, limits, log probabilities, completions without a chat: as each server promises."""
     del run
     promise = PROMISES[served.server]
-    _none(judge.protocol(served.found("protocol"), promise))
+    _none(judge.protocol(served.result("protocol"), promise))
     logprobs = "right" if promise.logprobs else "not given"
     completions = "exact" if promise.completions == 200 else f"status {promise.completions}"
     return f"stop and max_tokens cut; log probabilities {logprobs}; /v1/completions {completions}"
@@ -62,37 +62,37 @@ def _protocol(run: Run, served: Served) -> str:
 def _refusals(run: Run, served: Served) -> str:
     """Without the right key nothing; wrong models and too long prompts as promised; and it lives on."""
     del run
-    found = served.found("refusals")
-    _none(judge.refusals(found, PROMISES[served.server]))
+    result = served.result("refusals")
+    _none(judge.refusals(result, PROMISES[served.server]))
     names = ("no key", "bad key", "unknown model", "long prompt")
-    return ", ".join(f"{name} {found[name]['status']}" for name in names) + "; then exact"
+    return ", ".join(f"{name} {result[name]['status']}" for name in names) + "; then exact"
 
 
 def _load(run: Run, served: Served) -> str:
     """Many requests at once, each answered word for word."""
-    found = served.found("load")
-    _none(judge.load(found))
-    count = len(found["replies"])
-    run.figures.measure(f"{served.server}: {count} at once", found["rate"], "tokens/s")
-    return f"{count} of {count} exact at once, {found['rate']:.0f} tokens/s"
+    result = served.result("load")
+    _none(judge.load(result))
+    count = len(result["replies"])
+    run.figures.measure(f"{served.server}: {count} at once", result["rate"], "tokens/s")
+    return f"{count} of {count} exact at once, {result['rate']:.0f} tokens/s"
 
 
 def _hang_up(run: Run, served: Served) -> str:
     """Clients that go in the middle of a stream are not worked for any longer, and harm nobody."""
     del run
-    found = served.found("hang-up")
-    _none(judge.hang_up(found, questions=_QUESTIONS, counted="metrics" in PROMISES[served.server].checks))
-    running = "" if found["running"] is None else f", {found['running']:.0f} requests running"
-    return f"{found['gone']} clients gone{running}; then exact"
+    result = served.result("hang-up")
+    _none(judge.hang_up(result, questions=_QUESTIONS, counted="metrics" in PROMISES[served.server].checks))
+    running = "" if result["running"] is None else f", {result['running']:.0f} requests running"
+    return f"{result['gone']} clients gone{running}; then exact"
 
 
 def _metrics(run: Run, served: Served) -> str:
     """What probes and Prometheus read."""
     del run
-    found = served.found("metrics")
+    result = served.result("metrics")
     # Each question to each model, whole and as a stream.
-    _none(judge.metrics(found, requests=2 * _QUESTIONS * len(models(served.server))))
-    return f"{found['samples']} names; {found['succeeded']:.0f} requests, {found['generated']:.0f} tokens, none running"
+    _none(judge.metrics(result, requests=2 * _QUESTIONS * len(models(served.server))))
+    return f"{result['samples']} names; {result['succeeded']:.0f} requests, {result['generated']:.0f} tokens, none running"
 
 
 def _stop(run: Run, served: Served) -> str:

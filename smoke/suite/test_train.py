@@ -116,13 +116,13 @@ def test_resume(run: Run, say: Say, took: Took) -> None:
 @pytest.mark.rung("broken config", needs=("train",))
 def test_broken_config(run: Run, say: Say, took: Took) -> None:
     """What cannot be trained fails: by its exit code, in LLaMA-Factory's own words, with nothing written."""
-    found = _result(training.begin_broken(run), took)
-    for one in found:
-        words = training.BROKEN[one.config]
-        assert one.code != 0, f"{one.config}: expected a failure, got code 0; {one.tail}"
-        assert words in one.output, f"{one.config}: expected {words!r}, got {one.tail}"
+    failures = _result(training.begin_broken(run), took)
+    for failure in failures:
+        words = training.BROKEN[failure.config]
+        assert failure.code != 0, f"{failure.config}: expected a failure, got code 0; {failure.tail}"
+        assert words in failure.output, f"{failure.config}: expected {words!r}, got {failure.tail}"
     assert not _written(run, "broken/adapter_config.json"), "a training that failed left an adapter"
-    say("; ".join(f"{one.config}: code {one.code}, “{training.BROKEN[one.config]}”" for one in found))
+    say("; ".join(f"{failure.config}: code {failure.code}, “{training.BROKEN[failure.config]}”" for failure in failures))
 
 
 @pytest.mark.rung("export", needs=("train",))
@@ -142,12 +142,12 @@ def test_export(run: Run, say: Say, took: Took) -> None:
 @pytest.mark.rung("adapter and merge agree", needs=("export",))
 def test_agree(run: Run, say: Say, took: Took) -> None:
     """Both ways of using what was trained give the trained answers, by nearly the same logits."""
-    found = _result(training.begin_agree(run), took)
-    wrong = judge.agree(found, len(tiny.rows()))
+    result = _result(training.begin_agree(run), took)
+    wrong = judge.agree(result, len(tiny.rows()))
     assert not wrong, wrong[0]
-    difference = max(row["difference"] for row in found["rows"])
-    dtype = found["dtype"].removeprefix("torch.")
-    say(f"{len(found['rows'])} answers each; logits up to {found['largest']:.1f}, {difference:.2g} apart, merged in {dtype}")
+    difference = max(row["difference"] for row in result["rows"])
+    dtype = result["dtype"].removeprefix("torch.")
+    say(f"{len(result['rows'])} answers each; logits up to {result['largest']:.1f}, {difference:.2g} apart, merged in {dtype}")
 
 
 def _result(job: Job[T], took: Took) -> T:

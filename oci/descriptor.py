@@ -14,7 +14,7 @@ LAYER = "application/vnd.oci.image.layer.v1.tar+zstd"
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """What a manifest says of a blob."""
+    """A blob's type, digest and size, as a manifest lists them."""
 
     media_type: str
     digest: str

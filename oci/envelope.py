@@ -1,6 +1,6 @@
-"""What is signed, and whether it is: DSSE envelopes (https://github.com/secure-systems-lab/dsse, 1.0.2), ECDSA over P-256.
+"""Signed content and its check: DSSE envelopes (https://github.com/secure-systems-lab/dsse, 1.0.2), ECDSA over P-256.
 
-Cosign's plain image signature is the same thing without the encoding that keeps types apart: the bytes are signed as they are.
+Cosign's plain image signature is the same without the encoding that keeps types apart: it signs the bytes as they are.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ IN_TOTO = "application/vnd.in-toto+json"
 # Cosign's "simple signing" payload: a signature over an image's digest.
 SIMPLE = "application/vnd.dev.cosign.simplesigning.v1+json"
 PublicKey = ec.EllipticCurvePublicKey
-# Far more than anybody signs one thing with; each costs a verification.
+# Far more signatures than anybody makes over one content; each costs a verification.
 _MOST_SIGNATURES = 100
 
 
@@ -32,9 +32,9 @@ class Envelope:
     """Bytes with signatures, not verified yet.
 
     Attributes:
-        payload_type: `IN_TOTO`, or `SIMPLE` for what is signed without the encoding.
-        payload: what is said.
-        signatures: over `signed`, each by whoever; DER.
+        payload_type: `IN_TOTO`, or `SIMPLE` for content that is signed without the encoding.
+        payload: the signed content.
+        signatures: over `signed`, by any keys; DER.
     """
 
     payload_type: str
@@ -43,16 +43,16 @@ class Envelope:
 
     @property
     def signed(self) -> bytes:
-        """The very bytes that signatures are over."""
+        """Exactly the bytes that the signatures cover."""
         return self.payload if self.payload_type == SIMPLE else pae(self.payload_type, self.payload)
 
     def holds(self, key: PublicKey) -> bool:
         """Whether one of the signatures is the key's."""
-        return any(_holds(key, signature, self.signed) for signature in self.signatures)
+        return any(_is_by(key, signature, self.signed) for signature in self.signatures)
 
     def json(self) -> bytes:
         """As a DSSE envelope of JSON."""
-        signatures = [{"keyid": "", "sig": base64.b64encode(one).decode()} for one in self.signatures]
+        signatures = [{"keyid": "", "sig": base64.b64encode(signature).decode()} for signature in self.signatures]
         body = {
             "payload": base64.b64encode(self.payload).decode(),
             "payloadType": self.payload_type,
@@ -62,7 +62,7 @@ class Envelope:
 
 
 def pae(payload_type: str, payload: bytes) -> bytes:
-    """DSSE's pre-authentication encoding: what is signed says its own type and lengths."""
+    """DSSE's pre-authentication encoding: the signed bytes contain their own type and lengths."""
     kind = payload_type.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
@@ -79,13 +79,13 @@ def parse(data: bytes) -> Envelope:
             raise ValueError(f"payload type {body['payloadType']!r}")
         if len(body["signatures"]) > _MOST_SIGNATURES:
             raise ValueError(f"more than {_MOST_SIGNATURES} signatures")
-        return Envelope(IN_TOTO, decode(body["payload"]), tuple(decode(one["sig"]) for one in body["signatures"]))
+        return Envelope(IN_TOTO, decode(body["payload"]), tuple(decode(signature["sig"]) for signature in body["signatures"]))
     except (KeyError, TypeError, AttributeError, RecursionError) as problem:
         raise ValueError(f"no DSSE envelope: {type(problem).__name__}") from None
 
 
 def read_json(data: bytes) -> Any:
-    """Read JSON that means one thing to every reader: UTF-8, no key twice, no number that JSON has not.
+    """Read JSON that means the same to every reader: UTF-8, no key twice, only numbers that JSON allows.
 
     Python's own reader also takes UTF-16, NaN, and the last of two values; cosign's then reads something else, or nothing.
 
@@ -93,7 +93,7 @@ def read_json(data: bytes) -> Any:
         ValueError: it is no such JSON.
         RecursionError: it is nested too deeply.
     """
-    return json.loads(data.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_number)
+    return json.loads(data.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_no_number)
 
 
 def decode(text: str) -> bytes:
@@ -113,7 +113,7 @@ def public_key(pem: bytes, where: str) -> PublicKey:
 
     Args:
         pem: the key, PEM.
-        where: says in the error where it stands.
+        where: the key's place, for the error message.
 
     Raises:
         UsageError: it is no public key of the kind that cosign makes.
@@ -135,7 +135,7 @@ def private_key(pem: bytes, where: str) -> ec.EllipticCurvePrivateKey:
 
     Args:
         pem: the key, PEM.
-        where: says in the error where it stands.
+        where: the key's place, for the error message.
 
     Raises:
         UsageError: it is no such key over P-256.
@@ -161,9 +161,9 @@ def fingerprint(key: PublicKey) -> str:
     return hashlib.sha256(der).hexdigest()[:16]
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     body = dict(pairs)
-    # Go's reader takes a key in any case for the one that is meant.
+    # Go's reader ignores the case of keys, so keys that differ only in case are the same key.
     if len({key.casefold() for key in body}) != len(pairs):
         raise ValueError("a key stands twice in an object")
     return body
@@ -173,7 +173,7 @@ def _no_number(text: str) -> NoReturn:
     raise ValueError(f"{text} is no number of JSON")
 
 
-def _holds(key: PublicKey, signature: bytes, data: bytes) -> bool:
+def _is_by(key: PublicKey, signature: bytes, data: bytes) -> bool:
     try:
         key.verify(signature, data, ec.ECDSA(hashes.SHA256()))
     except InvalidSignature:

@@ -2,7 +2,7 @@
 
 Several images share one layout and with it their layers. A blob gets its name only when it is whole and on disk, the index is
 replaced when all that it names is there: at any moment the layout is valid. Who reads blobs holds `reading()`, and nothing is
-swept meanwhile.
+removed meanwhile.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Layout:
         if not (self.root / "oci-layout").exists() or (self.root / "oci-layout").read_bytes() != marker:
             write_whole(self.root / "oci-layout", marker)
         listed = self.manifests()
-        whole = [entry for entry in listed if self._whole(entry)]
+        whole = [entry for entry in listed if self._is_whole(entry)]
         if whole != listed or not (self.root / "index.json").exists():
             self._write_index(whole)
 
@@ -87,30 +87,30 @@ class Layout:
         """List a manifest in the index as `name:version`; an older one of that name is unlisted."""
         entry = {**manifest.json(), "annotations": {REF_NAME: f"{name}:{version}"}}
         listed = self.manifests()
-        others = [one for one in listed if _named(one).partition(":")[0] != name]
+        others = [item for item in listed if _image_name(item).partition(":")[0] != name]
         if entry not in listed or len(listed) != len(others) + 1:
             self._write_index([*others, entry])
 
     def lists(self, name: str, version: str, layers: list[str]) -> bool:
         """Whether the index lists an image of that name and version with these layers."""
         for entry in self.manifests():
-            if _named(entry) == f"{name}:{version}":
+            if _image_name(entry) == f"{name}:{version}":
                 return [layer["digest"] for layer in self.read(entry["digest"])["layers"]] == layers
         return False
 
     def named(self, name: str) -> str | None:
         """The digest of the image of that name, whatever its version; None where none is listed."""
-        return next((str(entry["digest"]) for entry in self.manifests() if _named(entry).partition(":")[0] == name), None)
+        return next((str(entry["digest"]) for entry in self.manifests() if _image_name(entry).partition(":")[0] == name), None)
 
     def referenced(self) -> set[str]:
         """Digests of all blobs that the listed images consist of."""
-        found: set[str] = set()
+        digests: set[str] = set()
         for entry in self.manifests():
             manifest = self.read(entry["digest"])
-            # What another program listed may be an index, or name no image.
+            # An entry of another program may be an index, or name no image.
             parts = [manifest.get("config"), *manifest.get("layers", []), *manifest.get("manifests", [])]
-            found |= {entry["digest"], *(part["digest"] for part in parts if part)}
-        return found
+            digests |= {entry["digest"], *(part["digest"] for part in parts if part)}
+        return digests
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -121,17 +121,17 @@ class Layout:
 
     @contextmanager
     def sweeping(self) -> Iterator[bool]:
-        """Tells whether blobs may be removed: nobody reads them, nor begins to while the block runs."""
+        """Yields whether blobs may be removed: True when nobody reads them; then nobody can begin to while the block runs."""
         with self._readers() as fd:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                alone = True
+                unread = True
             except BlockingIOError:
-                alone = False
-            yield alone
+                unread = False
+            yield unread
 
     def clear(self) -> None:
-        """Remove what a killed build left half written. Only under the build's lock."""
+        """Remove the unfinished files of a killed build. Call it only under the build's lock."""
         for unfinished in [*self.root.glob(f".*{PART}"), *self.blobs.glob(f".*{PART}"), *self.blobs.glob(f"{UNFINISHED}*")]:
             unfinished.unlink(missing_ok=True)
 
@@ -144,13 +144,13 @@ class Layout:
         return freed
 
     def strays(self, keep: set[str]) -> list[Path]:
-        """The blobs that are not among `keep`; unfinished files start with a dot and are none."""
-        return [f for f in self.blobs.iterdir() if not f.name.startswith(".") and f"sha256:{f.name}" not in keep]
+        """The blobs that are not among `keep`. Unfinished files, whose names start with a dot, do not count as blobs."""
+        return [blob for blob in self.blobs.iterdir() if not blob.name.startswith(".") and f"sha256:{blob.name}" not in keep]
 
-    def _whole(self, entry: dict[str, Any]) -> bool:
+    def _is_whole(self, entry: dict[str, Any]) -> bool:
         try:
             manifest = self.read(entry["digest"])
-            return all(self.has(one["digest"], one["size"]) for one in (manifest["config"], *manifest["layers"]))
+            return all(self.has(part["digest"], part["size"]) for part in (manifest["config"], *manifest["layers"]))
         except (BuildError, ValueError, KeyError, TypeError):
             return False
 
@@ -169,12 +169,12 @@ class Layout:
             os.close(fd)
 
     def _write_index(self, entries: list[dict[str, Any]]) -> None:
-        # What the index names is on disk before the index is.
+        # The blobs must be on disk before the index that names them.
         sync_folder(self.blobs)
-        entries = sorted(entries, key=lambda entry: (_named(entry), str(entry["digest"])))
+        entries = sorted(entries, key=lambda entry: (_image_name(entry), str(entry["digest"])))
         write_whole(self.root / "index.json", canonical({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}))
 
 
-def _named(entry: dict[str, Any]) -> str:
-    """What the index calls an image; empty for what another program listed without a name."""
+def _image_name(entry: dict[str, Any]) -> str:
+    """The `name:version` of an image in the index; empty for an entry that another program listed without a name."""
     return str(entry.get("annotations", {}).get(REF_NAME, ""))

@@ -1,4 +1,4 @@
-"""Digests and image references, each state of a reference a type of its own.
+"""Digests and image references.
 
 Grammar: OCI distribution spec 1.1 ("Pulling manifests") and the reference grammar of distribution/reference, restricted to
 sha256, the one algorithm Pinwheel writes.
@@ -79,12 +79,12 @@ class ImageRef:
         """
         form = "registry/path@sha256:<64 hex digits>" if pinned else "registry/path"
         try:
-            found = cls.parse(text)
+            ref = cls.parse(text)
         except ValueError:
             raise ValueError(f"not a reference of the form {form}: {text[:300]!r}") from None
-        if not found.registry or found.tag or found.pinned != pinned:
+        if not ref.registry or ref.tag or ref.pinned != pinned:
             raise ValueError(f"not a reference of the form {form}: {text[:300]!r}")
-        return found
+        return ref
 
     def __str__(self) -> str:
         text = f"{self.registry}/{self.repository}" if self.registry else self.repository
@@ -96,7 +96,7 @@ class ImageRef:
 
     @property
     def pinned(self) -> bool:
-        """Whether the reference names content."""
+        """Whether the reference names a digest."""
         return bool(self.digest)
 
     def pin(self, digest: str) -> ImageRef:

@@ -1,4 +1,4 @@
-"""Whether a `.safetensors` file is one: its header, checked without reading its tensors.
+"""Checks whether a `.safetensors` file really is one: by its header, without reading its tensors.
 
 The format: eight bytes, the header's length (little-endian); the header, a JSON object that gives each tensor's dtype, shape
 and place; then the tensors' bytes, all of them named by the header, without gaps. So a pickle that was renamed, a Git LFS
@@ -27,8 +27,8 @@ _BITS = {
     **dict.fromkeys(("U32", "I32", "F32"), 32),
     **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
 }
-# What such files turn out to be in practice.
-_OTHERS = {
+# Other formats that files with this ending turn out to have.
+_OTHER_FORMATS = {
     b"PK\x03\x04": "a zip file, as torch.save writes them: a pickle",
     b"\x80": "a pickle",
     b"\x89HDF": "an HDF5 file",
@@ -64,7 +64,7 @@ def tensors(size: int, first: Callable[[int], bytes]) -> dict[str, dict[str, Any
         first: as for `check`.
 
     Raises:
-        ValueError: it is no header of a safetensors file of this size; says why.
+        ValueError: it is no header of a safetensors file of this size; the message says why.
     """
     header = _header(size, first)
     if problem := _tensors_problem(header, size - 8 - int.from_bytes(first(8), "little")):
@@ -76,8 +76,8 @@ def _header(size: int, first: Callable[[int], bytes]) -> dict[str, Any]:
     start = first(min(size, _FIRST))
     length = int.from_bytes(start[:8], "little")
     if len(start) < 8 or length > min(size - 8, _MAX_HEADER):
-        other = next((what for magic, what in _OTHERS.items() if start.startswith(magic)), "")
-        raise ValueError(f"it is {other}" if other else f"a header of {length} bytes in a file of {size}")
+        other_format = next((description for magic, description in _OTHER_FORMATS.items() if start.startswith(magic)), "")
+        raise ValueError(f"it is {other_format}" if other_format else f"a header of {length} bytes in a file of {size}")
     if len(start) < 8 + length:
         start = first(8 + length)
     if len(start) < 8 + length:
@@ -89,13 +89,13 @@ def _header(size: int, first: Callable[[int], bytes]) -> dict[str, Any]:
         header = json.loads(start[8 : 8 + length].decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         raise ValueError("its header is no JSON object with unique keys") from None
-    found: dict[str, Any] = header
-    return found
+    tensors_by_name: dict[str, Any] = header
+    return tensors_by_name
 
 
 def _tensors_problem(header: dict[str, Any], room: int) -> str:
     metadata = header.pop("__metadata__", None)
-    if metadata is not None and not (isinstance(metadata, dict) and all(isinstance(v, str) for v in metadata.values())):
+    if metadata is not None and not (isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())):
         return "its __metadata__ is no table of strings"
     places = []
     for name, tensor in header.items():
@@ -107,7 +107,7 @@ def _tensors_problem(header: dict[str, Any], room: int) -> str:
         begin, end = offsets
         if begin > end or end > room:
             return f"tensor {name[:80]!r} lies at {begin} to {end} of {room} bytes"
-        # A dtype that is newer than this table is taken at its word: the offsets alone bound what a loader reads.
+        # The size of an unknown, newer dtype is not checked: the offsets alone limit what a loader reads.
         if dtype in _BITS and math.prod(shape) * _BITS[dtype] != 8 * (end - begin):
             return f"tensor {name[:80]!r} of {dtype} has another size than its {end - begin} bytes"
         places.append((begin, end))

@@ -1,6 +1,6 @@
 """Cosign's plain signatures of one manifest in one repository, made and checked (sigstore/cosign, specs/SIGNATURE_SPEC.md).
 
-For images and models alike: what signs (cosign, a key in a pod) is the caller's.
+For images and models alike. The caller decides what signs: cosign, or a key in a pod.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from oci.statement import Statement
 
 
 def signed_statements(attached: Sequence[Attached], digest: str, key: PublicKey, kind: str) -> list[tuple[Attached, Statement]]:
-    """What the key says of a manifest, of one kind: signed, readable, and about this very digest."""
-    found = []
+    """The statements of one kind that the key signed about exactly this digest."""
+    signed = []
     for item in attached:
         if item.envelope is None:
             continue
         try:
-            said = statement.parse(item.envelope)
+            parsed = statement.parse(item.envelope)
         except ValueError:
             continue
-        if said.kind == kind and digest in said.digests and item.envelope.holds(key):
-            found.append((item, said))
-    return found
+        if parsed.kind == kind and digest in parsed.digests and item.envelope.holds(key):
+            signed.append((item, parsed))
+    return signed
 
 
 def is_signed(attached: Sequence[Attached], image: ImageRef, key: PublicKey) -> bool:
     """Whether the key's plain signature, for this digest in this repository, is among what is attached."""
     statements = signed_statements(attached, image.digest, key, statement.SIGNATURE)
-    return any(item.tag == "sig" and said.name == _place(image) for item, said in statements)
+    return any(item.tag == "sig" and parsed.name == _place(image) for item, parsed in statements)
 
 
 def attach(client: Client, image: ImageRef, attached: Sequence[Attached], sign: Callable[[bytes], bytes]) -> None:
-    """Put a signature beside those that are there.
+    """Add a signature to those that are attached already.
 
     Args:
         client: of the registry.
@@ -55,30 +55,30 @@ def attach(client: Client, image: ImageRef, attached: Sequence[Attached], sign: 
 
 
 def verify(client: Client, image: ImageRef, key: PublicKey) -> None:
-    """Insist on the key's plain signature for exactly this digest in exactly this repository.
+    """Require the key's plain signature for exactly this digest in exactly this repository.
 
     Raises:
-        PolicyError: there is none; says what there is instead.
+        PolicyError: there is none; the message says what is there instead.
         RegistryError: the registry cannot be read.
     """
     attached = [item for item in attachments.read(client, image.repository, image.digest) if item.tag == "sig"]
     if is_signed(attached, image, key):
         return
-    why = "it is not signed"
+    reason = "it is not signed"
     for item in attached:
         try:
-            said = statement.parse(item.envelope) if item.envelope else None
+            parsed = statement.parse(item.envelope) if item.envelope else None
         except ValueError:
-            said = None
-        if said is None or said.kind != statement.SIGNATURE or item.envelope is None:
-            why = "what is attached as its signature is none"
+            parsed = None
+        if parsed is None or parsed.kind != statement.SIGNATURE or item.envelope is None:
+            reason = "what is attached as its signature cannot be read as one"
         elif not item.envelope.holds(key):
-            why = "no signature of it is by the key that is trusted here"
+            reason = "no signature of it is by the key that is trusted here"
         else:
-            # The most telling: a signature by the right key that says something else.
-            why = f"it is signed as {f'{said.name}@{said.digests[0]}'[:300]!r}, which is another one"
+            # The most useful answer: the right key signed, but for another image or place.
+            reason = f"it is signed as {f'{parsed.name}@{parsed.digests[0]}'[:300]!r}, which is another one"
             break
-    raise PolicyError(f"{image} is refused: {why}")
+    raise PolicyError(f"{image} is refused: {reason}")
 
 
 def _place(image: ImageRef) -> str:

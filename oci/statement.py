@@ -15,19 +15,19 @@ _TYPES = frozenset({TYPE, "https://in-toto.io/Statement/v0.1"})
 SBOM = "https://cyclonedx.org/bom"
 PROVENANCE = "https://slsa.dev/provenance/v1"
 SMOKE = "https://in-toto.io/attestation/test-result/v0.1"
-# What cosign 3 says in a bundle where it used to write a plain signature.
+# The type of predicate with which cosign 3 signs in a bundle; before, it wrote a plain signature.
 SIGNATURE = "https://sigstore.dev/cosign/sign/v1"
 _SIMPLE_TYPE = "cosign container image signature"
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What is said of which digests.
+    """A statement: a predicate about digests.
 
     Attributes:
         kind: the predicate's type, a URI; `SIGNATURE` for a signature, which says nothing more.
         digests: of its subjects.
-        predicate: what is said.
+        predicate: its content.
         name: the repository, of a plain signature; else empty: there the digest alone counts.
     """
 
@@ -38,13 +38,13 @@ class Statement:
 
 
 def make(kind: str, repository: str, digest: str, predicate: dict[str, Any]) -> bytes:
-    """A statement's bytes; the same of the same.
+    """A statement's bytes; equal arguments give equal bytes.
 
     Args:
         kind: the predicate's type.
         repository: the subject's name, for people.
-        digest: of the image manifest; what is meant.
-        predicate: what is said.
+        digest: of the image manifest that the statement is about.
+        predicate: its content.
     """
     subject = {"name": repository, "digest": {"sha256": check_digest(digest).removeprefix("sha256:")}}
     return canonical({"_type": TYPE, "subject": [subject], "predicateType": kind, "predicate": predicate})
@@ -73,7 +73,7 @@ def parse(envelope: Envelope) -> Statement:
             return Statement(SIGNATURE, (digest,), {}, str(critical["identity"]["docker-reference"]))
         if body["_type"] not in _TYPES:
             raise ValueError(f"a statement of type {body['_type']!r}")
-        digests = tuple("sha256:" + str(one["digest"].get("sha256")) for one in body["subject"])
+        digests = tuple("sha256:" + str(subject["digest"].get("sha256")) for subject in body["subject"])
         kind, predicate = body["predicateType"], body.get("predicate") or {}
         if not isinstance(kind, str) or not isinstance(predicate, dict):
             raise ValueError("a predicate that is no object")

@@ -1,4 +1,4 @@
-"""What a server answers: read to its end, or still to be read."""
+"""Answers of a server: read to their end, or still to be read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Answer:
         status: HTTP status.
         headers: as sent; names in any case.
         data: the body's bytes.
-        url: what was asked for at last, after redirects; may carry secrets in its query.
+        url: the last address that was asked for, after redirects; may carry secrets in its query.
     """
 
     status: int
@@ -45,10 +45,10 @@ class Answer:
         """The error codes of the body (OCI distribution spec, "Error Codes")."""
         return tuple(code for code, _ in self._errors())
 
-    def said(self) -> str:
-        """What the server said of its refusal, all of it: it may echo secrets, see `Http.scrub`."""
-        told = "; ".join(f"{code} {message}".strip() for code, message in self._errors())
-        return f"{self.status} {told}".strip()
+    def explanation(self) -> str:
+        """The status and the server's own error messages, all of them: they may repeat secrets, see `Http.scrub`."""
+        errors = "; ".join(f"{code} {message}".strip() for code, message in self._errors())
+        return f"{self.status} {errors}".strip()
 
     def _errors(self) -> list[tuple[str, str]]:
         try:
@@ -70,13 +70,13 @@ class Stream:
 
     Args:
         response: urllib3's.
-        url: what was asked for.
+        url: the address that was asked for.
         http: that sent the request.
 
     Attributes:
         status: HTTP status.
         headers: as sent; names in any case.
-        url: what was asked for at last, after redirects.
+        url: the last address that was asked for, after redirects.
     """
 
     def __init__(self, response: Any, url: str, http: _Translator) -> None:

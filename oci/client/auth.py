@@ -36,7 +36,7 @@ class RefusedError(RegistryError):
 
 @dataclass(frozen=True, slots=True)
 class _Challenge:
-    """What a registry asks for: `realm`, `service` and `scope` only with Bearer."""
+    """How a registry asks for credentials: `realm`, `service` and `scope` only with Bearer."""
 
     bearer: bool
     realm: str = ""
@@ -47,7 +47,7 @@ class _Challenge:
 @dataclass(frozen=True, slots=True)
 class _Token:
     text: str = field(repr=False)
-    until: float
+    expires: float
 
 
 class Auth:
@@ -63,16 +63,16 @@ class Auth:
         self._lock = threading.Lock()
         self._credentials: Credentials | RegistryError | None = None
         self._challenge: _Challenge | None = None
-        # What the registry itself asked for where it refused these scopes: some name their repositories otherwise.
-        self._named: dict[Scopes, str] = {}
+        # The scope that the registry named when it refused these scopes: some name their repositories differently.
+        self._named_scopes: dict[Scopes, str] = {}
         self._tokens: dict[Scopes, _Token] = {}
-        # Every token there ever was: a server may echo one that was replaced.
+        # Every token so far: a server may repeat an old one in its messages.
         self._issued: set[str] = set()
 
     def prepare(self) -> None:
-        """Ask for the user's credentials now, alone, as a helper may take its time; failures are told once they matter."""
+        """Read the user's credentials now, as a helper may be slow; a failure is raised only when they are needed."""
         with self._lock, suppress(RegistryError):
-            self._known()
+            self._login()
 
     def header(self, scopes: Scopes) -> str:
         """The Authorization header for a request; empty as long as the registry asked for none.
@@ -84,41 +84,42 @@ class Auth:
             if self._challenge is None:
                 return ""
             if not self._challenge.bearer:
-                return f"Basic {self._basic()}" if self._known().username else ""
+                return f"Basic {self._basic()}" if self._login().username else ""
             token = self._tokens.get(scopes)
-            if token is None or token.until <= time.monotonic():
-                token = self._tokens[scopes] = self._ask(self._challenge, scopes)
+            if token is None or token.expires <= time.monotonic():
+                token = self._tokens[scopes] = self._request_token(self._challenge, scopes)
             return f"Bearer {token.text}"
 
-    def challenged(self, answer: Answer, scopes: Scopes, used: str) -> bool:
-        """Take in a 401; whether the request is worth another try.
+    def challenged(self, answer: Answer, scopes: Scopes, authorization: str) -> bool:
+        """Take note of a 401. Returns whether the request is worth another try.
 
         Args:
-            answer: the registry's.
+            answer: the 401 of the registry.
             scopes: of the request.
-            used: its Authorization header.
+            authorization: its Authorization header.
         """
-        asked = _challenge(answer.lines("WWW-Authenticate"))
-        if asked is None:
+        challenge = _challenge(answer.lines("WWW-Authenticate"))
+        if challenge is None:
             return False
         with self._lock:
-            # Another thread may have got a new token meanwhile: that one is not thrown away.
-            if (token := self._tokens.get(scopes)) and used == f"Bearer {token.text}":
+            # Another thread may have got a new token meanwhile: do not throw that one away.
+            if (token := self._tokens.get(scopes)) and authorization == f"Bearer {token.text}":
                 del self._tokens[scopes]
-            self._challenge, self._named[scopes] = asked, asked.scope
-            return asked.bearer or (not used and bool(self._known().username))
+            self._challenge, self._named_scopes[scopes] = challenge, challenge.scope
+            return challenge.bearer or (not authorization and bool(self._login().username))
 
     def scrub(self, text: str) -> str:
-        """What a server said in one short line, every secret taken out of it."""
+        """A server's message as one short line, without any of our secrets."""
         with self._lock:
-            known = self._credentials if isinstance(self._credentials, Credentials) else Credentials()
-            secrets = {known.password, known.identity_token, self._basic() if known.password else "", *self._issued}
-        # The longest first: one may be a part of another. And only whole text shows whole secrets: it is cut after.
+            login = self._credentials if isinstance(self._credentials, Credentials) else Credentials()
+            secrets = {login.password, login.identity_token, self._basic() if login.password else "", *self._issued}
+        # The longest first: one may be a part of another. The text is cut only afterwards, so that no half of a secret stays.
         for secret in sorted(filter(None, secrets), key=len, reverse=True):
             text = text.replace(secret, "***")
         return re.sub(r"[^ -~]+", " ", text)[:200]
 
-    def _known(self) -> Credentials:
+    def _login(self) -> Credentials:
+        """The user's credentials, read once; a failure is kept and raised again."""
         if self._credentials is None:
             try:
                 self._credentials = credentials.read(self._target.host, self._target.prefix)
@@ -129,11 +130,11 @@ class Auth:
         return self._credentials
 
     def _basic(self) -> str:
-        known = self._known()
-        return base64.b64encode(f"{known.username}:{known.password}".encode()).decode()
+        login = self._login()
+        return base64.b64encode(f"{login.username}:{login.password}".encode()).decode()
 
-    def _ask(self, challenge: _Challenge, scopes: Scopes) -> _Token:
-        known = self._known()
+    def _request_token(self, challenge: _Challenge, scopes: Scopes) -> _Token:
+        login = self._login()
         realm = urlsplit(resolve(self._target.host, "", challenge.realm))
         plain = realm.scheme == "http" and self._target.plain_http and is_loopback(realm.hostname or "")
         if realm.scheme != "https" and not plain:
@@ -142,17 +143,17 @@ class Auth:
                 where=self._target.host,
                 fix="ask who runs it to mend the realm of its token server",
             )
-        wanted = tuple(dict.fromkeys([*scopes, *self._named.get(scopes, "").split()]))
-        if known.identity_token:
-            form = {"grant_type": "refresh_token", "refresh_token": known.identity_token, "client_id": "pinwheel"}
-            form |= {"service": challenge.service, "scope": " ".join(wanted)}
-            sent = {"Content-Type": "application/x-www-form-urlencoded"}
-            answer = self._fetch("POST", challenge.realm, sent, urlencode(form).encode())
+        token_scopes = tuple(dict.fromkeys([*scopes, *self._named_scopes.get(scopes, "").split()]))
+        if login.identity_token:
+            form = {"grant_type": "refresh_token", "refresh_token": login.identity_token, "client_id": "pinwheel"}
+            form |= {"service": challenge.service, "scope": " ".join(token_scopes)}
+            headers = {"Content-Type": "application/x-www-form-urlencoded"}
+            answer = self._fetch("POST", challenge.realm, headers, urlencode(form).encode())
         else:
-            query = urlencode([("service", challenge.service), *(("scope", scope) for scope in wanted)], quote_via=quote)
+            query = urlencode([("service", challenge.service), *(("scope", scope) for scope in token_scopes)], quote_via=quote)
             address = f"{challenge.realm}{'&' if realm.query else '?'}{query}"
-            sent = {"Authorization": f"Basic {self._basic()}"} if known.username else {}
-            answer = self._fetch("GET", address, sent, b"")
+            headers = {"Authorization": f"Basic {self._basic()}"} if login.username else {}
+            answer = self._fetch("GET", address, headers, b"")
         if answer.status in {400, 401, 403}:
             raise refused(self._target.host, f"the token server answers {answer.status}")
         try:
@@ -169,20 +170,20 @@ class Auth:
         return _Token(text, time.monotonic() + lifetime - min(_MARGIN, lifetime / 2))
 
 
-def refused(host: str, said: str) -> RefusedError:
+def refused(host: str, reason: str) -> RefusedError:
     """The error of a user that the registry does not let in."""
     return RefusedError(
-        f"the registry refuses: {said}", where=host, fix=f"run `docker login {host}` as a user who may do that there"
+        f"the registry refuses: {reason}", where=host, fix=f"run `docker login {host}` as a user who may do that there"
     )
 
 
 def _challenge(lines: list[str]) -> _Challenge | None:
-    """The challenge to answer, Bearer rather than Basic; None where there is none of the two."""
-    found = []
+    """The challenge to answer: Bearer if there is one, else Basic; None if the registry names neither."""
+    challenges = []
     for scheme, rest in _CHALLENGE.findall(", ".join(lines)):
         values = {name.lower(): quoted or plain for name, quoted, plain in _PARAMETER.findall(rest)}
         if scheme.lower() == "basic":
-            found.append(_Challenge(bearer=False))
+            challenges.append(_Challenge(bearer=False))
         elif values.get("realm"):
-            found.append(_Challenge(True, values["realm"], values.get("service", ""), values.get("scope", "")))
-    return max(found, key=lambda one: one.bearer, default=None)
+            challenges.append(_Challenge(True, values["realm"], values.get("service", ""), values.get("scope", "")))
+    return max(challenges, key=lambda challenge: challenge.bearer, default=None)

@@ -1,4 +1,4 @@
-"""A blob on its way out: held open, read in pieces, hashed as it goes."""
+"""A blob that is being sent: held open, read in pieces, hashed on the way."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from oci.client.patience import StoppedError
 
 
 class Blob:
-    """One blob; a context manager. Once it is open, a build that sweeps the layout takes nothing away.
+    """One blob; a context manager. Once it is open, a build that removes old blobs from the layout does no harm.
 
     Args:
-        what: what it holds, for people.
-        digest: what it must be.
-        size: what it must be, bytes.
+        what: its content, named for people: `model.safetensors`.
+        digest: that its bytes must have.
+        size: that it must have, in bytes.
         source: the file, or the bytes themselves.
-        fix: what to do where the file is not what it must be.
+        fix: what the user can do where the file is another one.
 
     Raises:
         BuildError: the file is missing, or has another size.
@@ -53,14 +53,14 @@ class Blob:
             self._file.close()
 
     def read(self, start: int, count: int) -> bytes:
-        """Bytes at a position; the last ones only if all that were read are those of the digest.
+        """Bytes at a position; the last bytes only if all that were read have the digest.
 
         Raises:
             BuildError: the blob was altered.
         """
         end = min(start + count, self.size)
         data = os.pread(self._file.fileno(), end - start, start) if self._file else self._data[start:end]
-        # What is read again after a cut was hashed the first time.
+        # Bytes that are read again after a cut were hashed the first time.
         if start <= self.hashed < start + len(data):
             self._sum.update(memoryview(data)[self.hashed - start :])
             self.hashed = start + len(data)
@@ -71,13 +71,13 @@ class Blob:
 
 
 class Piece:
-    """A part of a blob as the body of a request: what urllib3 reads from.
+    """A part of a blob as the body of a request, which urllib3 reads.
 
     Args:
         blob: the blob.
         start: where the part begins.
         length: its bytes.
-        tell: is told of every byte that is handed out.
+        tell: called with the number of bytes of each read.
         stop: ends the request when set.
     """
 

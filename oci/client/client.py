@@ -21,9 +21,9 @@ from oci.client.upload import Upload
 from oci.client.wire import Wire
 from oci.descriptor import INDEX, MANIFEST
 
-# Pages of referrers that are asked for; each must hold something.
+# The most pages of referrers that are asked for; each must list something.
 _PAGES = 50
-# How registries answer that never heard of the referrers API; the specification names 404.
+# Answers of registries that lack the referrers API; the specification names 404.
 _NO_REFERRERS = frozenset({400, 404, 405, 406, 501})
 _FIX = "do not use this tag; something altered it on the way or in the registry"
 
@@ -33,19 +33,19 @@ class BlobUnknownError(RegistryError):
 
 
 class Client:
-    """Speaks with one registry; a context manager, for several threads at once.
+    """Sends requests to one registry; a context manager; several threads may use it at once.
 
     Args:
         target: the registry.
-        patience: how patient it is; `patience.ONCE` for what is not worth waiting for.
-        writes: whether the user means to push: tokens are asked for that.
+        patience: bounds of waiting; `patience.ONCE` for requests that are not worth waiting for.
+        writes: whether the user wants to push: tokens must then allow it.
     """
 
     def __init__(self, target: Registry, patience: Patience | None = None, *, writes: bool = False) -> None:
         self.target, self.patience = target, patience or Patience()
         self._wire = Wire(target, self.patience)
         self._actions = "pull,push" if writes else "pull"
-        # Bytes of a chunk, until the registry shows that it takes only smaller ones, or none; then no other blob tries again.
+        # Bytes of a chunk. Once the registry has shown that it takes only smaller chunks, or none, later blobs start with that.
         self._chunk = self.patience.chunk
 
     def __enter__(self) -> Client:
@@ -68,26 +68,26 @@ class Client:
         Args:
             repository: the whole path within the registry, the target's prefix included.
             digest: of the blob.
-            size: its bytes; a blob of another size is none. Negative: any.
-            once: whether it is not worth a second try.
+            size: in bytes; a blob of another size does not count. Negative: any size.
+            once: whether to give up after the first failure.
 
         Raises:
             RegistryError: the registry does not answer, or refuses.
         """
-        what = f"asking for {repository}@{digest}"
+        action = f"asking for {repository}@{digest}"
         request = Request("HEAD", f"/v2/{repository}/blobs/{digest}", (self._scope(repository),))
-        answer = self._wire.ask(request, what, once=once)
+        answer = self._wire.ask(request, action, once=once)
         if answer.status == 404:
             return False
         if answer.status != 200:
-            raise self._wire.refusal(what, answer)
+            raise self._wire.refusal(action, answer)
         return size < 0 or answer.header("Content-Length") in {"", str(size)}
 
     def mount(self, repository: str, digest: str, origin: str) -> tuple[bool, str]:
-        """Take a blob over from another repository ("Mounting a blob from another repository"); tried once.
+        """Let the registry take a blob from another repository ("Mounting a blob from another repository"); tried once.
 
         Returns:
-            whether it came about; and if not, the session for an upload that the registry opened instead, or nothing.
+            whether the registry took it; and if not, the address of the upload that it opened instead, or nothing.
         """
         url = f"/v2/{repository}/blobs/uploads/?mount={quote(digest, safe='')}&from={quote(origin, safe='')}"
         scopes = (self._scope(repository), f"repository:{origin}:pull")
@@ -96,7 +96,7 @@ class Client:
             location = answer.header("Location") if answer.status == 202 else ""
             return answer.status == 201, resolve(self.target.host, answer.url, location) if location else ""
         except RegistryError:
-            # The user may not read there, or the registry cannot mount now; whether they may write here the upload tells.
+            # The user may not read the other repository, or the registry cannot mount now; the upload shows if they may write.
             return False, ""
 
     def upload(self, repository: str, blob: Blob, tell: Callable[[int], None], *, session: str = "") -> None:
@@ -107,7 +107,7 @@ class Client:
             BuildError: the blob was altered.
             StoppedError: `stop` was called.
         """
-        one = Upload(
+        upload = Upload(
             self._wire,
             f"/v2/{repository}/blobs/uploads/",
             (self._scope(repository),),
@@ -117,8 +117,8 @@ class Client:
             chunk=self._chunk,
             session=session,
         )
-        one.run()
-        self._chunk = min(self._chunk, one.takes)
+        upload.run()
+        self._chunk = min(self._chunk, upload.takes)
 
     def put_manifest(self, repository: str, tag: str, data: bytes) -> None:
         """Put a manifest under a tag ("Pushing Manifests").
@@ -127,16 +127,16 @@ class Client:
             BlobUnknownError: the registry has not all that the manifest names.
             RegistryError: it refuses or fails, or took the manifest for another one.
         """
-        what = f"pushing {self.target.host}/{repository}:{tag}"
+        action = f"pushing {self.target.host}/{repository}:{tag}"
         url, headers = f"/v2/{repository}/manifests/{tag}", {"Content-Type": MANIFEST}
-        answer = self._wire.ask(Request("PUT", url, (self._scope(repository),), headers, lambda: data), what)
+        answer = self._wire.ask(Request("PUT", url, (self._scope(repository),), headers, lambda: data), action)
         if {"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"} & set(answer.codes):
-            refusal = self._wire.refusal(what, answer)
+            refusal = self._wire.refusal(action, answer)
             raise BlobUnknownError(
-                refusal.what, where=refusal.where, fix="look at the registry: it says it has blobs and has not"
+                refusal.what, where=refusal.where, fix="look at the registry: it said that it has blobs which it does not have"
             )
         if answer.status not in {200, 201}:
-            raise self._wire.refusal(what, answer)
+            raise self._wire.refusal(action, answer)
         expected, taken = sha256_bytes(data), answer.header("Docker-Content-Digest")
         if taken not in {"", expected}:
             raise RegistryError(
@@ -153,10 +153,10 @@ class Client:
         Raises:
             RegistryError: it serves none.
         """
-        what = f"reading {self.target.host}/{repository} {reference} back"
-        answer = self._get_manifest(repository, reference, what)
+        action = f"reading {self.target.host}/{repository} {reference} back"
+        answer = self._get_manifest(repository, reference, action)
         if answer.status != 200:
-            raise self._wire.refusal(what, answer)
+            raise self._wire.refusal(action, answer)
         return self._whole(repository, reference, answer.data)
 
     def find_manifest(self, repository: str, reference: str) -> bytes | None:
@@ -165,10 +165,10 @@ class Client:
         Raises:
             RegistryError: the registry does not answer, or refuses.
         """
-        what = f"looking for {self.target.host}/{repository} {reference}"
-        answer = self._get_manifest(repository, reference, what)
+        action = f"looking for {self.target.host}/{repository} {reference}"
+        answer = self._get_manifest(repository, reference, action)
         if answer.status not in {200, 404}:
-            raise self._wire.refusal(what, answer)
+            raise self._wire.refusal(action, answer)
         return self._whole(repository, reference, answer.data) if answer.status == 200 else None
 
     def read_blob(self, repository: str, digest: str, most: int = LARGEST) -> bytes:
@@ -182,26 +182,26 @@ class Client:
         Raises:
             RegistryError: the registry serves none, a larger one, or other bytes.
         """
-        what = f"reading {self.target.host}/{repository}@{digest}"
+        action = f"reading {self.target.host}/{repository}@{digest}"
         request = Request("GET", f"/v2/{repository}/blobs/{digest}", (self._scope(repository),), most=most)
-        answer = self._wire.ask(request, what)
+        answer = self._wire.ask(request, action)
         if answer.status != 200:
-            raise self._wire.refusal(what, answer)
+            raise self._wire.refusal(action, answer)
         return self._whole(repository, digest, answer.data)
 
     def download(self, repository: str, digest: str, size: int, target: Path) -> None:
         """Fetch a blob into a file; see `download.download`."""
-        url, what = f"/v2/{repository}/blobs/{digest}", f"fetching {target.name}"
+        url, action = f"/v2/{repository}/blobs/{digest}", f"fetching {target.name}"
 
         @contextmanager
         def ask(offset: int) -> Iterator[Stream]:
             headers = {"Range": f"bytes={offset}-"} if offset else {}
             with self._wire.stream(Request("GET", url, (self._scope(repository),), headers)) as stream:
                 if stream.status not in {200, 206, 416}:
-                    raise self._wire.refusal(what, stream.whole(LARGEST))
+                    raise self._wire.refusal(action, stream.whole(LARGEST))
                 yield stream
 
-        attempts = self._wire.attempts(what, f"{self.target.host}/{repository}@{digest}")
+        attempts = self._wire.attempts(action, f"{self.target.host}/{repository}@{digest}")
         download(ask, target, size, digest.removeprefix("sha256:"), attempts, self.patience.tell)
 
     def referrers(self, repository: str, digest: str, most: int) -> list[dict[str, Any]] | None:
@@ -210,7 +210,7 @@ class Client:
         Args:
             repository: as in `exists`.
             digest: of the subject.
-            most: of them. A list that is longer is refused, never cut: what stands at its end may be what matters.
+            most: how many there may be. A longer list is refused, never cut: its end may hold the one that matters.
 
         Returns:
             None where the registry lacks the referrers API.
@@ -218,25 +218,25 @@ class Client:
         Raises:
             RegistryError: it does not answer, refuses, answers with something else, or lists more.
         """
-        what = f"listing what refers to {self.target.host}/{repository}@{digest}"
-        found: list[dict[str, Any]] = []
+        action = f"listing what refers to {self.target.host}/{repository}@{digest}"
+        descriptors: list[dict[str, Any]] = []
         url = f"/v2/{repository}/referrers/{digest}"
         for page in range(_PAGES):
-            answer = self._wire.ask(Request("GET", url, (self._scope(repository),)), what)
+            answer = self._wire.ask(Request("GET", url, (self._scope(repository),)), action)
             if answer.status in _NO_REFERRERS and not page:
                 return None
             try:
                 listed = json.loads(answer.data)["manifests"] if answer.status == 200 else None
             except (ValueError, KeyError, TypeError, RecursionError):
                 listed = None
-            if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
-                raise self._wire.refusal(what, answer)
-            found += listed
+            if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
+                raise self._wire.refusal(action, answer)
+            descriptors += listed
             following = _next(answer)
-            if len(found) > most or (following and not listed):
+            if len(descriptors) > most or (following and not listed):
                 break
             if not following:
-                return found
+                return descriptors
             url = resolve(self.target.host, answer.url, following)
         raise RegistryError(
             f"more than {most} manifests refer to one image, or pages without end",
@@ -244,13 +244,13 @@ class Client:
             fix="remove what does not belong there: none of it is passed over",
         )
 
-    def _get_manifest(self, repository: str, reference: str, what: str) -> Answer:
+    def _get_manifest(self, repository: str, reference: str, action: str) -> Answer:
         headers = {"Accept": f"{MANIFEST}, {INDEX}"}
         url = f"/v2/{repository}/manifests/{reference}"
-        return self._wire.ask(Request("GET", url, (self._scope(repository),), headers), what)
+        return self._wire.ask(Request("GET", url, (self._scope(repository),), headers), action)
 
     def _whole(self, repository: str, reference: str, data: bytes) -> bytes:
-        """What was asked for by digest, and is of that digest."""
+        """The bytes; where the reference is a digest, they must have it."""
         if reference.startswith("sha256:") and sha256_bytes(data) != reference:
             what = f"the registry serves other bytes for {reference}"
             fix = "do not use them: something altered them on the way or in the registry"
@@ -262,10 +262,10 @@ class Client:
 
 
 def _next(answer: Answer) -> str:
-    """Where the next page is: of the Link headers (RFC 8288) the one whose relation is `next`; empty for the last page."""
+    """The address of the next page: the Link header (RFC 8288) with the relation `next`; empty after the last page."""
     for link in ",".join(answer.lines("Link")).split(","):
         target, *parameters = link.split(";")
-        relations = (one.partition("=") for one in parameters)
+        relations = (parameter.partition("=") for parameter in parameters)
         if any(name.strip().lower() == "rel" and "next" in value.strip(' "').lower().split() for name, _, value in relations):
             return target.strip().strip("<>")
     return ""

@@ -1,4 +1,4 @@
-"""What Docker's config.json knows of the user for a registry (docs.docker.com, "docker login", "Credential stores").
+"""The user's credentials for a registry in Docker's config.json (docs.docker.com, "docker login", "Credential stores").
 
 The file is `$DOCKER_CONFIG/config.json`, else `~/.docker/config.json`. DOCKER_AUTH_CONFIG may hold the same text, as CI systems
 have it, and is looked at first. As Docker does, a registry's helper in `credHelpers`, else the store in `credsStore`, is asked
@@ -25,7 +25,7 @@ from common.errors import RegistryError
 VARIABLE = "DOCKER_AUTH_CONFIG"
 # Seconds for a credential helper, which may ask the user to unlock something.
 _HELPER = 120.0
-# What helpers print where they know nothing (docker-credential-helpers, credentials/error.go).
+# What helpers print when they have no credentials (docker-credential-helpers, credentials/error.go).
 _NOTHING = "credentials not found"
 # Docker Hub's entry has its own old address.
 _HUB = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
@@ -34,7 +34,7 @@ _HUB_ENTRY = "https://index.docker.io/v1/"
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What Docker knows of the user for one registry; all empty: nothing."""
+    """The user's credentials for one registry, as Docker keeps them; all empty where it has none."""
 
     username: str = ""
     password: str = field(default="", repr=False)
@@ -58,8 +58,8 @@ def read(host: str, path: str = "") -> Credentials:
         RegistryError: Docker's configuration or a credential helper does not work.
     """
     text = os.environ.get(VARIABLE, "")
-    if text and (known := _known(text, host, path, f"{host} in {VARIABLE}")) != Credentials():
-        return known
+    if text and (credentials := _parse(text, host, path, f"{host} in {VARIABLE}")) != Credentials():
+        return credentials
     where = f"{host} in {file()}"
     try:
         text = file().read_text(encoding="utf-8")
@@ -67,59 +67,59 @@ def read(host: str, path: str = "") -> Credentials:
         return Credentials()
     except (OSError, UnicodeDecodeError) as problem:
         raise _unreadable(host, where, problem) from None
-    return _known(text, host, path, where)
+    return _parse(text, host, path, where)
 
 
-def _known(text: str, host: str, path: str, where: str) -> Credentials:
-    """What one configuration knows."""
+def _parse(text: str, host: str, path: str, where: str) -> Credentials:
+    """The user's credentials by the text of one configuration; asks its credential helper."""
     try:
         body = json.loads(text)
         helper = str((body.get("credHelpers") or {}).get(host) or body.get("credsStore") or "")
         entry = _entry(body.get("auths") or {}, host, path)
     except (ValueError, TypeError, AttributeError, RecursionError) as problem:
         raise _unreadable(host, where, problem) from None
-    # Docker leaves an empty entry where a store keeps the login; an entry that holds one counts where the store knows nothing.
+    # Docker leaves an empty entry where a store keeps the login. An entry with a login counts where the store has none.
     if not helper or (entry != Credentials() and not shutil.which(f"docker-credential-{helper}")):
         return entry
-    known = _asked(helper, host, where)
-    return entry if known == Credentials() else known
+    credentials = _ask_helper(helper, host, where)
+    return entry if credentials == Credentials() else credentials
 
 
 def _unreadable(host: str, where: str, problem: Exception) -> RegistryError:
-    # Its text may hold what could not be read.
+    # The error's own text is not shown: it may hold secrets.
     what = f"your Docker credentials cannot be read: {type(problem).__name__}"
     return RegistryError(what, where=where, fix=f"mend it, or run `docker login {host}` again")
 
 
 def _entry(entries: dict[str, Any], host: str, path: str) -> Credentials:
-    wanted = f"{host}/{path}".rstrip("/") + "/"
+    place = f"{host}/{path}".rstrip("/") + "/"
     fitting = {}
     for key, entry in entries.items():
         name = re.sub(r"^https?://|/(v1|v2)?/?$", "", key)
-        if wanted.startswith(f"{name}/") or (host in _HUB and name in _HUB):
+        if place.startswith(f"{name}/") or (host in _HUB and name in _HUB):
             fitting[name] = entry
     if not fitting:
         return Credentials()
     entry = fitting[max(fitting, key=len)]
     try:
-        known = base64.b64decode(entry.get("auth") or "", validate=True).decode()
+        user_and_password = base64.b64decode(entry.get("auth") or "", validate=True).decode()
     except (binascii.Error, UnicodeDecodeError) as problem:
         raise ValueError(type(problem).__name__) from None
-    user, colon, password = known.partition(":")
-    if known and not colon:
+    user, colon, password = user_and_password.partition(":")
+    if user_and_password and not colon:
         raise ValueError("no colon")
-    # Docker ends a password of before its version 1.7 with zero bytes.
+    # Docker before version 1.7 ended passwords with zero bytes.
     password = entry.get("password") or password.rstrip("\0")
     return Credentials(entry.get("username") or user, password, entry.get("identitytoken") or "")
 
 
-def _asked(helper: str, host: str, where: str) -> Credentials:
-    """What a credential helper knows (github.com/docker/docker-credential-helpers, "Development")."""
+def _ask_helper(helper: str, host: str, where: str) -> Credentials:
+    """The user's credentials by a credential helper (github.com/docker/docker-credential-helpers, "Development")."""
     program = f"docker-credential-{helper}"
     fix = f"mend it, or run `docker login {host}` again"
     address = _HUB_ENTRY if host in _HUB else host
     try:
-        done = subprocess.run([program, "get"], input=address, capture_output=True, text=True, timeout=_HELPER, check=False)
+        result = subprocess.run([program, "get"], input=address, capture_output=True, text=True, timeout=_HELPER, check=False)
     except FileNotFoundError:
         what = f"your credential helper {program} is not installed"
         raise RegistryError(what, where=where, fix=f"install it, or take it out of Docker's configuration and {fix}") from None
@@ -128,17 +128,17 @@ def _asked(helper: str, host: str, where: str) -> Credentials:
         raise RegistryError(what, where=where, fix=fix) from None
     except (OSError, UnicodeDecodeError) as problem:
         raise RegistryError(f"your credential helper {program} cannot be run: {problem}", where=where, fix=fix) from None
-    if done.returncode:
-        if _NOTHING in done.stdout + done.stderr:
+    if result.returncode:
+        if _NOTHING in result.stdout + result.stderr:
             return Credentials()
-        # What it printed may hold what it keeps.
-        raise RegistryError(f"your credential helper {program} ends with code {done.returncode}", where=where, fix=fix)
+        # Not shown: its output may hold secrets.
+        raise RegistryError(f"your credential helper {program} ends with code {result.returncode}", where=where, fix=fix)
     try:
-        answer = json.loads(done.stdout)
+        answer = json.loads(result.stdout)
         user, secret = answer["Username"], answer["Secret"]
         if not isinstance(user, str) or not isinstance(secret, str):
             raise TypeError
     except (ValueError, KeyError, TypeError, RecursionError):
-        what = f"your credential helper {program} answers with something else than credentials"
+        what = f"your credential helper {program} answers, but not with credentials"
         raise RegistryError(what, where=where, fix=fix) from None
     return Credentials(identity_token=secret) if user == "<token>" else Credentials(user, secret)

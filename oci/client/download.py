@@ -1,4 +1,4 @@
-"""A file over the network: whole, checked and resumable, or not at all."""
+"""Fetches a file over the network: whole and checked, or not at all; it can be resumed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from oci.client.answer import CHUNK, Stream
 from oci.client.patience import Attempts, TransientError
 from oci.client.target import host_of
 
-# How the name of a file ends that is still being fetched.
+# The ending of a file's name while it is still being fetched.
 PART = ".part"
-# How often a long download is heard of, in seconds.
+# Seconds between two reports of a long download.
 _EVERY = 15.0
 
 
 class _RestartError(Exception):
-    """The bytes so far are of no use."""
+    """The bytes so far are of no use: begin again."""
 
 
 def download(
@@ -32,19 +32,19 @@ def download(
     attempts: Attempts,
     tell: Callable[[str], None],
 ) -> None:
-    """Fetch a file, whole or not at all; what a killed run left of it is gone on from.
+    """Fetch a file, whole or not at all; continues what a killed run left of it.
 
     Args:
         ask: asks for the bytes from an offset on (RFC 9110, 14.2); the answer's status is 200, 206 or 416.
-        target: gets its name when size and digest are right.
+        target: the file; it appears only when size and digest are right.
         size: bytes.
         sha256: 64 hex digits.
-        attempts: counts what fails on the way; a line that is cut again and again still brings the file, as long as more comes.
-        tell: is told now and then how far it is.
+        attempts: counts failures; a connection that is cut again and again still brings the file, as long as more bytes come.
+        tell: called now and then with a line about the progress.
 
     Raises:
         RegistryError: the server fails.
-        LockError: it gives other bytes; what came of them is removed.
+        LockError: it gives other bytes; they are removed.
     """
     part = target.with_name(target.name + PART)
     part.parent.mkdir(parents=True, exist_ok=True)
@@ -70,8 +70,8 @@ def _fetch(
         while data := out.read(CHUNK):
             digest.update(data)
             have += len(data)
-        # Bytes of an earlier run may be of another time: where they turn out wrong, one try without them is owed.
-        inherited, heard = have > 0, time.monotonic()
+        # An earlier run may have fetched another version: if its bytes turn out wrong, try once more without them.
+        inherited, reported = have > 0, time.monotonic()
         while True:
             try:
                 if have > size:
@@ -83,8 +83,8 @@ def _fetch(
                             out.write(data)
                             digest.update(data)
                             have += len(data)
-                            if time.monotonic() > heard + _EVERY:
-                                heard = time.monotonic()
+                            if time.monotonic() > reported + _EVERY:
+                                reported = time.monotonic()
                                 tell(f"{name}: {have / 1e6:.0f} of {size / 1e6:.0f} MB")
                 attempts.reached(have)
                 if have < size:
@@ -108,7 +108,7 @@ def _fetch(
 
 
 def _expect_rest(stream: Stream, name: str, size: int, have: int) -> None:
-    """See that an answer is the rest of the file.
+    """Check that an answer is the rest of the file.
 
     Raises:
         LockError: it is another file.
@@ -116,6 +116,6 @@ def _expect_rest(stream: Stream, name: str, size: int, have: int) -> None:
     """
     if have and not stream.header("Content-Range").startswith(f"bytes {have}-"):
         raise _RestartError
-    told = stream.header("Content-Length")
-    if stream.header("Content-Encoding") or (told.isdecimal() and int(told) != size - have):
+    length = stream.header("Content-Length")
+    if stream.header("Content-Encoding") or (length.isdecimal() and int(length) != size - have):
         raise LockError(f"{name}: {host_of(stream.url)} gives another size than {size}")

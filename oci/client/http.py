@@ -25,7 +25,7 @@ from oci.client.target import Server, is_loopback, resolve
 from oci.client.trust import pool
 
 Scopes = tuple[str, ...]
-# RFC 9110, 15.5.9, RFC 6585, 4, and RFC 9110, 15.6: what a second try may cure.
+# Statuses for which a second try may help: RFC 9110, 15.5.9 and 15.6; RFC 6585, 4.
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REDIRECTS = 5
 # No answer that is read whole is larger: distribution spec, "Pushing Manifests": a registry takes manifests of 4 MB at least.
@@ -40,7 +40,7 @@ class Request:
         method: of HTTP.
         url: the whole address.
         scopes: what a token for it must allow.
-        headers: for whoever answers in the end.
+        headers: sent to every server on the way, redirects included.
         body: gives what is sent, from its start every time.
         wait: seconds for the answer; 0: the bound of `Patience`.
         most: bytes of an answer that is read whole.
@@ -59,7 +59,7 @@ class Http:
     """Sends requests to one server; for several threads at once.
 
     Args:
-        server: whom; messages name it.
+        server: where requests go; messages name it.
         patience: bounds.
         secret: gives the headers for the server's own origin, anew for each request; default: none.
         ca: the one file of certificates that count; default: those of the system and of the user's settings.
@@ -88,37 +88,37 @@ class Http:
         self._pool.clear()
 
     def stop(self) -> None:
-        """End what other threads wait for; they, and all that is asked from now on, get a StoppedError."""
+        """End the requests of all threads; they, and all requests from now on, raise a StoppedError."""
         self._sockets.stop()
 
     def scrub(self, text: str) -> str:
-        """A server's words in one short line that a terminal may have."""
+        """A server's message as one short line that is safe to print on a terminal."""
         return "".join(letter if " " <= letter <= "~" else " " for letter in text)[:200]
 
-    def attempts(self, what: str, where: str = "", *, once: bool = False) -> Attempts:
-        """Counts the failures of one thing that is tried again.
+    def attempts(self, action: str, where: str = "", *, once: bool = False) -> Attempts:
+        """Count the failures of one action that is tried again.
 
         Args:
-            what: says in an error what was tried.
-            where: says in an error where; default: the server's host.
+            action: what is tried, for the error message: `reading x`.
+            where: the place in the error message; default: the server's host.
             once: whether it is not worth a second try.
         """
         patience = replace(self.patience, tries=1) if once else self.patience
-        return Attempts(patience, what, where or self.server.host, self.stopped)
+        return Attempts(patience, action, where or self.server.host, self.stopped)
 
-    def ask(self, request: Request, what: str, *, once: bool = False) -> Answer:
+    def ask(self, request: Request, action: str, *, once: bool = False) -> Answer:
         """Send a request that may be repeated, until it is answered.
 
         Args:
             request: its address may be a path of the server.
-            what: says in an error what was tried.
+            action: what is tried, for the error message: `reading x`.
             once: whether it is not worth a second try.
 
         Raises:
-            RegistryError: it does not answer, or refuses the user.
+            RegistryError: the server does not answer, or refuses the user.
             StoppedError: `stop` was called.
         """
-        attempts = self.attempts(what, once=once)
+        attempts = self.attempts(action, once=once)
         while True:
             try:
                 return self.send(request)
@@ -144,7 +144,7 @@ class Http:
             TransientError, RegistryError, StoppedError: as `send`.
         """
         url = resolve(self.server.host, self.server.address + "/", request.url)
-        # 301 to 303 may turn a request into another one; no server needs them for what it is sent.
+        # 301 to 303 may turn a POST or PUT into a GET; no server needs them for requests with a body.
         redirects = {307, 308} if request.body else {301, 302, 303, 307, 308}
         for _ in range(_REDIRECTS):
             self._check_tls(url)
@@ -160,29 +160,29 @@ class Http:
         raise RegistryError(f"{self.server.called} redirects in circles", where=self.server.host, fix="ask who runs it")
 
     def _authorized(self, request: Request) -> Stream:
-        """Send a request with what the server may know of the user."""
+        """Send a request; to the server's own origin with the user's credentials."""
         own = origin(request.url) == self._origin
         return self.passing(self.open(replace(request, headers={**request.headers, **self._secret()}) if own else request))
 
     def passing(self, stream: Stream) -> Stream:
-        """The answer, unless it asks to come again.
+        """Return the answer, unless its status asks to try again later.
 
         Raises:
-            TransientError: it does.
+            TransientError: the status asks for that.
         """
         if stream.status in PASSING:
             answer = stream.whole(LARGEST)
             stream.close()
-            told = f"{self.server.called} answers {self.scrub(answer.said())}"
-            raise TransientError(told, asked_to_wait(answer.headers))
+            reason = f"{self.server.called} answers {self.scrub(answer.explanation())}"
+            raise TransientError(reason, asked_to_wait(answer.headers))
         return stream
 
     def open(self, request: Request) -> Stream:
         """Send one request, and nothing after it: no redirect is followed, no failure tried again.
 
         Raises:
-            TransientError: there was no answer.
-            RegistryError: there will be none: TLS fails.
+            TransientError: no answer came.
+            RegistryError: none can come, because TLS fails.
             StoppedError: `stop` was called.
         """
         if self.stopped.is_set():
@@ -193,7 +193,7 @@ class Http:
             headers["Content-Length"] = str(len(data))
         timeout = urllib3.Timeout(connect=self.patience.connect, read=request.wait or self.patience.read)
         with self.translated(request.url):
-            # urllib3's own redirects and retries know neither whose the credentials are nor what a server keeps.
+            # urllib3's own redirects and retries would send credentials elsewhere and ignore how much of an upload arrived.
             response: Any = self._pool.urlopen(
                 request.method,
                 request.url,
@@ -208,7 +208,7 @@ class Http:
 
     @contextmanager
     def translated(self, url: str) -> Iterator[None]:
-        """Turn what urllib3 raises into what this package raises.
+        """Turn the errors of urllib3 into the errors of this package.
 
         Raises:
             TransientError, RegistryError, StoppedError: as `open`.
@@ -233,7 +233,7 @@ class Http:
         )
 
     def _check_certificate(self, problem: BaseException, url: str) -> None:
-        """Refuse at once what no second try mends: a certificate nobody vouches for, a server without TLS."""
+        """Refuse at once what a second try cannot repair: a certificate that is not trusted, a server without TLS."""
         cause: BaseException | None = problem
         while cause is not None:
             if isinstance(cause, ssl.SSLError) and cause.reason in {"CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER"}:
@@ -249,7 +249,7 @@ class Http:
 
 
 def origin(url: str) -> tuple[str, str, int]:
-    """Scheme, host and port of an address: who gets what is secret."""
+    """Scheme, host and port of an address; credentials go only to the same origin."""
     parts = urlsplit(url)
     return parts.scheme, parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
 
@@ -257,7 +257,7 @@ def origin(url: str) -> tuple[str, str, int]:
 def _reason(problem: BaseException) -> str:
     """What went wrong, without the address that urllib3 puts into its messages."""
     text = str(problem)
-    for sign, meaning in (
+    for pattern, meaning in (
         ("refused", "connection refused"),
         ("NameResolution", "the host's name is not known"),
         ("timed out", "no answer in time"),
@@ -266,6 +266,6 @@ def _reason(problem: BaseException) -> str:
         ("closed connection", "the connection was cut"),
         ("IncompleteRead", "the connection was cut"),
     ):
-        if sign in text or sign in type(problem).__name__:
+        if pattern in text or pattern in type(problem).__name__:
             return meaning
     return f"the connection failed ({type(problem).__name__})"

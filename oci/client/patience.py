@@ -1,4 +1,4 @@
-"""How patient a client is, and how much it does at once."""
+"""How long a client waits, how often it tries again, and how much it does at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from common.errors import RegistryError
 
-# Less than this gained between two failures is no progress: a line that dies after every few bytes ends in an error.
+# Fewer bytes than this between two failures are no progress: a connection that breaks after every few bytes ends in an error.
 _PROGRESS = 1 << 20
 
 
@@ -19,13 +19,13 @@ class TransientError(Exception):
     """A failure that may pass by itself: a cut connection, a busy or overloaded server.
 
     Args:
-        said: what happened, in a few words that hold no secret.
-        asked: seconds the server asks to wait; 0 where it does not.
+        reason: what happened, in a few words that hold no secret.
+        wait: seconds the server asks to wait; 0 where it does not.
     """
 
-    def __init__(self, said: str, asked: float = 0) -> None:
-        self.said, self.asked = said, asked
-        super().__init__(said)
+    def __init__(self, reason: str, wait: float = 0) -> None:
+        self.reason, self.wait = reason, wait
+        super().__init__(reason)
 
 
 class StoppedError(Exception):
@@ -39,20 +39,20 @@ class Patience:
     Attributes:
         tries: failures in a row, without progress between them, that end in an error.
         pause: seconds after the first failure; doubles with each that follows.
-        longest: seconds of the longest pause.
-        asked: seconds; a server that asks to wait longer (Retry-After) is given up.
-        connect: seconds until a connection stands, and for each piece that is sent.
+        longest: seconds of the longest pause that doubling leads to.
+        longest_wait: seconds; a server that asks to wait longer (Retry-After) is given up.
+        connect: seconds to make a connection, and to send each piece.
         read: seconds until an answer comes.
         commit: seconds until the answer to a blob's last request comes: some registries then read all of it once more.
         chunk: bytes of one PATCH; what is lost at most with a registry that keeps no part of a request.
         parallel: requests and uploads at the same time.
-        tell: is told in a few words of each failure that another try follows.
+        tell: called with a short text for each failure after which another try follows.
     """
 
     tries: int = 6
     pause: float = 0.5
     longest: float = 20
-    asked: float = 300
+    longest_wait: float = 300
     connect: float = 30
     read: float = 60
     commit: float = 600
@@ -66,21 +66,21 @@ ONCE = Patience(tries=1, connect=5, read=20)
 
 
 class Attempts:
-    """Counts the failures of one thing and waits between them (exponential backoff with full jitter).
+    """Counts the failures of one action and waits between them (exponential backoff with full jitter).
 
     Args:
         patience: bounds.
-        what: says in the error what was tried.
-        where: says in the error where.
+        action: what is tried, for the error message.
+        where: the place in the error message.
         stop: when set, waiting ends.
     """
 
-    def __init__(self, patience: Patience, what: str, where: str, stop: threading.Event) -> None:
-        self._patience, self._what, self._where, self._stop = patience, what, where, stop
+    def __init__(self, patience: Patience, action: str, where: str, stop: threading.Event) -> None:
+        self._patience, self._action, self._where, self._stop = patience, action, where, stop
         self._failures, self._best = 0, 0
 
     def reached(self, offset: int) -> None:
-        """So many bytes are in the registry; enough more than ever before starts the count again."""
+        """Note how many bytes arrived; enough more than ever before sets the count of failures to zero."""
         if offset >= self._best + _PROGRESS:
             self._best, self._failures = offset, 0
 
@@ -88,24 +88,24 @@ class Attempts:
         """Wait before the next try.
 
         Raises:
-            RegistryError: it was the last one.
+            RegistryError: this was the last try.
             StoppedError: `stop` was set.
         """
         if self._stop.is_set():
             raise StoppedError
         self._failures += 1
-        if self._failures >= self._patience.tries or problem.asked > self._patience.asked:
-            asks = f", and asks to wait {problem.asked:.0f} s" if problem.asked else ""
+        if self._failures >= self._patience.tries or problem.wait > self._patience.longest_wait:
+            wish = f", and asks to wait {problem.wait:.0f} s" if problem.wait else ""
             times = f" {self._failures} times in a row" if self._failures > 1 else ""
             raise RegistryError(
-                f"{self._what} failed{times}: {problem.said}{asks}",
+                f"{self._action} failed{times}: {problem.reason}{wish}",
                 where=self._where,
                 fix="check the server and the network, then run it again: what arrived is not sent twice",
             )
         pause = min(self._patience.longest, self._patience.pause * 2 ** (self._failures - 1))
-        # At least what the server asks; the rest by chance, so that clients that failed together do not come back together.
-        wait = max(problem.asked, random.uniform(pause / 2, pause))  # noqa: S311
-        self._patience.tell(f"{self._what}: {problem.said}; again in {wait:.0f} s")
+        # At least as long as the server asks; else a random time, so that clients that failed together do not return together.
+        wait = max(problem.wait, random.uniform(pause / 2, pause))  # noqa: S311
+        self._patience.tell(f"{self._action}: {problem.reason}; again in {wait:.0f} s")
         if self._stop.wait(wait):
             raise StoppedError
 

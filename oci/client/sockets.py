@@ -1,4 +1,4 @@
-"""The sockets that a client has open: what its threads wait for ends when another one says so."""
+"""The open sockets of a client: one thread can close them all and so end what the others wait for."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from oci.client.patience import StoppedError
 
 
 class Sockets:
-    """Keeps account of all that the pools open; for several threads.
+    """Keeps a list of all sockets that the pools open; for several threads.
 
     Args:
-        pools: have opened nothing yet.
+        pools: must not have opened any connection yet.
 
     Attributes:
         stopped: set by `stop`.
@@ -26,19 +26,19 @@ class Sockets:
     def __init__(self, pools: urllib3.PoolManager) -> None:
         self.stopped = threading.Event()
         self._lock = threading.Lock()
-        # Weak: an answer may still be read when its connection is closed, and who has read it says so to nobody.
+        # Weak references: nothing reports when the last reader of an answer is done with its socket.
         self._open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
-        opened = self._opened
+        register = self._register
 
         class Plain(HTTPConnection):
             def connect(self) -> None:
                 super().connect()
-                opened(self.sock)
+                register(self.sock)
 
         class Secure(HTTPSConnection):
             def connect(self) -> None:
                 super().connect()
-                opened(self.sock)
+                register(self.sock)
 
         class PlainPool(urllib3.HTTPConnectionPool):
             ConnectionCls = Plain
@@ -49,17 +49,17 @@ class Sockets:
         pools.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
 
     def stop(self) -> None:
-        """Shut all of them; from now on none is opened. One that is about to be opened ends by its time limit."""
+        """Shut all sockets; from now on none is opened. A connection that is just being made ends by its time limit."""
         with self._lock:
             self.stopped.set()
-            for one in list(self._open):
-                # As a plain socket: TLS's farewell would wait for the other side.
+            for open_socket in list(self._open):
+                # As a plain socket: a proper end of TLS would wait for the other side.
                 with suppress(OSError):
-                    socket.socket.shutdown(one, socket.SHUT_RDWR)
+                    socket.socket.shutdown(open_socket, socket.SHUT_RDWR)
 
-    def _opened(self, found: socket.socket | None) -> None:
-        # TLS within a proxy's TLS is no socket, but has one.
-        inner = getattr(found, "socket", found)
+    def _register(self, connected: socket.socket | None) -> None:
+        # TLS inside the TLS of a proxy is an object that only holds a socket.
+        inner = getattr(connected, "socket", connected)
         with self._lock:
             if self.stopped.is_set():
                 raise StoppedError

@@ -12,12 +12,12 @@ from oci.reference import ImageRef
 
 
 class Server(Protocol):
-    """Whom requests go to.
+    """Where requests go.
 
     Attributes:
         host: with its port, for messages.
         address: where it answers, without a slash at the end.
-        plain_http: whether it may be spoken to without TLS.
+        plain_http: whether requests may go there without TLS.
         called: what it is called in messages: `the registry`.
     """
 
@@ -48,12 +48,12 @@ class Registry:
         """Parse `host[:port][/path]`.
 
         Raises:
-            UsageError: it is no such thing.
+            UsageError: the text is something else.
         """
         hostname, _, path = text.strip("/").partition("/")
         try:
             ref = ImageRef.parse(f"{hostname}/{path + '/' if path else ''}name")
-            # Asking for a port above 65535 is an error of its own.
+            # Reading a port above 65535 raises ValueError.
             _ = urlsplit(f"//{hostname}").port
         except ValueError:
             ref = None
@@ -85,20 +85,20 @@ class Registry:
 
 
 def resolve(host: str, base: str, named: str) -> str:
-    """The whole address that a server names, in a Location or a realm.
+    """The whole address for what a server names in a Location or a realm.
 
     Args:
         host: the registry's, for the error.
-        base: what was asked for; `named` may be relative to it.
+        base: the address of the request; `named` may be relative to it.
         named: as the server wrote it.
 
     Raises:
-        RegistryError: it is none.
+        RegistryError: it is no address.
     """
     try:
         url = urljoin(base, named)
         parts = urlsplit(url)
-        # Asking for a port that is none is an error of its own.
+        # Reading a port that is no number raises ValueError.
         if parts.hostname and parts.port != 0:
             return url
     except ValueError:
@@ -107,7 +107,7 @@ def resolve(host: str, base: str, named: str) -> str:
 
 
 def host_of(url: str) -> str:
-    """Whom an address names, with the port, without whatever else it carries."""
+    """The host that an address names, with the port; without user and password, which it may hold too."""
     return urlsplit(url).netloc.rpartition("@")[2]
 
 

@@ -1,4 +1,4 @@
-"""Whom a registry must be: certificates as the system, `requests` and Docker are told, and the proxy on the way."""
+"""Which certificates a server may have, as the system, `requests` and Docker are configured; and the proxy on the way."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from oci.client.target import Server, is_loopback
 
 # Docker's folder of certificates by registry: https://docs.docker.com/engine/security/certificates
 CERTS_D = Path("/etc/docker/certs.d")
-# What is sent at once: large enough for the speed of a disk, small enough that a slow line is not taken for a dead one.
+# Bytes sent at once: enough for the speed of a disk, few enough that a slow connection is not taken for a dead one.
 PIECE = 1 << 18
 
 
 def pool(server: Server, connections: int, ca: Path | None = None) -> urllib3.PoolManager:
-    """Connections to a server and wherever it points; for several threads.
+    """Connections to a server and to where it redirects; for several threads.
 
     Args:
-        server: whom.
+        server: where the connections lead.
         connections: kept open to each host.
         ca: the one file of certificates that count; default: the system's and the user's.
 

@@ -1,13 +1,13 @@
 """One blob into a registry, resumable (OCI distribution spec 1.1, "Pushing a blob in chunks" and "monolithically").
 
-    POST  /v2/<name>/blobs/uploads/   a session: its Location, and with it every answer's after
+    POST  /v2/<name>/blobs/uploads/   a session: its Location; each later answer may give a new one
     PATCH <location>                  a chunk, Content-Range from byte to byte; all but the last
     PUT   <location>?digest=<digest>  the last chunk; the registry checks the digest
-    GET   <location>                  after a cut: Range says how far it got
+    GET   <location>                  after a cut: Range says how much arrived
 
-What a registry says between is not relied on, for some report an old Range; the digest at the end decides. A registry that
-forgets a session gets a new one, one that takes no chunks of this size smaller ones, and one that takes none at all the blob in
-one PUT.
+The answers in between are not relied on, because some registries report an old Range; the digest at the end decides. If a
+registry forgets a session, a new one is opened; if it refuses the size of a chunk, smaller ones are sent; if it takes no chunks
+at all, the blob goes in one PUT.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from oci.client.wire import Wire
 
 # Answers of registries, or of proxies before them, that know no PATCH, or none of this size.
 _NO_CHUNKS = frozenset({405, 411, 413, 415, 501})
-# New sessions for one blob, other than after a cut, before the registry is given up.
+# New sessions for one blob, those after a cut not counted, before the upload fails.
 _RESTARTS = 3
-# Smaller chunks are not tried after a 413: proxies take that much unless told otherwise.
+# Smaller chunks are not tried after a 413: proxies take that much by default.
 _SMALLEST = 1 << 20
 
 
@@ -38,15 +38,15 @@ class Upload:
     Args:
         wire: to the registry.
         start: the path that gives a session.
-        scopes: what a token must allow.
+        scopes: that a token must allow.
         blob: what is sent.
-        exists: whether the registry has the blob by now.
-        tell: is told how many bytes went out; a negative number when they must go again.
+        exists: tells whether the registry has the blob by now.
+        tell: called with the number of bytes sent; a negative number when they must be sent again.
         chunk: bytes of a chunk; 0: send in one request.
-        session: of a mount that did not come about; empty: ask for one.
+        session: the upload that a failed mount opened; empty: ask for a new one.
 
     Attributes:
-        takes: `chunk`, or what was learned since of the chunks that the registry takes.
+        takes: bytes of a chunk that the registry takes, as far as this upload found out; 0: none. At first `chunk`.
     """
 
     def __init__(
@@ -63,20 +63,20 @@ class Upload:
     ) -> None:
         self._wire, self._start, self._scopes, self._blob = wire, start, scopes, blob
         self._exists, self._tell = exists, tell
-        # `takes`: what was learned of the registry; `_chunked`: how this blob goes.
+        # `takes`: what the registry accepts; `_chunked`: how this blob is sent.
         self.takes = self._chunk = chunk
         self._chunked, self._least = chunk > 0, 0
         self._location = session
-        self._offset = self._told = self._restarts = 0
+        self._offset = self._reported = self._restarts = 0
         self._lost = self._finishing = False
-        self._what = f"uploading the layer {blob.what!r}"
-        self._attempts = wire.attempts(self._what, f"{blob.digest} to {wire.target.host}")
+        self._action = f"uploading the layer {blob.what!r}"
+        self._attempts = wire.attempts(self._action, f"{blob.digest} to {wire.target.host}")
 
     def run(self) -> None:
         """Send the blob.
 
         Raises:
-            RegistryError: the registry fails for good.
+            RegistryError: the registry refuses, or fails too often.
             BuildError: the blob was altered; the registry never got all of it.
             StoppedError: the wire was stopped.
         """
@@ -89,8 +89,8 @@ class Upload:
                 self._attempts.failed(problem)
 
     def _step(self) -> bool:
-        """Do the next thing; whether it was the last."""
-        if self._lost and self._find_again():
+        """Send the next request; returns whether the upload is complete."""
+        if self._lost and self._resume():
             return True
         if not self._location:
             self._begin()
@@ -106,8 +106,8 @@ class Upload:
     def _begin(self) -> None:
         answer = self._wire.send(Request("POST", self._start, self._scopes))
         if answer.status != 202 or not answer.header("Location"):
-            raise self._wire.refusal(self._what, answer)
-        self._moved(answer)
+            raise self._wire.refusal(self._action, answer)
+        self._follow(answer)
         least = answer.header("OCI-Chunk-Min-Length")
         self._least = int(least) if least.isdecimal() else 0
         self._chunk = max(self._chunk, self._least)
@@ -115,21 +115,21 @@ class Upload:
     def _append(self) -> None:
         answer = self._send("PATCH", self._location)
         if answer.status in {201, 202, 204}:
-            self._moved(answer)
+            self._follow(answer)
             self._offset += self._length()
             self._attempts.reached(self._offset)
-        elif answer.status == 413 and self._smaller():
+        elif answer.status == 413 and self._shrink_chunk():
             return
         elif answer.status in _NO_CHUNKS or (answer.status == 416 and self._offset == 0):
             self.takes, self._chunked = 0, False
             self._restart(answer)
         elif answer.status == 416:
-            # It is not where we believe it to be: ask.
+            # The registry holds another number of bytes than we believe: ask it.
             raise TransientError("the registry expects another part")
         elif answer.status in {400, 404}:
             self._restart(answer)
         else:
-            raise self._wire.refusal(self._what, answer)
+            raise self._wire.refusal(self._action, answer)
 
     def _finish(self) -> bool:
         mark = "&" if "?" in self._location else "?"
@@ -139,18 +139,18 @@ class Upload:
         )
         if answer.status == 416 and self._offset:
             raise TransientError("the registry expects another part")
-        if answer.status == 413 and self._smaller():
+        if answer.status == 413 and self._shrink_chunk():
             return False
         if answer.status in {400, 404, 416}:
-            # What was read here is the blob: either its parts arrived otherwise, or the session is gone.
+            # The bytes read here were right: either they arrived in another order, or the session is gone.
             self._chunked = self._chunked and answer.status == 404
             self._restart(answer)
             return False
         if answer.status not in {201, 204}:
-            raise self._wire.refusal(self._what, answer)
+            raise self._wire.refusal(self._action, answer)
         if answer.header("Docker-Content-Digest") not in {"", self._blob.digest}:
             raise RegistryError(
-                f"{self._what} failed: the registry took it for {self._wire.scrub(answer.header('Docker-Content-Digest'))}",
+                f"{self._action} failed: the registry took it for {self._wire.scrub(answer.header('Docker-Content-Digest'))}",
                 where=f"{self._blob.digest} to {self._wire.target.host}",
                 fix="do not use this registry: something alters what it is sent",
             )
@@ -160,7 +160,7 @@ class Upload:
         start, length = self._offset, self._length()
 
         def body() -> Piece:
-            # Told anew for every go of a request.
+            # Counted again each time that the request is sent.
             self._rewind(start)
             return Piece(self._blob, start, length, self._count, self._wire.stopped)
 
@@ -169,28 +169,28 @@ class Upload:
             headers["Content-Range"] = f"{start}-{start + length - 1}"
         return self._wire.send(Request(method, url, self._scopes, headers, body, wait))
 
-    def _smaller(self) -> bool:
-        """After a request that was too large: whether a smaller chunk is left to try."""
-        least = max(_SMALLEST, self._least)
-        if not self._chunked or self._length() <= least:
+    def _shrink_chunk(self) -> bool:
+        """After a request that was too large: take a smaller chunk; returns whether there is a smaller one to try."""
+        shortest = max(_SMALLEST, self._least)
+        if not self._chunked or self._length() <= shortest:
             return False
-        self.takes = self._chunk = max(least, self._length() // 2)
+        self.takes = self._chunk = max(shortest, self._length() // 2)
         self._lost = True
         return True
 
-    def _find_again(self) -> bool:
-        """After a cut: how far the registry got; whether it has all."""
+    def _resume(self) -> bool:
+        """After a cut: ask how far the registry got, and go on from there; returns whether it has the whole blob."""
         if self._finishing and self._exists():
-            self._count(self._blob.size - self._told)
+            self._count(self._blob.size - self._reported)
             return True
         offset = -1
         if self._location and self._chunked:
             answer = self._wire.send(Request("GET", self._location, self._scopes))
-            known = re.fullmatch(r"(?:bytes=)?0-(\d+)", answer.header("Range").strip())
-            if answer.status in {200, 202, 204} and known:
-                # A session without a byte says 0-0, as one with a byte does.
-                offset = int(known[1]) + 1 if int(known[1]) else 0
-                self._moved(answer)
+            range_match = re.fullmatch(r"(?:bytes=)?0-(\d+)", answer.header("Range").strip())
+            if answer.status in {200, 202, 204} and range_match:
+                # A session without any byte answers 0-0, as one with a single byte does.
+                offset = int(range_match[1]) + 1 if int(range_match[1]) else 0
+                self._follow(answer)
         if not 0 <= offset <= self._blob.hashed:
             offset, self._location = 0, ""
         self._lost = False
@@ -200,27 +200,27 @@ class Upload:
         return False
 
     def _restart(self, answer: Answer) -> None:
-        """Begin again after an answer that leaves no way on.
+        """Begin again after an answer that leaves no other way.
 
         Raises:
-            RegistryError: it was so too often.
+            RegistryError: there were too many new sessions.
         """
         self._restarts += 1
         if self._restarts > _RESTARTS:
-            raise self._wire.refusal(self._what, answer)
+            raise self._wire.refusal(self._action, answer)
         self._location, self._offset = "", 0
-        # Chunks in two sessions came to nothing: one request needs no session to last.
+        # Chunks failed in two sessions: a single request does not depend on how long a session lives.
         self._chunked = self._chunked and self._restarts < _RESTARTS
         self._rewind(0)
 
-    def _moved(self, answer: Answer) -> None:
+    def _follow(self, answer: Answer) -> None:
         if location := answer.header("Location"):
             self._location = resolve(self._wire.target.host, answer.url, location)
 
     def _count(self, count: int) -> None:
-        self._told += count
+        self._reported += count
         self._tell(count)
 
     def _rewind(self, offset: int) -> None:
-        if self._told != offset:
-            self._count(offset - self._told)
+        if self._reported != offset:
+            self._count(offset - self._reported)

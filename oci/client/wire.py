@@ -28,38 +28,42 @@ class Wire(Http):
         self.prepare = self._auth.prepare
 
     def scrub(self, text: str) -> str:
-        """What the registry said in one short line, every secret taken out of it."""
+        """The registry's message as one short line, without any of our secrets."""
         return self._auth.scrub(text)
 
-    def refusal(self, what: str, answer: Answer) -> RegistryError:
-        """The error for an answer that is none of the expected."""
-        where = f"{self.target.host} answers {self.scrub(answer.said())}"
-        return RegistryError(f"{what} failed", where=where, fix="the registry's answer says why; see its documentation or log")
+    def refusal(self, action: str, answer: Answer) -> RegistryError:
+        """The error for an unexpected answer."""
+        where = f"{self.target.host} answers {self.scrub(answer.explanation())}"
+        return RegistryError(
+            f"{action} failed", where=where, fix="the registry's answer says why; see its documentation or log"
+        )
 
     def _authorized(self, request: Request) -> Stream:
         if origin(request.url) != self._origin:
             return self.passing(self.open(request))
-        for again in (True, False):
-            used = self._auth.header(request.scopes)
-            stream = self.open(replace(request, headers={**request.headers, **({"Authorization": used} if used else {})}))
+        for may_retry in (True, False):
+            authorization = self._auth.header(request.scopes)
+            stream = self.open(
+                replace(request, headers={**request.headers, **({"Authorization": authorization} if authorization else {})})
+            )
             if stream.status not in {401, 403}:
                 break
             answer = stream.whole(LARGEST)
             stream.close()
-            if stream.status == 401 and again and self._auth.challenged(answer, request.scopes, used):
+            if stream.status == 401 and may_retry and self._auth.challenged(answer, request.scopes, authorization):
                 continue
-            raise refused(self.target.host, self.scrub(answer.said()))
+            raise refused(self.target.host, self.scrub(answer.explanation()))
         return self.passing(stream)
 
     def _fetch(self, method: str, url: str, headers: dict[str, str], body: bytes) -> Answer:
-        """For the token server; tried again by whoever wanted the token."""
-        give: Callable[[], bytes] | None = (lambda: body) if body else None
-        stream = self.open(Request(method, url, headers=headers, body=give))
+        """Send a request to the token server, once; whoever needs the token tries again."""
+        give_body: Callable[[], bytes] | None = (lambda: body) if body else None
+        stream = self.open(Request(method, url, headers=headers, body=give_body))
         try:
             answer = stream.whole(LARGEST)
         finally:
             stream.close()
         if answer.status in PASSING:
-            # Its words are not shown: `scrub` waits for who is asking for the token.
+            # Its message is not shown: `scrub` needs the lock that the thread asking for the token holds.
             raise TransientError(f"the token server answers {answer.status}", asked_to_wait(answer.headers))
         return answer

@@ -417,7 +417,7 @@ def test_a_registry_that_overlooks_for_a_moment_what_it_was_just_sent_is_asked_a
 
 def test_a_registry_that_misses_blobs_whatever_it_is_sent_is_refused(double: Double, image: Make) -> None:
     double.fail("PUT", "manifests", answers(400, {}, b'{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN"}]}'), times=9)
-    with pytest.raises(RegistryError, match="MANIFEST_BLOB_UNKNOWN.*it says it has blobs and has not"):
+    with pytest.raises(RegistryError, match="MANIFEST_BLOB_UNKNOWN.*it said that it has blobs which it does not have"):
         send(double.address, image(BIG))
 
 

@@ -70,7 +70,9 @@ def write(client: Client, repository: str, digest: str, tag: str, kept: Sequence
     Raises:
         RegistryError: the registry refuses or fails.
     """
-    layers = [item.layer for item in kept if item.layer is not None] + [_layer(client, repository, envelope) for envelope in new]
+    layers = [item.layer for item in kept if item.layer is not None] + [
+        _layer(client, repository, envelope) for envelope in new
+    ]
     # As cosign writes it: an image configuration without content.
     config = {
         "architecture": "",

@@ -460,6 +460,7 @@ def test_the_programs_of_pods_are_in_every_image_in_one_and_the_same_layer(role:
     shared = files.layer_plan(dataclasses.replace(image, files=tuple(e for e in image.files if "shared" in e.stated)))
     assert shared is not None
     held = {file.path for file in layer.files}
-    assert {"opt/pinwheel/pinwheel_pipeline/__init__.py", "opt/pinwheel/oci/signature.py", "opt/pinwheel/common/errors.py"} <= held
+    needed = ("pinwheel_pipeline/__init__.py", "oci/signature.py", "common/errors.py")
+    assert {f"opt/pinwheel/{path}" for path in needed} <= held
     assert {file.path for file in shared.files} <= held
     assert len(recipe_of(image, BASE).plans) <= plan.MOST

@@ -63,7 +63,7 @@ _NAMED: tuple[tuple[str, re.Pattern[bytes]], ...] = (
     ("a key of Weights & Biases", re.compile(rb"[wW](?i:andb[a-z_-]*key)" + _IS + rb"([0-9a-f]{40})(?![0-9a-f])")),
     (
         "a login of npm",
-        re.compile(rb"_(?:authToken|auth|password)" + _QUOTE + rb"\s*=\s*" + _QUOTE + rb"([A-Za-z0-9+/=._-]{8,})"),
+        re.compile(rb"(?m)^[ \t]*(?://[^\s=]+:)?_(?:authToken|auth|password)\s*=\s*" + _QUOTE + rb"([A-Za-z0-9+/=._-]{8,})"),
     ),
     ("a key of an Azure storage account", re.compile(rb"AccountKey=([A-Za-z0-9+/]{86}==)")),
     ("a login of .netrc", re.compile(rb"machine\s+[^\s\"'.]+\.[^\s\"']+\s+login\s+[^\s\"']+\s+password\s+([^\s\"']+)")),

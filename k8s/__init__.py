@@ -1,6 +1,6 @@
-"""The last stage: plain manifests, the environments, and the code that pins, checks, renders, applies and rolls back.
+"""What runs: plain manifests, pinned, checked, and put into a directory or a cluster.
 
-The way of a manifest: `manifests` reads it, `schema` walks it, `pin` pins its images, `nodes` binds its pods to nodes that can
-run them, `rules_*` check it, `check` gathers what they found; `render` writes the set to a directory, `cluster` applies it
-through `kubectl`. `deploy` is the stage's face.
+The modules here are the commands; none imports another. `objects` reads manifests and walks them beside their schema, `envs` says
+what an environment sets, `rules` judge a set, `prepare` makes of the manifests in git a set that may be sent, `rollouts` puts it
+into a cluster and back, `training` does the same for an experiment; `pipeline` is what runs in pods.
 """

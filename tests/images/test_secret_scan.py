@@ -226,6 +226,7 @@ def test_a_login_or_a_token_is_found_on_its_line(kind: str, text: str) -> None:
         "aws_secret_access_key = ${AWS_SECRET_ACCESS_KEY}",
         "AIza is how a key of Google begins",
         "xoxb-your-token-here-and-more-words",
+        "user_and_password = base64.b64decode(text)",
         "//registry.example/:_authToken=${NPM_TOKEN}",
         "pypi-simple and pypi-AgE",
         "WANDB_API_KEY=${WANDB_API_KEY}",

@@ -314,6 +314,35 @@ def secrets(_: Context, env: str, folder: str = "") -> str:
     return keys.put(env, folder=folder)
 
 
+@stage(
+    help={
+        "up": "bring it up: build its programs once, start it, install Argo Workflows; mends one that broke",
+        "with": "with --up: what to add: policies (NetworkPolicies are enforced), metrics (what pods use); policies,metrics",
+        "down": "take it down, with everything in it; only its programs stay, in the cache",
+        "status": "say what runs, where the logs are, and how kubectl is used on it; so does the command alone",
+        "pretend-gpu": "with --up: so many GPUs that the node claims to have, for the scheduler; 0 takes them away",
+    }
+)
+def cluster(
+    _: Context,
+    up: bool = False,  # noqa: FBT001
+    with_: str = "",
+    down: bool = False,  # noqa: FBT001
+    status: bool = False,  # noqa: FBT001
+    pretend_gpu: str = "",
+) -> str:
+    """A real Kubernetes of one node on this machine, for trying and for tests; NOT for production."""
+    if up + down + status > 1:
+        raise UsageError("--up, --down and --status exclude each other", fix="give one of them")
+    if not up and (with_ or pretend_gpu):
+        raise UsageError("--with and --pretend-gpu say what to bring up", fix="add --up")
+    from k8s.single_node import cluster as single_node
+
+    if up:
+        return single_node.up(with_, pretend_gpu)
+    return single_node.down() if down else single_node.status()
+
+
 @stage()
 def envs(_: Context) -> str:
     """Show all environments side by side, and where they differ."""

@@ -9,9 +9,9 @@ import json
 import os
 import re
 import secrets
-import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from common import apt, console, paths
 from common.errors import MissingEnvironmentError
 from common.files import write_whole
 from common.run import run, which
+from common.tools import CLUSTER_TOOLS, TOOLS, Tool, installed
 
 if TYPE_CHECKING:
     # Slow to load, and most commands need no engine.
@@ -29,48 +30,24 @@ if TYPE_CHECKING:
 
 INSTALL = "run `invoke engine --install`"
 REGISTRY = "127.0.0.1:5000"
-# Where Debian and Docker put plugins of Docker's client, which run alone as well.
-PLUGINS = "/usr/libexec/docker/cli-plugins:/usr/lib/docker/cli-plugins:/usr/local/lib/docker/cli-plugins"
 # The first engine whose containerd image store loads and keeps OCI layouts by digest, as measured.
 OLDEST_ENGINE = (26, 0)
 _DAEMON_JSON = Path("/etc/docker/daemon.json")
 
 
 @dataclass(frozen=True, slots=True)
-class Tool:
-    """A program that a stage needs.
+class Tls:
+    """How a registry of ours proves who it is: files.
 
     Attributes:
-        program: its name on PATH.
-        package: the Debian package that holds it.
-        newer: whether Debian 12's version is too old and the next release's is taken.
-        need: the stage that needs it, for people.
+        certificate: its own.
+        key: of the certificate.
+        authority: the certificate of whoever issued it.
     """
 
-    program: str
-    package: str
-    newer: bool
-    need: str
-
-
-TOOLS = (
-    Tool("mmdebstrap", "mmdebstrap", newer=False, need="build: the base layer"),
-    Tool("unshare", "util-linux", newer=False, need="build: sdists without network"),
-    Tool("dockerd", "docker.io", newer=True, need="smoke: the engine"),
-    Tool("containerd", "containerd", newer=True, need="smoke: the engine's image store"),
-    Tool("docker-buildx", "docker-buildx", newer=True, need="test, bench: the reference images"),
-    Tool("docker-registry", "docker-registry", newer=True, need="push: the embedded registry"),
-    Tool("skopeo", "skopeo", newer=False, need="push"),
-    Tool("cosign", "cosign", newer=True, need="push: proof"),
-    Tool("kubectl", "kubectl", newer=True, need="deploy to a cluster"),
-)
-# Only the project's own tests need them.
-TEST_TOOLS = (Tool("chromedriver", "chromium-driver", newer=False, need="test: the web UI in a browser"),)
-
-
-def installed(tool: Tool) -> str:
-    """The path of the tool, or nothing."""
-    return shutil.which(tool.program, path=":".join([os.environ.get("PATH", ""), "/usr/sbin:/sbin", PLUGINS])) or ""
+    certificate: Path
+    key: Path
+    authority: Path
 
 
 def engine() -> docker.DockerClient:
@@ -114,13 +91,19 @@ def _check_engine(version: str, info: dict[str, Any]) -> None:
         )
 
 
-def registry_answers(address: str = REGISTRY) -> bool:
-    """Whether a registry speaks the distribution API at `address` (plain HTTP, loopback)."""
+def registry_answers(address: str = REGISTRY, authority: Path | None = None) -> bool:
+    """Whether a registry of this machine speaks the distribution API at `address`.
+
+    Args:
+        address: host and port.
+        authority: the certificate of whoever issued the registry's; None: it speaks plain HTTP.
+    """
     with requests.Session() as session:
-        # A proxy of the user's does not lead to this machine's loopback.
+        # A proxy of the user's does not lead to this machine.
         session.trust_env = False
+        session.verify = str(authority) if authority else True
         try:
-            answer = session.get(f"http://{address}/v2/", timeout=5)
+            answer = session.get(f"{'https' if authority else 'http'}://{address}/v2/", timeout=5)
         except requests.RequestException:
             return False
     return answer.status_code == 200 and "docker-distribution-api-version" in answer.headers
@@ -143,6 +126,7 @@ def report() -> str:
         rows.append(("engine", missing.what, "smoke: runs the images"))
     answers = registry_answers()
     rows.append(("registry", f"http://{REGISTRY}" if answers else "not running", "push: the embedded registry"))
+    rows += [(tool.program, installed(tool) or "missing", tool.need) for tool in CLUSTER_TOOLS]
     console.table(("what", "state", "needed for"), rows)
     # An engine that answers may run elsewhere, with its tools.
     absent = [tool.program for tool in _needed(engine_answers=problem is None) if not installed(tool)]
@@ -165,7 +149,7 @@ def install(*more: Tool) -> None:
         MissingEnvironmentError: not root, apt fails, or a service does not come up; with the end of its log.
     """
     running = _running_engine()
-    absent = [tool for tool in (*_needed(engine_answers=running), *more) if not installed(tool)]
+    absent = [tool for tool in (*_needed(engine_answers=running), *CLUSTER_TOOLS, *more) if not installed(tool)]
     if absent:
         with console.step(f"installing {', '.join(tool.package for tool in absent)}"):
             apt.install([t.package for t in absent if not t.newer], newer=[t.package for t in absent if t.newer])
@@ -206,24 +190,44 @@ def start_registry() -> None:
     """
     if registry_answers():
         return
+    home = paths.state() / "registry"
+    with console.step(f"starting the embedded registry on {REGISTRY}"):
+        serve_registry(REGISTRY, home / "config.yml", home / "registry.log")
+
+
+def serve_registry(address: str, config: Path, log: Path, tls: Tls | None = None) -> int:
+    """Start the embedded registry at an address. Several at once have the same data.
+
+    Args:
+        address: host and port.
+        config: where its configuration is written.
+        log: where its output goes.
+        tls: None: it speaks plain HTTP.
+
+    Returns:
+        The number of its process.
+
+    Raises:
+        MissingEnvironmentError: docker-registry is not installed or does not come up.
+    """
     program = which("docker-registry", fix=INSTALL)
     home = paths.state() / "registry"
-    config = home / "config.yml"
     try:
-        # Fixed, so that an upload goes on where it was when the registry is started again.
+        # Fixed and shared, so that an upload goes on where it was when the registry is started again, or at the other address.
         if not (home / "secret").exists():
             write_whole(home / "secret", secrets.token_hex(32), 0o600)
         secret = (home / "secret").read_text()
-        write_whole(config, registry_settings(REGISTRY, home / "data", secret=secret), 0o600)
+        secure = {"tls": {"certificate": str(tls.certificate), "key": str(tls.key)}} if tls else None
+        write_whole(config, registry_settings(address, home / "data", secret=secret, http=secure), 0o600)
     except PermissionError:
         raise MissingEnvironmentError(
             "the embedded registry cannot be set up",
             where=str(home),
             fix="run as root, or set PINWHEEL_STATE to a directory of yours",
         ) from None
-    with console.step(f"starting the embedded registry on {REGISTRY}"):
-        log = _start([program, "serve", str(config)], home / "registry.log")
-        _await("the embedded registry", registry_answers, log, seconds=20)
+    pid = _start([program, "serve", str(config)], log)
+    _await("the embedded registry", lambda: registry_answers(address, tls.authority if tls else None), log, seconds=20)
+    return pid
 
 
 def _running_engine() -> bool:
@@ -254,7 +258,8 @@ def _start_engine() -> None:
         # A daemon that was killed leaves its number behind; where another process has it now, a new daemon refuses to start.
         for file, program in (("/var/run/docker.pid", "dockerd"), ("/var/run/docker/containerd/containerd.pid", "containerd")):
             _drop_stale(Path(file), program)
-        log = _start([which("dockerd", fix=INSTALL)], paths.state() / "dockerd.log")
+        log = paths.state() / "dockerd.log"
+        _start([which("dockerd", fix=INSTALL)], log)
     _await("the Docker Engine", _running_engine, log, seconds=60)
 
 
@@ -268,16 +273,14 @@ def _drop_stale(pid_file: Path, program: str) -> None:
         pid_file.unlink(missing_ok=True)
 
 
-def _start(argv: list[str], log: Path) -> Path:
-    """Start a daemon that outlives this process; its output goes to `log`."""
+def _start(argv: list[str], log: Path) -> int:
+    """Start a daemon that outlives this process; its output goes to `log`. Returns the number of its process."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out:
-        subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
-    return log
+        return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True).pid
 
 
-def _await(name: str, answers: object, log: Path, *, seconds: float) -> None:
-    assert callable(answers)  # noqa: S101
+def _await(name: str, answers: Callable[[], bool], log: Path, *, seconds: float) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if answers():

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from uv import find_uv_bin
 
-from common import host, paths
+from common import host, paths, tools
 from common.errors import BuildError, LockError, MissingEnvironmentError
 from images import config
 from images.files_entry import FilesEntry
@@ -113,7 +113,7 @@ def buildx() -> str:
     Raises:
         MissingEnvironmentError: it is not installed.
     """
-    places = os.pathsep.join((host.PLUGINS, str(Path.home() / ".docker/cli-plugins"), os.environ.get("PATH", "")))
+    places = os.pathsep.join((tools.PLUGINS, str(Path.home() / ".docker/cli-plugins"), os.environ.get("PATH", "")))
     found = shutil.which("docker-buildx", path=places)
     if found is None:
         raise MissingEnvironmentError("docker-buildx is not installed", fix=host.INSTALL)

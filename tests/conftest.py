@@ -23,7 +23,7 @@ def ctrl_c_interrupts() -> None:
 @pytest.fixture(autouse=True)
 def no_engine_by_chance(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide the developer's engine from tests that do not ask for one: on a new machine there is none."""
-    if not any(request.node.get_closest_marker(name) for name in ("host", "engine", "line")):
+    if not any(request.node.get_closest_marker(name) for name in ("host", "engine", "cluster", "line")):
         monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
 
 

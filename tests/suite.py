@@ -8,10 +8,10 @@ import sys
 
 from invoke.exceptions import Exit
 
-from common import console, host, paths
+from common import console, host, paths, tools
 from common.errors import UsageError
 
-_HERE = "not host and not engine and not line"
+_HERE = "not host and not engine and not cluster and not line"
 
 
 def run(*, fast: bool) -> str:
@@ -32,12 +32,13 @@ def run(*, fast: bool) -> str:
         return "the fast tier passed"
     _part("pytest", "-q", "-m", f"{_HERE} and slow")
     # The rest runs on real parts; on a new machine they are installed first.
-    host.install(*host.TEST_TOOLS)
+    host.install(*tools.TEST_TOOLS)
     # Each file in one process: its servers and made locks are shared by its tests.
     _part("pytest", "-q", "-n", "auto", "--dist", "loadfile", "-m", "host")
     # The line first: what it builds, the engine tests use.
     _part("pytest", "-q", "-s", "-m", "line")
     _part("pytest", "-q", "-m", "engine")
+    _part("pytest", "-q", "-m", "cluster")
     return "everything passed"
 
 

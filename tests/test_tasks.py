@@ -38,6 +38,14 @@ def invoke(*argv: str, **env: str) -> subprocess.CompletedProcess[str]:
         (["fetch", "--set", "train", "--offline"], ExitCode.ENVIRONMENT, "offline"),
         (["store", "--verify", "--prune"], ExitCode.USAGE, "give one of them"),
         (["model", "--name", "none", "--to", "x"], ExitCode.USAGE, "none"),
+        (["cluster", "--up", "--down"], ExitCode.USAGE, "--up, --down and --status exclude each other"),
+        (["cluster", "--with", "metrics"], ExitCode.USAGE, "add --up"),
+        (
+            ["cluster", "--up", "--with", "mesh"],
+            ExitCode.USAGE,
+            "nothing to add is called mesh (--with): there are: policies, metrics",
+        ),
+        (["cluster", "--up", "--pretend-gpu", "few"], ExitCode.USAGE, "not a number of GPUs (--pretend-gpu few)"),
         (["bench", "nothing"], ExitCode.USAGE, "no such benchmark: nothing"),
         (["lock", "--upgrade", "no-such-package"], ExitCode.USAGE, "no lock holds no-such-package"),
         (["deploy", "--env", "nowhere"], ExitCode.USAGE, "no environment 'nowhere'"),
@@ -103,5 +111,5 @@ def test_every_command_and_flag_has_its_help() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=paths.ROOT, capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
-    assert len(lines) == 19
+    assert len(lines) == 20
     assert all(line.endswith(" True") for line in lines), lines

@@ -277,7 +277,10 @@ def _start(argv: list[str], log: Path) -> int:
     """Start a daemon that outlives this process; its output goes to `log`. Returns the number of its process."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out:
-        return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True).pid
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
+    # Nobody waits for its end here, and Python is not to complain about that.
+    process.returncode = 0
+    return process.pid
 
 
 def _await(name: str, answers: Callable[[], bool], log: Path, *, seconds: float) -> None:

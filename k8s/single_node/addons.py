@@ -6,7 +6,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -51,17 +51,33 @@ class Cluster:
         """Whether the API server is ready."""
         return self._call("get", "--raw", "/readyz", "--request-timeout=3s").code == 0
 
-    def await_ready(self, seconds: float) -> None:
-        """Wait until the API server answers and the node takes pods.
+    def settle(self, pid: int, seconds: float) -> None:
+        """Wait until the node takes pods, and give it the images that no registry has.
+
+        Args:
+            pid: of the first process inside.
+            seconds: to wait for containerd, and again for the rest.
 
         Raises:
             MissingEnvironmentError: it takes longer.
         """
+        containerd = [*namespaces.enter(pid), str(self._programs.bin / "ctr"), "--namespace", "k8s.io"]
+        self._await(lambda: run([*containerd, "version"]).code == 0, "containerd", seconds)
+        # While the others start.
+        if self._programs.image("pause") not in run([*containerd, "images", "list", "--quiet"]).stdout.split():
+            argv = [*containerd, "images", "import", str(self._programs.images)]
+            run(argv, error=MissingEnvironmentError, what="loading the cluster's own images")
+        self._await(self.answers, "kube-apiserver", seconds)
+        self._await(self.node_ready, "kubelet", seconds)
+
+    def _await(self, condition: Callable[[], bool], part: str, seconds: float) -> None:
         end = time.monotonic() + seconds
-        while not (self.answers() and self.node_ready()):
+        while not condition():
             if time.monotonic() > end:
-                what = f"the cluster is not ready after {seconds:.0f} s"
-                raise MissingEnvironmentError(what, where=str(self._home.logs), fix=_LOG)
+                where = self._home.logs / f"{part}.log"
+                last = (where.read_text(errors="replace").strip().splitlines() or [""])[-1] if where.exists() else ""
+                what = f"{part} is not ready after {seconds:.0f} s"
+                raise MissingEnvironmentError(what, where=f"{where}: {last[:300]}", fix="the log says why")
             time.sleep(0.1)
 
     def node_ready(self) -> bool:
@@ -81,38 +97,6 @@ class Cluster:
         }
         expected = {"coredns", "volumes", "workflow-controller", *(["metrics-server"] if "metrics" in extras else [])}
         return ready >= expected
-
-    def await_containerd(self, pid: int, seconds: float) -> None:
-        """Wait until containers can be run.
-
-        Args:
-            pid: of the first process inside.
-            seconds: to wait.
-
-        Raises:
-            MissingEnvironmentError: it takes longer.
-        """
-        end = time.monotonic() + seconds
-        while run([*namespaces.enter(pid), str(self._programs.bin / "ctr"), "version"]).code:
-            if time.monotonic() > end:
-                where = str(self._home.logs / "containerd.log")
-                raise MissingEnvironmentError(f"containerd does not answer after {seconds:.0f} s", where=where, fix=_LOG)
-            time.sleep(0.05)
-
-    def load_images(self, pid: int) -> None:
-        """Give the node the images that no registry has.
-
-        Args:
-            pid: of the first process inside.
-
-        Raises:
-            MissingEnvironmentError: containerd refuses.
-        """
-        inside = [*namespaces.enter(pid), str(self._programs.bin / "ctr"), "--namespace", "k8s.io", "images"]
-        present = run([*inside, "list", "--quiet"]).stdout.split()
-        if self._programs.image("pause") not in present:
-            argv = [*inside, "import", str(self._programs.images)]
-            run(argv, error=MissingEnvironmentError, what="loading the cluster's own images")
 
     def install(self, extras: Collection[str]) -> None:
         """Put everything there, and wait until it runs. What is there already stays as it is.

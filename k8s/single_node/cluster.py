@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from common import console, paths
@@ -120,13 +121,15 @@ def status() -> str:
     Returns:
         The outcome in a few words.
     """
-    home, made = Home.of_this_machine(), programs.located()
+    home = Home.of_this_machine()
     running = namespaces.running(home)
     if not running:
         console.info("no cluster runs on this machine; it is for trying and for tests, never for production")
         return "not running: `invoke cluster --up` brings it up"
+    # Not those of the lock: the checkout may have moved on since.
+    made = Programs(Path(running.spec["folders"][1]))
     cluster, settings = Cluster(home, made), Settings.read(home)
-    pids = _pids(running.pid)
+    pids = processes(running.pid)
     programs_by_name = {str(part["name"]): str(part["argv"][0]) for part in running.spec["parts"]}
     rows = [(name, pids.get(path, "down"), str(home.logs / f"{name}.log")) for name, path in programs_by_name.items()]
     rows.append(("registry", "up" if registry.answers(home) else "down", str(home.logs / "registry.log")))
@@ -147,9 +150,7 @@ def _bring_up(home: Home, made: Programs, settings: Settings) -> bool:
     if not running or renewed or running.spec != spec or not network.connected():
         with console.step("starting the cluster"):
             running = namespaces.start(home, spec)
-            cluster.await_containerd(running.pid, _PATIENCE)
-            cluster.load_images(running.pid)
-            cluster.await_ready(_PATIENCE)
+            cluster.settle(running.pid, _PATIENCE)
         changed = True
     if not registry.answers(home):
         with console.step(f"starting the registry at {registry.ADDRESS}"):
@@ -157,8 +158,7 @@ def _bring_up(home: Home, made: Programs, settings: Settings) -> bool:
         changed = True
     if changed or not cluster.answers() or not cluster.node_ready() or not cluster.whole(settings.extras):
         with console.step("installing name server, volumes, Argo Workflows"):
-            cluster.load_images(running.pid)
-            cluster.await_ready(_PATIENCE)
+            cluster.settle(running.pid, _PATIENCE)
             cluster.install(settings.extras)
         changed = True
     cluster.pretend_gpus(settings.gpus)
@@ -169,7 +169,7 @@ def _kubectl(home: Home, made: Programs) -> str:
     return f"KUBECONFIG={shlex.quote(str(home.kubeconfig))} {shlex.quote(str(made.kubectl))}"
 
 
-def _pids(first: int) -> dict[str, str]:
+def processes(first: int) -> dict[str, str]:
     """The parts' process numbers on this machine by their programs: the children of the first process inside."""
     rows = [line.split(None, 2) for line in run(["ps", "-o", "pid=,args=", "--ppid", str(first)]).stdout.splitlines()]
     return {row[1]: row[0] for row in rows if len(row) > 1}

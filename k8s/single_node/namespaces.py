@@ -105,7 +105,7 @@ def start(home: Home, spec: Mapping[str, Any]) -> Running:
             os.kill(pid, signal.SIGKILL)
             raise
         process.stdin.write(json.dumps(spec))
-    # The rest of its life it is nobody's child here.
+    # Nobody waits for its end here, and Python is not to complain about that.
     process.returncode = 0
     return Running(pid, spec)
 

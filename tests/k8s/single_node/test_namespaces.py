@@ -107,7 +107,7 @@ def test_a_killed_first_process_takes_all_with_it_and_start_mends(home: Home) ->
     again = namespaces.start(home, body)
     assert again.pid != running.pid
     assert namespaces.running(home) == again
-    soon(lambda: (home.logs / "part.log.1").exists())
+    soon((home.logs / "part.log.1").exists)
 
 
 def test_another_process_with_the_same_number_is_not_taken_for_it(home: Home) -> None:

@@ -51,11 +51,12 @@ class Cluster:
         """Whether the API server is ready."""
         return self._call("get", "--raw", "/readyz", "--request-timeout=3s").code == 0
 
-    def settle(self, pid: int, seconds: float) -> None:
+    def settle(self, pid: int, extras: Collection[str], seconds: float) -> None:
         """Wait until the node takes pods, and give it the images that no registry has.
 
         Args:
             pid: of the first process inside.
+            extras: that were asked for.
             seconds: to wait for containerd, and again for the rest.
 
         Raises:
@@ -64,9 +65,11 @@ class Cluster:
         containerd = [*namespaces.enter(pid), str(self._programs.bin / "ctr"), "--namespace", "k8s.io"]
         self._await(lambda: run([*containerd, "version"]).code == 0, "containerd", seconds)
         # While the others start.
-        if self._programs.image("pause") not in run([*containerd, "images", "list", "--quiet"]).stdout.split():
-            argv = [*containerd, "images", "import", str(self._programs.images)]
-            run(argv, error=MissingEnvironmentError, what="loading the cluster's own images")
+        present = run([*containerd, "images", "list", "--quiet"]).stdout.split()
+        for image, archive in self._programs.images(extras).items():
+            if image not in present:
+                argv = [*containerd, "images", "import", str(archive)]
+                run(argv, error=MissingEnvironmentError, what="loading the cluster's own images")
         self._await(self.answers, "kube-apiserver", seconds)
         self._await(self.node_ready, "kubelet", seconds)
 

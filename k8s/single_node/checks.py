@@ -45,7 +45,7 @@ def check(extras: Collection[str]) -> None:
     if os.geteuid() != 0:
         raise MissingEnvironmentError("a cluster needs root", fix="run `sudo ./invokew cluster --up`")
     _tools()
-    console.done(programs.check_disk())
+    console.done(programs.check_disk(extras))
     console.done(f"control groups: {cgroups.check()}")
     _kernel(extras)
     network.check()

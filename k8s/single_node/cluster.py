@@ -85,7 +85,7 @@ def up(extras: str = "", gpus: str = "") -> str:
         before = Settings.read(home)
         settings = before.changed(extras, gpus)
         checks.check(settings.extras)
-        made = programs.programs()
+        made = programs.programs(settings.extras)
         changed = _bring_up(home, made, settings) or settings != before
         settings.write(home)
     console.info(f"try it: {_kubectl(home, made)} get pods --all-namespaces")
@@ -150,7 +150,7 @@ def _bring_up(home: Home, made: Programs, settings: Settings) -> bool:
     if not running or renewed or running.spec != spec or not network.connected():
         with console.step("starting the cluster"):
             running = namespaces.start(home, spec)
-            cluster.settle(running.pid, _PATIENCE)
+            cluster.settle(running.pid, settings.extras, _PATIENCE)
         changed = True
     if not registry.answers(home):
         with console.step(f"starting the registry at {registry.ADDRESS}"):
@@ -158,7 +158,7 @@ def _bring_up(home: Home, made: Programs, settings: Settings) -> bool:
         changed = True
     if changed or not cluster.answers() or not cluster.node_ready() or not cluster.whole(settings.extras):
         with console.step("installing name server, volumes, Argo Workflows"):
-            cluster.settle(running.pid, _PATIENCE)
+            cluster.settle(running.pid, settings.extras, _PATIENCE)
             cluster.install(settings.extras)
         changed = True
     cluster.pretend_gpus(settings.gpus)

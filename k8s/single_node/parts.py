@@ -63,9 +63,9 @@ def prepare(home: Home, programs: Programs, extras: Iterable[str]) -> dict[str, 
 def _parts(home: Home, programs: Programs, extras: set[str]) -> list[_Part]:
     keys, config = home.certificates, home.config
 
-    def part(name: str, *flags: str, wait: str = "", kubeconfig: str = "") -> _Part:
+    def part(name: str, *flags: str, wait: str = "", kubeconfig: str = "", folder: Path = programs.bin) -> _Part:
         access = [f"--kubeconfig={keys}/{kubeconfig}.kubeconfig"] if kubeconfig else []
-        return _Part(name, (str(programs.bin / name), *access, *flags), wait)
+        return _Part(name, (str(folder / name), *access, *flags), wait)
 
     parts = [
         part(
@@ -169,6 +169,7 @@ def _parts(home: Home, programs: Programs, extras: set[str]) -> list[_Part]:
                 f"--service-cluster-ip-range={SERVICES}",
                 wait=_API,
                 kubeconfig="policies",
+                folder=programs.extra_bin("policies"),
             )
         )
     return parts

@@ -11,11 +11,13 @@ import os
 import shutil
 import tomllib
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from common import console, offline, paths
 from common.errors import BuildError, LockError, MissingEnvironmentError
+from common.files import write_whole
 from common.run import run
 from k8s.single_node import scratch
 from k8s.single_node.places import KUBERNETES
@@ -24,14 +26,27 @@ from lockfiles import store
 from lockfiles.model import Artifact
 from lockfiles.python import index
 
+# The group of the programs that every cluster has; the others are extras.
+CORE = "core"
 # Raised when what is made of the same sources changes.
 _RECIPE = "1"
-# Toolchain, modules, compiler's cache and programs together, as measured; with some air.
-_ROOM = 17_000_000_000
+# Bytes for toolchain, modules, compiler's cache and programs together, as measured; with some air. The second for an extra.
+_ROOM, _ROOM_EXTRA = 17_000_000_000, 4_000_000_000
 _VERSION = "k8s.io/component-base/version"
 _MEDIA_TYPES = "application/json json\napplication/gzip gz tgz\ntext/plain txt log\n"
 # Users that go with no name; Argo's is the one of its publisher's images.
 _ROOT, _NOBODY, _ARGO = 0, 65532, 8737
+# The images of each group: the program, which gives the name, and its user.
+_IMAGES: dict[str, tuple[tuple[str, int], ...]] = {
+    CORE: (
+        ("pause", _NOBODY),
+        ("coredns", _NOBODY),
+        ("volumes", _ROOT),
+        ("workflow-controller", _ARGO),
+        ("argoexec", _ARGO),
+    ),
+    "metrics": (("metrics-server", _NOBODY),),
+}
 _ARGO_SIGNALS = Path("vendor/github.com/argoproj/argo-workflows/v4/workflow/executor/osspecific")
 
 
@@ -41,6 +56,7 @@ class _Module:
 
     Attributes:
         name: its folder.
+        group: the folder that its programs go to: the cluster itself, or an extra.
         packages: what is built of it; `tool` stands for those that its go.mod names as tools.
         output: what a single program is to be called; otherwise Go names them.
         linker: what the linker writes into the programs.
@@ -48,6 +64,7 @@ class _Module:
     """
 
     name: str
+    group: str = CORE
     packages: tuple[str, ...] = ("tool",)
     output: str = ""
     linker: str = ""
@@ -56,37 +73,48 @@ class _Module:
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """What was built."""
+    """What was built: a folder for each group."""
 
     folder: Path
 
     @property
     def bin(self) -> Path:
         """The programs that run on the node, and kubectl."""
-        return self.folder / "bin"
+        return self.folder / CORE / "bin"
 
     @property
     def kubectl(self) -> Path:
         """Of the cluster's version."""
         return self.bin / "kubectl"
 
-    @property
-    def images(self) -> Path:
-        """The archive of the images that run in the cluster."""
-        return self.folder / "images.tar"
+    def extra_bin(self, name: str) -> Path:
+        """The folder of the programs of an extra that run on the node."""
+        return self.folder / name / "bin"
+
+    def images(self, extras: Iterable[str]) -> dict[str, Path]:
+        """The archives of the images that run in the cluster, by an image that each holds."""
+        groups = [group for group in (CORE, *extras) if group in _IMAGES]
+        return {self.image(_IMAGES[group][0][0]): self.folder / group / "images.tar" for group in groups}
 
     @property
     def argo(self) -> Path:
         """The manifests of Argo Workflows, as its publisher wrote them."""
-        return self.folder / "argo"
+        return self.folder / CORE / "argo"
 
     def image(self, name: str) -> str:
-        """The reference of an image in the archive; no registry has it."""
+        """The reference of an image in an archive; no registry has it."""
         return f"localhost/pinwheel/{name}:{self.folder.name[:12]}"
 
+    def missing(self, extras: Iterable[str]) -> list[str]:
+        """The groups that are not built yet."""
+        return [group for group in (CORE, *extras) if not (self.folder / group).is_dir()]
 
-def programs() -> Programs:
+
+def programs(extras: Iterable[str] = ()) -> Programs:
     """The programs of the lock, built if the cache lacks them.
+
+    Args:
+        extras: to be there, too.
 
     Raises:
         MissingEnvironmentError: disk, network or index.
@@ -94,8 +122,8 @@ def programs() -> Programs:
         BuildError: the compiler fails.
     """
     made = located()
-    if not made.folder.is_dir():
-        _build(made)
+    if missing := made.missing(extras):
+        _build(made, missing)
     return made
 
 
@@ -109,19 +137,24 @@ def source() -> Path:
     return paths.LOCKFILES / "single-node"
 
 
-def check_disk() -> str:
+def check_disk(extras: Iterable[str] = ()) -> str:
     """Say how much room there is for what must be built.
+
+    Args:
+        extras: that are asked for.
 
     Raises:
         MissingEnvironmentError: too little.
     """
-    if located().folder.is_dir():
+    missing = located().missing(extras)
+    if not missing:
         return "the programs are built"
+    room = _ROOM if CORE in missing else _ROOM_EXTRA
     cache = paths.cache()
     cache.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(cache).free
-    if free < _ROOM:
-        fix = f"building needs {console.size(_ROOM)}, most of it for some minutes: free some, or set PINWHEEL_CACHE"
+    if free < room:
+        fix = f"building needs {console.size(room)}, most of it for some minutes: free some, or set PINWHEEL_CACHE"
         raise MissingEnvironmentError(f"{console.size(free)} of disk are free", where=str(cache), fix=fix)
     return f"{console.size(free)} of disk are free for the build"
 
@@ -150,29 +183,35 @@ def _modules() -> tuple[_Module, ...]:
     version = next(line.split()[-1] for line in lines if line.strip().startswith("k8s.io/kubernetes v"))
     major, minor, _ = version.removeprefix("v").split(".")
     stamp = f"-X {_VERSION}.gitVersion={version} -X {_VERSION}.gitMajor={major} -X {_VERSION}.gitMinor={minor}"
-    own = ("./kubernetes", "./coredns", "./volumes", "./pause")
     return (
-        _Module("kubernetes", (*own, "tool"), linker=stamp),
+        _Module("kubernetes", packages=("./kubernetes", "./coredns", "./volumes", "./pause"), linker=stamp),
         _Module("containerd"),
         _Module("etcd", output="etcd"),
         _Module("argo", vendor=True),
-        _Module("policies"),
+        _Module("policies", group="policies"),
+        _Module("metrics", group="metrics"),
     )
 
 
-def _build(made: Programs) -> None:
-    """Build everything. What an interrupted build had downloaded and compiled is there for the next one."""
+def _build(made: Programs, groups: Iterable[str]) -> None:
+    """Build the programs of these groups. What an interrupted build had downloaded and compiled is there for the next one."""
     work = made.folder.with_name(f".{made.folder.name}.building")
-    out = work / "out"
-    shutil.rmtree(out, ignore_errors=True)
-    (out / "bin").mkdir(parents=True)
     go = _unpack_toolchain(work)
-    for module in _modules():
-        with console.step(f"building {module.name} from its locked modules"):
-            _compile(go, module, work, out / "bin")
-    with console.step("making the images that run in the cluster"):
-        _finish(out, made, work)
-    out.rename(made.folder)
+    for group in groups:
+        out = work / "out" / group
+        shutil.rmtree(out, ignore_errors=True)
+        (out / "bin").mkdir(parents=True)
+        for module in _modules():
+            if module.group == group:
+                with console.step(f"building {module.name} from its locked modules"):
+                    _compile(go, module, work, out / "bin")
+        _make_images(out, made, group)
+        if group == CORE:
+            for name in KUBERNETES:
+                (out / "bin" / name).symlink_to("kubernetes")
+            _keep_argo(next((work / "modules/github.com/argoproj/argo-workflows").glob("v4@*/manifests")), out / "argo")
+        made.folder.mkdir(exist_ok=True)
+        out.rename(made.folder / group)
     shutil.rmtree(work)
 
 
@@ -236,18 +275,27 @@ def _environment(work: Path) -> dict[str, str | None]:
     }
 
 
-def _finish(out: Path, made: Programs, work: Path) -> None:
-    """Give Kubernetes' programs their names, make the images, keep Argo's manifests."""
-    folder = out / "bin"
-    for name in KUBERNETES:
-        (folder / name).symlink_to("kubernetes")
-    argo = (("etc/mime.types", _MEDIA_TYPES),)
-    users = {"pause": _NOBODY, "coredns": _NOBODY, "metrics-server": _NOBODY, "volumes": _ROOT}
-    images = [ScratchImage(made.image(name), folder / name, user) for name, user in users.items()]
-    images += [ScratchImage(made.image(name), folder / name, _ARGO, argo) for name in ("workflow-controller", "argoexec")]
-    scratch.write(out / "images.tar", images)
+def _make_images(out: Path, made: Programs, group: str) -> None:
+    """Put the programs that run in the cluster into images, and nowhere else."""
+    if group not in _IMAGES:
+        return
+    images = [
+        ScratchImage(made.image(name), out / "bin" / name, user, (("etc/mime.types", _MEDIA_TYPES),) if user == _ARGO else ())
+        for name, user in _IMAGES[group]
+    ]
+    with console.step(f"making {len(images)} images of programs that run in the cluster"):
+        scratch.write(out / "images.tar", images)
     for image in images:
         image.program.unlink()
-    found = next((work / "modules/github.com/argoproj/argo-workflows").glob("v4@*/manifests"))
+
+
+def _keep_argo(manifests: Path, target: Path) -> None:
+    """Keep Argo's namespaced installation, with the smaller of the two forms of its kinds that its publisher offers.
+
+    The other form, 11 MB, has every field of a workflow for the API server to check, and takes longer to install than the rest
+    of the cluster takes to start.
+    """
     for name in ("base", "namespace-install"):
-        shutil.copytree(found / name, out / "argo" / name)
+        shutil.copytree(manifests / name, target / name, ignore=shutil.ignore_patterns("full"))
+    file = target / "namespace-install" / "kustomization.yaml"
+    write_whole(file, file.read_text().replace("../base/crds/full", "../base/crds/minimal"))

@@ -23,8 +23,8 @@ func (f folders) path(volume string) string { return filepath.Join(f.root, volum
 
 // Provision makes the folder of a claim. Sticky and open to all, as /tmp: whoever runs in the pod may write.
 func (f folders) Provision(_ context.Context, options controller.ProvisionOptions) (*core.PersistentVolume, controller.ProvisioningState, error) {
-	if options.PVC.Spec.Selector != nil {
-		return nil, controller.ProvisioningFinished, fmt.Errorf("claim selectors are not supported")
+	if options.PVC.Spec.Selector != nil || options.SelectedNodeName == "" {
+		return nil, controller.ProvisioningFinished, fmt.Errorf("a claim with a selector, or bound before a pod uses it, is not supported")
 	}
 	path := f.path(options.PVName)
 	if err := os.MkdirAll(path, 0o755); err != nil {
@@ -34,7 +34,7 @@ func (f folders) Provision(_ context.Context, options controller.ProvisionOption
 		return nil, controller.ProvisioningFinished, err
 	}
 	node := core.NodeSelectorRequirement{
-		Key: core.LabelHostname, Operator: core.NodeSelectorOpIn, Values: []string{options.SelectedNode.Labels[core.LabelHostname]},
+		Key: core.LabelHostname, Operator: core.NodeSelectorOpIn, Values: []string{options.SelectedNodeName},
 	}
 	return &core.PersistentVolume{
 		ObjectMeta: meta.ObjectMeta{Name: options.PVName},
@@ -66,5 +66,5 @@ func main() {
 		klog.Fatal(err)
 	}
 	client := kubernetes.NewForConfigOrDie(config)
-	controller.NewProvisionController(klog.FromContext(ctx), client, *name, folders{*root}, controller.LeaderElection(false)).Run(ctx)
+	controller.NewProvisionController(ctx, client, *name, folders{*root}, controller.LeaderElection(false)).Run(ctx)
 }

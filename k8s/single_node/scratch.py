@@ -10,7 +10,8 @@ from pathlib import Path
 
 from common.files import CHUNK, replacing, write_whole
 from images.tarball import LayerWriter
-from oci.layout import CONFIG, INDEX, LAYER, MANIFEST, Descriptor, Layout, canonical
+from oci.descriptor import CONFIG, INDEX, LAYER, MANIFEST, Descriptor, canonical
+from oci.layout import Layout
 
 # What containerd calls an image in an archive (containerd's images/annotations.go).
 _NAME = "io.containerd.image.name"

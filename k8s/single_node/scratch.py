@@ -52,7 +52,7 @@ def _make(layout: Layout, image: ScratchImage) -> Descriptor:
         layer = LayerWriter(out)
         chunks = iter(lambda: program.read(CHUNK), b"")
         path = f"bin/{image.program.name}"
-        layer.file(path, image.program.stat().st_size, chunks, executable=True)
+        layer.file(path, image.program.stat().st_size, chunks, mode=0o755)
         for name, text in image.files:
             layer.file(name, len(text.encode()), [text.encode()])
         layer.folder("tmp", owner=image.user)

@@ -13,7 +13,8 @@ import (
 )
 
 func init() {
-	// The order in which a question passes them. Unlike in CoreDNS's own list the template is last: it answers what nobody knows.
+	// The order in which a question passes them. Unlike in CoreDNS's own list the template is last: it answers what
+	// nobody else knows.
 	dnsserver.Directives = []string{"health", "ready", "errors", "cache", "kubernetes", "template"}
 }
 

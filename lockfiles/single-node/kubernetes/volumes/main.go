@@ -21,18 +21,27 @@ type folders struct{ root string }
 
 func (f folders) path(volume string) string { return filepath.Join(f.root, volume) }
 
-// Provision makes the folder of a claim. Sticky and open to all, as /tmp: whoever runs in the pod may write.
-func (f folders) Provision(_ context.Context, options controller.ProvisionOptions) (*core.PersistentVolume, controller.ProvisioningState, error) {
+// Provision makes the folder of a claim.
+func (f folders) Provision(
+	_ context.Context, options controller.ProvisionOptions,
+) (*core.PersistentVolume, controller.ProvisioningState, error) {
+	volume, err := f.make(options)
+	return volume, controller.ProvisioningFinished, err
+}
+
+func (f folders) make(options controller.ProvisionOptions) (*core.PersistentVolume, error) {
 	if options.PVC.Spec.Selector != nil || options.SelectedNodeName == "" {
-		return nil, controller.ProvisioningFinished, fmt.Errorf("a claim with a selector, or bound before a pod uses it, is not supported")
+		return nil, fmt.Errorf("not supported: a claim with a selector, or one that is bound before a pod uses it")
 	}
 	path := f.path(options.PVName)
 	if err := os.MkdirAll(path, 0o755); err != nil {
-		return nil, controller.ProvisioningFinished, err
+		return nil, err
 	}
+	// Sticky and open to all, as /tmp: whoever runs in the pod may write.
 	if err := os.Chmod(path, 0o777|os.ModeSticky); err != nil {
-		return nil, controller.ProvisioningFinished, err
+		return nil, err
 	}
+	size := options.PVC.Spec.Resources.Requests[core.ResourceStorage]
 	node := core.NodeSelectorRequirement{
 		Key: core.LabelHostname, Operator: core.NodeSelectorOpIn, Values: []string{options.SelectedNodeName},
 	}
@@ -41,13 +50,13 @@ func (f folders) Provision(_ context.Context, options controller.ProvisionOption
 		Spec: core.PersistentVolumeSpec{
 			PersistentVolumeReclaimPolicy: *options.StorageClass.ReclaimPolicy,
 			AccessModes:                   options.PVC.Spec.AccessModes,
-			Capacity:                      core.ResourceList{core.ResourceStorage: options.PVC.Spec.Resources.Requests[core.ResourceStorage]},
+			Capacity:                      core.ResourceList{core.ResourceStorage: size},
 			PersistentVolumeSource:        core.PersistentVolumeSource{Local: &core.LocalVolumeSource{Path: path}},
 			NodeAffinity: &core.VolumeNodeAffinity{Required: &core.NodeSelector{
 				NodeSelectorTerms: []core.NodeSelectorTerm{{MatchExpressions: []core.NodeSelectorRequirement{node}}},
 			}},
 		},
-	}, controller.ProvisioningFinished, nil
+	}, nil
 }
 
 // Delete removes the folder of a claim that is gone.

@@ -4,7 +4,8 @@ It says its process number on this machine, then reads what to do from standard 
 
     folders   kept as they are, wherever they lie: the cluster's own and that of its programs
     node      the node's address with its prefix, `services` their network: to be reached through the cable
-    parts     a list of {name, argv, wait}; `wait` is a path, or host:port, that must be there first, or empty
+    parts     a list of {name, argv, wait}; `wait` is what must be there first: a path, or host:port, or an address of https
+              that answers 200; or empty
     logs      the folder of the parts' logs
     path      the PATH of the parts
 """
@@ -16,9 +17,11 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
+import urllib.request
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,12 +106,25 @@ def _spawn(part: _Part, log: Path, environment: dict[str, str]) -> int:
 def _there(condition: str) -> bool:
     if not condition or condition.startswith("/"):
         return not condition or Path(condition).exists()
+    if condition.startswith("https:"):
+        return _answers(condition)
     host, _, port = condition.rpartition(":")
     try:
         socket.create_connection((host, int(port)), 1).close()
     except OSError:
         return False
     return True
+
+
+def _answers(address: str) -> bool:
+    # Only whether it is ready is asked, of this very namespace.
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    try:
+        with urllib.request.urlopen(address, timeout=2, context=trusting) as answer:  # noqa: S310 - https, as was looked at
+            return bool(answer.status == 200)
+    except OSError:
+        return False
 
 
 def _mount(folders: list[Path]) -> None:

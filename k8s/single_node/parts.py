@@ -27,7 +27,8 @@ from k8s.single_node.places import (
 from k8s.single_node.programs import Programs
 
 _ETCD = "127.0.0.1:2379"
-_API = f"127.0.0.1:{API_PORT}"
+# Not before the server has made the roles of its clients.
+_API = f"https://127.0.0.1:{API_PORT}/readyz"
 _LABELS = "pinwheel.io/single-node=true"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

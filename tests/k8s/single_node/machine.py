@@ -21,7 +21,9 @@ def snapshot(*folders: Path) -> dict[str, set[str]]:
         folders: whose files count beside those of the system, and processes whose command lines name them.
     """
     return {
-        "processes": {line for line in _processes() if any(name in line for name in ("/pinwheel/", *map(str, folders)))},
+        "processes": {
+            line for line in _processes() if any(name in line for name in (":/pinwheel/", "/single-node/", *map(str, folders)))
+        },
         "mounts": {line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()},
         "interfaces": {link.name for link in Path("/sys/class/net").iterdir()},
         "cgroups": {str(path) for path in Path("/sys/fs/cgroup").glob("*") if path.name == "pinwheel"}

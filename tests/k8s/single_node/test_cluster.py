@@ -168,7 +168,8 @@ def test_a_killed_part_comes_back_by_itself(site: Site, part: str) -> None:
     os.kill(int(number), signal.SIGKILL)
     soon(lambda: cluster.processes(process.pid).get(str(programs.located().bin / part), number) != number)
     site.cluster.settle(process.pid, [], 120)
-    assert site.in_client("true").returncode == 0
+    # Until the node's state is stale enough to be noticed, a dead kubelet still counts as ready.
+    soon(lambda: site.in_client("true").returncode == 0)
 
 
 def test_after_a_crash_it_is_mended_and_nothing_is_lost(site: Site) -> None:

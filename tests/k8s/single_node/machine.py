@@ -20,12 +20,12 @@ def snapshot(*folders: Path) -> dict[str, set[str]]:
     Args:
         folders: whose files count beside those of the system, and processes whose command lines name them.
     """
+    marks = (":/pinwheel/", "/single-node/", *map(str, folders))
     return {
-        "processes": {
-            line for line in _processes() if any(name in line for name in (":/pinwheel/", "/single-node/", *map(str, folders)))
-        },
-        "mounts": {line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()},
-        "interfaces": {link.name for link in Path("/sys/class/net").iterdir()},
+        "processes": {line for line in _processes() if any(mark in line for mark in marks)},
+        # Containers of an engine come and go beside the cluster, with mounts and interfaces of their own names.
+        "mounts": {mount for mount in _mounts() if not mount.startswith(_NOT_OURS)},
+        "interfaces": {link.name for link in Path("/sys/class/net").iterdir() if not link.name.startswith(("veth", "br-"))},
         "cgroups": {str(path) for path in Path("/sys/fs/cgroup").glob("*") if path.name == "pinwheel"}
         | {str(path) for path in Path("/sys/fs/cgroup").glob("*/pinwheel")},
         "tables": set(_output("nft", "list", "tables").splitlines()),
@@ -38,6 +38,10 @@ def snapshot(*folders: Path) -> dict[str, set[str]]:
 def left(before: dict[str, set[str]], after: dict[str, set[str]]) -> dict[str, set[str]]:
     """What is there now and was not before, and which settings changed."""
     return {kind: new for kind in before if (new := after[kind] - before[kind])}
+
+
+def _mounts() -> Iterator[str]:
+    return (line.split()[1] for line in Path("/proc/mounts").read_text().splitlines())
 
 
 def _processes() -> Iterator[str]:

@@ -27,7 +27,7 @@ _NONINTERACTIVE = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
 
 @dataclass(frozen=True, slots=True, order=True)
 class Mirror:
-    """One suite of Debian at the place the user's apt takes it from.
+    """One suite of Debian, and the address from which the user's apt takes it.
 
     Attributes:
         suite: `bookworm`, `bookworm-updates` or `bookworm-security`.
@@ -39,37 +39,37 @@ class Mirror:
 
 
 def debian_mirrors() -> tuple[Mirror, ...]:
-    """The places this machine's apt takes Debian 12 from, sorted.
+    """The mirrors from which this machine's apt takes Debian 12, sorted.
 
     Raises:
         MissingEnvironmentError: no apt here, or it is not configured for Debian 12.
     """
-    found = _listed()
-    if not found and os.geteuid() == 0:
-        # apt names only suites whose lists it has; images of machines come without.
+    mirrors = _configured_mirrors()
+    if not mirrors and os.geteuid() == 0:
+        # apt names only suites whose package lists it has; fresh machine images have none.
         _update()
-        found = _listed()
-    if not any(mirror.suite == RELEASE for mirror in found):
+        mirrors = _configured_mirrors()
+    if not any(mirror.suite == RELEASE for mirror in mirrors):
         raise MissingEnvironmentError(
             "apt has no package lists of Debian 12 (bookworm main)",
             where="/etc/apt",
             fix=f"run `apt-get update` as root; {_DEBIAN_12}",
         )
-    return tuple(sorted(found))
+    return tuple(sorted(mirrors))
 
 
-def _listed() -> set[Mirror]:
-    said = run(
+def _configured_mirrors() -> set[Mirror]:
+    targets = run(
         ["apt-get", "indextargets", "--format", "$(CREATED_BY) $(RELEASE) $(COMPONENT) $(REPO_URI)"],
         error=MissingEnvironmentError,
         missing=_DEBIAN_12,
     )
-    found = set()
-    for line in said.stdout.splitlines():
+    mirrors = set()
+    for line in targets.stdout.splitlines():
         created_by, suite, component, uri = line.split(" ", 3)
         if created_by == "Packages" and component == "main" and suite in {RELEASE, f"{RELEASE}-updates", f"{RELEASE}-security"}:
-            found.add(Mirror(suite, uri))
-    return found
+            mirrors.add(Mirror(suite, uri))
+    return mirrors
 
 
 def _update() -> None:
@@ -92,7 +92,7 @@ def install(packages: list[str], *, newer: list[str]) -> None:
         newer: names to take from the next release, which Debian 12's libc can run.
 
     Raises:
-        MissingEnvironmentError: not root, offline, or apt fails; the message carries apt's own words.
+        MissingEnvironmentError: not root, offline, or apt fails; the message holds apt's own message.
     """
     offline.demand_network(f"installing {' '.join(packages + newer)}", fix="run it without --offline, or install them yourself")
     if os.geteuid() != 0:
@@ -114,7 +114,7 @@ def install(packages: list[str], *, newer: list[str]) -> None:
             f"Package: {' '.join(newer)}\nPin: release n={NEXT_RELEASE}\nPin-Priority: 990\n",
         )
     _update()
-    # Daemons are started by Pinwheel, with Pinwheel's settings, and only where none works yet.
+    # Keep apt from starting daemons: Pinwheel starts them with its own settings, and only if none works yet.
     policy = Path("/usr/sbin/policy-rc.d")
     placed = not policy.exists()
     if placed:

@@ -54,7 +54,7 @@ def info(text: str) -> None:
 
 
 def done(text: str) -> None:
-    """One line that says something came out well."""
+    """One line about a success."""
     out.print(f"  [green]✓[/] {escape(text)}", soft_wrap=True)
 
 
@@ -76,7 +76,7 @@ def debug(text: str) -> None:
 
 @contextmanager
 def step(text: str) -> Iterator[list[str]]:
-    """Say what happens now and, at its end, how long it took. What the block appends to the list is added to that line."""
+    """Print what starts and, at its end, how long it took. Notes that the block appends to the list are added to that line."""
     started = time.monotonic()
     notes: list[str] = []
     if out.is_terminal:
@@ -94,7 +94,7 @@ class Bar:
 
     def __init__(self, text: str, total: int) -> None:
         self._text, self._total, self._at = text, max(total, 1), 0
-        self._said, self._said_at = 0, time.monotonic()
+        self._printed, self._printed_at = 0, time.monotonic()
         self._rich: Progress | None = None
         if out.is_terminal:
             self._rich = Progress(
@@ -124,8 +124,8 @@ class Bar:
             self._rich.advance(self._task, count)
             return
         tenth, now = 10 * self._at // self._total, time.monotonic()
-        if (tenth > self._said and now - self._said_at > 2) or now - self._said_at > 30:
-            self._said, self._said_at = tenth, now
+        if (tenth > self._printed and now - self._printed_at > 2) or now - self._printed_at > 30:
+            self._printed, self._printed_at = tenth, now
             out.print(f"    {self._text}: {100 * self._at // self._total} % of {size(self._total)}")
 
 

@@ -1,4 +1,4 @@
-"""Files: whole or not at all, and their digests."""
+"""Writes files whole or not at all, and computes their digests."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import IO
 
 CHUNK = 1 << 20
-# A disk, a quota or a limit that takes no more bytes.
+# Errors of a full disk, quota or limit.
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-# How the name of a file ends that is being written; it starts with a dot.
+# The ending of a file's name while it is written; the name then starts with a dot.
 PART = ".part"
 
 
@@ -36,7 +36,7 @@ def replacing(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
     except BaseException as problem:
         Path(name).unlink(missing_ok=True)
         if isinstance(problem, OSError) and problem.errno in FULL:
-            # A write that fails does not say of which file.
+            # The error of a failed write does not name the file.
             problem.filename = str(path)
         raise
 

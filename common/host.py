@@ -110,7 +110,7 @@ def registry_answers(address: str = REGISTRY, authority: Path | None = None) -> 
 
 
 def report() -> str:
-    """Print what is there and what is not; returns the outcome in a few words.
+    """Print which tools and services are there and which are missing; returns the outcome in a few words.
 
     Raises:
         MissingEnvironmentError: something is missing; the first such thing.
@@ -121,11 +121,11 @@ def report() -> str:
         client = engine()
         rows.append(("engine", f"Docker {client.version()['Version']}", "smoke: runs the images"))
         client.close()
-    except MissingEnvironmentError as missing:
-        problem = missing
-        rows.append(("engine", missing.what, "smoke: runs the images"))
-    answers = registry_answers()
-    rows.append(("registry", f"http://{REGISTRY}" if answers else "not running", "push: the embedded registry"))
+    except MissingEnvironmentError as failure:
+        problem = failure
+        rows.append(("engine", failure.what, "smoke: runs the images"))
+    registry_runs = registry_answers()
+    rows.append(("registry", f"http://{REGISTRY}" if registry_runs else "not running", "push: the embedded registry"))
     rows += [(tool.program, installed(tool) or "missing", tool.need) for tool in CLUSTER_TOOLS]
     console.table(("what", "state", "needed for"), rows)
     # An engine that answers may run elsewhere, with its tools.
@@ -134,7 +134,7 @@ def report() -> str:
         raise MissingEnvironmentError(f"missing: {', '.join(absent)}", fix=INSTALL)
     if problem:
         raise problem
-    if not answers:
+    if not registry_runs:
         raise MissingEnvironmentError("the embedded registry does not run", where=REGISTRY, fix=INSTALL)
     return f"everything needed is here; registry on {REGISTRY}"
 
@@ -152,7 +152,9 @@ def install(*more: Tool) -> None:
     absent = [tool for tool in (*_needed(engine_answers=running), *CLUSTER_TOOLS, *more) if not installed(tool)]
     if absent:
         with console.step(f"installing {', '.join(tool.package for tool in absent)}"):
-            apt.install([t.package for t in absent if not t.newer], newer=[t.package for t in absent if t.newer])
+            apt.install(
+                [tool.package for tool in absent if not tool.newer], newer=[tool.package for tool in absent if tool.newer]
+            )
     if not running:
         with console.step("starting the Docker Engine"):
             _start_engine()

@@ -17,13 +17,13 @@ FIX = "run `invoke fetch` while online, or set PINWHEEL_MIRROR to what `invoke f
 
 
 def offline() -> bool:
-    """Whether the network must not be asked."""
+    """Whether the network must not be used."""
     return os.environ.get(VARIABLE, "").lower() not in {"", "0", "false", "no"}
 
 
 @contextmanager
 def forced(*, wanted: bool) -> Iterator[None]:
-    """Ask no network while the block runs, if that is wanted; what it starts inherits it."""
+    """Be offline while the block runs, if `wanted`; programs that it starts are offline too."""
     before = os.environ.get(VARIABLE)
     if wanted:
         os.environ[VARIABLE] = "1"
@@ -40,11 +40,11 @@ def demand_network(what: str, *, fix: str) -> None:
     """Refuse when offline.
 
     Args:
-        what: what needs the network, as the beginning of a sentence.
+        what: the action that needs the network, as the beginning of a sentence.
         fix: what the user can do.
 
     Raises:
-        MissingEnvironmentError: the network must not be asked.
+        MissingEnvironmentError: the network must not be used.
     """
     if offline():
         raise MissingEnvironmentError(f"{what} needs the network, and this run is offline", fix=fix)

@@ -1,7 +1,7 @@
-"""What files say, read with types: settings that people keep (TOML, YAML) and records that Pinwheel writes (JSON, TOML).
+"""Reads files with types: settings that people write (TOML, YAML) and records that Pinwheel writes (JSON, TOML).
 
-Settings are read key by key with `Keys`: each refusal names file, key and fix, and a key that nobody took is refused, since a
-misspelt one would otherwise set nothing, in silence. Records are dataclasses: `record` takes exactly their fields.
+Settings are read key by key with `Keys`: each refusal names file, key and fix, and an unknown key is refused, since a misspelt
+one would otherwise be ignored silently. Records are dataclasses: `record` takes exactly their fields.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _Value = TypeVar("_Value")
 
 
 class Keys:
-    """Typed access to one mapping of a file. Each reading takes its key out; `end` refuses what is left.
+    """Typed access to one mapping of a file. Reading a key removes it; `end` refuses the keys that are left.
 
     Args:
         body: the mapping as parsed.
         file: as messages name it.
         where: the keys that lead to this mapping, `proof.policy`; empty for the file itself.
-        fix: what to do about a refusal that says nothing more exact.
+        fix: what to do about a refusal that has no fix of its own.
         error: the class of refusals.
 
     Raises:
@@ -51,20 +51,20 @@ class Keys:
         place = ".".join(part for part in (self.where, key) if part)
         return self.error(f"{place + ': ' if place else ''}{what}", where=self.file, fix=fix or self.fix)
 
-    def take(self, key: str, kind: type[_Value], wanted: str, default: _Value | None = None) -> _Value:
+    def take(self, key: str, kind: type[_Value], expected: str, default: _Value | None = None) -> _Value:
         """The value of a key, of exactly one type.
 
         Args:
             key: to take.
             kind: `str`, `int`, `bool`, `list` or `dict`.
-            wanted: what is expected, for messages: `a string`.
+            expected: the kind of value, for messages: `a string`.
             default: where the key is absent; None: it must be there.
         """
         value = self.body.pop(key, default)
         if value is None:
             raise self.refused(key, "missing")
         if type(value) is not kind:
-            raise self.refused(key, f"expected {wanted}, got {value!r}")
+            raise self.refused(key, f"expected {expected}, got {value!r}")
         return value
 
     def text(self, key: str, default: str | None = None) -> str:
@@ -92,11 +92,11 @@ class Keys:
         """True or false."""
         return self.take(key, bool, "true or false", default)
 
-    def choice(self, key: str, known: tuple[str, ...]) -> str:
-        """One of `known`; the first where the key is absent."""
-        value = self.body.pop(key, known[0])
-        if value not in known:
-            raise self.refused(key, f"expected {' or '.join(known)}, got {value!r}")
+    def choice(self, key: str, choices: tuple[str, ...]) -> str:
+        """One of `choices`; the first where the key is absent."""
+        value = self.body.pop(key, choices[0])
+        if value not in choices:
+            raise self.refused(key, f"expected {' or '.join(choices)}, got {value!r}")
         return str(value)
 
     def below(self, key: str, *, optional: bool = False) -> Keys:
@@ -112,7 +112,7 @@ class Keys:
         return tuple(self._inner(f"{key}[{number}]", value) for number, value in enumerate(listed))
 
     def end(self) -> None:
-        """Refuse the first key that nobody took."""
+        """Refuse the first key that was not read."""
         for key in self.body:
             raise self.refused(key, "unknown key")
 
@@ -144,7 +144,7 @@ def record(kind: type[_Record], body: Any) -> _Record:
 
     Args:
         kind: the dataclass.
-        body: what the parser gave.
+        body: the parsed value.
 
     Raises:
         ValueError: it is something else; names the field.
@@ -167,14 +167,14 @@ def _field(where: str, hint: Any, value: Any) -> Any:
         if inner[-1] is Ellipsis:
             return tuple(_field(where, inner[0], item) for item in value)
         if len(inner) == len(value):
-            return tuple(_field(where, one, item) for one, item in zip(inner, value, strict=True))
+            return tuple(_field(where, item_hint, item) for item_hint, item in zip(inner, value, strict=True))
     if origin is types.UnionType:
         return None if value is None else _field(where, inner[0], value)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return record(hint, value)
     if origin is Literal and value in inner:
         return value
-    # bool is an int to Python, and JSON writes 1.0 as 1 in some hands.
+    # In Python bool is an int; and some programs write 1.0 as 1 in JSON.
     if hint is float and type(value) in {int, float} and math.isfinite(value):
         return float(value)
     if hint is not float and type(value) is hint:

@@ -16,7 +16,7 @@ from common.errors import MissingEnvironmentError, PinwheelError
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a finished program left: exit code and both streams, decoded."""
+    """The result of a finished program: exit code and both streams, decoded."""
 
     code: int
     stdout: str
@@ -29,12 +29,12 @@ def which(program: str, *, fix: str) -> str:
     Raises:
         MissingEnvironmentError: it is not installed; `fix` tells how to get it.
     """
-    # Debian keeps mkfs, dockerd and friends where a plain user's PATH does not look.
+    # Debian keeps programs such as mkfs and dockerd outside the PATH of a plain user.
     path = os.environ.get("PATH", "") + os.pathsep + "/usr/sbin" + os.pathsep + "/sbin"
-    found = shutil.which(program, path=path)
-    if found is None:
+    program_path = shutil.which(program, path=path)
+    if program_path is None:
         raise MissingEnvironmentError(f"{program} is not installed", fix=fix)
-    return found
+    return program_path
 
 
 def run(
@@ -50,13 +50,13 @@ def run(
     timeout: float | None = None,
     missing: str = "run `invoke engine --install`",
 ) -> Result:
-    """Run a program to its end and return what it said.
+    """Run a program to its end and return its result.
 
     Args:
         argv: the program and its arguments; never a secret, which others could read in the process list.
         error: raised when the program fails or outlasts `timeout`; without it the caller looks at the code.
-        what: says in the error what failed; default: the program's name.
-        fix: says in the error what to do.
+        what: the action, for the error message; default: the program's name.
+        fix: what the user can do, for the error message.
         cwd: where it runs.
         env: added to the environment; None takes a variable out of it.
         inherit: whether the environment of this process is the start; otherwise `env` is all there is.
@@ -68,14 +68,16 @@ def run(
         MissingEnvironmentError: the program is not installed.
         PinwheelError: of class `error`, when it fails.
     """
-    args = [str(a) for a in argv]
+    args = [str(part) for part in argv]
     args[0] = which(args[0], fix=missing)
     console.debug(f"+ {shlex.join(args)}")
     try:
-        done = subprocess.run(
+        finished = subprocess.run(
             args,
             cwd=cwd,
-            env={k: v for k, v in {**(os.environ if inherit else {}), **(env or {})}.items() if v is not None},
+            env={
+                name: value for name, value in {**(os.environ if inherit else {}), **(env or {})}.items() if value is not None
+            },
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,
@@ -84,13 +86,13 @@ def run(
             timeout=timeout,
             check=False,
         )
-        result = Result(done.returncode, done.stdout, done.stderr)
+        result = Result(finished.returncode, finished.stdout, finished.stderr)
     except subprocess.TimeoutExpired:
         result = Result(124, "", f"no answer within {timeout} s")
     if result.code and error is not None:
-        # The last line is the verdict of every tool we call; all of it is shown with PINWHEEL_VERBOSE=1.
+        # The last line is the verdict of every tool we call; PINWHEEL_VERBOSE=1 shows all lines.
         console.debug(result.stdout + result.stderr)
-        said = ((result.stderr.strip() or result.stdout.strip()).splitlines() or [""])[-1][:400]
+        last_line = ((result.stderr.strip() or result.stdout.strip()).splitlines() or [""])[-1][:400]
         name = Path(args[0]).name
-        raise error(f"{what or name} failed with code {result.code}", where=said or name, fix=fix)
+        raise error(f"{what or name} failed with code {result.code}", where=last_line or name, fix=fix)
     return result

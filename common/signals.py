@@ -1,4 +1,4 @@
-"""What a signal means to a run that has something to clean up."""
+"""SIGTERM for runs that have something to clean up."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from types import FrameType
 
 
 class TerminatedError(KeyboardInterrupt):
-    """SIGTERM came: whoever answers Ctrl-C answers it, too."""
+    """SIGTERM came: code that handles Ctrl-C handles it too."""
 
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Inside, SIGTERM is what Ctrl-C is, so that a stopped CI job cleans up too."""
+    """Inside the block SIGTERM acts like Ctrl-C, so that a stopped CI job cleans up too."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

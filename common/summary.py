@@ -1,4 +1,4 @@
-"""What a chain of stages came to, said once at its end."""
+"""The summary of a chain of stages, printed at its end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Summary:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[list[str]]:
-        """Time a stage; what the block appends is its outcome, and without that it counts as failed."""
+        """Time a stage. The block appends the outcome to the list; if it appends nothing, the stage counts as failed."""
         console.title(name)
         started, outcome = time.monotonic(), list[str]()
         try:
@@ -30,9 +30,9 @@ class Summary:
     def show(self) -> None:
         """Print the summary of a chain; of a single stage its outcome."""
         if len(self._rows) < 2:
-            for _, outcome, took in self._rows:
+            for _, outcome, duration in self._rows:
                 if outcome != _FAILED:
-                    console.done(f"{outcome}  ({console.seconds(took)})")
+                    console.done(f"{outcome}  ({console.seconds(duration)})")
             return
         console.title("summary")
         total = sum(seconds for _, _, seconds in self._rows)

@@ -1,4 +1,4 @@
-"""Processes that work for this one and end with it, however it ends."""
+"""Worker processes, which end when this process ends, in whatever way."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from multiprocessing.connection import Connection
 def pool(count: int) -> Iterator[ProcessPoolExecutor]:
     """A pool of processes.
 
-    A block that ends badly, by Ctrl-C or a failed task, does not wait for them: they end at once, in the middle of what they
-    do. So they do when this process is killed.
+    A block that ends by Ctrl-C or a failed task does not wait for them: they end at once, in the middle of their work. They
+    also end when this process is killed.
 
     Args:
         count: of processes.
@@ -27,12 +27,12 @@ def pool(count: int) -> Iterator[ProcessPoolExecutor]:
     """
     # A fresh process each, not a fork of this one with its threads; it starts in a third of a second.
     context = multiprocessing.get_context("spawn")
-    # Nobody writes into this pipe: its end is the end of the one who holds it.
-    held, leash = context.Pipe(duplex=False)
-    with held, leash:
-        executor = ProcessPoolExecutor(count, mp_context=context, initializer=_follow, initargs=(held,))
+    # Nothing is ever written into this pipe: it closes when this process ends, and the workers wait for that.
+    parent_alive, lifeline = context.Pipe(duplex=False)
+    with parent_alive, lifeline:
+        executor = ProcessPoolExecutor(count, mp_context=context, initializer=_follow, initargs=(parent_alive,))
         try:
-            # A terminal sends Ctrl-C to the workers, too; it is this process that answers it.
+            # A terminal sends Ctrl-C to the workers too, but only this process shall react to it.
             before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
                 # An executor starts a process when a task comes and none is idle.
@@ -42,18 +42,18 @@ def pool(count: int) -> Iterator[ProcessPoolExecutor]:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
             yield executor
         except BaseException:
-            leash.close()
+            lifeline.close()
             raise
         finally:
             executor.shutdown(cancel_futures=True)
 
 
-def _follow(leash: Connection) -> None:
-    # One that was started later, when Ctrl-C was not held back any more.
+def _follow(lifeline: Connection) -> None:
+    # For a worker that was started later, when Ctrl-C was no longer blocked.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(leash,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
 
 
-def _end_with(leash: Connection) -> None:
-    leash.poll(None)
+def _end_with_parent(lifeline: Connection) -> None:
+    lifeline.poll(None)
     os._exit(1)

@@ -66,13 +66,14 @@ def tensors(size: int, first: Callable[[int], bytes]) -> dict[str, dict[str, Any
     Raises:
         ValueError: it is no header of a safetensors file of this size; the message says why.
     """
-    header = _header(size, first)
-    if problem := _tensors_problem(header, size - 8 - int.from_bytes(first(8), "little")):
+    header, length = _header(size, first)
+    if problem := _tensors_problem(header, size - 8 - length):
         raise ValueError(problem)
     return header
 
 
-def _header(size: int, first: Callable[[int], bytes]) -> dict[str, Any]:
+def _header(size: int, first: Callable[[int], bytes]) -> tuple[dict[str, Any], int]:
+    """The header and its length in bytes. `first` may be a request to a hub: one is enough for most files."""
     start = first(min(size, _FIRST))
     length = int.from_bytes(start[:8], "little")
     if len(start) < 8 or length > min(size - 8, _MAX_HEADER):
@@ -90,7 +91,7 @@ def _header(size: int, first: Callable[[int], bytes]) -> dict[str, Any]:
     except (ValueError, RecursionError):
         raise ValueError("its header is no JSON object with unique keys") from None
     tensors_by_name: dict[str, Any] = header
-    return tensors_by_name
+    return tensors_by_name, length
 
 
 def _tensors_problem(header: dict[str, Any], room: int) -> str:

@@ -1,4 +1,4 @@
-"""`invoke push`, second half: proof beside the images that were pushed, read back and verified before success is claimed."""
+"""`invoke push`, second half: attaches proof to the pushed images, reads it back and verifies it before it reports success."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from registry.verify import NAMES
 from smoke import receipt as smoke_receipt
 from smoke.receipt import SmokeReceipt
 
-# Says whose build it is, where it is not somebody's own machine: the workflow of a CI, as a URI.
+# Names the builder where it is not somebody's own machine: the workflow of a CI, as a URI.
 BUILDER_VARIABLE = "PINWHEEL_BUILDER"
 _PATIENCE = Patience()
 _AGAIN = "run `invoke push` again: what is attached already is not attached twice"
@@ -38,11 +38,11 @@ _AGAIN = "run `invoke push` again: what is attached already is not attached twic
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What is to be attached to one image.
+    """The proof to attach to one image.
 
     Attributes:
         image: the image.
-        predicates: what is said of it, by kind.
+        predicates: the predicate of each kind of statement.
     """
 
     image: BuiltImage
@@ -50,19 +50,19 @@ class Proof:
 
     @property
     def passed(self) -> bool:
-        """Whether a passed smoke run is among it."""
+        """Whether it includes a passed smoke run."""
         return statement.SMOKE in self.predicates and result.passed(self.predicates[statement.SMOKE])
 
     @property
     def failed(self) -> bool:
-        """Whether a failed smoke run is among it."""
+        """Whether it includes a failed smoke run."""
         return statement.SMOKE in self.predicates and not self.passed
 
 
 def attach(registry: str, *, key: str = "", keyless: bool = False) -> str:
     """Attach signature, SBOM, provenance and smoke result to every built image; it must have been pushed.
 
-    What stands there already and says the same is left as it is. An older statement of the same key gives way to the new one;
+    Proof that is there already and equal is left as it is. An older statement of the same key is replaced by the new one;
     of smoke results, `result.supersedes` says which. A failed run is attached as well: a digest that failed is proven no more.
     What others attached stays.
 
@@ -83,7 +83,7 @@ def attach(registry: str, *, key: str = "", keyless: bool = False) -> str:
     target = Registry.parse(registry or host.REGISTRY)
     built = build_receipt.read()
     run = _last_run()
-    # All of it before anything is attached: a build that cannot be accounted for gets no half of it.
+    # Make all proofs before attaching any, so that a failure here attaches nothing.
     proofs = [_proof(image, built, run) for image in built.images]
     with Client(target, _PATIENCE, writes=True) as client:
         client.prepare()
@@ -96,15 +96,15 @@ def attach(registry: str, *, key: str = "", keyless: bool = False) -> str:
             try:
                 deliver(client, proof, own)
             except RegistryError as problem:
-                left = ", ".join(one.image.name for one in proofs[number:])
+                left = ", ".join(unfinished.image.name for unfinished in proofs[number:])
                 raise RegistryError(f"{problem.what}; without proof: {left}", where=problem.where, fix=_AGAIN) from None
     passed, failed = sum(proof.passed for proof in proofs), sum(proof.failed for proof in proofs)
-    ran = f"{passed} with a passed smoke run" + (f", {failed} with a FAILED one" if failed else "")
-    return f"proof attached to {len(proofs)} digests, {ran}, signed by key {envelope.fingerprint(own.public)}"
+    outcome = f"{passed} with a passed smoke run" + (f", {failed} with a FAILED one" if failed else "")
+    return f"proof attached to {len(proofs)} digests, {outcome}, signed by key {envelope.fingerprint(own.public)}"
 
 
 def check(registry: str, *, key: str = "", keyless: bool = False) -> None:
-    """Find out before a push whatever would keep proof from being attached after it, as `attach` would.
+    """Find out before a push whether `attach` could fail after it.
 
     Args:
         registry: as for `attach`.
@@ -137,7 +137,7 @@ def _last_run() -> SmokeReceipt | None:
 
 def _proof(image: BuiltImage, built: BuildReceipt, run: SmokeReceipt | None) -> Proof:
     sbom = provenance.read_sbom(image)
-    made = provenance.predicate(
+    build = provenance.predicate(
         image,
         source=built.source,
         locks=provenance.locks(image, built.toolkit),
@@ -145,17 +145,17 @@ def _proof(image: BuiltImage, built: BuildReceipt, run: SmokeReceipt | None) -> 
         finished=built.finished,
         builder=_builder(),
     )
-    predicates = {statement.SBOM: sbom, statement.PROVENANCE: made}
+    predicates = {statement.SBOM: sbom, statement.PROVENANCE: build}
     if run is not None and result.speaks(run, image.digest):
         predicates[statement.SMOKE] = result.predicate(run, result.payload_digest())
     return Proof(image, predicates)
 
 
 def _builder() -> str:
-    named = os.environ.get(BUILDER_VARIABLE, "")
-    if named and "://" not in named:
-        raise UsageError(f"{named!r} is no URI", where=BUILDER_VARIABLE, fix="name who builds: https://…")
-    return named or provenance.builder()
+    builder = os.environ.get(BUILDER_VARIABLE, "")
+    if builder and "://" not in builder:
+        raise UsageError(f"{builder!r} is no URI", where=BUILDER_VARIABLE, fix="name who builds: https://…")
+    return builder or provenance.builder()
 
 
 def deliver(client: Client, proof: Proof, own: Signer) -> None:
@@ -163,35 +163,35 @@ def deliver(client: Client, proof: Proof, own: Signer) -> None:
 
     Args:
         client: of the registry, which has the image.
-        proof: what is said of it.
-        own: signs it.
+        proof: the statements about it.
+        own: the key that signs them.
 
     Raises:
         RegistryError: the registry refuses or fails, lacks the image, or does not hold what was attached.
     """
     image = proof.image
     repository = client.target.prefix + image.name
-    # Proof of what is not there would be pushed as readily.
+    # Make sure that the image is there: the registry would also take proof for a missing image.
     client.manifest(repository, image.digest)
-    there = attachments.read(client, repository, image.digest)
+    attached = attachments.read(client, repository, image.digest)
     reference = ImageRef(client.target.host, repository, "", image.digest)
-    if not signature.is_signed(there, reference, own.public):
-        signature.attach(client, reference, there, own.sign)
-    kept = [one for one in there if one.tag == "att"]
+    if not signature.is_signed(attached, reference, own.public):
+        signature.attach(client, reference, attached, own.sign)
+    kept = [item for item in attached if item.tag == "att"]
     new: list[Envelope] = []
     expected: dict[str, list[bytes]] = {}
     for kind, predicate in proof.predicates.items():
         payload = statement.make(kind, repository, image.digest, predicate)
-        older = signed_statements([one for one in there if one.tag == "att"], image.digest, own.public, kind)
+        older = signed_statements([item for item in attached if item.tag == "att"], image.digest, own.public, kind)
         stays, added = _choose(image.name, older, predicate, payload)
         expected[kind] = sorted(_payloads(stays) + added)
-        kept = [one for one in kept if one in stays or one not in [old for old, _ in older]]
-        new += [_signed(own, envelope.IN_TOTO, one) for one in added]
-    if new or len(kept) != sum(one.tag == "att" for one in there):
+        kept = [item for item in kept if item in stays or item not in [old for old, _ in older]]
+        new += [_signed(own, envelope.IN_TOTO, added_payload) for added_payload in added]
+    if new or len(kept) != sum(item.tag == "att" for item in attached):
         attachments.write(client, repository, image.digest, "att", kept, new)
     _read_back(client, proof, own, expected)
-    what = "signature, SBOM, provenance" + (", smoke result" if statement.SMOKE in expected else "; no smoke result")
-    console.done(f"{image.name}: {what} {'attached' if new else 'there already'}, read back and verified")
+    kinds = "signature, SBOM, provenance" + (", smoke result" if statement.SMOKE in expected else "; no smoke result")
+    console.done(f"{image.name}: {kinds} {'attached' if new else 'there already'}, read back and verified")
     if proof.failed:
         console.warn(f"{image.name}: its last smoke run FAILED: verify and deploy refuse it until a later one passes")
 
@@ -199,43 +199,45 @@ def deliver(client: Client, proof: Proof, own: Signer) -> None:
 def _choose(
     name: str, older: list[tuple[Attached, Statement]], predicate: dict[str, Any], payload: bytes
 ) -> tuple[list[Attached], list[bytes]]:
-    """What stays of the key's older statements of one kind, and what is added."""
-    standing = [one for one in older if one[1].kind == statement.SMOKE and not result.supersedes(predicate, one[1].predicate)]
-    beside = [said.predicate for _, said in standing]
-    wanted = [payload] if not beside or result.adds(predicate, beside) else []
-    if not wanted:
-        same = any(result.on_gpu(one) == result.on_gpu(predicate) for one in beside)
-        why = "a later run" if same else "a GPU"
-        console.warn(f"{name}: the result from {why} that is attached stays{'' if same else '; this run was on a CPU'}")
-    stays = [one for one, _ in standing]
-    replaced = [one for one, _ in older if one not in stays]
-    if _payloads(replaced) == wanted:
-        return [one for one, _ in older], []
-    return stays, wanted
+    """Which of the key's older statements of one kind stay, and which payloads are added."""
+    standing = [
+        pair for pair in older if pair[1].kind == statement.SMOKE and not result.supersedes(predicate, pair[1].predicate)
+    ]
+    beside = [parsed.predicate for _, parsed in standing]
+    new = [payload] if not beside or result.adds(predicate, beside) else []
+    if not new:
+        same = any(result.on_gpu(old) == result.on_gpu(predicate) for old in beside)
+        origin = "a later run" if same else "a GPU"
+        console.warn(f"{name}: the result from {origin} that is attached stays{'' if same else '; this run was on a CPU'}")
+    stays = [item for item, _ in standing]
+    replaced = [item for item, _ in older if item not in stays]
+    if _payloads(replaced) == new:
+        return [item for item, _ in older], []
+    return stays, new
 
 
 def _read_back(client: Client, proof: Proof, own: Signer, expected: dict[str, list[bytes]]) -> None:
-    """See that the registry holds it: what another push wrote meanwhile, or the registry did not keep, shows here.
+    """Check that the registry holds the proof: another push may have replaced it, or the registry may not have kept it.
 
     Raises:
-        RegistryError: it does not.
+        RegistryError: it does not hold all of it.
     """
     image = proof.image
     repository = client.target.prefix + image.name
-    there = attachments.read(client, repository, image.digest)
-    lacking = []
+    attached = attachments.read(client, repository, image.digest)
+    problems = []
     for kind in (statement.SIGNATURE, *expected):
         tag = "sig" if kind == statement.SIGNATURE else "att"
-        found = [one for one, _ in signed_statements(there, image.digest, own.public, kind) if one.tag == tag]
-        if (not found) if tag == "sig" else (sorted(_payloads(found)) != expected[kind]):
-            lacking.append(f"{NAMES[kind]} {'is another' if found else 'missing'}")
-    if lacking:
-        said = "; ".join(lacking)
-        raise RegistryError(f"{image.name} was signed, and the registry does not hold all of it: {said}", where=repository)
+        items = [item for item, _ in signed_statements(attached, image.digest, own.public, kind) if item.tag == tag]
+        if (not items) if tag == "sig" else (sorted(_payloads(items)) != expected[kind]):
+            problems.append(f"{NAMES[kind]} {'is another' if items else 'missing'}")
+    if problems:
+        summary = "; ".join(problems)
+        raise RegistryError(f"{image.name} was signed, and the registry does not hold all of it: {summary}", where=repository)
 
 
 def _payloads(attached: Sequence[Attached]) -> list[bytes]:
-    return [one.envelope.payload for one in attached if one.envelope]
+    return [item.envelope.payload for item in attached if item.envelope]
 
 
 def _signed(own: Signer, kind: str, payload: bytes) -> Envelope:
@@ -245,9 +247,9 @@ def _signed(own: Signer, kind: str, payload: bytes) -> Envelope:
 
 def _keyless(client: Client, proof: Proof) -> None:
     image = proof.image
-    predicates = {kind: one for kind, one in proof.predicates.items() if kind != statement.SMOKE or proof.passed}
+    predicates = {kind: predicate for kind, predicate in proof.predicates.items() if kind != statement.SMOKE or proof.passed}
     if proof.failed:
-        # Cosign only appends: nothing would ever take a failed result away again.
+        # Cosign only appends: nothing could ever remove a failed result again.
         console.warn(f"{image.name}: its last smoke run FAILED; nothing is attached of it without a key")
     reference = str(client.target.ref(image.name, image.version).pin(image.digest))
     signer.sign_keyless(reference)

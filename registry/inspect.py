@@ -1,4 +1,4 @@
-"""`invoke verify REF`: what holds of an image in a registry and what does not, for whoever has a public key and a policy."""
+"""`invoke verify REF`: which proof of an image in a registry holds, by a public key and a policy."""
 
 from __future__ import annotations
 
@@ -29,31 +29,34 @@ def show(reference: str, key: str = "", policy_file: str = "") -> str:
         the outcome in a few words.
 
     Raises:
-        UsageError: one of the three is no such thing.
+        UsageError: the reference, the key or the policy makes no sense.
         RegistryError: the registry cannot be read, or has no such image.
         PolicyError: the policy is not met.
     """
     ref = _reference(reference)
-    wanted = policy.read(Path(policy_file)) if policy_file else Policy()
+    required = policy.read(Path(policy_file)) if policy_file else Policy()
     public = signer.public_key(key)
-    pinned, findings = look(ref, public, wanted)
+    pinned, findings = look(ref, public, required)
     console.info(str(pinned) if ref.digest else f"{ref} is {pinned}")
     marks = {"holds": "✓ holds", "missing": "✗ missing", "bad": "✗ bad", "not asked": "- not asked"}
-    console.table(("proof", "verdict", "what it says"), [(one.name, marks[one.state], one.text) for one in findings.findings])
+    console.table(
+        ("proof", "verdict", "what it says"),
+        [(finding.name, marks[finding.state], finding.text) for finding in findings.findings],
+    )
     if not findings.holds:
-        said = "; ".join(f"{one.name} {one.state}: {one.text}" for one in findings.wrong)
+        summary = "; ".join(f"{finding.name} {finding.state}: {finding.text}" for finding in findings.wrong)
         fix = "do not run it; or look whether key and policy are those you meant"
-        raise PolicyError(f"the image does not carry the proof that is asked for: {said}", where=str(pinned), fix=fix)
+        raise PolicyError(f"the image does not carry the proof that is asked for: {summary}", where=str(pinned), fix=fix)
     return f"{pinned} carries what the policy asks for, signed by key {findings.key}"
 
 
-def look(ref: ImageRef, key: PublicKey, wanted: Policy) -> tuple[ImageRef, Findings]:
+def look(ref: ImageRef, key: PublicKey, required: Policy) -> tuple[ImageRef, Findings]:
     """Resolve a reference and judge what is attached to the image.
 
     Args:
         ref: with its registry; by tag or digest.
         key: whose signatures count.
-        wanted: what must hold.
+        required: the policy that must be met.
 
     Returns:
         the reference by digest, and the verdict.
@@ -65,7 +68,7 @@ def look(ref: ImageRef, key: PublicKey, wanted: Policy) -> tuple[ImageRef, Findi
         data = client.manifest(ref.repository, ref.digest or ref.tag or "latest")
         digest = sha256_bytes(data)
         attached = attachments.read(client, ref.repository, digest)
-    return ref.pin(digest), verify(attached, digest, key, wanted)
+    return ref.pin(digest), verify(attached, digest, key, required)
 
 
 def _reference(text: str) -> ImageRef:

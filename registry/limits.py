@@ -1,6 +1,6 @@
-"""What registries and engines are known not to take, found out before the first byte is sent.
+"""Limits of registries and engines that are known, checked before the first byte is sent.
 
-Only what its maker documents stands here; a registry that is not listed has no limit we know of.
+Only limits that the makers document are listed; a registry that is not listed has no limit that we know of.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class _Limit:
     source: str
 
 
-_KNOWN = (
+_LIMITS = (
     _Limit(r"ghcr\.io", 10_000_000_000, "GitHub Docs, Working with the Container registry, Troubleshooting"),
     _Limit(r"public\.ecr\.aws", 10_000 << 20, "Amazon ECR Public service quotas, Maximum layer size"),
     _Limit(
@@ -46,7 +46,7 @@ def check(host: str, manifest: int, layers: Iterable[tuple[str, int]]) -> None:
     Args:
         host: of the registry.
         manifest: bytes of the manifest.
-        layers: for each what it holds and its bytes.
+        layers: for each its name for people, and its bytes.
 
     Raises:
         RegistryError: it exceeds a limit; names the layer and the limit.
@@ -57,13 +57,13 @@ def check(host: str, manifest: int, layers: Iterable[tuple[str, int]]) -> None:
             f"the image has {len(layers)} layers, engines take {MOST_LAYERS}", where=host, fix="put more wheels into one layer"
         )
     if manifest > LARGEST_MANIFEST:
-        said = f"the manifest has {manifest} bytes, registries need to take no more than {LARGEST_MANIFEST}"
-        raise RegistryError(said, where=host, fix="give the image fewer layers or shorter annotations")
-    known = next((one for one in _KNOWN if re.fullmatch(one.host, host.lower())), None)
+        problem = f"the manifest has {manifest} bytes, registries need to take no more than {LARGEST_MANIFEST}"
+        raise RegistryError(problem, where=host, fix="give the image fewer layers or shorter annotations")
+    limit = next((entry for entry in _LIMITS if re.fullmatch(entry.host, host.lower())), None)
     for what, size in layers:
-        if known and size > known.layer:
+        if limit and size > limit.layer:
             raise RegistryError(
-                f"the layer {what!r} has {console.size(size)}, {host} takes {console.size(known.layer)}",
-                where=known.source,
-                fix="split what it holds over several layers, or push to another registry",
+                f"the layer {what!r} has {console.size(size)}, {host} takes {console.size(limit.layer)}",
+                where=limit.source,
+                fix="split its content over several layers, or push to another registry",
             )

@@ -1,4 +1,4 @@
-"""What proof an image must carry. A value: where it comes from (a file, an environment) is the caller's.
+"""Which proof an image must carry. The caller reads it, from a file or an environment.
 
 As a mapping (docs/proof.md has one as a file):
     signature, sbom, provenance: whether each must be there; default true.
@@ -29,7 +29,7 @@ _CENTURY = 36500
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What is asked of an image; see above.
+    """The proof that an image must carry; see above.
 
     Attributes:
         rungs: None: every rung of the ladder for `smoke`.
@@ -56,7 +56,7 @@ def parse(body: Any, where: str) -> Policy:
 
     Args:
         body: as parsed from TOML or YAML.
-        where: says in the error where it stands.
+        where: the place of the policy, for the error message.
 
     Raises:
         UsageError: it holds something else than the keys above.
@@ -73,19 +73,19 @@ def parse(body: Any, where: str) -> Policy:
             case "max-age-days":
                 good = type(value) is int and 0 <= value <= _CENTURY
             case "rungs":
-                good = isinstance(value, list) and all(isinstance(one, str) and one in table.KNOWN for one in value)
+                good = isinstance(value, list) and all(isinstance(name, str) and name in table.KNOWN for name in value)
                 value = frozenset(value) if good else value
             case "builder":
                 good = isinstance(value, str) and bool(value)
             case _:
                 raise UsageError(f"unknown key {key!r}", where=where, fix=_FIX)
         if not good:
-            raise UsageError(f"{key}: {value!r} is none of what it may be", where=where, fix=_FIX)
+            raise UsageError(f"{key}: {value!r} is not allowed", where=where, fix=_FIX)
         fields[str(key).replace("-", "_")] = value
-    asked = Policy(**fields)
-    if not (asked.signature or asked.sbom or asked.provenance or asked.smoke != "none"):
+    policy = Policy(**fields)
+    if not (policy.signature or policy.sbom or policy.provenance or policy.smoke != "none"):
         raise UsageError("a policy that asks for nothing, which every image meets", where=where, fix=_FIX)
-    return asked
+    return policy
 
 
 def read(file: Path) -> Policy:

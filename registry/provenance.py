@@ -23,10 +23,10 @@ _SHARED = "shared.toml"
 
 
 def project() -> str:
-    """Where the project lives, a URI: what its images say too; stands in `images/shared.toml` alone.
+    """The project's URI, which its images name too; it is written only in `images/shared.toml`.
 
     Raises:
-        UsageError: it does not stand there.
+        UsageError: the file does not say it.
     """
     file = paths.IMAGES / _SHARED
     try:
@@ -40,12 +40,12 @@ def project() -> str:
 
 
 def build_type() -> str:
-    """What kind of build it is, for who reads a provenance; docs/proof.md says what it means."""
+    """The kind of build, a URI for readers of a provenance; docs/proof.md explains it."""
     return f"{project()}/build/v1"
 
 
 def builder() -> str:
-    """Who builds where nobody says otherwise: somebody, on a machine of their own."""
+    """The builder if no other is named: somebody on their own machine."""
     return f"{project()}/local"
 
 
@@ -53,7 +53,7 @@ def read_sbom(image: BuiltImage) -> dict[str, Any]:
     """The SBOM that the build wrote for this image.
 
     Raises:
-        BuildError: it is gone, or another one.
+        BuildError: it is missing, or not the one of the build.
     """
     file, fix = receipt.sbom(image.name), "run `invoke build` again"
     try:
@@ -71,7 +71,7 @@ def locks(image: BuiltImage, toolkit: str = "") -> dict[str, str]:
 
     Args:
         image: of the build receipt.
-        toolkit: digest of the toolkit's lock, as the build noted it: here it may have changed since. Empty: nobody knows it.
+        toolkit: digest of the toolkit's lock as the build recorded it; the lock may have changed since. Empty: unknown.
 
     Raises:
         BuildError: the locks, the specs or the files of the image changed since the build.
@@ -81,27 +81,27 @@ def locks(image: BuiltImage, toolkit: str = "") -> dict[str, str]:
         what = f"{image.name} was not built from the locks, specs and files that are here now"
         raise BuildError(what, where=f"images/{image.role}", fix="run `invoke build` again, or check its revision out")
     files = [lockfile.lock_path("base"), lockfile.lock_path(image_spec.set)]
-    named = {paths.shown(file): sha256_file(file) for file in files}
-    return {**named, paths.shown(paths.LOCKFILES / "toolkit.txt"): toolkit} if toolkit else named
+    digests = {paths.shown(file): sha256_file(file) for file in files}
+    return {**digests, paths.shown(paths.LOCKFILES / "toolkit.txt"): toolkit} if toolkit else digests
 
 
 def version() -> str:
-    """Pinwheel's own."""
+    """Pinwheel's own version."""
     return str(tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["project"]["version"])
 
 
 def predicate(
     image: BuiltImage, *, source: str, locks: dict[str, str], sbom: dict[str, Any], finished: str, builder: str
 ) -> dict[str, Any]:
-    """What the build says of an image.
+    """The predicate of an image's provenance.
 
     Args:
         image: of the build receipt.
         source: its git revision, `-dirty` appended when files differed; `unknown` outside git.
         locks: digest of each lock, by path.
         sbom: the image's, as a CycloneDX document.
-        finished: when the build ended, UTC, RFC 3339; empty: nobody knows, and nothing is said.
-        builder: who says so, a URI.
+        finished: when the build ended, UTC, RFC 3339; empty: unknown, and left out.
+        builder: a URI.
     """
     role, _, family = image.role.partition("-")
     dependencies = [_source(source), *({"name": path, "digest": _digest(digest)} for path, digest in sorted(locks.items()))]
@@ -132,10 +132,10 @@ def revision(predicate: dict[str, Any]) -> tuple[str, bool]:
     Raises:
         KeyError, TypeError, AttributeError: the predicate is not of our form.
     """
-    for one in predicate["buildDefinition"]["resolvedDependencies"]:
-        if str(one.get("uri", "")).startswith("git+"):
-            commit = str(one.get("digest", {}).get("gitCommit", ""))
-            return commit or "unknown", bool(commit) and one.get("annotations", {}).get("dirty") is False
+    for dependency in predicate["buildDefinition"]["resolvedDependencies"]:
+        if str(dependency.get("uri", "")).startswith("git+"):
+            commit = str(dependency.get("digest", {}).get("gitCommit", ""))
+            return commit or "unknown", bool(commit) and dependency.get("annotations", {}).get("dirty") is False
     return "unknown", False
 
 
@@ -149,13 +149,13 @@ def _source(source: str) -> dict[str, Any]:
 
 def _packages(sbom: dict[str, Any]) -> list[dict[str, Any]]:
     """Every deb and wheel, and the source of a wheel that was built here, by purl; our files by path; all with their digest."""
-    found: list[dict[str, Any]] = []
+    packages: list[dict[str, Any]] = []
     for component in sbom["components"]:
-        for one in [component, *component.get("pedigree", {}).get("ancestors", [])]:
-            digest = next(part["content"] for part in one["hashes"] if part["alg"] == "SHA-256")
-            name = {"uri": one["purl"]} if "purl" in one else {"name": one["name"]}
-            found.append({**name, "digest": {"sha256": digest}})
-    return sorted(found, key=lambda one: str(one.get("uri") or one["name"]))
+        for entry in [component, *component.get("pedigree", {}).get("ancestors", [])]:
+            digest = next(part["content"] for part in entry["hashes"] if part["alg"] == "SHA-256")
+            name = {"uri": entry["purl"]} if "purl" in entry else {"name": entry["name"]}
+            packages.append({**name, "digest": {"sha256": digest}})
+    return sorted(packages, key=lambda package: str(package.get("uri") or package["name"]))
 
 
 def _digest(digest: str) -> dict[str, str]:

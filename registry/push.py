@@ -1,7 +1,7 @@
 """`invoke push`: built images into a registry, each digest read back before it is recorded.
 
-What the registry says of success is not believed: tag and digest are read back and hashed, once by the client that pushed, and
-once by skopeo, which shares nothing with it.
+The registry's own report of success is not trusted: tag and digest are read back and hashed, once by the client that pushed
+and once by skopeo, which shares no code with it.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from registry.send import Sender
 _RETRIES = "3"
 # Seconds for skopeo to read a manifest, its retries included.
 _SKOPEO = 300.0
-_POLICY = Patience()
+_PATIENCE = Patience()
 
 
 @dataclass(frozen=True, slots=True)
 class _Parcel:
-    """An image with all of its bytes in hand."""
+    """An image whose manifest is read and whose blobs are open."""
 
     image: BuiltImage
     manifest: bytes
@@ -62,17 +62,17 @@ def push(registry: str, proven: frozenset[str]) -> str:
         LockError: `lockfiles/images.lock` was edited into something else; nothing is sent.
     """
     target = Registry.parse(registry or host.REGISTRY)
-    # A lock that cannot be written to is found out before anything is sent.
+    # Find out before anything is sent whether the lock is readable.
     pinned = images_lock.read() if images_lock.path().exists() else ()
-    with ExitStack() as held:
-        # What the receipt names stays until all files are open; then a build may sweep the layout while they are sent.
+    with ExitStack() as resources:
+        # No build removes blobs while the files are opened; once they are open, it may do so while they are sent.
         with Layout(receipt.layout()).reading():
             built = receipt.read()
-            parcels = [_open(held, target, image) for image in built.images]
+            parcels = [_open(resources, target, image) for image in built.images]
         if not registry:
             host.start_registry()
         names = dict.fromkeys([*(image.name for image in built.images), *(image.name for image in pinned)])
-        client = held.enter_context(Client(target, _POLICY, writes=True))
+        client = resources.enter_context(Client(target, _PATIENCE, writes=True))
         client.prepare()
         sender = Sender(client, [target.prefix + name for name in names])
         for parcel in parcels:
@@ -91,16 +91,17 @@ def push(registry: str, proven: frozenset[str]) -> str:
     )
 
 
-def _open(held: ExitStack, target: Registry, image: BuiltImage) -> _Parcel:
-    """Open all that an image consists of, and refuse what the registry is known not to take."""
+def _open(resources: ExitStack, target: Registry, image: BuiltImage) -> _Parcel:
+    """Open all files of an image, and refuse an image that the registry is known not to take."""
     layout = Layout(receipt.layout())
     body = layout.read(image.digest)
     names = {layer.digest: layer.what for layer in image.layers}
-    parts = [("configuration", body["config"]), *((names.get(one["digest"], "?"), one) for one in body["layers"])]
-    # A blob that stands twice in a manifest is sent once.
+    parts = [("configuration", body["config"]), *((names.get(layer["digest"], "?"), layer) for layer in body["layers"])]
+    # A blob that a manifest lists twice is sent once.
     unique = {part["digest"]: (what, part) for what, part in parts}
     blobs = [
-        held.enter_context(Blob(what, digest, part["size"], layout.blob(digest))) for digest, (what, part) in unique.items()
+        resources.enter_context(Blob(what, digest, part["size"], layout.blob(digest)))
+        for digest, (what, part) in unique.items()
     ]
     manifest = layout.blob(image.digest).read_bytes()
     if sha256_bytes(manifest) != image.digest:
@@ -117,11 +118,11 @@ def _push(client: Client, sender: Sender, parcel: _Parcel) -> None:
     sent = sender.send(ref.repository, ref.tag, parcel.manifest, parcel.blobs)
     console.done(f"{image.name}: {sent}  ({console.seconds(time.monotonic() - began)})")
     for reference in (ref, ref.pin(image.digest)):
-        found = {
+        digests = {
             "our client": sha256_bytes(client.manifest(ref.repository, reference.digest or ref.tag)),
             "skopeo": read_digest(target, reference),
         }
-        for reader, actual in found.items():
+        for reader, actual in digests.items():
             if actual != image.digest:
                 raise RegistryError(
                     f"{reference} holds {actual}, but {image.digest} was pushed",
@@ -135,23 +136,23 @@ def read_digest(target: Registry, ref: ImageRef) -> str:
     """The digest of the manifest that the registry serves for a reference, computed from its bytes as skopeo reads them.
 
     Raises:
-        RegistryError: it serves none.
+        RegistryError: it serves no manifest.
     """
     argv = ["skopeo", "inspect", "--raw", "--retry-times", _RETRIES, *(["--tls-verify=false"] if target.plain_http else [])]
-    said = run(
+    answer = run(
         [*argv, f"docker://{ref}"],
         error=RegistryError,
         what=f"reading {ref} back with skopeo",
         fix="check the registry",
-        env=_as_ours(),
+        env=_skopeo_environment(),
         timeout=_SKOPEO,
     )
-    return sha256_bytes(said.stdout.encode())
+    return sha256_bytes(answer.stdout.encode())
 
 
-def _as_ours() -> dict[str, str | None]:
-    """What lets skopeo know the user and trust the registry as our client does; what the user set for skopeo itself stays."""
+def _skopeo_environment() -> dict[str, str | None]:
+    """Variables that give skopeo the login and certificates of our client; variables that the user set themselves stay."""
     login = credentials.file() if credentials.file().exists() else ""
     bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or ""
-    wanted = {"REGISTRY_AUTH_FILE": str(login or ""), "SSL_CERT_DIR" if Path(bundle).is_dir() else "SSL_CERT_FILE": bundle}
-    return {name: value for name, value in wanted.items() if value and name not in os.environ}
+    settings = {"REGISTRY_AUTH_FILE": str(login or ""), "SSL_CERT_DIR" if Path(bundle).is_dir() else "SSL_CERT_FILE": bundle}
+    return {name: value for name, value in settings.items() if value and name not in os.environ}

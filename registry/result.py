@@ -19,17 +19,17 @@ EXTENSION = "pinwheel_smoke"
 
 
 def payload_digest(folder: Path | None = None) -> str:
-    """What the images were tried with: the digest of the payload programs, by name and content."""
+    """The digest of the programs that tried the images, over their names and contents."""
     folder = folder or paths.ROOT / "smoke" / "payload"
     total = hashlib.sha256()
-    for file in sorted(one for one in folder.rglob("*") if one.is_file() and "__pycache__" not in one.parts):
+    for file in sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
         content = hashlib.sha256(file.read_bytes()).hexdigest()
         total.update(f"{content}  {file.relative_to(folder).as_posix()}\n".encode())
     return total.hexdigest()
 
 
 def predicate(run: SmokeReceipt, payload: str) -> dict[str, Any]:
-    """What a run says of the images it ran.
+    """The predicate of a smoke run.
 
     Args:
         run: its receipt, passed or not.
@@ -44,7 +44,7 @@ def predicate(run: SmokeReceipt, payload: str) -> dict[str, Any]:
         "result": "PASSED" if run.passed else "FAILED",
         "configuration": [{"name": "smoke/payload", "digest": {"sha256": payload}}, *images],
         "passedTests": [rung.name for rung in run.rungs if rung.outcome == "passed"],
-        # What was not run was not passed either.
+        # A rung that did not run did not pass either.
         "failedTests": [rung.name for rung in run.rungs if rung.outcome != "passed"],
         EXTENSION: {
             "gpu": run.gpu,
@@ -54,31 +54,31 @@ def predicate(run: SmokeReceipt, payload: str) -> dict[str, Any]:
             "engine": run.engine,
             "host": dataclasses.asdict(run.host),
             "loss": {"first": losses[0], "last": losses[-1]} if losses else None,
-            "versions": [dataclasses.asdict(one) for one in run.versions],
-            "figures": [{"name": one.name, "value": one.value, "unit": one.unit} for one in run.figures],
+            "versions": [dataclasses.asdict(version) for version in run.versions],
+            "figures": [{"name": figure.name, "value": figure.value, "unit": figure.unit} for figure in run.figures],
         },
     }
 
 
 def speaks(run: SmokeReceipt, digest: str) -> bool:
-    """Whether a run says something of this digest: the image itself ran, and the run passed, or a rung failed.
+    """Whether a run is a result for this digest: the image itself ran, and the run passed, or a rung failed.
 
-    A run that was interrupted before anything failed says nothing.
+    A run that was interrupted before anything failed is no result.
     """
     ended = run.passed or any(rung.outcome == "failed" for rung in run.rungs)
     return ended and run.container and any(image.digest == digest for image in run.images)
 
 
 def passed(predicate: dict[str, Any]) -> bool:
-    """Whether a smoke result says that all is well."""
+    """Whether a smoke result is a pass."""
     return predicate.get("result") == "PASSED"
 
 
 def supersedes(new: dict[str, Any], old: dict[str, Any]) -> bool:
     """Whether a smoke result takes the place of one that is attached, of the same key and digest.
 
-    The last run speaks, not the last push. A CPU says nothing of a GPU: its result leaves one from a GPU as it is, passed or
-    failed. One from a GPU goes for both, but for a failure on a CPU that came after it.
+    The last run counts, not the last push. A result from a CPU says nothing about a GPU, so it never replaces one from a GPU. A
+    result from a GPU counts for both, and replaces one from a CPU, except a later failure.
     """
     if on_gpu(new) != on_gpu(old):
         if not on_gpu(new):
@@ -93,10 +93,10 @@ def adds(new: dict[str, Any], beside: Iterable[dict[str, Any]]) -> bool:
 
     A pass on a CPU adds nothing to a result from a GPU; a failure does: then the image is refused until a later run passes.
     """
-    others = list(beside)
-    if any(on_gpu(one) == on_gpu(new) for one in others):
+    attached = list(beside)
+    if any(on_gpu(old) == on_gpu(new) for old in attached):
         return False
-    return not (passed(new) and not on_gpu(new) and others)
+    return not (passed(new) and not on_gpu(new) and attached)
 
 
 def on_gpu(predicate: dict[str, Any]) -> bool:
@@ -106,7 +106,7 @@ def on_gpu(predicate: dict[str, Any]) -> bool:
 
 
 def _started(predicate: dict[str, Any]) -> datetime.datetime:
-    """When its run began; at the beginning of time where it does not say."""
+    """When its run began; the earliest possible time if it does not say."""
     more = predicate.get(EXTENSION)
     try:
         at = datetime.datetime.fromisoformat(more["started"]) if isinstance(more, dict) else datetime.datetime.min

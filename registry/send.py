@@ -1,4 +1,4 @@
-"""An image into a repository: its blobs in parallel, then its manifest."""
+"""Sends an image into a repository: its blobs in parallel, then its manifest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from oci.client.blob import Blob
 from oci.client.client import BlobUnknownError, Client
 from oci.client.patience import StoppedError
 
-# A smaller blob is sent as quickly as other repositories are asked for it.
+# Bytes. Sending a smaller blob takes no longer than asking other repositories for it.
 _WORTH_ASKING = 1 << 20
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -23,7 +23,7 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What a push moved: bytes that went out, that were mounted from another repository, that were there already."""
+    """Bytes of one push: sent, mounted from another repository, already there."""
 
     sent: int
     mounted: int
@@ -47,7 +47,7 @@ class _Place:
 
 
 class Sender:
-    """Sends images one after the other into one registry; remembers which repository holds what, and mounts it from there.
+    """Sends images one after the other into one registry; remembers which repository holds a blob, and mounts it from there.
 
     Args:
         client: of the registry.
@@ -57,7 +57,7 @@ class Sender:
     def __init__(self, client: Client, others: Iterable[str]) -> None:
         self._client, self._others = client, tuple(others)
         self._holds: dict[str, str] = {}
-        self._silent: set[str] = set()
+        self._failed: set[str] = set()
 
     def send(self, repository: str, tag: str, manifest: bytes, blobs: Sequence[Blob]) -> Sent:
         """Send one image.
@@ -77,20 +77,20 @@ class Sender:
         try:
             self._client.put_manifest(repository, tag, manifest)
         except BlobUnknownError:
-            # Some say they have a blob that their garbage collector took: what was taken at their word is sent after all.
+            # Some registries report blobs that their garbage collector removed: send the blobs that were skipped after all.
             doubted = [blob for blob, place in places.items() if place.there or place.mounted]
             if doubted:
-                console.warn(f"{repository}: the registry has not all that it said it has; sending it again")
+                console.warn(f"{repository}: the registry lacks blobs that it said it has; sending them again")
                 self._upload(repository, dict.fromkeys(doubted, ""))
                 places = dict.fromkeys(blobs, _Place())
             else:
-                # Where another push sends the same just now, docker-registry overlooks for a moment what it holds.
+                # While another push sends the same blob, docker-registry can miss it for a moment.
                 time.sleep(self._client.patience.pause)
             self._client.put_manifest(repository, tag, manifest)
         self._holds |= {blob.digest: repository for blob in blobs}
         mounted = sum(blob.size for blob, place in places.items() if place.mounted)
-        there = sum(blob.size for blob, place in places.items() if place.there)
-        return Sent(sum(blob.size for blob in blobs) - mounted - there, mounted, there)
+        present = sum(blob.size for blob, place in places.items() if place.there)
+        return Sent(sum(blob.size for blob in blobs) - mounted - present, mounted, present)
 
     def _place(self, repository: str, blob: Blob) -> _Place:
         if self._client.exists(repository, blob.digest, blob.size):
@@ -102,33 +102,33 @@ class Sender:
         return _Place(mounted=mounted, session=session)
 
     def _elsewhere(self, repository: str, blob: Blob) -> str:
-        for other in self._others if blob.size >= _WORTH_ASKING else ():
-            if other == repository or other in self._silent:
+        for candidate in self._others if blob.size >= _WORTH_ASKING else ():
+            if candidate == repository or candidate in self._failed:
                 continue
             try:
-                if self._client.exists(other, blob.digest, blob.size, once=True):
-                    return other
+                if self._client.exists(candidate, blob.digest, blob.size, once=True):
+                    return candidate
             except RegistryError:
-                # A repository that cannot be asked only costs the saving, and that once.
-                self._silent.add(other)
+                # A failure only means that the blob is sent; do not ask this repository again.
+                self._failed.add(candidate)
         return ""
 
-    def _upload(self, repository: str, wanted: dict[Blob, str]) -> None:
-        if not wanted:
+    def _upload(self, repository: str, sessions: dict[Blob, str]) -> None:
+        if not sessions:
             return
-        total, lock = sum(blob.size for blob in wanted), threading.Lock()
+        total, lock = sum(blob.size for blob in sessions), threading.Lock()
         with console.Bar(f"uploading to {repository}", total) as bar:
 
             def tell(count: int) -> None:
                 with lock:
                     bar.advance(count)
 
-            # The largest first, so that none is left over at the end.
-            largest = sorted(wanted, key=lambda blob: (-blob.size, blob.digest))
-            self._parallel(lambda blob: self._client.upload(repository, blob, tell, session=wanted[blob]), largest)
+            # The largest first, so that no large blob is still on its way alone at the end.
+            largest = sorted(sessions, key=lambda blob: (-blob.size, blob.digest))
+            self._parallel(lambda blob: self._client.upload(repository, blob, tell, session=sessions[blob]), largest)
 
     def _parallel(self, work: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
-        """Do something with every item, several at once; the first failure stops the client and is raised."""
+        """Call `work` for every item, several at once; the first failure stops the client and is raised."""
 
         def guarded(item: _Item) -> _Result:
             try:
@@ -145,6 +145,6 @@ class Sender:
                 self._client.stop()
                 raise
         failures = [failure for task in tasks if (failure := task.exception())]
-        for failure in sorted(failures, key=lambda one: isinstance(one, StoppedError)):
+        for failure in sorted(failures, key=lambda failure: isinstance(failure, StoppedError)):
             raise failure
         return [task.result() for task in tasks]

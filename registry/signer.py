@@ -1,7 +1,7 @@
-"""Signing with cosign: keys in files, in a KMS or in a variable, as cosign has them.
+"""Signing with cosign: keys in files, in a KMS or in a variable, as cosign names them.
 
-Cosign signs bytes (`sign-blob`); what the bytes are and where they lie is this package's. So every kind of key works that
-cosign knows, and no registry, proxy or login is configured twice. Without a key (Fulcio, Rekor) cosign attaches by itself.
+Cosign only signs bytes (`sign-blob`); this package makes them and attaches them. So every kind of key works that cosign
+knows, and no registry, proxy or login is configured twice. Without a key (Fulcio, Rekor) cosign attaches by itself.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from oci.envelope import PublicKey
 
 VARIABLE = "PINWHEEL_KEY"
 MISSING = "run `./invokew engine --install`, which takes it from Debian"
-# A KMS answers in seconds; so does a person who is asked for nothing.
+# Seconds for cosign; a KMS answers in a few.
 _LIMIT = 120.0
 
 
 def folder() -> Path:
-    """Where the key pair lies that is made on first use; git ignores it."""
+    """The folder of the key pair that is made on first use; git ignores it."""
     return paths.ROOT / ".keys"
 
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """A key that can be signed with.
+    """A key to sign with.
 
     Attributes:
         key: as cosign names it: a file, a KMS URI, `env://NAME`.
@@ -71,14 +71,14 @@ def signer(key: str = "") -> Signer:
         UsageError: there is no such file.
         MissingEnvironmentError: cosign is missing, or cannot use the key.
     """
-    named = key or os.environ.get(VARIABLE, "")
-    if "PRIVATE KEY" in named:
+    name = key or os.environ.get(VARIABLE, "")
+    if "PRIVATE KEY" in name:
         fix = f"name its file, a KMS URI, or env://NAME of a variable that holds it; now {VARIABLE} holds the key"
         raise UsageError("a key itself was given where its name belongs", where=VARIABLE, fix=fix)
-    if named and "://" not in named and not Path(named).is_file():
-        raise UsageError("there is no such key", where=named, fix="name a file that cosign made, or a KMS URI")
-    named = named or str(_own())
-    return Signer(named, envelope.public_key(_public(named), named))
+    if name and "://" not in name and not Path(name).is_file():
+        raise UsageError("there is no such key", where=name, fix="name a file that cosign made, or a KMS URI")
+    name = name or str(_own())
+    return Signer(name, envelope.public_key(_public(name), name))
 
 
 def public_key(key: str = "") -> PublicKey:
@@ -103,7 +103,7 @@ def public_key(key: str = "") -> PublicKey:
 
 
 def attest_keyless(image: str, kind: str, predicate: Path) -> None:
-    """Let cosign sign and attach a statement by itself: the identity is that of its OIDC login, the log is Rekor.
+    """Let cosign sign and attach a statement by itself, with the identity of its OIDC login and the log Rekor.
 
     Args:
         image: reference by digest.
@@ -123,7 +123,7 @@ def sign_keyless(image: str) -> None:
 
 
 def check_keyless(image: str, kinds: Sequence[str]) -> None:
-    """Let cosign read back what it attached, by whatever identity; who that must be, a verifier says.
+    """Let cosign read back what it attached, by any identity; a verifier decides which identity counts.
 
     Raises:
         MissingEnvironmentError: cosign fails: something is not there, or does not hold.
@@ -138,24 +138,24 @@ def _own() -> Path:
     """The checkout's own key pair."""
     home = folder()
     if home.is_symlink() or (home.exists() and not home.is_dir()):
-        # Where a link leads, git may not ignore it, and others may read.
+        # A link may lead to a folder that git does not ignore, or that others may read.
         fix = "put a folder in its place, or name your key: --key FILE"
         raise UsageError("the place of the checkout's own keys is no folder", where=paths.shown(home), fix=fix)
     home.mkdir(mode=0o700, exist_ok=True)
     home.chmod(0o700)
     key = home / "cosign.key"
     with (home / ".lock").open("w") as guard:
-        # Two pushes that begin together make one pair.
+        # The lock makes two pushes that begin together use the same pair.
         fcntl.flock(guard, fcntl.LOCK_EX)
         if not key.exists():
             with tempfile.TemporaryDirectory(dir=home, prefix=".new-") as scratch:
                 _cosign(["generate-key-pair", "--output-key-prefix", str(Path(scratch) / "cosign")], what="making a key pair")
                 (Path(scratch) / "cosign.key").chmod(0o600)
-                # The private half last: where it stands, the pair is whole.
+                # The private half last: if it is there, the pair is complete.
                 (Path(scratch) / "cosign.pub").replace(home / "cosign.pub")
                 (Path(scratch) / "cosign.key").replace(key)
             console.info(f"made a key pair to sign with: {paths.shown(home)}; who verifies needs cosign.pub of it")
-        # One that was copied here may have come with any mode.
+        # A key that was copied here may have any mode.
         key.chmod(0o600)
     return key
 
@@ -165,10 +165,10 @@ def _public(key: str) -> bytes:
 
 
 def _offline(command: str) -> list[str]:
-    """What keeps a signature between the key and the bytes: no log, no service asked."""
-    known = _cosign([command, "--help"], what="asking cosign for its options").stdout
-    # Cosign 3 asks a service where to sign and writes bundles unless told not to; 2 knows no such option.
-    newer = ["--use-signing-config=false", "--new-bundle-format=false"] if "--use-signing-config" in known else []
+    """The options that make cosign sign without a log and without asking any service."""
+    options = _cosign([command, "--help"], what="asking cosign for its options").stdout
+    # Cosign 3 asks a service and writes bundles by default; cosign 2 has no such options.
+    newer = ["--use-signing-config=false", "--new-bundle-format=false"] if "--use-signing-config" in options else []
     return ["--tlog-upload=false", *newer]
 
 

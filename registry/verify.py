@@ -1,7 +1,7 @@
-"""Whether what is attached to an image is proof: pure, from what was read, the public key and the policy.
+"""Judges whether the content attached to an image is proof, by the public key and the policy; reads nothing itself.
 
-Cosign judges the same way (`verify`, `verify-attestation --type … --policy …`): what the key did not sign is as if it were not
-there, and of what it signed for this digest every piece of one kind must please the policy: no good one hides a bad one.
+Cosign judges the same way (`verify`, `verify-attestation --type … --policy …`): content that the key did not sign is ignored,
+and every statement of one kind that it signed for this digest must meet the policy: a good one hides no bad one.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ NAMES = {
     statement.PROVENANCE: "provenance",
     statement.SMOKE: "smoke",
 }
-# Clocks differ; more than this ahead of ours is no result of a run.
+# Clocks differ; a result whose time is further ahead of ours is refused.
 _AHEAD = datetime.timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is to be said of one kind of proof.
+    """The verdict on one kind of proof.
 
     Attributes:
         name: `signature`, `SBOM`, `provenance`, `smoke`.
-        state: `not asked` where the policy does not want it and it does not hold.
-        text: what it says when it holds, why not otherwise.
+        state: `not asked` where the policy does not ask for it and it does not hold.
+        text: the content of the proof if it holds, else the reason.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Findings:
 
     Attributes:
         digest: of the image.
-        key: fingerprint of the key that was asked for.
+        key: fingerprint of the key whose signatures count.
         findings: one for each kind of proof.
     """
 
@@ -65,16 +65,16 @@ class Findings:
 
     @property
     def wrong(self) -> tuple[Finding, ...]:
-        """What does not meet the policy."""
-        return tuple(one for one in self.findings if one.state in ("missing", "bad"))
+        """The findings that do not meet the policy."""
+        return tuple(finding for finding in self.findings if finding.state in ("missing", "bad"))
 
 
-# Characters of what is told of one finding: it may hold what a stranger wrote.
+# Characters of a finding's text: a stranger may have written part of it.
 _LONGEST = 400
 
 
 class _BadError(Exception):
-    """Why a statement does not please the policy."""
+    """Why a statement does not meet the policy."""
 
 
 def verify(
@@ -83,7 +83,7 @@ def verify(
     """Judge what is attached to an image.
 
     Args:
-        attached: everything that is.
+        attached: everything that is attached.
         digest: of the image manifest, as computed from its bytes.
         key: whose signatures count.
         policy: what must hold.
@@ -93,10 +93,10 @@ def verify(
     checks: tuple[tuple[str, bool, Callable[[dict[str, Any]], str]], ...] = (
         (statement.SIGNATURE, policy.signature, lambda _: f"by key {fingerprint(key)}"),
         (statement.SBOM, policy.sbom, _sbom),
-        (statement.PROVENANCE, policy.provenance, lambda said: _provenance(said, policy)),
-        (statement.SMOKE, policy.smoke != "none", lambda said: _smoke(said, digest, policy, at)),
+        (statement.PROVENANCE, policy.provenance, lambda predicate: _provenance(predicate, policy)),
+        (statement.SMOKE, policy.smoke != "none", lambda predicate: _smoke(predicate, digest, policy, at)),
     )
-    findings = tuple(_judge(attached, digest, key, kind, check, asked=asked) for kind, asked, check in checks)
+    findings = tuple(_judge(attached, digest, key, kind, check, required=required) for kind, required, check in checks)
     return Findings(digest, fingerprint(key), findings)
 
 
@@ -107,97 +107,97 @@ def _judge(
     kind: str,
     check: Callable[[dict[str, Any]], str],
     *,
-    asked: bool,
+    required: bool,
 ) -> Finding:
     name, good = NAMES[kind], signed_statements(attached, digest, key, kind)
     if not good:
-        reason = _why_none(attached, digest, key, kind)
+        reason = _why_missing(attached, digest, key, kind)
         state: State = "bad" if reason else "missing"
-        return Finding(name, state if asked else "not asked", _shown(reason) or "none is attached")
+        return Finding(name, state if required else "not asked", _shown(reason) or "none is attached")
     try:
-        texts = [check(said.predicate) for _, said in good]
+        texts = [check(parsed.predicate) for _, parsed in good]
     except _BadError as problem:
-        return Finding(name, "bad" if asked else "not asked", _shown(str(problem)))
+        return Finding(name, "bad" if required else "not asked", _shown(str(problem)))
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as problem:
-        what = f"signed, but not of the form we know: {type(problem).__name__} {problem}"
-        return Finding(name, "bad" if asked else "not asked", _shown(what))
+        problem_text = f"signed, but not of the form we know: {type(problem).__name__} {problem}"
+        return Finding(name, "bad" if required else "not asked", _shown(problem_text))
     return Finding(name, "holds", _shown(texts[-1]))
 
 
 def _shown(text: str) -> str:
-    """As a terminal may have it: one line, no control characters, not without end."""
+    """The text as it is safe to print: one line, no control characters, not too long."""
     cut = text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
-    return "".join(one if one.isprintable() else "�" for one in cut)
+    return "".join(letter if letter.isprintable() else "�" for letter in cut)
 
 
-def _why_none(attached: Sequence[Attached], digest: str, key: PublicKey, kind: str) -> str:
-    """Why what looks like proof of a kind is none; empty when nothing does."""
+def _why_missing(attached: Sequence[Attached], digest: str, key: PublicKey, kind: str) -> str:
+    """Why content that looks like proof of a kind does not count; empty if nothing looks like it."""
     reason = ""
-    for one in attached:
-        if one.envelope is None:
-            # Nobody can tell what it was to be.
-            reason = reason or ("something attached cannot be read" if _could_be(one, kind) else "")
+    for item in attached:
+        if item.envelope is None:
+            # Its kind cannot be read: the tag or the annotation must tell.
+            reason = reason or ("something attached cannot be read" if _may_be(item, kind) else "")
             continue
         try:
-            said = statement.parse(one.envelope)
+            parsed = statement.parse(item.envelope)
         except ValueError as problem:
-            reason = reason or (str(problem) if _could_be(one, kind) else "")
+            reason = reason or (str(problem) if _may_be(item, kind) else "")
             continue
-        if said.kind != kind:
+        if parsed.kind != kind:
             continue
-        if not one.envelope.holds(key):
+        if not item.envelope.holds(key):
             reason = f"not signed by key {fingerprint(key)}, or altered since"
-        elif digest not in said.digests:
-            reason = f"signed for another image: {', '.join(said.digests)}"
+        elif digest not in parsed.digests:
+            reason = f"signed for another image: {', '.join(parsed.digests)}"
     return reason
 
 
-def _could_be(one: Attached, kind: str) -> bool:
-    if one.tag == "sig" or kind == statement.SIGNATURE:
-        return one.tag == "sig" and kind == statement.SIGNATURE
-    annotations = (one.layer or {}).get("annotations")
+def _may_be(item: Attached, kind: str) -> bool:
+    if item.tag == "sig" or kind == statement.SIGNATURE:
+        return item.tag == "sig" and kind == statement.SIGNATURE
+    annotations = (item.layer or {}).get("annotations")
     return isinstance(annotations, dict) and annotations.get("predicateType") == kind
 
 
-def _sbom(said: dict[str, Any]) -> str:
-    if said["bomFormat"] != "CycloneDX":
-        raise _BadError(f"not CycloneDX but {said['bomFormat']!r}")
-    return f"CycloneDX {said['specVersion']}, {len(said['components'])} components"
+def _sbom(predicate: dict[str, Any]) -> str:
+    if predicate["bomFormat"] != "CycloneDX":
+        raise _BadError(f"not CycloneDX but {predicate['bomFormat']!r}")
+    return f"CycloneDX {predicate['specVersion']}, {len(predicate['components'])} components"
 
 
-def _provenance(said: dict[str, Any], policy: Policy) -> str:
-    kind, builder = said["buildDefinition"]["buildType"], str(said["runDetails"]["builder"]["id"])
+def _provenance(predicate: dict[str, Any], policy: Policy) -> str:
+    kind, builder = predicate["buildDefinition"]["buildType"], str(predicate["runDetails"]["builder"]["id"])
     if kind != provenance.build_type():
         raise _BadError(f"another kind of build: {kind}; ours, by images/shared.toml, is {provenance.build_type()}")
     if policy.builder and builder != policy.builder:
         raise _BadError(f"built by {builder}, and {policy.builder} is asked for")
-    commit, clean = provenance.revision(said)
+    commit, clean = provenance.revision(predicate)
     if not clean and not policy.dirty:
         raise _BadError(f"the sources differed from revision {commit}")
-    count = len(said["buildDefinition"]["resolvedDependencies"])
-    finished = said["runDetails"]["metadata"].get("finishedOn", "")
-    when = f", {finished}" if finished else ""
-    return f"revision {commit}{'' if clean else ', DIRTY'}, {count} inputs, built by {builder}{when}"
+    count = len(predicate["buildDefinition"]["resolvedDependencies"])
+    finished = predicate["runDetails"]["metadata"].get("finishedOn", "")
+    at = f", {finished}" if finished else ""
+    return f"revision {commit}{'' if clean else ', DIRTY'}, {count} inputs, built by {builder}{at}"
 
 
-def _smoke(said: dict[str, Any], digest: str, policy: Policy, now: datetime.datetime) -> str:
-    more = said[result.EXTENSION]
+def _smoke(predicate: dict[str, Any], digest: str, policy: Policy, now: datetime.datetime) -> str:
+    more = predicate[result.EXTENSION]
     on = "GPU" if more["gpu"] is True else "CPU"
-    passed, failed = _names(said["passedTests"]), _names(said["failedTests"])
-    if said["result"] != "PASSED" or failed:
-        named = f", first {failed[0]}" if failed else ""
-        raise _BadError(f"result {said['result']}: {len(failed)} rungs did not pass{named}")
-    if digest.removeprefix("sha256:") not in {one["digest"].get("sha256") for one in said["configuration"]}:
+    passed, failed = _names(predicate["passedTests"]), _names(predicate["failedTests"])
+    if predicate["result"] != "PASSED" or failed:
+        first = f", first {failed[0]}" if failed else ""
+        raise _BadError(f"result {predicate['result']}: {len(failed)} rungs did not pass{first}")
+    if digest.removeprefix("sha256:") not in {entry["digest"].get("sha256") for entry in predicate["configuration"]}:
         raise _BadError("the run was not about this image")
-    gpus = [f"{one['name']}, driver {one['driver']}" for one in more["host"]["gpus"]]
+    gpus = [f"{gpu['name']}, driver {gpu['driver']}" for gpu in more["host"]["gpus"]]
     if policy.smoke == "gpu" and (on == "CPU" or not gpus):
         raise _BadError("proven on a CPU, and a GPU is asked for")
-    lacking = sorted(policy.wanted_rungs() - set(passed))
-    if policy.smoke != "none" and lacking:
-        raise _BadError(f"{len(lacking)} of the rungs asked for are not among the passed ones: {', '.join(lacking[:3])}")
+    missing = sorted(policy.wanted_rungs() - set(passed))
+    if policy.smoke != "none" and missing:
+        raise _BadError(f"{len(missing)} of the rungs asked for are not among the passed ones: {', '.join(missing[:3])}")
     started = datetime.datetime.fromisoformat(more["started"])
     if started.tzinfo is None:
-        raise _BadError(f"no time of the world: {more['started']}")
+        raise _BadError(f"a time without a zone: {more['started']}")
     age = now - started
     if age < -_AHEAD:
         raise _BadError(f"from the future: {more['started']}")
@@ -208,7 +208,7 @@ def _smoke(said: dict[str, Any], digest: str, policy: Policy, now: datetime.date
 
 
 def _names(listed: Any) -> list[str]:
-    # A text would pass for the letters it holds, and nothing at all for no failure.
-    if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
+    # A string would count as a list of its letters, and a missing list as no failure.
+    if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
         raise _BadError(f"rungs that are no list of names: {listed!r}")
     return listed

@@ -1,7 +1,7 @@
 """Models and data sets as OCI artifacts, by CNCF's ModelPack specification (modelpack/model-spec, docs/spec.md, v1).
 
 One layer is one file, as it is (`.raw`), under the path that its annotation says. Also here: which files may be part of a model
-at all. What a loader would run, or unpickle, may not.
+at all. A file that a loader would run, or unpickle, may not.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ WEIGHT, WEIGHT_CONFIG, DOC, DATASET = (
     f"application/vnd.cncf.model.{kind}.v1.raw" for kind in ("weight", "weight.config", "doc", "dataset")
 )
 FILEPATH = "org.cncf.model.filepath"
-# ORAS, and whatever follows it, names a file by this one.
+# ORAS, and programs that follow it, take a file's name from this annotation.
 TITLE = "org.opencontainers.image.title"
 # LLaMA-Factory's template that the model was trained with: ModelPack's configuration has no place for it, and takes no keys.
 TEMPLATE = "pinwheel.io/template"
-# What a loader reads beside the weights: configurations, vocabularies, chat templates.
+# Files that a loader reads beside the weights: configurations, vocabularies, chat templates.
 CONFIG_ENDINGS = (".json", ".model", ".txt", ".jinja", ".tiktoken", ".bpe")
 DATA_ENDINGS = (
     ".json",
@@ -68,13 +68,13 @@ class Layer:
 
     def json(self) -> dict[str, Any]:
         """As a descriptor of a manifest."""
-        named = {FILEPATH: self.path, TITLE: self.path}
-        return {"mediaType": self.kind, "digest": self.digest, "size": self.size, "annotations": named}
+        annotations = {FILEPATH: self.path, TITLE: self.path}
+        return {"mediaType": self.kind, "digest": self.digest, "size": self.size, "annotations": annotations}
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """What a manifest says: its files, the template of a model, and the digest of its configuration."""
+    """The content of a manifest: its files, the template of a model, and the digest of its configuration."""
 
     layers: tuple[Layer, ...]
     template: str
@@ -105,7 +105,7 @@ def parse(data: bytes, where: str) -> Artifact:
     """Read a manifest.
 
     Raises:
-        PolicyError: it is none of a model or a data set, or names files that must not be written.
+        PolicyError: it is no manifest of a model or a data set, or names files that must not be written.
     """
     try:
         body = json.loads(data)
@@ -114,7 +114,7 @@ def parse(data: bytes, where: str) -> Artifact:
         listed = body["layers"]
         if not isinstance(listed, list) or len(listed) > MOST_FILES:
             raise ValueError(f"more than {MOST_FILES} files")
-        layers = tuple(sorted((_layer(one) for one in listed), key=lambda one: one.path))
+        layers = tuple(sorted((_layer(entry) for entry in listed), key=lambda layer: layer.path))
         config, annotations = body["config"], body.get("annotations") or {}
         if config["mediaType"] != CONFIG or not _DIGEST.fullmatch(config["digest"]) or type(config["size"]) is not int:
             raise ValueError("its configuration is not a model's")
@@ -123,19 +123,19 @@ def parse(data: bytes, where: str) -> Artifact:
             raise ValueError("its template is no name")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
         raise PolicyError(f"{where} is no model artifact ({type(problem).__name__}: {problem})") from None
-    known = {one.path for one in layers}
-    if len(known) != len(layers):
-        raise PolicyError(f"{where} holds one path twice")
-    for one in layers:
-        inside = any("/".join(one.path.split("/")[:depth]) in known for depth in range(1, one.path.count("/") + 1))
-        problem_ = unsafe(one.path) or refused_ending(one.kind, one.path) or ("it lies in a file" if inside else "")
-        if problem_:
-            raise PolicyError(f"{where} holds the file {one.path!r}: {problem_}")
+    paths = {layer.path for layer in layers}
+    if len(paths) != len(layers):
+        raise PolicyError(f"{where} lists a path twice")
+    for layer in layers:
+        inside = any("/".join(layer.path.split("/")[:depth]) in paths for depth in range(1, layer.path.count("/") + 1))
+        reason = unsafe(layer.path) or refused_ending(layer.kind, layer.path) or ("it lies in a file" if inside else "")
+        if reason:
+            raise PolicyError(f"{where} holds the file {layer.path!r}: {reason}")
     return Artifact(layers, template, config["digest"], config["size"])
 
 
-def _layer(one: dict[str, Any]) -> Layer:
-    kind, digest, size, path = one["mediaType"], one["digest"], one["size"], (one.get("annotations") or {})[FILEPATH]
+def _layer(entry: dict[str, Any]) -> Layer:
+    kind, digest, size, path = entry["mediaType"], entry["digest"], entry["size"], (entry.get("annotations") or {})[FILEPATH]
     if kind not in {WEIGHT, WEIGHT_CONFIG, DOC, DATASET}:
         raise ValueError(f"a layer of type {kind!r}: only raw files are taken")
     if not isinstance(path, str) or not _DIGEST.fullmatch(digest) or type(size) is not int or size < 0:
@@ -151,11 +151,11 @@ def tensors(file: Path) -> dict[str, dict[str, Any]]:
     """
     with file.open("rb") as data:
         try:
-            return safetensors.tensors(file.stat().st_size, lambda count: _start(data, count))
+            return safetensors.tensors(file.stat().st_size, lambda count: _first_bytes(data, count))
         except ValueError as problem:
             raise PolicyError(f"{file.name} is no safetensors file: {problem}", where=str(file.parent)) from None
 
 
-def _start(data: BinaryIO, count: int) -> bytes:
+def _first_bytes(data: BinaryIO, count: int) -> bytes:
     data.seek(0)
     return data.read(count)

@@ -15,19 +15,19 @@ import yaml
 
 from .experiment import Base, Run
 
-# A log's lines are short; of a file that is none of ours not more is read.
+# Bytes read of a file at most; our own files are far smaller.
 _MOST = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """What is told of a model beside its run.
+class Facts:
+    """What the card states of a model beside its run.
 
     Attributes:
         lock: digest of the base model's lock, `sha256:…`.
         size: parameters, such as `8.03b`.
         precision: of most of them, such as `bf16`.
-        license: the base model's front matter, as far as it tells of its licence.
+        license: the keys about its licence from the front matter of the base model's card.
         metrics: of the training.
         train, export: the configurations, as they ran.
     """
@@ -42,7 +42,7 @@ class Made:
 
 
 def licence(base: Path) -> dict[str, str]:
-    """What the base model's own card says of its licence; nothing, where it has none."""
+    """The keys about the licence in the base model's own card; empty if it has none."""
     text = _text(base / "README.md")
     if not text.startswith("---\n"):
         return {}
@@ -50,26 +50,26 @@ def licence(base: Path) -> dict[str, str]:
         head = yaml.safe_load(text[4:].partition("\n---")[0])
     except yaml.YAMLError:
         return {}
-    known = head if isinstance(head, dict) else {}
+    front = head if isinstance(head, dict) else {}
     keys = ("license", "license_name", "license_link")
-    return {key: known[key] for key in keys if isinstance(known.get(key), str) and len(known[key]) < 200}
+    return {key: front[key] for key in keys if isinstance(front.get(key), str) and len(front[key]) < 200}
 
 
 def metrics(output: Path) -> dict[str, float]:
-    """What LLaMA-Factory wrote of the training's outcome: numbers only, and the last loss of its log."""
-    found: dict[str, float] = {}
+    """The numbers that LLaMA-Factory wrote about the training, and the last loss of its log."""
+    numbers: dict[str, float] = {}
     for name in ("train_results.json", "all_results.json"):
-        found |= _numbers(_text(output / name))
+        numbers |= _numbers(_text(output / name))
     for line in _text(output / "trainer_log.jsonl").splitlines():
         loss = _numbers(line).get("loss")
         if loss is not None:
-            found["last_loss"] = loss
-    return dict(sorted(found.items()))
+            numbers["last_loss"] = loss
+    return dict(sorted(numbers.items()))
 
 
-def text(run: Run, base: Base, made: Made) -> str:
+def text(run: Run, base: Base, facts: Facts) -> str:
     """The card, Markdown."""
-    config = yaml.safe_load(made.train)
+    config = yaml.safe_load(facts.train)
     config = config if isinstance(config, dict) else {}
     stage, tuning = str(config.get("stage", "sft")), str(config.get("finetuning_type", "lora"))
     front: dict[str, Any] = {
@@ -78,16 +78,16 @@ def text(run: Run, base: Base, made: Made) -> str:
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         "tags": sorted({"llama-factory", stage, tuning}),
-        **made.license,
+        **facts.license,
     }
     rows = [
         ("base model", f"{base.repo} at revision {base.revision}"),
-        ("base model's lock", f"{made.lock} ({len(base.files)} files)"),
+        ("base model's lock", f"{facts.lock} ({len(base.files)} files)"),
         (
             "licence of the base model",
-            made.license.get("license_name") or made.license.get("license", "not told: see the base model"),
+            facts.license.get("license_name") or facts.license.get("license", "unknown: see the base model"),
         ),
-        ("parameters", f"{made.size}, {made.precision}"),
+        ("parameters", f"{facts.size}, {facts.precision}"),
         ("data set", str(run.dataset)),
         ("experiment", f"{run.experiment} at source {run.source}"),
         ("version", run.version),
@@ -108,10 +108,10 @@ def text(run: Run, base: Base, made: Made) -> str:
         "",
         "## Metrics",
         "",
-        *([] if made.metrics else ["The training wrote none.", ""]),
-        *(["| metric | value |", "|---|---|"] if made.metrics else []),
-        *(f"| {_cell(key)} | {value:.6g} |" for key, value in made.metrics.items()),
-        *(["", "Measured on the training's own data, unless a name starts with `eval`.", ""] if made.metrics else []),
+        *([] if facts.metrics else ["The training wrote none.", ""]),
+        *(["| metric | value |", "|---|---|"] if facts.metrics else []),
+        *(f"| {_cell(key)} | {value:.6g} |" for key, value in facts.metrics.items()),
+        *(["", "Measured on the training's own data, unless a name starts with `eval`.", ""] if facts.metrics else []),
         "## How it was made",
         "",
         "The base model's files were checked against the lock, the data set was pulled by digest, and both steps ran in the",
@@ -119,11 +119,11 @@ def text(run: Run, base: Base, made: Made) -> str:
         "",
         "`llamafactory-cli train`:",
         "",
-        *_quoted(made.train),
+        *_quoted(facts.train),
         "",
         "`llamafactory-cli export`:",
         "",
-        *_quoted(made.export),
+        *_quoted(facts.export),
     ]
     return "\n".join(lines) + "\n"
 
@@ -139,10 +139,10 @@ def _cell(value: str) -> str:
 
 def _numbers(body: str) -> dict[str, float]:
     try:
-        known = json.loads(body)
+        values = json.loads(body)
     except (ValueError, RecursionError):
         return {}
-    items = known.items() if isinstance(known, dict) else ()
+    items = values.items() if isinstance(values, dict) else ()
     return {str(key)[:80]: float(value) for key, value in items if type(value) in {int, float}}
 
 

@@ -1,4 +1,4 @@
-"""The Kubernetes API, as far as the deploy step needs it: get, server-side apply, the reasons of pods.
+"""The Kubernetes API, as far as the deploy step needs it: get, server-side apply, why pods do not start.
 
 In a pod: the address of the environment, the ServiceAccount's token, read anew each time as it is renewed, and its CA
 (kubernetes.io, "Accessing the Kubernetes API from a Pod").
@@ -23,12 +23,12 @@ from .program import PATIENCE
 
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 _MOST = 32 << 20
-# A container that ended so often ends so again, where nothing but the model is new.
+# A container that failed this often will fail again, if nothing but the model is new.
 _CRASHES = 3
 
 
 class ApiError(MissingEnvironmentError):
-    """The API refused for good, or could not be reached for long."""
+    """The API refused, or could not be reached for too long."""
 
     def __init__(self, what: str, status: int = 0) -> None:
         super().__init__(what[:500])
@@ -36,7 +36,7 @@ class ApiError(MissingEnvironmentError):
 
 
 @dataclass(frozen=True, slots=True)
-class _Address:
+class _Server:
     """Where the API answers."""
 
     host: str
@@ -53,7 +53,7 @@ class Api:
         account: the folder with the ServiceAccount's token and CA.
 
     Raises:
-        UsageError: the address is none of `kubectl proxy`.
+        UsageError: `kubectl proxy` does not serve at such an address.
         MissingEnvironmentError: this is no pod with a token.
     """
 
@@ -62,14 +62,14 @@ class Api:
         if address:
             if urlsplit(address).scheme != "http" or not is_loopback(urlsplit(address).hostname or ""):
                 raise UsageError("--api names what `kubectl proxy` serves", where=address, fix="write http://127.0.0.1:8001")
-            place = _Address(host_of(address), address.rstrip("/"), plain_http=True)
+            place = _Server(host_of(address), address.rstrip("/"), plain_http=True)
             self._http = Http(place, PATIENCE)
             return
         host, port = os.environ.get("KUBERNETES_SERVICE_HOST", ""), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
         if not host or not self._token.exists():
             raise MissingEnvironmentError("no ServiceAccount's token is mounted here", fix="run in a pod, or name --api")
         name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        place = _Address(name, f"https://{name}", plain_http=False)
+        place = _Server(name, f"https://{name}", plain_http=False)
         self._http = Http(place, PATIENCE, secret=self._authorization, ca=account / "ca.crt")
 
     def _authorization(self) -> dict[str, str]:
@@ -81,7 +81,7 @@ class Api:
         """An object; None where there is none.
 
         Raises:
-            ApiError: it cannot be had.
+            ApiError: the API does not give it.
         """
         try:
             return self._ask("GET", path)
@@ -96,29 +96,29 @@ class Api:
         Raises:
             ApiError: it is refused.
         """
-        question = urlencode({"fieldManager": manager, "force": "true" if force else "false"})
-        return self._ask("PATCH", f"{path}?{question}", json.dumps(body, sort_keys=True).encode())
+        query = urlencode({"fieldManager": manager, "force": "true" if force else "false"})
+        return self._ask("PATCH", f"{path}?{query}", json.dumps(body, sort_keys=True).encode())
 
     def pods(self, namespace: str, labels: dict[str, str]) -> list[dict[str, Any]]:
-        """The pods with these labels; none, where they may not be listed: they are for messages alone."""
+        """The pods with these labels; none if they may not be listed, because they only serve messages."""
         selector = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
         try:
-            listed = self._ask("GET", f"/api/v1/namespaces/{namespace}/pods?{urlencode({'labelSelector': selector})}")
+            answer = self._ask("GET", f"/api/v1/namespaces/{namespace}/pods?{urlencode({'labelSelector': selector})}")
         except ApiError:
             return []
-        items = listed.get("items")
+        items = answer.get("items")
         return items if isinstance(items, list) else []
 
     def _ask(self, method: str, path: str, body: bytes = b"") -> dict[str, Any]:
-        what = f"{method} {path.partition('?')[0]}"
+        action = f"{method} {path.partition('?')[0]}"
         # An apply patch is YAML; JSON is YAML.
         headers = {"Accept": "application/json", "Content-Type": "application/apply-patch+yaml"}
         request = Request(method, path, headers=headers, body=(lambda: body) if body else None, most=_MOST)
-        attempts = self._http.attempts(what)
+        attempts = self._http.attempts(action)
         try:
             while True:
                 try:
-                    return self._answer(request, what)
+                    return self._send(request, action)
                 except TransientError as problem:
                     attempts.failed(problem)
         except ApiError:
@@ -126,40 +126,41 @@ class Api:
         except PinwheelError as problem:
             raise ApiError(problem.line()) from None
 
-    def _answer(self, request: Request, what: str) -> dict[str, Any]:
+    def _send(self, request: Request, action: str) -> dict[str, Any]:
         answer = self._http.send(request)
         try:
-            found = json.loads(answer.data)
+            body = json.loads(answer.data)
         except ValueError:
-            found = {}
+            body = {}
         if answer.status == 409 and "force=true" in request.url:
-            # With force, a conflict is one of versions: two writers at once.
+            # With force, only two writers at the same time conflict: try again.
             raise TransientError("the API answers 409")
-        if answer.status >= 300 or not isinstance(found, dict):
-            said = str(found.get("message", "")) if isinstance(found, dict) else ""
-            raise ApiError(f"{what}: the API answers {answer.status} {said}", answer.status)
-        return found
+        if answer.status >= 300 or not isinstance(body, dict):
+            message = str(body.get("message", "")) if isinstance(body, dict) else ""
+            raise ApiError(f"{action}: the API answers {answer.status} {message}", answer.status)
+        return body
 
 
-def troubles(pod: dict[str, Any]) -> dict[str, bool]:
-    """What a pod hangs on, in one line each, with whether it cannot get better."""
+def pod_problems(pod: dict[str, Any]) -> dict[str, bool]:
+    """What keeps a pod from running: one line for each problem, and whether it is hopeless."""
     name, status = pod.get("metadata", {}).get("name", "?"), pod.get("status", {})
-    found: dict[str, bool] = {}
-    for one in status.get("conditions") or []:
-        if one.get("type") == "PodScheduled" and one.get("status") == "False":
-            # A node may still be made for it.
-            found[_line(name, one.get("reason", ""), one.get("message", ""))] = False
-    for one in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
-        waiting = one.get("state", {}).get("waiting") or {}
+    problems: dict[str, bool] = {}
+    for condition in status.get("conditions") or []:
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            # A node for it may still be created.
+            problems[_line(name, condition.get("reason", ""), condition.get("message", ""))] = False
+    for container in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
+        waiting = container.get("state", {}).get("waiting") or {}
         reason, message = waiting.get("reason", ""), waiting.get("message", "")
         if reason in pod_reasons.ON_ITS_WAY:
             continue
-        ended = one.get("lastState", {}).get("terminated") or {}
-        said = f"exit code {ended['exitCode']}" if "exitCode" in ended else message
-        crashed = reason == "CrashLoopBackOff" and one.get("restartCount", 0) >= _CRASHES
-        found[_line(f"{name}/{one.get('name', '?')}", reason, said)] = crashed or pod_reasons.hopeless(reason, message)
-    return found
+        ended = container.get("lastState", {}).get("terminated") or {}
+        explanation = f"exit code {ended['exitCode']}" if "exitCode" in ended else message
+        crashed = reason == "CrashLoopBackOff" and container.get("restartCount", 0) >= _CRASHES
+        line = _line(f"{name}/{container.get('name', '?')}", reason, explanation)
+        problems[line] = crashed or pod_reasons.hopeless(reason, message)
+    return problems
 
 
-def _line(name: str, reason: str, said: str) -> str:
-    return " ".join(f"{name}: {reason} {said}".split())[:400]
+def _line(name: str, reason: str, explanation: str) -> str:
+    return " ".join(f"{name}: {reason} {explanation}".split())[:400]

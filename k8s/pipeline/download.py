@@ -4,10 +4,10 @@
 
 The base model's files come from the hub that HF_ENDPOINT names, with HF_TOKEN if that is set, and are those of
 `base-model.json` by size and sha256; the data set comes from the registry by digest, with the login of
-`$DOCKER_CONFIG/config.json`. What is there already and right is kept, a file that came in part is gone on from. A folder that
-holds anything else is refused: a loader might take it.
+`$DOCKER_CONFIG/config.json`. Files that are there and right are kept; a file that was fetched in part is continued. A folder
+that holds anything else is refused: a loader might load it.
 
-Exit codes: 2 settings, 10 hub, network or disk, 11 other bytes than the lock's, 14 the registry, 15 what may not be there.
+Exit codes: 2 settings, 10 hub, network or disk, 11 other bytes than the lock's, 14 the registry, 15 forbidden files.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from oci.reference import ImageRef
 
 from . import artifact, experiment
 from .experiment import Base
-from .files import Wanted, gather
+from .files import PinnedFile, gather
 from .program import PATIENCE, say, start
 
-_DEFAULT = "https://huggingface.co"
+_DEFAULT_HUB = "https://huggingface.co"
 
 
 def main(argv: list[str]) -> int:
@@ -65,29 +65,29 @@ class _Address:
 
 
 class Hub:
-    """The hub, for one model. The token goes to it alone; never to where it redirects.
+    """The hub, for one model. The token is sent to the hub only, never to where it redirects.
 
     Args:
         base: the model.
 
     Raises:
-        UsageError: HF_ENDPOINT or HF_TOKEN cannot be meant.
+        UsageError: HF_ENDPOINT or HF_TOKEN makes no sense.
     """
 
     def __init__(self, base: Base) -> None:
         self._base = base
-        address = os.environ.get("HF_ENDPOINT", "").rstrip("/") or _DEFAULT
+        address = os.environ.get("HF_ENDPOINT", "").rstrip("/") or _DEFAULT_HUB
         parts = urlsplit(address)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             # Not shown: it may carry a password.
-            raise UsageError("HF_ENDPOINT is no web address", fix=f"write it as https://host/path, default {_DEFAULT}")
+            raise UsageError("HF_ENDPOINT is no web address", fix=f"write it as https://host/path, default {_DEFAULT_HUB}")
         token = os.environ.get("HF_TOKEN", "").strip()
         if not re.fullmatch(r"[!-~]*", token):
             raise UsageError("HF_TOKEN holds blanks or other odd characters", fix="see key HF_TOKEN of the Secret hf-secret")
         secret: Mapping[str, str] = {"Authorization": f"Bearer {token}"} if token else {}
         if not token and parts.username:
-            known = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            secret = {"Authorization": "Basic " + base64.b64encode(known.encode()).decode()}
+            user_info = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            secret = {"Authorization": "Basic " + base64.b64encode(user_info.encode()).decode()}
         plain = parts.scheme == "http"
         if plain and secret and not is_loopback(parts.hostname):
             raise UsageError(
@@ -96,31 +96,31 @@ class Hub:
         place = _Address(host_of(address), f"{parts.scheme}://{host_of(address)}{parts.path}", plain)
         self._http, self._place = Http(place, PATIENCE, secret=lambda: secret), place
 
-    def fetch(self, wanted: Wanted, target: Path) -> None:
+    def fetch(self, file: PinnedFile, target: Path) -> None:
         """Fetch one file.
 
         Raises:
             MissingEnvironmentError: the hub does not give it.
             LockError: it has no such file, or gives other bytes.
         """
-        url = f"{self._place.address}/{self._base.repo}/resolve/{self._base.revision}/{quote(wanted.path)}"
+        url = f"{self._place.address}/{self._base.repo}/resolve/{self._base.revision}/{quote(file.path)}"
 
         @contextmanager
         def ask(offset: int) -> Iterator[Stream]:
             headers = {"Range": f"bytes={offset}-"} if offset else {}
             with self._http.stream(Request("GET", url, headers=headers)) as stream:
                 if stream.status not in {200, 206, 416}:
-                    raise self._refused(stream, wanted.path)
+                    raise self._refused(stream, file.path)
                 yield stream
 
         try:
-            download(ask, target, wanted.size, wanted.sha256, self._http.attempts(f"fetching {wanted.path}"), say)
+            download(ask, target, file.size, file.sha256, self._http.attempts(f"fetching {file.path}"), say)
         except RegistryError as problem:
-            # What our client calls a registry is a hub here.
+            # Our client's error is about a registry; this server is a hub.
             raise MissingEnvironmentError(problem.what, where=problem.where, fix=problem.fix) from None
 
     def _refused(self, stream: Stream, path: str) -> PinwheelError:
-        """What a hub's answer means; it says it in X-Error-Code, where no proxy drops that."""
+        """The error for a hub's answer; the hub explains it in the header X-Error-Code, which a proxy may drop."""
         repo = self._base.repo
         if stream.header("X-Error-Code") == "GatedRepo":
             fix = "accept its terms on the hub's page, with the account of HF_TOKEN"
@@ -139,30 +139,32 @@ def dataset(place: ImageRef, folder: Path) -> None:
     """Pull a data set by digest.
 
     Raises:
-        RegistryError: it cannot be had.
-        PolicyError: it is none.
+        RegistryError: it cannot be fetched.
+        PolicyError: it is no data set.
     """
     with Client(Registry(place.registry, f"{place.repository}/"), PATIENCE) as client:
-        found = artifact.parse(client.manifest(place.repository, place.digest), str(place))
-        if not found.layers or any(layer.kind != artifact.DATASET for layer in found.layers):
+        pulled = artifact.parse(client.manifest(place.repository, place.digest), str(place))
+        if not pulled.layers or any(layer.kind != artifact.DATASET for layer in pulled.layers):
             raise PolicyError(f"{place} holds something else than a data set")
-        wanted = tuple(Wanted(layer.path, layer.size, layer.digest.removeprefix("sha256:")) for layer in found.layers)
-        refuse_others(folder, {file.path for file in wanted})
-        gather(folder, wanted, lambda file, to: client.download(place.repository, f"sha256:{file.sha256}", file.size, to))
+        files = tuple(PinnedFile(layer.path, layer.size, layer.digest.removeprefix("sha256:")) for layer in pulled.layers)
+        refuse_others(folder, {file.path for file in files})
+        gather(
+            folder, files, lambda file, target: client.download(place.repository, f"sha256:{file.sha256}", file.size, target)
+        )
 
 
-def refuse_others(folder: Path, wanted: set[str]) -> None:
+def refuse_others(folder: Path, allowed: set[str]) -> None:
     """Refuse a folder that holds more than it should: other weights, or code that a loader would run.
 
     Raises:
-        PolicyError: it does.
+        PolicyError: it does hold more.
     """
     if folder.is_symlink():
         raise PolicyError(f"{folder} is a link: remove it")
     for file in sorted(folder.rglob("*")):
         path = str(file.relative_to(folder))
-        known = path in wanted or (path.endswith(PART) and path.removesuffix(PART) in wanted)
-        if file.is_symlink() or (not file.is_dir() and not known):
+        is_allowed = path in allowed or (path.endswith(PART) and path.removesuffix(PART) in allowed)
+        if file.is_symlink() or (not file.is_dir() and not is_allowed):
             raise PolicyError(f"{folder} holds {path}, which is not in the lock: remove it, or the whole folder")
 
 

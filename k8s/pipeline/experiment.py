@@ -1,4 +1,4 @@
-"""What `invoke train` says of a run: `run.json` and `base-model.json` of the run's ConfigMap."""
+"""What `invoke train` wrote about a run: `run.json` and `base-model.json` of the run's ConfigMap."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from common.errors import UsageError
 from oci.reference import ImageRef
 
 from .artifact import unsafe
-from .files import Wanted
+from .files import PinnedFile
 
 _FORMAT = 1
 
@@ -53,14 +53,14 @@ class Base:
     name: str
     repo: str
     revision: str
-    files: tuple[Wanted, ...]
+    files: tuple[PinnedFile, ...]
 
 
 def read_run(config: Path) -> Run:
     """Read `run.json`.
 
     Raises:
-        UsageError: it is none.
+        UsageError: the file makes no sense.
     """
     body = _read(config / "run.json")
     try:
@@ -88,32 +88,32 @@ def read_run(config: Path) -> Run:
             paths["logs"],
         )
     except (ValueError, KeyError, TypeError) as problem:
-        raise _senseless(config / "run.json", problem) from None
+        raise _unreadable(config / "run.json", problem) from None
 
 
 def read_base(config: Path) -> Base:
     """Read `base-model.json`.
 
     Raises:
-        UsageError: it is none, or names files that must not be written.
+        UsageError: the file makes no sense, or names files that must not be written.
     """
     file = config / "base-model.json"
     body = _read(file)
     try:
-        files = tuple(Wanted(one["path"], one["size"], one["sha256"]) for one in body["files"])
-        for one in files:
-            problem = unsafe_base(one.path)
-            if problem or type(one.size) is not int or one.size < 0 or not re.fullmatch(r"[0-9a-f]{64}", one.sha256):
-                raise ValueError(f"file {one.path!r}: {problem or 'size or digest'}")
-        if not files or len({one.path for one in files}) != len(files):
-            raise ValueError("no files, or one twice")
+        files = tuple(PinnedFile(entry["path"], entry["size"], entry["sha256"]) for entry in body["files"])
+        for pinned in files:
+            problem = unsafe_base(pinned.path)
+            if problem or type(pinned.size) is not int or pinned.size < 0 or not re.fullmatch(r"[0-9a-f]{64}", pinned.sha256):
+                raise ValueError(f"file {pinned.path!r}: {problem or 'size or digest'}")
+        if not files or len({entry.path for entry in files}) != len(files):
+            raise ValueError("no files, or a file twice")
         if not re.fullmatch(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)?", body["repo"]) or not re.fullmatch(
             r"[0-9a-f]{40}", body["revision"]
         ):
-            raise ValueError("a repository or revision that is none")
-        return Base(str(body["name"]), body["repo"], body["revision"], tuple(sorted(files, key=lambda one: one.path)))
+            raise ValueError("repo or revision makes no sense")
+        return Base(str(body["name"]), body["repo"], body["revision"], tuple(sorted(files, key=lambda entry: entry.path)))
     except (ValueError, KeyError, TypeError, AttributeError) as problem:
-        raise _senseless(file, problem) from None
+        raise _unreadable(file, problem) from None
 
 
 def unsafe_base(path: str) -> str:
@@ -125,11 +125,11 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         body = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as problem:
-        raise _senseless(file, problem) from None
+        raise _unreadable(file, problem) from None
     if not isinstance(body, dict):
-        raise _senseless(file, ValueError("no object"))
+        raise _unreadable(file, ValueError("no object"))
     return body
 
 
-def _senseless(file: Path, problem: Exception) -> UsageError:
+def _unreadable(file: Path, problem: Exception) -> UsageError:
     return UsageError(f"{file} is not what `invoke train` writes: {type(problem).__name__}: {problem}")

@@ -6,7 +6,7 @@ MODEL is the model's reference by digest (the pod's annotation `pinwheel.io/mode
 `$DOCKER_CONFIG/config.json` holds, if any. Its cosign signature has to hold by the public key; where there is no key, nothing
 is taken, unless MODEL_TRUST is `none`. The files lie in `<models>/current` as soon as all of them are there and right, and
 `<models>/inference.yaml` is the configuration with `model_name_or_path` and `template` of this model. A model that is whole
-already, after a restart of the pod's containers, is not asked for again.
+already, after a restart of the pod's containers, is not fetched again.
 
 Exit codes: 2 settings, 10 this machine, 11 bytes, 14 the registry, 15 the model is refused.
 """
@@ -33,7 +33,7 @@ from oci.reference import ImageRef
 
 from . import artifact
 from .artifact import Artifact
-from .files import Wanted, gather
+from .files import PinnedFile, gather
 from .program import PATIENCE, say, start
 
 
@@ -44,20 +44,20 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--models", type=Path, default=Path("/models"))
     parser.add_argument("--key", type=Path, default=Path("/trust/model.pub"))
     options = parser.parse_args(argv)
-    named, trust = os.environ.get("MODEL", ""), os.environ.get("MODEL_TRUST", "")
-    if not named:
+    reference, trust = os.environ.get("MODEL", ""), os.environ.get("MODEL_TRUST", "")
+    if not reference:
         raise UsageError("MODEL is empty: the pod template's annotation pinwheel.io/model names no model yet")
     if trust not in {"", "none"}:
         raise UsageError("MODEL_TRUST may be `none` or nothing")
     try:
-        model = ImageRef.in_registry(named, pinned=True)
+        model = ImageRef.in_registry(reference, pinned=True)
     except ValueError as problem:
         raise UsageError(str(problem), where="MODEL") from None
     current, record = options.models / "current", options.models / "current.json"
-    template = held(current, record, model)
+    template = template_of_current(current, record, model)
     if template is None:
-        found = pull(model, options.models, options.key, trust)
-        template = found.template
+        pulled = pull(model, options.models, options.key, trust)
+        template = pulled.template
     else:
         say(f"{model} is here")
     settings = inference(options.config, current, template)
@@ -66,8 +66,8 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def held(current: Path, record: Path, model: ImageRef) -> str | None:
-    """The template of the model, if a run before this one brought it here; its files were checked then."""
+def template_of_current(current: Path, record: Path, model: ImageRef) -> str | None:
+    """The template of the model, if an earlier run fetched it, and checked its files then; else None."""
     try:
         body = json.loads(record.read_text(encoding="utf-8"))
         whole = all((current / path).stat().st_size == size for path, size in body["files"].items())
@@ -77,48 +77,51 @@ def held(current: Path, record: Path, model: ImageRef) -> str | None:
 
 
 def pull(model: ImageRef, models: Path, key: Path, trust: str) -> Artifact:
-    """Fetch, check, and put in place."""
+    """Fetch a model, check it, and put it in place."""
     with Client(Registry(model.registry, f"{model.repository}/"), PATIENCE) as client:
         return _pull(client, model, models, key, trust)
 
 
 def _pull(client: Client, model: ImageRef, models: Path, key: Path, trust: str) -> Artifact:
-    # The digest of the reference is the manifest's: what it lists is fixed before a signature is looked at.
-    found = artifact.parse(client.manifest(model.repository, model.digest), str(model))
+    # The reference names the manifest's digest: its list of files is fixed before the signature is checked.
+    model_artifact = artifact.parse(client.manifest(model.repository, model.digest), str(model))
     if trust == "none" and not key.exists():
         say("MODEL_TRUST=none: this model is taken without a signature")
     else:
         signature.verify(client, model, read_public(key))
         say(f"{model} is signed by the key in {key}")
-    taken = [one for one in found.layers if one.kind in {artifact.WEIGHT, artifact.WEIGHT_CONFIG}]
-    names = {one.path for one in taken}
-    if "config.json" not in names or not any(one.kind == artifact.WEIGHT for one in taken) or not found.template:
+    layers = [layer for layer in model_artifact.layers if layer.kind in {artifact.WEIGHT, artifact.WEIGHT_CONFIG}]
+    names = {layer.path for layer in layers}
+    if "config.json" not in names or not any(layer.kind == artifact.WEIGHT for layer in layers) or not model_artifact.template:
         raise PolicyError(f"{model} is no whole model: config.json, weights or template are missing")
     staging = models / f".fetching-{model.digest.removeprefix('sha256:')[:12]}"
     current, record = models / "current", models / "current.json"
     record.unlink(missing_ok=True)
     if current.exists() and not staging.exists():
-        # Killed between the two steps below: what is there counts, once it is checked again.
+        # An earlier run was killed between the two steps below: use its files, once they are checked again.
         current.rename(staging)
-    wanted = [Wanted(one.path, one.size, one.digest.removeprefix("sha256:")) for one in taken]
-    clear(models, staging, {one.path for one in wanted})
-    gather(staging, wanted, lambda file, to: client.download(model.repository, f"sha256:{file.sha256}", file.size, to))
-    for one in taken:
-        if one.kind == artifact.WEIGHT:
-            artifact.tensors(staging / one.path)
+    files_needed = [PinnedFile(layer.path, layer.size, layer.digest.removeprefix("sha256:")) for layer in layers]
+    clear(models, staging, {file.path for file in files_needed})
+    gather(
+        staging,
+        files_needed,
+        lambda file, target: client.download(model.repository, f"sha256:{file.sha256}", file.size, target),
+    )
+    for weights in (layer for layer in layers if layer.kind == artifact.WEIGHT):
+        artifact.tensors(staging / weights.path)
     if current.exists():
         shutil.rmtree(current)
     staging.rename(current)
-    files = {one.path: one.size for one in wanted}
-    write_whole(record, json.dumps({"files": files, "model": str(model), "template": found.template}, sort_keys=True))
-    return found
+    files = {file.path: file.size for file in files_needed}
+    write_whole(record, json.dumps({"files": files, "model": str(model), "template": model_artifact.template}, sort_keys=True))
+    return model_artifact
 
 
 def read_public(file: Path) -> PublicKey:
     """The key that a model's signature is checked with.
 
     Raises:
-        PolicyError: there is none: then no model is taken.
+        PolicyError: there is no key: then no model is taken.
         UsageError: it is no public key over P-256.
     """
     try:
@@ -128,14 +131,14 @@ def read_public(file: Path) -> PublicKey:
         raise PolicyError(what, where=str(file), fix="put it into the Secret model-trust") from None
 
 
-def clear(models: Path, staging: Path, wanted: set[str]) -> None:
-    """Remove what an earlier run began and nobody wants: other models' parts, and files that are not this model's."""
-    for other in models.glob(".fetching-*"):
-        if other != staging:
-            shutil.rmtree(other)
+def clear(models: Path, staging: Path, keep: set[str]) -> None:
+    """Remove what earlier runs left: parts of other models, and files that do not belong to this one."""
+    for folder in models.glob(".fetching-*"):
+        if folder != staging:
+            shutil.rmtree(folder)
     for file in sorted(staging.rglob("*")):
-        known = str(file.relative_to(staging)).removesuffix(PART) in wanted
-        if file.is_symlink() or (not file.is_dir() and not known):
+        is_needed = str(file.relative_to(staging)).removesuffix(PART) in keep
+        if file.is_symlink() or (not file.is_dir() and not is_needed):
             file.unlink()
 
 
@@ -143,14 +146,14 @@ def inference(config: Path, current: Path, template: str) -> dict[str, Any]:
     """The API's configuration for this model.
 
     Raises:
-        UsageError: it is none, or contradicts the model.
+        UsageError: the file is no configuration, or contradicts the model.
     """
     try:
         settings = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
         raise UsageError(f"{config} cannot be read: {type(problem).__name__}") from None
     if not isinstance(settings, dict):
-        raise UsageError(f"{config} is no list of settings")
+        raise UsageError(f"{config} is not a mapping of settings")
     own = {"model_name_or_path": str(current), "template": template}
     for key, value in own.items():
         if settings.get(key, value) != value:

@@ -1,4 +1,4 @@
-"""Folders that hold exactly the files they should: what is there and right is kept, the rest is fetched."""
+"""Folders that hold exactly the files they should: right files are kept, the rest is fetched."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """A file that has to be there.
+class PinnedFile:
+    """A file that must be in a folder.
 
     Attributes:
         path: below the folder; safe.
@@ -33,44 +33,44 @@ class Wanted:
     sha256: str
 
 
-def gather(folder: Path, wanted: Sequence[Wanted], fetch: Callable[[Wanted, Path], None]) -> None:
-    """Make a folder hold these files: what is there and right is kept, the rest is fetched, several at once.
+def gather(folder: Path, files: Sequence[PinnedFile], fetch: Callable[[PinnedFile, Path], None]) -> None:
+    """Make a folder hold these files: right files are kept, the rest is fetched, several at once.
 
     Args:
-        folder: holds nothing else but files in the making.
-        wanted: the files.
-        fetch: fetches one of them to a path; whole, checked, or not at all.
+        folder: may hold these files and parts of them, nothing else.
+        files: the files.
+        fetch: fetches a file to a path: whole and checked, or not at all.
 
     Raises:
         MissingEnvironmentError: there is no space for all.
-        PinwheelError: a file cannot be had; whatever `fetch` raises.
+        PinwheelError: a file cannot be fetched; any error of `fetch`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    missing = [file for file in wanted if not _is_there(folder / file.path, file)]
+    missing = [file for file in files if not _is_right(folder / file.path, file)]
     parts = [folder / (file.path + PART) for file in missing]
     demand_space(folder, sum(file.size for file in missing) - sum(part.stat().st_size for part in parts if part.exists()))
-    say(f"{len(wanted) - len(missing)} of {len(wanted)} files are here, {_size(sum(file.size for file in missing))} to fetch")
+    say(f"{len(files) - len(missing)} of {len(files)} files are here, {_size(sum(file.size for file in missing))} to fetch")
     pool = ThreadPoolExecutor(_AT_ONCE)
     try:
         fetched = pool.map(lambda file: fetch(file, folder / file.path), missing)
         for file, _ in zip(missing, fetched, strict=True):
             say(f"fetched {file.path}, {_size(file.size)}")
     finally:
-        # After a failure nothing is waited for: the process ends.
+        # After a failure nothing waits for the other files: the process ends.
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _is_there(file: Path, wanted: Wanted) -> bool:
-    if file.is_symlink() or not file.is_file() or file.stat().st_size != wanted.size:
+def _is_right(file: Path, pinned: PinnedFile) -> bool:
+    if file.is_symlink() or not file.is_file() or file.stat().st_size != pinned.size:
         return False
-    if sha256_file(file) != f"sha256:{wanted.sha256}":
+    if sha256_file(file) != f"sha256:{pinned.sha256}":
         return False
     file.with_name(file.name + PART).unlink(missing_ok=True)
     return True
 
 
 def demand_space(folder: Path, needed: int) -> None:
-    """Refuse before the first byte what the disk cannot hold.
+    """Refuse, before the first byte is fetched, what the disk cannot hold.
 
     Raises:
         MissingEnvironmentError: there is less space.

@@ -24,6 +24,6 @@ def hopeless(reason: str, message: str) -> bool:
 
     Args:
         reason: of the container's `waiting` state.
-        message: beside it.
+        message: of the same state.
     """
     return reason in _HOPELESS or (reason in _PULLS and bool(_NO_SUCH_IMAGE.search(message)))

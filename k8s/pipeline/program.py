@@ -1,4 +1,4 @@
-"""How the programs of pods speak and end: lines of progress, one line for a failure, and the toolkit's own exit codes."""
+"""How the programs of pods print and end: lines of progress, one line for a failure, and the toolkit's own exit codes."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-# As long as a busy registry or hub may take; every failure that another try follows is said.
+# Long enough for a busy registry or hub; each failure that is tried again is printed.
 PATIENCE = Patience(pause=1.0, longest=120.0, tell=say)
 
 
 def start(name: str, main: Callable[[list[str]], int]) -> NoReturn:
-    """Run a program to its exit code: one line for each way to fail that somebody can act on.
+    """Run a program and end with its exit code; a failure is printed as one line.
 
     Args:
         name: of the program.
         main: takes the arguments, returns the exit code.
     """
-    # As a container's first process, Python would not end on SIGTERM by itself. Nothing is left to clean up: what was fetched
-    # in part is gone on from.
+    # As a container's first process, Python would not end on SIGTERM by itself. There is nothing to clean up: a file that was
+    # fetched in part is continued later.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(ExitCode.TERMINATED))
     try:
         code = main(sys.argv[1:])
@@ -40,9 +40,11 @@ def start(name: str, main: Callable[[list[str]], int]) -> NoReturn:
         print(f"{name}: {problem.line()}", file=sys.stderr, flush=True)
         code = problem.exit_code
     except OSError as problem:
-        full = "no space left: make the volume larger" if problem.errno in _FULL else problem.strerror or type(problem).__name__
-        print(f"{name}: {problem.filename or 'the disk'}: {full}", file=sys.stderr, flush=True)
+        reason = (
+            "no space left: make the volume larger" if problem.errno in _FULL else problem.strerror or type(problem).__name__
+        )
+        print(f"{name}: {problem.filename or 'the disk'}: {reason}", file=sys.stderr, flush=True)
         code = ExitCode.ENVIRONMENT
     sys.stdout.flush()
-    # Not sys.exit, which waits for threads that still fetch what nobody wants any more.
+    # Not sys.exit, which waits for threads that still fetch.
     os._exit(code)

@@ -6,8 +6,8 @@
 Sets the pod template's annotation `pinwheel.io/model` to REF by server-side apply, waits until every pod serves it, and puts
 the former model back where that fails, or where the step is told to end. It talks to the cluster's API as the pod's own
 ServiceAccount; `--api http://127.0.0.1:8001` is what `kubectl proxy` serves, for a run by hand. It needs get and patch on the
-one Deployment; may it list pods too, it says why they hang. Where the Deployment does not exist yet, it says what to do and
-ends well.
+one Deployment; if it may list pods too, it says why they do not start. Where the Deployment does not exist yet, it says what
+to do and ends well.
 
 Exit codes: 0 served, 2 settings, 10 the API refuses or cannot be reached and nothing was changed, 16 failed and the former
 model is back, 17 failed and it is NOT, 143 told to end and the former model named again.
@@ -34,12 +34,13 @@ from .rollout_state import State
 # On the Deployment itself, and only while a rollout is under way: what to put back if this process dies and the step runs
 # again; `none` for no model.
 BEFORE, NOTHING = "pinwheel.io/model-before", "none"
-# Seconds: between looks; how long a bad sign has to stand, as an old one may for a moment; after SIGTERM, of a pod's 30.
-EVERY, STANDS, LAST = 3.0, 6.0, 20.0
+# Seconds: between two looks at the Deployment; how long a problem must last, as an old one may show for a moment; to put the
+# former model back after SIGTERM, of the 30 that a pod has.
+INTERVAL, GRACE, AFTER_SIGTERM = 3.0, 6.0, 20.0
 
 
 class FailedError(Exception):
-    """The rollout will not come to a good end."""
+    """The rollout failed, or will."""
 
 
 class TerminatedError(BaseException):
@@ -48,20 +49,20 @@ class TerminatedError(BaseException):
 
 @dataclass
 class Rollout:
-    """One Deployment and the model that it is to serve.
+    """One Deployment and the model that it shall serve.
 
     Attributes:
         api: the cluster's.
         namespace: of the Deployment.
         name: of the Deployment.
-        told: what was said last, so that nothing is said twice.
-        since: when a bad sign was first seen.
+        printed: lines that were printed, so that none is printed twice.
+        since: when a problem was first seen; 0: there is none.
     """
 
     api: Api
     namespace: str
     name: str
-    told: set[str] = field(default_factory=set)
+    printed: set[str] = field(default_factory=set)
     since: float = 0.0
 
     @property
@@ -70,7 +71,7 @@ class Rollout:
         return f"/apis/apps/v1/namespaces/{self.namespace}/deployments/{self.name}"
 
     def set(self, model: str, before: str, *, force: bool = True) -> dict[str, Any]:
-        """Apply what this manager says of the Deployment: nothing but the annotations; empty ones are taken away."""
+        """Apply the annotations, which are all that this manager owns of the Deployment; empty ones are removed."""
         body: dict[str, Any] = {
             "apiVersion": "apps/v1",
             "kind": "Deployment",
@@ -85,10 +86,10 @@ class Rollout:
         """Wait until all pods serve the model, as kubectl's `rollout status` judges it.
 
         Raises:
-            FailedError: they will not be, or not in time.
+            FailedError: they cannot be, or are not in time.
         """
         end = time.monotonic() + seconds
-        self.told, self.since = set(), 0.0
+        self.printed, self.since = set(), 0.0
         while True:
             body = self.api.get(self.path) or {}
             if not body:
@@ -102,39 +103,39 @@ class Rollout:
             reasons = self.reasons(body, model)
             self.judge(state, reasons)
             if time.monotonic() > end:
-                raise FailedError(f"not done within {seconds:.0f} s" + "".join(f"; {one}" for one in sorted(reasons)))
-            time.sleep(EVERY)
+                raise FailedError(f"not done within {seconds:.0f} s" + "".join(f"; {reason}" for reason in sorted(reasons)))
+            time.sleep(INTERVAL)
 
     def judge(self, state: State, reasons: dict[str, bool]) -> None:
-        """Give up on what cannot get better, once it has stood for a while.
+        """Give up on a hopeless rollout, once its problem has lasted a while.
 
         Raises:
-            FailedError: it has.
+            FailedError: the problem has lasted that long.
         """
-        hopeless = [reason for reason, never in sorted(reasons.items()) if never]
+        hopeless = [reason for reason, final in sorted(reasons.items()) if final]
         if not state.failed and not hopeless:
             self.since = 0.0
             return
         self.since = self.since or time.monotonic()
-        if time.monotonic() >= self.since + STANDS:
-            why = hopeless or ["the Deployment's progress deadline is over", *sorted(reasons)]
-            raise FailedError("; ".join(why))
+        if time.monotonic() >= self.since + GRACE:
+            problems = hopeless or ["the Deployment's progress deadline is over", *sorted(reasons)]
+            raise FailedError("; ".join(problems))
 
     def reasons(self, body: dict[str, Any], model: str) -> dict[str, bool]:
-        """What keeps pods of this model, each with whether it cannot get better; nothing, where pods may not be listed."""
-        found: dict[str, bool] = {}
+        """What keeps pods of this model from running, and whether it is hopeless; nothing if pods may not be listed."""
+        problems: dict[str, bool] = {}
         labels = body.get("spec", {}).get("selector", {}).get("matchLabels", {})
         for pod in self.api.pods(self.namespace, labels):
             if pod.get("metadata", {}).get("annotations", {}).get(ANNOTATION, "") == model:
-                found |= cluster.troubles(pod)
-        for reason in sorted(found):
+                problems |= cluster.pod_problems(pod)
+        for reason in sorted(problems):
             self.say(reason)
-        return found
+        return problems
 
     def say(self, text: str) -> None:
-        """A line, once."""
-        if text not in self.told:
-            self.told.add(text)
+        """Print a line, unless it was printed already."""
+        if text not in self.printed:
+            self.printed.add(text)
             say(text)
 
 
@@ -165,16 +166,16 @@ def main(argv: list[str]) -> int:
         say(f"{where}: write `model: {{reference: {model}}}` into the environment's file and run `invoke deploy`")
         return 0
     current = annotation(body)
-    noted = (body["metadata"].get("annotations") or {}).get(BEFORE, "")
-    # A run before this one died under way: what it replaced is what would be put back, not what it left.
+    before_note = (body["metadata"].get("annotations") or {}).get(BEFORE, "")
+    # An earlier run died half way: the model to put back is the one before that run.
     before = current
-    if current == model and noted:
-        before = "" if noted == NOTHING else noted
+    if current == model and before_note:
+        before = "" if before_note == NOTHING else before_note
     try:
         signal.signal(signal.SIGTERM, _terminate)
         return promote(rollout, model, before, options.timeout)
     except TerminatedError:
-        return put_back(rollout, model, before, "told to end", LAST, terminated=True)
+        return put_back(rollout, model, before, "told to end", AFTER_SIGTERM, terminated=True)
     except (FailedError, ApiError) as problem:
         return put_back(rollout, model, before, str(problem), options.timeout)
 
@@ -186,7 +187,7 @@ def promote(rollout: Rollout, model: str, before: str, seconds: float) -> int:
     rollout.wait(model, seconds)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        # Not by force: who set another model in this moment keeps it.
+        # Not by force: if somebody set another model in this moment, theirs stays.
         rollout.set(model, "", force=False)
     except ApiError as problem:
         say(f"the note {BEFORE} stays on the Deployment: {problem}")
@@ -196,18 +197,18 @@ def promote(rollout: Rollout, model: str, before: str, seconds: float) -> int:
     return 0
 
 
-def put_back(rollout: Rollout, model: str, before: str, why: str, seconds: float, *, terminated: bool = False) -> int:
+def put_back(rollout: Rollout, model: str, before: str, reason: str, seconds: float, *, terminated: bool = False) -> int:
     """Name the former model again, and wait for it too.
 
     Returns:
-        the exit code: whether it is back.
+        the exit code, which tells whether it is back.
     """
-    # Twice told to end is told enough: this must not be left half done.
+    # Ignore a second SIGTERM: this must not be left half done.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    say(f"{model} is not served: {why}")
-    was = before or "no model, as before"
+    say(f"{model} is not served: {reason}")
+    former = before or "no model, as before"
     if before == model:
-        # It was named already when this step began, and nobody knows another.
+        # It was named already when this step began, and no other model is known.
         say(f"{model} stays named, as it was before this step: no former model is known")
         return ExitCode.TERMINATED if terminated else ExitCode.DEPLOY_NOT_ROLLED_BACK
     try:
@@ -216,24 +217,24 @@ def put_back(rollout: Rollout, model: str, before: str, why: str, seconds: float
             raise DeployNotRolledBackError("the Deployment is gone", fix="run `invoke deploy`")
         if annotation(live) == before:
             if not terminated:
-                raise MissingEnvironmentError(f"nothing was changed, {was} is named: {why}")
-            say(f"nothing was changed, {was} is named")
+                raise MissingEnvironmentError(f"nothing was changed, {former} is named: {reason}")
+            say(f"nothing was changed, {former} is named")
             return ExitCode.TERMINATED
         if annotation(live) != model:
             raise DeployNotRolledBackError(f"left as somebody else set it: {annotation(live) or 'no model'}")
         rollout.set(before, "")
-        say(f"put back: {was}")
+        say(f"put back: {former}")
         if not before:
-            # Without a model no pod gets ready, as it was: there is nothing to wait for.
+            # Without a model no pod gets ready, as before: there is nothing to wait for.
             return ExitCode.TERMINATED if terminated else ExitCode.DEPLOY_ROLLED_BACK
         rollout.wait(before, seconds)
     except (FailedError, ApiError) as problem:
         if terminated and isinstance(problem, FailedError):
-            say(f"the rollout of {was} goes on by itself: {problem}")
+            say(f"the rollout of {former} goes on by itself: {problem}")
             return ExitCode.TERMINATED
         fix = f"look at it: kubectl -n {rollout.namespace} describe deployment {rollout.name}"
-        raise DeployNotRolledBackError(f"{was} is NOT served again: {problem}", fix=fix) from None
-    say(f"served again: {was}")
+        raise DeployNotRolledBackError(f"{former} is NOT served again: {problem}", fix=fix) from None
+    say(f"served again: {former}")
     return ExitCode.TERMINATED if terminated else ExitCode.DEPLOY_ROLLED_BACK
 
 

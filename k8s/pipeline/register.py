@@ -7,7 +7,7 @@ configuration, tokenizer. Pushes an artifact by CNCF's ModelPack to `model` of t
 ECDSA over P-256, no passphrase), tags it with the run's version, reads all of it back, and writes the reference by digest to
 /tmp/model. The login is `$DOCKER_CONFIG/config.json`. The same export has the same digest: a second run pushes nothing.
 
-Exit codes: 2 settings, 10 this machine, 14 the registry, 15 what is no whole, safe model.
+Exit codes: 2 settings, 10 this machine, 14 the registry, 15 the export is not a whole and safe model.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from .artifact import DOC, WEIGHT, WEIGHT_CONFIG, Layer
 from .experiment import Base, Run
 from .program import PATIENCE, say, start
 
-# Of these one names the vocabulary that every loader needs.
+# Every loader needs a vocabulary: one of these files.
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 _DOCUMENTS = re.compile(r"(?:LICENSE|NOTICE|USE_POLICY)(?:\.(?:txt|md))?|Modelfile", re.IGNORECASE)
-# Steps whose logs are whole by now; this step's own is being written.
+# Steps whose logs are complete; the log of this step is still being written.
 _LOGS = ("download", "train", "export")
-_OUTCOME = ("all_results.json", "train_results.json", "trainer_log.jsonl")
+_RESULTS = ("all_results.json", "train_results.json", "trainer_log.jsonl")
 _INPUTS = ("run.json", "base-model.json", "train.yaml", "export.yaml")
 _PRECISIONS = {"BF16": "bf16", "F16": "fp16", "F32": "fp32", "F8_E4M3": "fp8", "I8": "int8", "U8": "uint8"}
 _INDEX = "model.safetensors.index.json"
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--write", type=Path, default=Path("/tmp/model"))  # noqa: S108 - of the pod alone, as Argo reads it
     options = parser.parse_args(argv)
     run, base = experiment.read_run(options.config), experiment.read_base(options.config)
-    # Before gigabytes go out: a key that cannot sign.
+    # Find out now, before gigabytes are sent, whether the key can sign.
     key = envelope.private_key(options.key.read_bytes(), str(options.key))
     files = collect(run.export)
     size, precision = weigh([file for kind, file in files.values() if kind == WEIGHT], run.export)
@@ -72,13 +72,13 @@ def main(argv: list[str]) -> int:
     with Client(Registry(model.registry, f"{model.repository}/"), PATIENCE, writes=True) as client:
         for layer in layers:
             new = _push(client, model, layer.path, layer.digest, layer.size, contents[layer.path][1])
-            say(f"{'pushed' if new else 'was there:'} {layer.path}, {layer.size} bytes")
+            say(f"{'pushed' if new else 'already there:'} {layer.path}, {layer.size} bytes")
         _push(client, model, "configuration", sha256_bytes(config), len(config), config)
         client.put_manifest(model.repository, model.digest, manifest)
         attached = attachments.read(client, model.repository, model.digest)
         if not signature.is_signed(attached, model, key.public_key()):
             signature.attach(client, model, attached, lambda data: envelope.sign(key, data))
-        # The tag comes last: what it names is signed.
+        # The tag comes last, so that it never names an unsigned manifest.
         client.put_manifest(model.repository, run.version, manifest)
         read_back(client, model, run.version, manifest, layers, key.public_key())
     options.write.write_text(str(model), encoding="utf-8")
@@ -86,11 +86,11 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _push(client: Client, model: ImageRef, what: str, digest: str, size: int, content: Content) -> bool:
-    """Send a blob; false where it is there already."""
+def _push(client: Client, model: ImageRef, name: str, digest: str, size: int, content: Content) -> bool:
+    """Send a blob; returns False if the registry has it already."""
     if client.exists(model.repository, digest, size):
         return False
-    with Blob(what, digest, size, content, fix="run the step again") as blob:
+    with Blob(name, digest, size, content, fix="run the step again") as blob:
         client.upload(model.repository, blob, lambda _: None)
     return True
 
@@ -99,16 +99,16 @@ def collect(export: Path) -> dict[str, tuple[str, Path]]:
     """The files of an exported model by path, each with its kind.
 
     Raises:
-        PolicyError: it is no whole model, or holds what does not belong to one.
+        PolicyError: it is not a whole model, or holds other files.
     """
     if not export.is_dir():
         raise PolicyError(f"{export} does not exist: the export wrote nothing")
-    found: dict[str, tuple[str, Path]] = {}
+    files: dict[str, tuple[str, Path]] = {}
     for file in sorted(export.rglob("*")):
         path = str(file.relative_to(export))
         if file.is_dir() and not file.is_symlink():
             continue
-        # An export's own README is a template without content: the card takes its place.
+        # The export's own README is an empty template: the card replaces it.
         if path == "README.md" and not file.is_symlink():
             continue
         if path.endswith("adapter_config.json"):
@@ -117,44 +117,49 @@ def collect(export: Path) -> dict[str, tuple[str, Path]]:
         problem = artifact.unsafe(path) or artifact.refused_ending(kind, path) or ("" if file.is_file() else "it is no file")
         if file.is_symlink() or problem:
             raise PolicyError(f"{export} holds {path!r}: {problem or 'it is a link'}")
-        found[path] = (kind, file)
+        files[path] = (kind, file)
     for needed in ("config.json", "tokenizer_config.json"):
-        if needed not in found:
+        if needed not in files:
             raise PolicyError(f"{export} has no {needed}: it is no whole model")
-    if not any(name in _VOCABULARIES or name.endswith(".tiktoken") for name in found):
+    if not any(name in _VOCABULARIES or name.endswith(".tiktoken") for name in files):
         raise PolicyError(f"{export} has no tokenizer ({', '.join(_VOCABULARIES)}): it is no whole model")
-    return found
+    return files
 
 
 def weigh(weights: list[Path], export: Path) -> tuple[str, str]:
-    """How many parameters there are, as ModelPack writes it, and of which precision; and that all shards are there.
+    """Count the parameters, and check that all shards are there.
+
+    Returns:
+        how many there are, as ModelPack writes it (`8.03b`), and the precision of most of them (`bf16`).
 
     Raises:
-        PolicyError: shards are missing or left over, or are none.
+        PolicyError: shards are missing or left over, or are no safetensors files.
     """
-    held = {file.name: artifact.tensors(file) for file in weights}
+    tensors_by_file = {file.name: artifact.tensors(file) for file in weights}
     index = export / _INDEX
     try:
         if index.exists():
             listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-            wanted: dict[str, set[str]] = {}
+            listed_by_file: dict[str, set[str]] = {}
             for tensor, name in listed.items():
-                wanted.setdefault(name, set()).add(tensor)
+                listed_by_file.setdefault(name, set()).add(tensor)
         else:
-            wanted = {"model.safetensors": set(held.get("model.safetensors", {}))}
+            listed_by_file = {"model.safetensors": set(tensors_by_file.get("model.safetensors", {}))}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
         raise PolicyError(f"{_INDEX} makes no sense: {type(problem).__name__}") from None
-    for name in sorted({*wanted, *held}):
-        if name not in held:
+    for name in sorted({*listed_by_file, *tensors_by_file}):
+        if name not in tensors_by_file:
             raise PolicyError(f"{export} has no {name}: the model is not whole")
-        if name not in wanted:
+        if name not in listed_by_file:
             raise PolicyError(f"{export} holds {name}, which belongs to no index: it is left over from another export")
-        if not wanted[name] <= set(held[name]):
-            raise PolicyError(f"{name} lacks tensors that {_INDEX} names, such as {min(wanted[name] - set(held[name]))}")
+        if not listed_by_file[name] <= set(tensors_by_file[name]):
+            raise PolicyError(
+                f"{name} lacks tensors that {_INDEX} names, such as {min(listed_by_file[name] - set(tensors_by_file[name]))}"
+            )
     counts: Counter[str] = Counter()
-    for tensors in held.values():
-        for one in tensors.values():
-            counts[one["dtype"]] += prod(one["shape"])
+    for tensors in tensors_by_file.values():
+        for header in tensors.values():
+            counts[header["dtype"]] += prod(header["shape"])
     if not counts.total():
         raise PolicyError(f"{export} holds no parameters")
     ((dtype, _),) = counts.most_common(1)
@@ -164,17 +169,17 @@ def weigh(weights: list[Path], export: Path) -> tuple[str, str]:
 
 
 def documents(run: Run, base: Base, config: Path, size: str, precision: str) -> dict[str, bytes]:
-    """What tells of the model: the card, the inputs, the outcome, the logs."""
+    """The documents beside the model: card, inputs, results, logs."""
     inputs = {name: (config / name).read_bytes() for name in _INPUTS}
-    found = {f"training/{name}": data for name, data in inputs.items()}
-    more = [(f"training/{name}", run.output / name) for name in _OUTCOME]
-    more += [(f"logs/{name}.log", run.logs / f"{name}.log") for name in _LOGS]
-    more += [("training/dataset_info.json", run.data / "dataset_info.json")]
-    for path, file in more:
+    documents_by_path = {f"training/{name}": data for name, data in inputs.items()}
+    files = [(f"training/{name}", run.output / name) for name in _RESULTS]
+    files += [(f"logs/{name}.log", run.logs / f"{name}.log") for name in _LOGS]
+    files += [("training/dataset_info.json", run.data / "dataset_info.json")]
+    for path, file in files:
         data = _read(file)
         if data is not None:
-            found[path] = data
-    made = card.Made(
+            documents_by_path[path] = data
+    facts = card.Facts(
         lock=sha256_bytes(inputs["base-model.json"]),
         size=size,
         precision=precision,
@@ -183,8 +188,8 @@ def documents(run: Run, base: Base, config: Path, size: str, precision: str) -> 
         train=inputs["train.yaml"].decode(errors="replace"),
         export=inputs["export.yaml"].decode(errors="replace"),
     )
-    found["README.md"] = card.text(run, base, made).encode()
-    return found
+    documents_by_path["README.md"] = card.text(run, base, facts).encode()
+    return documents_by_path
 
 
 def describe(path: str, kind: str, content: Content) -> Layer:
@@ -195,7 +200,7 @@ def describe(path: str, kind: str, content: Content) -> Layer:
 
 
 def configuration(run: Run, layers: tuple[Layer, ...], size: str, precision: str, licence: dict[str, str]) -> bytes:
-    """ModelPack's configuration (docs/config.md). It has no time in it: the same model is the same bytes."""
+    """ModelPack's configuration (docs/config.md). It holds no time: the same model gives the same bytes."""
     descriptor: dict[str, Any] = {
         "name": run.model.repository.rpartition("/")[2],
         "version": run.version,
@@ -203,15 +208,15 @@ def configuration(run: Run, layers: tuple[Layer, ...], size: str, precision: str
     }
     if "license" in licence:
         descriptor["licenses"] = [licence["license"]]
-    known = {"architecture": "transformer", "format": "safetensors", "paramSize": size, "precision": precision}
-    # Raw layers: what a layer holds is the file itself.
-    modelfs = {"type": "layers", "diffIds": [one.digest for one in layers]}
-    return canonical({"descriptor": descriptor, "config": known, "modelfs": modelfs})
+    model_config = {"architecture": "transformer", "format": "safetensors", "paramSize": size, "precision": precision}
+    # Raw layers: the layer's content is the file itself.
+    modelfs = {"type": "layers", "diffIds": [layer.digest for layer in layers]}
+    return canonical({"descriptor": descriptor, "config": model_config, "modelfs": modelfs})
 
 
 def assemble(run: Run, layers: tuple[Layer, ...], config: bytes) -> bytes:
     """The manifest (OCI image specification, "Guidelines for Artifact Usage")."""
-    told = {
+    annotations = {
         artifact.TEMPLATE: run.template,
         "org.opencontainers.image.version": run.version,
         "org.opencontainers.image.revision": run.source,
@@ -223,14 +228,14 @@ def assemble(run: Run, layers: tuple[Layer, ...], config: bytes) -> bytes:
             "mediaType": MANIFEST,
             "artifactType": artifact.ARTIFACT,
             "config": {"mediaType": artifact.CONFIG, "digest": sha256_bytes(config), "size": len(config)},
-            "layers": [one.json() for one in layers],
-            "annotations": told,
+            "layers": [layer.json() for layer in layers],
+            "annotations": annotations,
         }
     )
 
 
 def read_back(client: Client, model: ImageRef, tag: str, manifest: bytes, layers: tuple[Layer, ...], public: PublicKey) -> None:
-    """Insist that the registry holds what was pushed, whole and signed.
+    """Check that the registry holds what was pushed, whole and signed.
 
     Raises:
         RegistryError: it does not.
@@ -245,7 +250,7 @@ def read_back(client: Client, model: ImageRef, tag: str, manifest: bytes, layers
 
 
 def _read(file: Path) -> bytes | None:
-    """A file that an earlier step left, if it did.
+    """A file that an earlier step left; None if there is none.
 
     Raises:
         PolicyError: it is a link or a pipe: here it could lead to the key or the login, and into the registry.
@@ -259,7 +264,7 @@ def _read(file: Path) -> bytes | None:
     except OSError as problem:
         if problem.errno != errno.ELOOP:
             raise
-    raise PolicyError(f"{file} is no file: a step that ran before put something else there")
+    raise PolicyError(f"{file} is not a plain file: an earlier step put something else there")
 
 
 if __name__ == "__main__":

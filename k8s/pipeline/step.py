@@ -2,10 +2,10 @@
 
     python -m pinwheel_pipeline.step [--config /config] [--workdir FOLDER] NAME -- COMMAND…
 
-What the command prints goes on as it is and, beside that, to the end of `<logs>/NAME.log`, where `<logs>` is `paths.logs` of
+The command's output is passed on as it is and also added to `<logs>/NAME.log`, where `<logs>` is `paths.logs` of
 `run.json` in the configuration's folder. The command runs in `--workdir`, by default here, where `python -m` finds the programs
 beside this one; other programs want a folder to write to. SIGTERM, SIGINT and SIGHUP are passed on; the exit
-code is the command's own, as a shell tells it (128 + n for signal n, 127 where there is no such program).
+code is the command's own, in the form of a shell (128 + n for signal n, 127 if there is no such program).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ import threading
 from pathlib import Path
 from typing import BinaryIO, cast
 
-_PASSED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-# What a process that outlives the command still has to say is not waited for any longer.
-_LAST_WORDS = 5.0
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+# Seconds to wait for output of processes that outlive the command.
+_OUTPUT_WAIT = 5.0
 
 
 class Log:
@@ -49,7 +49,7 @@ class Log:
 
 
 def tee(source: BinaryIO, log: Log) -> None:
-    """Pass on what comes until it ends."""
+    """Pass on all output until it ends."""
     fd = source.fileno()
     while data := os.read(fd, 1 << 16):
         log.write(data)
@@ -57,24 +57,24 @@ def tee(source: BinaryIO, log: Log) -> None:
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
         except OSError:
-            # Nobody listens any more: the log still does, and the command must not block on a full pipe.
+            # Nobody reads our output any more: go on for the log, and so that the command does not block on a full pipe.
             continue
 
 
 def run(command: list[str], log: Log, workdir: Path | None) -> int:
-    """Run a command to its end, in a folder; returns its exit code as a shell tells it."""
+    """Run a command to its end, in a folder; returns its exit code, in the form of a shell."""
     # A session of its own: a signal then reaches all of its processes, and each of them once.
-    waiting: list[int] = []
+    early_signals: list[int] = []
     child: subprocess.Popen[bytes] | None = None
 
     def pass_on(number: int, _: object) -> None:
         if child is None:
-            waiting.append(number)
+            early_signals.append(number)
             return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, number)
 
-    for number in _PASSED:
+    for number in _SIGNALS:
         signal.signal(number, pass_on)
     try:
         child = subprocess.Popen(
@@ -89,12 +89,12 @@ def run(command: list[str], log: Log, workdir: Path | None) -> int:
         log.write(f"{command[0]}: {problem.strerror}\n".encode())
         print(f"step: {command[0]} cannot be run: {problem.strerror}", file=sys.stderr)
         return 127 if isinstance(problem, FileNotFoundError) else 126
-    for early in waiting:
-        pass_on(early, None)
+    for signal_number in early_signals:
+        pass_on(signal_number, None)
     reader = threading.Thread(target=tee, args=(cast(BinaryIO, child.stdout), log), daemon=True)
     reader.start()
     code = child.wait()
-    reader.join(_LAST_WORDS)
+    reader.join(_OUTPUT_WAIT)
     return 128 - code if code < 0 else code
 
 
@@ -116,7 +116,7 @@ def main(argv: list[str]) -> int:
     except (OSError, ValueError, KeyError, TypeError) as problem:
         print(f"step: no log can be kept ({file}): {type(problem).__name__}: {problem}", file=sys.stderr)
         return 2
-    # Tries add up in one file: what the first one said is often the reason for the second.
+    # All tries write into one file: the output of the first often explains why there was a second.
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     log.write(f"== {now} {options.name}: {shlex.join(command)}\n".encode())
     code = run(command, log, options.workdir)
@@ -125,7 +125,7 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    # Not sys.exit: a reader that still waits for somebody's last words must not hold the step.
+    # Not sys.exit: the thread that still waits for output must not delay the end.
     exit_code = main(sys.argv[1:])
     sys.stdout.flush()
     os._exit(exit_code)

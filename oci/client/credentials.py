@@ -102,11 +102,11 @@ def _entry(entries: dict[str, Any], host: str, path: str) -> Credentials:
         return Credentials()
     entry = fitting[max(fitting, key=len)]
     try:
-        user_and_password = base64.b64decode(entry.get("auth") or "", validate=True).decode()
+        decoded = base64.b64decode(entry.get("auth") or "", validate=True).decode()
     except (binascii.Error, UnicodeDecodeError) as problem:
         raise ValueError(type(problem).__name__) from None
-    user, colon, password = user_and_password.partition(":")
-    if user_and_password and not colon:
+    user, colon, password = decoded.partition(":")
+    if decoded and not colon:
         raise ValueError("no colon")
     # Docker before version 1.7 ended passwords with zero bytes.
     password = entry.get("password") or password.rstrip("\0")

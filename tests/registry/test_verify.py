@@ -127,7 +127,7 @@ ATTEMPTS: list[tuple[str, Change, Policy, str]] = [
         "no time zone",
         instead(SMOKE, lambda: attest(statement.SMOKE, smoke(started="2026-11-23T17:00:00"))),
         Policy(),
-        "no time",
+        "a time without a zone",
     ),
     ("no time", instead(SMOKE, lambda: attest(statement.SMOKE, smoke(started="now"))), Policy(), "not of the form"),
     (

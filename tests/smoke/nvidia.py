@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from common.files import write_whole
+
 H100 = "0, GPU-4c1bd3b2-6d0e-7a63-0a5c-6a1f6a7f2d10, NVIDIA H100 80GB HBM3, 580.65.06, 81559, 81079, 9.0, Disabled"
 L4 = "1, GPU-8d2ff8d4-6a3b-2f4e-9a55-0d6a3b2c1e90, NVIDIA L4, 580.65.06, 23034, 22560, 8.9, [N/A]"
 # Volta: newer drivers still know it, CUDA 13 does not.
@@ -53,12 +55,16 @@ class Machine:
         """What it prints from now on; `old` knows only the fields that drivers of 2021 know."""
         new = f"printf %s {shlex.quote(NO_SUCH_FIELD)}; exit 2" if old else ":"
         text = (
-            f'#!/bin/sh\ncase "$1" in -L) printf %s {shlex.quote(listed)}; exit 0;; *compute_cap*) {new};; esac\n'
+            f'case "$1" in -L) printf %s {shlex.quote(listed)}; exit 0;; *compute_cap*) {new};; esac\n'
             f"printf '%s\\n' {shlex.join(lines)}\nexit {code}\n"
         )
+        # The program itself is written once: a thread of the test may be running it, and the system starts no file that is
+        # open for writing. What it reads changes as a whole.
+        write_whole(self.folder / "nvidia-smi.answers", text)
         program = self.folder / "nvidia-smi"
-        program.write_text(text)
-        program.chmod(0o755)
+        if not program.exists():
+            program.write_text(f"#!/bin/sh\n. {shlex.quote(str(self.folder / 'nvidia-smi.answers'))}\n")
+            program.chmod(0o755)
 
 
 @pytest.fixture

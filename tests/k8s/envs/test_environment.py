@@ -62,7 +62,7 @@ def test_an_unknown_environment_names_those_there_are(checkout: Checkout) -> Non
         (GOOD.replace("none", "{key: k, warn: true}"), "proof.warn: unknown key"),
         (
             GOOD.replace("none", "{key: k, policy: {smoke: tpu}}"),
-            "smoke: 'tpu' is none of what it may be (e.yaml, proof",
+            "smoke: 'tpu' is not allowed (e.yaml, proof",
         ),
         (GOOD.replace("none", "{key: k, policy: {cosign: true}}"), "unknown key 'cosign'"),
         (GOOD + "gpu-labels: amd\n", "gpu-labels: expected nvidia or none, got 'amd'"),

@@ -159,7 +159,7 @@ def test_what_the_training_left_cannot_lead_to_the_key(run: Run, double: Double,
     file = run.path(name)
     file.unlink(missing_ok=True)
     file.symlink_to(run.root / "own.key")
-    with pytest.raises(PinwheelError, match=f"{file.name} is no file: a step that ran before") as problem:
+    with pytest.raises(PinwheelError, match=f"{file.name} is not a plain file: an earlier step") as problem:
         run.register()
     assert problem.value.exit_code == ExitCode.POLICY
     assert not double.blobs[REPOSITORY]
@@ -168,7 +168,7 @@ def test_what_the_training_left_cannot_lead_to_the_key(run: Run, double: Double,
 def test_a_pipe_among_the_logs_is_refused_and_not_waited_for(run: Run) -> None:
     run.path("logs/train.log").unlink()
     os.mkfifo(run.path("logs/train.log"))
-    with pytest.raises(PinwheelError, match="train.log is no file"):
+    with pytest.raises(PinwheelError, match="train.log is not a plain file"):
         run.register()
 
 
@@ -228,7 +228,7 @@ def test_a_volume_with_another_model_is_replaced_whole(run: Run, monkeypatch: py
         ("model_name_or_path: /elsewhere\n", "says model_name_or_path: /elsewhere"),
         ("adapter_name_or_path: /x\n", "sets adapter_name_or_path"),
         ("trust_remote_code: true\n", "sets trust_remote_code"),
-        ("- x\n", "no list of settings"),
+        ("- x\n", "not a mapping of settings"),
         ("a: [\n", "cannot be read"),
     ],
 )

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from common.errors import ExitCode, PinwheelError
 from k8s.pipeline import artifact, cluster
-from k8s.pipeline.cluster import Api, ApiError, troubles
+from k8s.pipeline.cluster import Api, ApiError, pod_problems
 from oci.reference import ImageRef
 from tests.oci.double import serving
 from tests.oci.real import CERTIFICATE
@@ -128,7 +128,7 @@ TROUBLES: dict[str, tuple[dict[str, Any], dict[str, bool]]] = {
 
 @pytest.mark.parametrize(("body", "told"), TROUBLES.values(), ids=TROUBLES)
 def test_what_a_pod_hangs_on_is_told_with_whether_it_can_get_better(body: dict[str, Any], told: dict[str, bool]) -> None:
-    assert troubles(body) == told
+    assert pod_problems(body) == told
 
 
 def test_the_accounts_folder_is_the_kubelets() -> None:

@@ -63,8 +63,8 @@ def deployment(model: str) -> dict[str, Any]:
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Cluster]]:
     """A cluster whose Deployment serves a model."""
-    monkeypatch.setattr(promote, "EVERY", 0.02)
-    monkeypatch.setattr(promote, "STANDS", 0.3)
+    monkeypatch.setattr(promote, "INTERVAL", 0.02)
+    monkeypatch.setattr(promote, "GRACE", 0.3)
     begun: list[Cluster] = []
     handler = signal.getsignal(signal.SIGTERM)
 

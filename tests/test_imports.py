@@ -18,8 +18,9 @@ from common import paths
 
 # A stage imports from itself and from the stages to its right.
 STAGES = ("tasks", "k8s", "registry", "smoke", "images", "lockfiles", "oci", "common")
-# The same for the rooms of k8s/. Commands are the modules at its root; they and training stand side by side.
+# The same for the rooms of k8s/. Commands are the modules at its root; they and the rooms of ASIDE stand side by side.
 ROOMS = ("rollouts", "prepare", "rules", "envs", "objects")
+ASIDE = ("training", "single_node")
 PROGRAMS = "k8s.pipeline"
 # What of common/ lies in the images beside the programs and oci/ (`[[files]]` in images/shared.toml).
 SHIPPED = {"common", "common.errors", "common.files"}
@@ -91,8 +92,8 @@ def against_the_rooms(imports: Graph) -> Iterator[str]:
         for target in sorted(targets):
             if not target.startswith("k8s.") or target.startswith(PROGRAMS):
                 continue
-            same_training = module.startswith("k8s.training.") and target.startswith("k8s.training.")
-            if room(target) < room(module) or (room(target) == -1 and not same_training):
+            same_room = module.split(".")[1] == target.split(".")[1] in ASIDE
+            if room(target) < room(module) or (room(target) == -1 and not same_room):
                 yield f"{module} imports {target}"
 
 

@@ -37,8 +37,8 @@ def run(*, fast: bool) -> str:
     _part("pytest", "-q", "-n", "auto", "--dist", "loadfile", "-m", "host")
     # The line first: what it builds, the engine tests use.
     _part("pytest", "-q", "-s", "-m", "line")
-    # The cluster of this machine has a tier of its own, `pytest -m cluster` (docs/single-node.md): to build it takes ten minutes.
     _part("pytest", "-q", "-m", "engine")
+    # `pytest -m cluster` is a tier of its own (docs/single-node.md): to build that cluster takes ten minutes.
     return "everything passed"
 
 

@@ -200,7 +200,7 @@ def built(one: Image) -> BuiltImage:
 @pytest.fixture
 def own_lock(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "LOCKFILES", own_folders / "lockfiles")
-    monkeypatch.setattr(push, "_POLICY", QUICK)
+    monkeypatch.setattr(push, "_PATIENCE", QUICK)
     monkeypatch.setattr(push, "_RETRIES", "0")
 
 

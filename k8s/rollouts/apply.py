@@ -187,12 +187,14 @@ def _release(
 ) -> Outcome:
     """Write that it begins, do it, delete what is left of earlier releases where that was asked, write how it ended."""
     text = rendered.text()
+    # Where the last release failed, the controller may still report its failure for a moment.
+    again = kubectl.patience.settle if history.last and history.last.state != "running" else 0
     history = history.with_release(draft, text)
     release.keep(env.name, text)
     try:
         release.write(kubectl, history)
         doing, recorded = f"applying {len(rendered.objects)} objects", draft.rollback_of is not None
-        _put(kubectl, rendered, env.kubernetes, doing, lease, recorded=recorded)
+        _put(kubectl, rendered, env.kubernetes, doing, lease, recorded=recorded, again=again)
     except (FailedError, KeyboardInterrupt) as problem:
         new = [title for title, what in plan.changed if what == "created"]
         _put_back(kubectl, env, history, str(problem) or "interrupted from the keyboard", new, lease)

@@ -55,7 +55,7 @@ class Pod:
     work: Path
     config: Path
 
-    def run(self, command: list[str], env: dict[str, str] | None = None) -> str:
+    def run(self, command: list[str], env: dict[str, str] | None = None, workdir: str = "/tmp") -> str:
         security = TEMPLATE["securityContext"]
         made = self.client.containers.run(
             self.image,
@@ -63,7 +63,7 @@ class Pod:
             detach=True,
             labels=self.session.labels,
             environment=env or {},
-            working_dir="/tmp",
+            working_dir=workdir,
             user=f"{security['runAsUser']}:{security['runAsGroup']}",
             read_only=True,
             cap_drop=["ALL"],
@@ -72,7 +72,9 @@ class Pod:
             volumes={
                 str(self.work): {"bind": "/work", "mode": "rw"},
                 str(self.config): {"bind": "/config", "mode": "ro"},
-                str(ROOT / "k8s" / "pipeline"): {"bind": "/tools", "mode": "ro"},
+                # The checkout's own programs, over those that the image holds.
+                str(ROOT / "k8s" / "pipeline"): {"bind": "/opt/pinwheel/pinwheel_pipeline", "mode": "ro"},
+                str(ROOT / "oci"): {"bind": "/opt/pinwheel/oci", "mode": "ro"},
                 str(ROOT / "smoke" / "payload"): {"bind": "/payload", "mode": "ro"},
             },
             tmpfs={"/tmp": "rw,nosuid,nodev,size=2g,mode=1777"},
@@ -88,7 +90,7 @@ class Pod:
         """A step of the workflow, by its own command."""
         one = STEPS[name]
         env = {pair["name"]: pair["value"] for pair in one.get("env", ()) if "value" in pair}
-        return self.run([*one["command"], *one["args"]], env)
+        return self.run([*one["command"], *one["args"]], env, one["workingDir"])
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,8 @@
 """The cluster's control groups: one folder in each hierarchy, for its programs (`system`) and for its pods (`kubepods`).
 
 With cgroup v1 each controller is a hierarchy of its own; with v2, for which this is written and on which it was never run,
-there is one, in which a folder gives its controllers to those below it by `cgroup.subtree_control` (cgroups(7)).
+there is one, in which a folder gives its controllers to those below it by `cgroup.subtree_control` (cgroups(7)). Where both are
+mounted the controllers are those of v1; runc makes folders of the same names in v2 as well, which limit nothing.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def join(pid: int) -> None:
 def members() -> set[int]:
     """All processes of the cluster."""
     found = set()
-    for folder in folders():
+    for folder in _everywhere():
         for file in folder.rglob("cgroup.procs"):
             with suppress(OSError):  # a group that just ended
                 found |= {int(pid) for pid in file.read_text().split()}
@@ -79,7 +80,7 @@ def remove() -> None:
         MissingEnvironmentError: one is still in use after some seconds.
     """
     end = time.monotonic() + 10
-    while remaining := [folder for folder in folders() if folder.exists()]:
+    while remaining := [folder for folder in _everywhere() if folder.exists()]:
         for folder in remaining:
             for path, _, _ in os.walk(folder, topdown=False):
                 with suppress(OSError):
@@ -91,8 +92,13 @@ def remove() -> None:
 
 
 def folders() -> list[Path]:
-    """The cluster's folder in each hierarchy, there or not."""
+    """The cluster's folder in each hierarchy that has controllers for it, there or not."""
     return [mount / CGROUP for mount in _mounted("cgroup") or _mounted("cgroup2")]
+
+
+def _everywhere() -> list[Path]:
+    """The cluster's folder in every hierarchy that is mounted, there or not."""
+    return [mount / CGROUP for mount in (*_mounted("cgroup"), *_mounted("cgroup2"))]
 
 
 def _mounted(kind: str) -> dict[Path, str]:

@@ -35,6 +35,8 @@ class Site:
     def __init__(self) -> None:
         self.home = Home.of_this_machine()
         self.before = machine.snapshot(self.home.root)
+        # What an earlier cluster left would hide what this one leaves.
+        assert not self.before["cgroups"]
         self.cluster = Cluster(self.home, programs.programs(["policies", "metrics"]))
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:

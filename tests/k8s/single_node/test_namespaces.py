@@ -158,6 +158,19 @@ def test_settings_of_the_kernel_are_put_back_and_others_changes_stay(home: Home)
     assert panic.read_text() == before
 
 
+def test_folders_that_runc_makes_beside_the_controllers_go_too(home: Home) -> None:
+    """With v1 and v2 mounted, runc makes a folder for each container in both."""
+    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if line.split()[2] == "cgroup2"]
+    if not mounts:
+        pytest.skip("no cgroup v2 is mounted here")
+    folder = Path(mounts[0], CGROUP, "kubepods", "pod")
+    script = f"mkdir -p {folder}; echo $$ > {folder}/cgroup.procs; echo done; sleep 1000"
+    namespaces.start(home, spec(home, part=script))
+    soon(lambda: "done" in log(home, "part"))
+    namespaces.stop(home)
+    assert not Path(mounts[0], CGROUP).exists()
+
+
 def test_cgroups_are_where_they_belong() -> None:
     assert all(folder.name == CGROUP for folder in cgroups.folders())
     assert cgroups.check().startswith("cgroup v")

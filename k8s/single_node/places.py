@@ -10,9 +10,8 @@ from common import paths
 
 NODE = "pinwheel"
 DOMAIN = "cluster.local"
-# All addresses lie in this network; the machine itself sees only the link.
+# All addresses lie in this network; the machine itself sees only HOST_ADDRESS and NODE_ADDRESS.
 NETWORK = IPv4Network("10.233.0.0/16")
-LINK = IPv4Network("10.233.0.0/30")
 HOST_ADDRESS = IPv4Interface("10.233.0.1/30")
 NODE_ADDRESS = IPv4Interface("10.233.0.2/30")
 PODS = IPv4Network("10.233.64.0/18")

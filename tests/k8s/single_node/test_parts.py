@@ -17,7 +17,7 @@ from cryptography import x509
 from common.errors import LockError, MissingEnvironmentError, UsageError
 from k8s.single_node import addons, certificates, network, parts, programs, scratch
 from k8s.single_node.cluster import Settings
-from k8s.single_node.places import API_SERVICE, HOST_ADDRESS, LINK, NETWORK, NODE_ADDRESS, PODS, SERVICES, Home
+from k8s.single_node.places import API_SERVICE, HOST_ADDRESS, NETWORK, NODE_ADDRESS, PODS, SERVICES, Home
 from k8s.single_node.programs import Programs
 from k8s.single_node.scratch import ScratchImage
 
@@ -46,10 +46,10 @@ def test_settings_are_read_back_and_rubbish_is_the_default(tmp_path: Path) -> No
 
 
 def test_the_networks_do_not_overlap() -> None:
-    nets = (LINK, PODS, SERVICES)
+    nets = (HOST_ADDRESS.network, PODS, SERVICES)
     assert all(net.subnet_of(NETWORK) for net in nets)
     assert not any(one.overlaps(other) for one in nets for other in nets if one is not other)
-    assert HOST_ADDRESS.network == NODE_ADDRESS.network == LINK
+    assert HOST_ADDRESS.network == NODE_ADDRESS.network
 
 
 @pytest.mark.parametrize(

@@ -352,7 +352,7 @@ def envs(_: Context) -> str:
 
 
 @stage(help={"path": "a file or folder of manifests; more of them after --", "env": "one of k8s/envs/"})
-def check(context: Context, path: str, env: str = "local") -> str:
+def check(context: Context, path: str, env: str = "rendered") -> str:
     """Check and pin any plain manifests; sends nothing."""
     from k8s.check import run_check
 

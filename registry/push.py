@@ -61,7 +61,7 @@ def push(registry: str, proven: frozenset[str]) -> str:
         UsageError: `registry` is no registry.
         LockError: `lockfiles/images.lock` was edited into something else; nothing is sent.
     """
-    target = Registry.parse(registry or host.REGISTRY)
+    target = Registry.parse(registry or host.default_registry())
     # Find out before anything is sent whether the lock is readable.
     pinned = images_lock.read() if images_lock.path().exists() else ()
     with ExitStack() as resources:
@@ -69,7 +69,7 @@ def push(registry: str, proven: frozenset[str]) -> str:
         with Layout(receipt.layout()).reading():
             built = receipt.read()
             parcels = [_open(resources, target, image) for image in built.images]
-        if not registry:
+        if target.host == host.REGISTRY:
             host.start_registry()
         names = dict.fromkeys([*(image.name for image in built.images), *(image.name for image in pinned)])
         client = resources.enter_context(Client(target, _PATIENCE, writes=True))

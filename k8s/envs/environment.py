@@ -1,13 +1,17 @@
 """The environments, `k8s/envs/<name>.yaml`: where manifests go and what differs there. Unknown keys are refused.
 
 Keys:
-    target: `directory: {path: …}` (below `dist/` unless absolute) or `cluster: {context: …, namespace: …}`. The namespace,
-        optional, holds the release record and the lease (release.py, lease.py in k8s/rollouts/); without it that is the first
-        namespace of the set by name, and a set that gets another first one starts a record anew.
+    target: `directory: {path: …}` (below `dist/` unless absolute) or `cluster: {context: …, kubeconfig: …, namespace: …}`. The
+        kubeconfig, optional, is a file (`~` is your home; below Pinwheel's state folder unless absolute, where
+        `single-node/kubeconfig` is the cluster of this machine); without it kubectl finds yours. The namespace, optional, holds
+        the release record and the lease (release.py, lease.py in k8s/rollouts/); without it that is the first namespace of the
+        set by name, and a set that gets another first one starts a record anew.
     registry: where the target pulls images from, host and optional path.
     kubernetes: minor version of the target, as a string; manifests are checked against its schema.
     secrets: optional; `namespace/name: [key, …]` for each Secret that is made outside of this repository.
-    substitute: optional, `directory` targets only; an image that stands in for another.
+    accelerator: optional; `nvidia` (default), or `none`: for a cluster without a GPU. Then nothing asks for one, models are
+        served by the CPU build of the api image, and experiments train on the CPU (k8s/prepare/accelerator.py). `production`
+        refuses it.
     proof: `none`, or what an image must carry to be deployed: `key`, the public key's file (below the repository unless
         absolute); `policy`, optional, the mapping of registry/policy.py; `refuse`, optional, `false` to warn only. The
         environment `production` always asks and refuses.
@@ -18,7 +22,9 @@ Keys:
         a model, what serves one is left out (k8s/prepare/served_model.py). `production` never leaves the key out.
     storage-class: optional; of every claim that names none itself. Default: the cluster's own default class.
     sizes: optional; `namespace/name: quantity` of a PersistentVolumeClaim, `namespace/workload/claim: quantity` of a claim in a
-        pod template (an ephemeral volume) or in `volumeClaimTemplates`.
+        pod template (an ephemeral volume) or in `volumeClaimTemplates`, and
+        `namespace/workload/container: {requests: {…}, limits: {…}}` of a container, in place of what its manifest says; in a
+        workflow the container of a step goes by the name of its template.
     replicas: optional; `namespace/name: [least, most]` of a HorizontalPodAutoscaler, or `namespace/name: n` of a Deployment or
         StatefulSet that has none.
     hosts: optional; `namespace/name: host` of an Ingress.
@@ -30,7 +36,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common import paths
+from common import paths, single_node
 from common.errors import UsageError
 from common.reader import Keys
 from k8s.envs import settings
@@ -43,6 +49,8 @@ from registry.policy import Policy
 
 # The environment that is never deployed to without proof.
 _STRICT = "production"
+# The image that has one build for GPUs and one for CPUs.
+_SERVES = "llama-factory-api"
 _FIX = "see the keys in k8s/envs/environment.py"
 
 
@@ -60,10 +68,17 @@ class ClusterTarget:
     Attributes:
         context: of the kubeconfig.
         namespace: where the release record and the lease lie; empty: the first of the set.
+        kubeconfig: the file; empty: where kubectl itself finds one.
     """
 
     context: str
     namespace: str = ""
+    kubeconfig: str = ""
+
+    @property
+    def of_this_machine(self) -> bool:
+        """Whether it is the cluster that `invoke cluster` starts: for trying, and nobody else's."""
+        return self.kubeconfig == str(single_node.kubeconfig())
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +121,7 @@ class Environment:
         kubernetes: the target's minor version.
         proof: what images must carry; None: nothing.
         secrets: keys of each Secret made elsewhere, by (namespace, name).
-        substitute: the image that stands in for another, by name.
+        gpu: whether it has GPUs.
         gpu_labels: whether GPU nodes say by labels what they have.
         model: what is served; None: whatever is served already, or nothing.
         settings: what it sets in the manifests.
@@ -119,7 +134,7 @@ class Environment:
     kubernetes: str
     proof: Gate | None
     secrets: Mapping[tuple[str, str], frozenset[str]] = field(default_factory=dict)
-    substitute: Mapping[str, str] = field(default_factory=dict)
+    gpu: bool = True
     gpu_labels: bool = True
     model: Model | None = None
     settings: Settings = field(default_factory=Settings)
@@ -131,7 +146,11 @@ class Environment:
             case DirectoryTarget(path):
                 return f"directory {paths.shown(path)}"
             case ClusterTarget(context):
-                return f"cluster of context {context}"
+                return "the cluster of this machine" if self.target.of_this_machine else f"cluster of context {context}"
+
+    def image_for(self, name: str) -> str:
+        """The image of ours that runs here where a manifest names `name`: what serves on a CPU is another build."""
+        return f"{name}-cpu" if not self.gpu and name == _SERVES else name
 
 
 def folder() -> Path:
@@ -184,15 +203,15 @@ def parse(text: str, name: str, file: str) -> Environment:
     if name == _STRICT and not (proof and proof.refuse):
         raise top.refused("proof", f"{_STRICT} always asks for proof and refuses what has none")
     secrets = _secrets(top.below("secrets", optional=True))
-    stand_in = top.below("substitute", optional=True)
-    substitute = {key: stand_in.text(key) for key in tuple(stand_in.body)}
+    accelerator = top.choice("accelerator", ("nvidia", "none"))
+    if name == _STRICT and accelerator == "none":
+        raise top.refused("accelerator", f"{_STRICT} serves on GPUs: nobody proves the CPU build of vLLM for it")
     labels = top.choice("gpu-labels", ("nvidia", "none"))
     model = _model(top, registry, strict=name == _STRICT)
     sets = settings.parse(top)
     top.end()
-    if substitute and not isinstance(target, DirectoryTarget):
-        raise top.refused("substitute", "a cluster runs the image that was meant, not one that stands in for it")
-    return Environment(name, file, target, registry, kubernetes, proof, secrets, substitute, labels == "nvidia", model, sets)
+    gpu = accelerator == "nvidia"
+    return Environment(name, file, target, registry, kubernetes, proof, secrets, gpu, labels == "nvidia", model, sets)
 
 
 def _target(keys: Keys) -> DirectoryTarget | ClusterTarget:
@@ -207,8 +226,9 @@ def _target(keys: Keys) -> DirectoryTarget | ClusterTarget:
         cluster = keys.below("cluster")
         context = cluster.text("context")
         namespace = cluster.text("namespace") if "namespace" in cluster else ""
+        file = cluster.text("kubeconfig") if "kubeconfig" in cluster else ""
         cluster.end()
-        return ClusterTarget(context, namespace)
+        return ClusterTarget(context, namespace, str(paths.state() / Path(file).expanduser()) if file else "")
     keys.end()
     raise AssertionError
 

@@ -16,7 +16,7 @@ from k8s.envs import environment
 from k8s.envs.environment import ClusterTarget, DirectoryTarget, Environment
 from k8s.objects import strict_yaml
 from k8s.objects.manifests import Manifest
-from k8s.prepare import checked, directory, gate, pin
+from k8s.prepare import accelerator, checked, directory, gate, pin
 from k8s.rollouts.kubectl import Kubectl, Patience, refusal
 from k8s.training import artifact, experiment, keys, receipt, runs, watch, workflow
 from k8s.training.artifact import DatasetArtifact
@@ -68,6 +68,9 @@ def train(
         fix = "leave --watch and --again out: runs are followed where the directory is applied"
         raise UsageError(f"{env.name} is rendered into a directory: nothing runs there", where=env.file, fix=fix)
     made = experiment.read(path, keys.known())
+    config = accelerator.experiment(made.config, env)
+    differing = sorted(key for key, value in config.items() if made.config.get(key) != value)
+    made = replace(made, config=config)
     locked = checked.locked_images(required=True)
     train_image = workflow.pinned(workflow.TRAIN_IMAGE, env, locked)
     # A model that is not served needs nothing that serves.
@@ -78,6 +81,9 @@ def train(
     console.info(f"environment  {env.name}: {env.where}")
     console.info(f"experiment   {run.experiment}: {len(made.config)} keys, {len(made.dataset.files)} files of data")
     console.info(f"base model   {made.base.name}: {made.base.repo} at {made.base.commit[:12]}, {console.size(made.base.size)}")
+    if differing:
+        shown = ", ".join(f"{key}: {str(config[key]).lower()}" for key in differing)
+        console.info(f"accelerator  none ({env.file}): {shown}")
     console.info(f"version      {run.version}")
     objects = workflow.checked(run, env, locked, deploy=deploy)
     proof = gate.check(images, env)
@@ -97,8 +103,8 @@ def train(
     match env.target:
         case DirectoryTarget():
             result = _to_directory(result, env, env.target, objects, data, dry_run=dry_run)
-        case ClusterTarget(context):
-            kubectl = Kubectl(context, patience or Patience())
+        case ClusterTarget() as target:
+            kubectl = Kubectl(target, patience or Patience())
             cluster = _Cluster(kubectl, env, run, objects, data)
             result = cluster.submit(result, dry_run=dry_run, again=again)
             if not dry_run:

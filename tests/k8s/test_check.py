@@ -21,7 +21,7 @@ from tests.k8s.conftest import API, NEW, OLD, Checkout
 from tests.k8s.objects.test_schema import good, places, spoiled
 
 
-@pytest.mark.parametrize("env", ["local", "staging", "production"])
+@pytest.mark.parametrize("env", ["rendered", "staging", "production"])
 def test_the_good_set_is_clean_in_every_environment(checkout: Checkout, env: str) -> None:
     rendered, found = checkout.check(env)
     assert [finding.text() for finding in found] == []
@@ -91,7 +91,7 @@ def test_no_spoiled_set_makes_the_rules_crash(data: st.DataObject) -> None:
         st.sampled_from([None, 5, -1.5, True, "text", "", [], ["x"], [[]], {}, {"a": []}, [None], [{"name": {}}]])
     )
     objects[number] = dataclasses.replace(objects[number], body=spoiled(objects[number].body, path, value))
-    env = environment.load("local")
+    env = environment.load("rendered")
     walks = [schema.schema(env.kubernetes).walk(one) for one in objects]
     pinned, pins, unpinned = pin.pin(walks, env, {"llama-factory-train": NEW, f"{API}-cpu": OLD})
     _, _, nowhere = gpu_nodes.place(pinned, pins, env, {})

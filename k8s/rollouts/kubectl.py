@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import time
@@ -149,7 +150,15 @@ class Kubectl:
     @property
     def shown(self) -> str:
         """How it is called, for people."""
-        return shlex.join([*self._program, "--context", self.context])
+        return shlex.join(self.argv([]))
+
+    def argv(self, args: Sequence[str]) -> list[str]:
+        """The whole command line, for a call that goes on while others are made."""
+        return [*self._program, "--context", self.context, *args]
+
+    def environ(self) -> dict[str, str]:
+        """The variables that it is called with."""
+        return {**os.environ, **self._env}
 
     def call(self, args: Sequence[str], *, stdin: str | None = None, timeout: float = 0) -> Result:
         """Run kubectl; what may pass by itself is tried again. The caller looks at the code.
@@ -162,7 +171,7 @@ class Kubectl:
         Raises:
             MissingEnvironmentError: kubectl is not installed.
         """
-        argv = [*self._program, "--context", self.context, *args]
+        argv = self.argv(args)
         for left in range(self.patience.tries - 1, -1, -1):
             result = run(argv, stdin=stdin, timeout=timeout or 4 * self.patience.request, missing=_INSTALL, env=self._env)
             # 124: it used up its time; a second try would double the wait.

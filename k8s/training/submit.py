@@ -11,12 +11,13 @@ from dataclasses import replace
 from typing import Any
 
 from common import console, git, paths
-from common.errors import MissingEnvironmentError, PolicyError, UsageError
+from common.errors import MissingEnvironmentError, PinwheelError, PolicyError, UsageError
 from k8s.envs import environment
 from k8s.envs.environment import ClusterTarget, DirectoryTarget, Environment
 from k8s.objects import strict_yaml
 from k8s.objects.manifests import Manifest
 from k8s.prepare import accelerator, checked, directory, gate, pin
+from k8s.rollouts import question
 from k8s.rollouts.kubectl import Kubectl, Patience, refusal
 from k8s.training import artifact, experiment, keys, receipt, runs, watch, workflow
 from k8s.training.artifact import DatasetArtifact
@@ -106,11 +107,14 @@ def train(
         case ClusterTarget() as target:
             kubectl = Kubectl(target, patience or Patience())
             cluster = _Cluster(kubectl, env, run, objects, data)
+            asked = made.dataset.question if deploy and follow else ""
             result = cluster.submit(result, dry_run=dry_run, again=again)
             if not dry_run:
                 # Whatever becomes of it from here on: that it was submitted is written down.
                 receipt.write(result)
                 result = cluster.follow(result, path, wait=follow)
+                if asked and result.model:
+                    cluster.ask(asked)
     if not dry_run:
         console.info(f"receipt      {paths.shown(receipt.write(result))}")
     return result
@@ -189,6 +193,15 @@ class _Cluster:
         if model:
             self._served(model)
         return replace(result, result="succeeded", model=model)
+
+    def ask(self, asked: str) -> None:
+        """Show what the served model answers to a question of its data set; that it cannot be asked is no failed training."""
+        console.info(f"question     {asked}")
+        try:
+            console.info(f"answer       {''.join(question.answer(self.kubectl, asked))}")
+        except PinwheelError as problem:
+            console.warn(problem.line())
+        console.info(f'ask it       invoke ask --env {self.env.name} "…"')
 
     def _served(self, model: str) -> None:
         console.done(f"model        {model}")

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from common import paths
+from common.errors import UsageError
 from k8s.envs import environment
 from k8s.envs.environment import Environment
 from k8s.objects import manifests, strict_yaml
@@ -100,7 +101,7 @@ def test_what_binds_a_pod_to_gpu_nodes_goes_and_what_binds_it_elsewhere_stays() 
             "nodeSelectorTerms": [{"matchExpressions": [{"key": "nvidia.com/gpu.product", "operator": "Exists"}]}]
         }
     }
-    apart = {"preferredDuringSchedulingIgnoredDuringExecution": []}
+    apart: dict[str, Any] = {"preferredDuringSchedulingIgnoredDuringExecution": []}
     made = pod(
         adapted(
             deployment(
@@ -137,5 +138,5 @@ def test_an_experiment_trains_on_the_cpu_in_32_bit_floats_whatever_it_says() -> 
 
 def test_production_has_gpus() -> None:
     strict = HEAD.replace("none", "{key: k}") + "accelerator: none\n"
-    with pytest.raises(environment.UsageError, match="accelerator: production serves on GPUs"):
+    with pytest.raises(UsageError, match="accelerator: production serves on GPUs"):
         environment.parse(strict, "production", "production.yaml")

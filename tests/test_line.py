@@ -72,7 +72,7 @@ def line() -> Iterator[Line]:
 
 def kubectl(*arguments: str) -> Any:
     """What the cluster of this machine says, from JSON."""
-    argv = [single_node.kubectl(), f"--kubeconfig={single_node.kubeconfig()}", *arguments, "-o", "json"]
+    argv = [str(single_node.kubectl()), f"--kubeconfig={single_node.kubeconfig()}", *arguments, "-o", "json"]
     return json.loads(run(argv, env=single_node.without_proxy(), error=MissingEnvironmentError).stdout)
 
 

@@ -21,7 +21,7 @@ def settings(env: Environment) -> dict[str, str]:
             found = {"target": f"directory {paths.shown(path)}", "target namespace": ""}
         case ClusterTarget(context, namespace):
             found = {"target": f"context {context}", "target namespace": namespace or "the first of the set"}
-    found |= {"registry": env.registry, "kubernetes": env.kubernetes}
+    found |= {"registry": env.registry, **env.network.rows(), "kubernetes": env.kubernetes}
     gate = env.proof
     found["proof"] = "none" if gate is None else "refuses" if gate.refuse else "warns"
     if gate:

@@ -11,7 +11,7 @@ from k8s.envs.environment import Environment
 from k8s.objects import manifests, schema
 from k8s.objects.findings import Finding
 from k8s.objects.manifests import Manifest
-from k8s.prepare import gpu_nodes, pin, served_model, settings
+from k8s.prepare import gpu_nodes, pin, policy_ports, registry_access, served_model, settings
 from k8s.prepare.config_hashes import with_config_hashes
 from k8s.prepare.rendered import RenderedSet
 from k8s.rules import all as rules
@@ -63,7 +63,8 @@ def from_git(env: Environment, locked: Mapping[str, PinnedImage], live: served_m
 def _read(places: Sequence[Path], env: Environment) -> tuple[tuple[Manifest, ...], tuple[Finding, ...]]:
     """The manifests as the environment sets them, and what cannot be read."""
     objects, unreadable = manifests.load(places)
-    return settings.apply(objects, env.settings, env.file), unreadable
+    objects = registry_access.apply(settings.apply(objects, env.settings, env.file), env)
+    return policy_ports.apply(objects, env.network), unreadable
 
 
 def _judged(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,11 +14,11 @@ from common.errors import PolicyError, RegistryError, UsageError
 from common.files import sha256_bytes
 from k8s import deploy
 from k8s.envs import environment
-from k8s.envs.environment import Environment
+from k8s.envs.environment import DirectoryTarget, Environment
 from k8s.objects import pods
 from k8s.objects.manifests import Manifest
 from k8s.prepare import checked, gate
-from k8s.training import artifact
+from k8s.training import artifact, submit
 from k8s.training.dataset import DataFile
 from oci.client.access import Access
 from oci.reference import ImageRef
@@ -200,6 +201,32 @@ def test_the_gate_asks_the_registry_by_the_environments_authority(checkout: Chec
     with pytest.raises(RegistryError, match="certificate is not trusted"):
         gate.check_model(distrusting)
     assert len(secure.asked) == before
+
+
+@pytest.mark.parametrize("to", ["cluster", "directory"])
+def test_a_run_goes_to_the_registry_by_the_environments_authority(
+    checkout: Checkout, secure: Double, monkeypatch: pytest.MonkeyPatch, to: str
+) -> None:
+    data = artifact.DatasetArtifact(ImageRef.parse(f"{secure.address}/datasets/x").pin(sha256_bytes(b"{}")), (), b"{}")
+    said: Any = SimpleNamespace(version="v", experiment="e")
+    objects: Any = SimpleNamespace(files=lambda: {"workflow.yaml": {"kind": "Workflow"}}, template=None)
+
+    def go(env: Environment) -> None:
+        if to == "directory":
+            target = DirectoryTarget(checkout.root / "out")
+            submit._to_directory(said, env, target, objects, data, dry_run=False)
+            return
+        kubectl: Any = SimpleNamespace(preflight=lambda _: None, get=lambda *_: None)
+        run: Any = SimpleNamespace(version="v", model=f"{env.registry}/models/x")
+        submit._Cluster(kubectl, env, run, objects, data).submit(said, dry_run=False, again=False)
+
+    for name in ("_same", "_secrets", "_send"):
+        monkeypatch.setattr(submit._Cluster, name, lambda *_: None)
+    monkeypatch.setattr(submit, "replace", lambda one, **_: one)
+    with pytest.raises(RegistryError, match="certificate is not trusted"):
+        go(reaching(checkout, secure, other_ca()))
+    go(reaching(checkout, secure, CERTIFICATE.read_text()))
+    assert data.reference.digest in secure.manifests["datasets/x"]
 
 
 def test_a_dataset_is_pushed_and_a_model_looked_for_by_it(secure: Double) -> None:

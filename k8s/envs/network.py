@@ -37,22 +37,23 @@ class Network:
     plain_http: bool = False
     ports: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: _PORTS)
 
-    @property
-    def special(self) -> bool:
-        """Whether the environment itself says how the registry is reached."""
-        return bool(self.ca or self.plain_http)
-
     def access(self) -> Access:
-        """How the registry is reached: as the environment says; where it says nothing as PINWHEEL_REGISTRY does.
+        """How the registry is reached from here: as the environment says; where it says nothing as PINWHEEL_REGISTRY does.
 
         Raises:
             UsageError: the file of the authority cannot be read, or holds no certificate.
             MissingEnvironmentError: the folder of PINWHEEL_REGISTRY makes no sense.
         """
-        if not self.special:
-            return access.of_folder()
+        return self.said() if self.ca or self.plain_http else access.of_folder()
+
+    def said(self) -> Access:
+        """How the registry is reached as the environment alone says.
+
+        Raises:
+            UsageError: the file of the authority cannot be read, or holds no certificate.
+        """
         if not self.ca:
-            return Access(self.host, plain_http=True)
+            return Access(self.host, plain_http=self.plain_http)
         where, fix = paths.shown(Path(self.ca)), "name a file with the registry's certificate authority in PEM at registry.ca"
         try:
             return Access(self.host, access.certificates(Path(self.ca).read_text(errors="replace")))

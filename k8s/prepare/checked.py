@@ -63,7 +63,7 @@ def from_git(env: Environment, locked: Mapping[str, PinnedImage], live: served_m
 def _read(places: Sequence[Path], env: Environment) -> tuple[tuple[Manifest, ...], tuple[Finding, ...]]:
     """The manifests as the environment sets them, and what cannot be read."""
     objects, unreadable = manifests.load(places)
-    objects = registry_access.apply(settings.apply(objects, env.settings, env.file), env)
+    objects = registry_access.apply(settings.apply(objects, env.settings, env.file), env.network)
     return policy_ports.apply(objects, env.network), unreadable
 
 

@@ -1,7 +1,8 @@
 """How the registry is reached, told to the pods that speak to it: a ConfigMap in each namespace in which a pod mounts it.
 
-The manifests mount it as an optional volume, so they are valid without it. It is added only where the environment's file names
-a certificate authority or plain HTTP; from there on it is an object of the set as any other.
+The manifests mount it as an optional volume, so they are valid without it. Where the environment's file names neither a
+certificate authority nor plain HTTP it says only which registry is meant: left out it would stay in the cluster as it was, for
+the pods that mount it keep it from being pruned, and they would go on without TLS where there is a certificate by now.
 """
 
 from __future__ import annotations
@@ -9,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import PurePath
 
-from common.errors import UsageError
-from k8s.envs.environment import Environment
-from k8s.objects import pods
+from k8s.envs.network import Network
+from k8s.objects import manifests, pods
 from k8s.objects.manifests import Manifest
 from k8s.rules import egress
-from oci.client.access import Access
 
 _LABELS = {
     "app.kubernetes.io/name": egress.CONFIG_MAP,
@@ -24,41 +23,39 @@ _LABELS = {
 }
 
 
-def apply(objects: Sequence[Manifest], env: Environment) -> tuple[Manifest, ...]:
+def apply(objects: Sequence[Manifest], network: Network) -> tuple[Manifest, ...]:
     """The manifests with the ConfigMap before the first object of each namespace that mounts it.
+
+    Where it is there already, as in a set that was rendered before, it is filled anew.
 
     Args:
         objects: as written.
-        env: the environment.
+        network: of the environment.
 
     Raises:
-        UsageError: the registry's certificate authority cannot be read, or the manifests hold such a ConfigMap already.
+        UsageError: the registry's certificate authority cannot be read.
     """
-    if not env.network.special:
-        return tuple(objects)
-    said = env.network.access()
-    for manifest in objects:
-        if (manifest.kind, manifest.name) == ("ConfigMap", egress.CONFIG_MAP):
-            what = (
-                f"ConfigMap {egress.CONFIG_MAP} is made of `registry`, and stands in {manifest.file}:{manifest.line()} as well"
-            )
-            raise UsageError(what, where=env.file, fix="take it out there, or ca and plain-http here")
+    data = network.said().files()
     result: list[Manifest] = []
-    done = {""}
+    done = {"", *(one.namespace for one in objects if _is_ours(one))}
     for manifest in objects:
         if manifest.namespace not in done and any(map(egress.speaks_to_registry, pods.templates(manifest))):
             done.add(manifest.namespace)
-            result.append(_config_map(said, manifest))
-        result.append(manifest)
+            result.append(_config_map(data, manifest))
+        result.append(manifests.with_value(manifest, ("data",), data) if _is_ours(manifest) else manifest)
     return tuple(result)
 
 
-def _config_map(said: Access, user: Manifest) -> Manifest:
+def _is_ours(manifest: Manifest) -> bool:
+    return (manifest.api_version, manifest.kind, manifest.name) == ("v1", "ConfigMap", egress.CONFIG_MAP)
+
+
+def _config_map(data: dict[str, str], user: Manifest) -> Manifest:
     body = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": egress.CONFIG_MAP, "namespace": user.namespace, "labels": dict(_LABELS)},
-        "data": said.files(),
+        "data": dict(data),
     }
     # In a rendered directory a file of its own, sorted before the ones that mount it.
     return Manifest(str(PurePath(user.file).with_name("configmap-registry.yaml")), body, {})

@@ -121,5 +121,5 @@ def _is(written: Mapping[str, Any], port: int) -> bool:
 
 def _has_port(policy: Manifest) -> int:
     """How likely the port is to be missing here: best where others but the name servers' are let out."""
-    ports = {one.get("port") for rule in _rules(policy) for one in items(rule, "ports")}
-    return 2 if ports - {53} else 1 if ports else 0
+    ports = [one.get("port") for rule in _rules(policy) for one in items(rule, "ports")]
+    return 2 if any(port != 53 for port in ports) else 1 if ports else 0

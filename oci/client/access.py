@@ -2,7 +2,7 @@
 
 What an environment's file says is handed to `Registry`. Everybody else, programs in pods among them, has it from the folder
 that PINWHEEL_REGISTRY names: `host` (host[:port]) says which registry is meant, `ca.crt` is its authority in PEM, `plain-http`
-holds `true`. A folder without any of them says nothing. Whatever is said counts for exactly that host.
+holds `true`. A folder without the latter two says nothing. Whatever is said counts for exactly that host.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ class Registry:
 
     @property
     def _is_meant(self) -> bool:
-        return self.host.lower() == self.access.host.lower()
+        return self.host.lower() == self.access.host.lower() and bool(self.access.ca or self.access.plain_http)
 
     @property
     def address(self) -> str:

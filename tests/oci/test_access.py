@@ -185,6 +185,13 @@ def test_a_folder_that_makes_no_sense_is_refused(say: Say, files: dict[str, str]
     assert str(place) in caught.value.line()
 
 
+def test_a_folder_that_only_names_the_registry_says_nothing_of_it(double: Double, say: Say) -> None:
+    say(host=double.address)
+    assert asked(double.address) is None
+    say(host="r.example")
+    assert Registry("r.example", "").address == "https://r.example"
+
+
 def test_a_folder_that_is_not_there_or_empty_says_nothing(say: Say) -> None:
     place = say()
     assert access.of_folder() == Access()

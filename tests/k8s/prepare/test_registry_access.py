@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +21,7 @@ from k8s.objects.manifests import Manifest
 from k8s.prepare import checked, gate
 from k8s.training import artifact, submit
 from k8s.training.dataset import DataFile
+from oci.client import access
 from oci.client.access import Access
 from oci.reference import ImageRef
 from tests.k8s.conftest import REPO, Checkout
@@ -92,11 +94,16 @@ def test_plain_http_reaches_them_too(checkout: Checkout) -> None:
     assert told(rendered.objects)["llm-training"] == {"host": "r.example:5000", "plain-http": "true"}
 
 
-def test_a_registry_that_the_system_knows_adds_nothing(checkout: Checkout) -> None:
+def test_of_a_registry_that_the_system_knows_pods_are_told_nothing_and_what_they_were_told_before_goes(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # What is said on this machine is no affair of theirs.
+    (tmp_path / "host").write_text("registry.example.com")
+    (tmp_path / "plain-http").write_text("true")
+    monkeypatch.setenv(access.VARIABLE, str(tmp_path))
     rendered, findings = checkout.check()
-    assert (told(rendered.objects), findings) == ({}, ())
-    say(checkout, "{host: r.example:5000/llm}")
-    assert told(checkout.check()[0].objects) == {}
+    only = {"host": "registry.example.com"}
+    assert (told(rendered.objects), findings) == ({"llm-inference": only, "llm-training": only}, ())
 
 
 def test_who_speaks_to_the_registry_mounts_it_and_nobody_else_does(checkout: Checkout) -> None:
@@ -146,10 +153,15 @@ def test_a_file_that_is_no_authority_is_refused_before_anything_is_judged(ca: Ch
         ca.check()
 
 
-def test_a_config_map_of_that_name_in_the_manifests_is_refused(ca: Checkout) -> None:
+def test_a_set_that_was_rendered_before_is_filled_anew(ca: Checkout) -> None:
     ca.add(f"apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {NAME}, namespace: llm-inference}}\ndata: {{host: x}}\n")
-    with pytest.raises(UsageError, match=r"stands in k8s/manifests/added\.yaml:1 as well \(k8s/envs/staging\.yaml\)"):
-        ca.check()
+    rendered, findings = ca.check()
+    assert not findings
+    assert [one.file for one in rendered.objects if one.name == NAME] == [
+        "k8s/manifests/added.yaml",
+        "k8s/manifests/training/configmap-registry.yaml",
+    ]
+    assert told(rendered.objects)["llm-inference"] == told(rendered.objects)["llm-training"]
 
 
 def test_a_rendered_directory_holds_it_in_a_file_of_its_own(checkout: Checkout) -> None:

@@ -37,7 +37,8 @@ def beside(checkout: Checkout) -> list[str]:
 def test_renders_every_object_pinned_and_says_who_stands_in(checkout: Checkout) -> None:
     result = deploy.deploy("local")
     files = tree(target(checkout))
-    assert sorted(files) == sorted(f"inference/{file.name}" for file in (checkout.manifests / "inference").iterdir())
+    names = {file.name for file in (checkout.manifests / "inference").iterdir()} | {"configmap-registry.yaml"}
+    assert sorted(files) == sorted(f"inference/{name}" for name in names)
     text = files["inference/deployment.yaml"].decode()
     assert text.startswith("# Rendered by Pinwheel for environment local.")
     assert f"# {API} is replaced by {API}-cpu: to look at, not to apply." in text

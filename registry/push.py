@@ -20,7 +20,7 @@ from images import receipt
 from images.receipt import BuiltImage
 from lockfiles import images_lock
 from lockfiles.images_lock import PinnedImage
-from oci.client import credentials
+from oci.client import access, credentials
 from oci.client.blob import Blob
 from oci.client.client import Client
 from oci.client.patience import Patience
@@ -138,7 +138,12 @@ def read_digest(target: Registry, ref: ImageRef) -> str:
     Raises:
         RegistryError: it serves no manifest.
     """
-    argv = ["skopeo", "inspect", "--raw", "--retry-times", _RETRIES, *(["--tls-verify=false"] if target.plain_http else [])]
+    argv = ["skopeo", "inspect", "--raw", "--retry-times", _RETRIES]
+    if target.plain_http:
+        argv.append("--tls-verify=false")
+    elif target.ca and (folder := access.folder()):
+        # It takes what ends in .crt there, beside the system's.
+        argv.append(f"--cert-dir={folder}")
     answer = run(
         [*argv, f"docker://{ref}"],
         error=RegistryError,

@@ -6,7 +6,11 @@ Keys:
         `single-node/kubeconfig` is the cluster of this machine); without it kubectl finds yours. The namespace, optional, holds
         the release record and the lease (release.py, lease.py in k8s/rollouts/); without it that is the first namespace of the
         set by name, and a set that gets another first one starts a record anew.
-    registry: where the target pulls images from, host and optional path.
+    registry: where the target pulls images from, host[:port] and optional path. Or a mapping: `host`, that address; `ca`,
+        optional, a file with the registry's certificate authority in PEM (below the repository unless absolute; that of this
+        machine's cluster is known), which reaches every pod that speaks to it; `plain-http`, optional, `true` for a registry without TLS, refused by `production`.
+    ports: optional; on which ports `hub` (default [443]) and `api-server` ([443, 6443]) answer, and `registry`, where that is
+        not the port of its address alone. What NetworkPolicies let out follows them (k8s/prepare/policy_ports.py).
     kubernetes: minor version of the target, as a string; manifests are checked against its schema.
     secrets: optional; `namespace/name: [key, …]` for each Secret that is made outside of this repository.
     accelerator: optional; `nvidia` (default), or `none`: for a cluster without a GPU. Then nothing asks for one, models are
@@ -39,7 +43,8 @@ from pathlib import Path
 from common import paths, single_node
 from common.errors import UsageError
 from common.reader import Keys
-from k8s.envs import settings
+from k8s.envs import network, settings
+from k8s.envs.network import Network
 from k8s.envs.settings import Settings
 from k8s.objects import schema, strict_yaml
 from k8s.objects.findings import Finding
@@ -125,6 +130,7 @@ class Environment:
         gpu_labels: whether GPU nodes say by labels what they have.
         model: what is served; None: whatever is served already, or nothing.
         settings: what it sets in the manifests.
+        network: how the registry is reached, and the ports that pods go to.
     """
 
     name: str
@@ -138,6 +144,7 @@ class Environment:
     gpu_labels: bool = True
     model: Model | None = None
     settings: Settings = field(default_factory=Settings)
+    network: Network = field(default_factory=Network)
 
     @property
     def where(self) -> str:
@@ -190,12 +197,7 @@ def parse(text: str, name: str, file: str) -> Environment:
         raise UsageError(f"{len(bodies)} YAML documents, not one", where=file, fix=_FIX)
     top = Keys(bodies[0], file, fix=_FIX)
     target = _target(top.below("target"))
-    registry = top.text("registry").rstrip("/")
-    try:
-        if not ImageRef.parse(f"{registry}/x").registry:
-            raise ValueError("no host")
-    except ValueError:
-        raise top.refused("registry", f"{registry!r} is not a registry host with an optional path") from None
+    registry, reached = network.parse(top, strict=name == _STRICT)
     kubernetes = top.text("kubernetes")
     if kubernetes not in schema.versions():
         raise top.refused("kubernetes", f"no schema for version {kubernetes!r}, there are {', '.join(schema.versions())}")
@@ -211,7 +213,7 @@ def parse(text: str, name: str, file: str) -> Environment:
     sets = settings.parse(top)
     top.end()
     gpu = accelerator == "nvidia"
-    return Environment(name, file, target, registry, kubernetes, proof, secrets, gpu, labels == "nvidia", model, sets)
+    return Environment(name, file, target, registry, kubernetes, proof, secrets, gpu, labels == "nvidia", model, sets, reached)
 
 
 def _target(keys: Keys) -> DirectoryTarget | ClusterTarget:

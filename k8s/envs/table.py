@@ -22,7 +22,7 @@ def settings(env: Environment) -> dict[str, str]:
         case ClusterTarget(context, namespace, kubeconfig):
             found = {"target": f"context {context}", "target namespace": namespace or "the first of the set"}
             found |= {"target kubeconfig": kubeconfig} if kubeconfig else {}
-    found |= {"registry": env.registry, "kubernetes": env.kubernetes}
+    found |= {"registry": env.registry, **env.network.rows(), "kubernetes": env.kubernetes}
     gate = env.proof
     found["proof"] = "none" if gate is None else "refuses" if gate.refuse else "warns"
     if gate:

@@ -12,7 +12,7 @@ from k8s.envs.environment import Environment
 from k8s.objects import manifests, schema
 from k8s.objects.findings import Finding
 from k8s.objects.manifests import Manifest
-from k8s.prepare import accelerator, gpu_nodes, pin, served_model, settings
+from k8s.prepare import accelerator, gpu_nodes, pin, policy_ports, registry_access, served_model, settings
 from k8s.prepare.config_hashes import with_config_hashes
 from k8s.prepare.rendered import RenderedSet
 from k8s.rules import all as rules
@@ -65,7 +65,8 @@ def from_git(env: Environment, locked: Mapping[str, PinnedImage], live: served_m
 def _read(places: Sequence[Path], env: Environment) -> tuple[tuple[Manifest, ...], tuple[Finding, ...]]:
     """The manifests as the environment sets them, and what cannot be read."""
     objects, unreadable = manifests.load(places)
-    return settings.apply(accelerator.adapt(objects, env), env.settings, env.file), unreadable
+    objects = settings.apply(accelerator.adapt(objects, env), env.settings, env.file)
+    return policy_ports.apply(registry_access.apply(objects, env.network), env.network), unreadable
 
 
 def _judged(

@@ -15,6 +15,8 @@ from common import console, host
 from common.errors import RegistryError
 from common.files import sha256_bytes
 from k8s.training.dataset import DataFile, Dataset
+from oci.client import access
+from oci.client.access import Access
 from oci.client.blob import Blob
 from oci.client.client import Client
 from oci.client.patience import Patience
@@ -74,10 +76,15 @@ def of_dataset(dataset: Dataset, name: str, registry: str) -> DatasetArtifact:
     return DatasetArtifact(reference, (*dataset.files, own), manifest)
 
 
-def push(artifact: DatasetArtifact, policy: Patience | None = None) -> None:
+def push(artifact: DatasetArtifact, policy: Patience | None = None, reached: Access | None = None) -> None:
     """Bring the artifact into its registry, and read it back.
 
     It also gets a tag made of its digest: many registries take away what has none.
+
+    Args:
+        artifact: to send.
+        policy: bounds of waiting.
+        reached: how the registry is reached; default: as PINWHEEL_REGISTRY says.
 
     Raises:
         RegistryError: the registry refuses, fails, or holds other bytes than were sent.
@@ -96,7 +103,7 @@ def push(artifact: DatasetArtifact, policy: Patience | None = None) -> None:
             if one.source is None:
                 source.write_bytes(one.data)
             blobs.append(held.enter_context(Blob(one.path, one.digest, one.size, source)))
-        client = held.enter_context(Client(Registry(ref.registry, ""), policy, writes=True))
+        client = held.enter_context(Client(Registry(ref.registry, "", reached or access.of_folder()), policy, writes=True))
         client.prepare()
         sent = Sender(client, ()).send(ref.repository, short(ref.digest), artifact.manifest, blobs)
         if client.manifest(ref.repository, ref.digest) != artifact.manifest:
@@ -105,13 +112,22 @@ def push(artifact: DatasetArtifact, policy: Patience | None = None) -> None:
     console.done(f"dataset      {ref}: {sent}, read back")
 
 
-def model_reference(registry: str, name: str, version: str, policy: Patience | None = None) -> str:
+def model_reference(
+    registry: str, name: str, version: str, policy: Patience | None = None, reached: Access | None = None
+) -> str:
     """The model of a version, by digest, where the registry has one; or nothing.
+
+    Args:
+        registry: the environment's, `host[:port][/path]`.
+        name: of the model.
+        version: of its run.
+        policy: bounds of waiting.
+        reached: how the registry is reached; default: as PINWHEEL_REGISTRY says.
 
     Raises:
         RegistryError: the registry does not answer, or refuses.
     """
     ref = ImageRef.parse(f"{registry}/models/{name}")
-    with Client(Registry(ref.registry, ""), policy) as client:
+    with Client(Registry(ref.registry, "", reached or access.of_folder()), policy) as client:
         found = client.find_manifest(ref.repository, version)
     return "" if found is None else str(ref.pin(sha256_bytes(found)))

@@ -140,7 +140,7 @@ def _to_directory(
     if dry_run:
         console.done(f"dry run: {paths.shown(place)} was left as it is, and no dataset was pushed")
         return result
-    artifact.push(data)
+    artifact.push(data, reached=env.network.access())
     if before != content:
         directory.write(place, content)
     console.done(f"written      {len(content)} files in {paths.shown(place)}; nothing was submitted")
@@ -161,15 +161,18 @@ class _Cluster:
         there = self.kubectl.get(WORKFLOWS, NAMESPACE, self.run.version)
         if there is not None and not (again and watch.phase(there) in watch.ENDED):
             return self._stands(result, there)
-        name = self.run.model.removeprefix(f"{self.env.registry}/models/")
-        if there is None and not again and (model := artifact.model_reference(self.env.registry, name, self.run.version)):
+        name, reached = self.run.model.removeprefix(f"{self.env.registry}/models/"), self.env.network.access()
+        model = ""
+        if there is None and not again:
+            model = artifact.model_reference(self.env.registry, name, self.run.version, reached=reached)
+        if model:
             console.done(f"there        the model of this version is in the registry: {model}")
             console.info("to train it once more all the same, add --again")
             return replace(result, result="there", model=model)
         if dry_run:
             console.done("dry run: nothing was pushed, nothing was submitted")
             return result
-        artifact.push(self.data)
+        artifact.push(self.data, reached=reached)
         if there is not None:
             self._remove(there)
         self._send()

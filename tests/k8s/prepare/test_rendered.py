@@ -37,7 +37,8 @@ def beside(checkout: Checkout) -> list[str]:
 def test_renders_every_object_pinned_and_says_for_what(checkout: Checkout) -> None:
     result = deploy.deploy("rendered")
     files = tree(target(checkout))
-    assert sorted(files) == sorted(f"inference/{file.name}" for file in (checkout.manifests / "inference").iterdir())
+    names = {file.name for file in (checkout.manifests / "inference").iterdir()} | {"configmap-registry.yaml"}
+    assert sorted(files) == sorted(f"inference/{name}" for name in names)
     text = files["inference/deployment.yaml"].decode()
     assert text.startswith("# Rendered by Pinwheel for environment rendered.")
     assert yaml.safe_load(text)["spec"]["template"]["spec"]["containers"][0]["image"] == f"127.0.0.1:5000/{API}-cpu@{CPU}"

@@ -12,7 +12,7 @@ from common.errors import BuildError, RegistryError
 from common.run import run as call
 from k8s.pipeline import download, experiment
 from k8s.training import artifact, runs
-from k8s.training.artifact import DatasetArtifact
+from k8s.training.artifact import FileArtifact
 from k8s.training.runs import Run
 from lockfiles.models.lockfile import PinnedFile, PinnedModel
 from oci.reference import ImageRef
@@ -126,7 +126,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RealRe
     one.stop()
 
 
-def pushed(lab: Lab, registry: RealRegistry) -> DatasetArtifact:
+def pushed(lab: Lab, registry: RealRegistry) -> FileArtifact:
     one = lab.read()
     found = artifact.of_dataset(one.dataset, one.name, f"{registry.address}/llm")
     artifact.push(found, QUICK)

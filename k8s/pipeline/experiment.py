@@ -103,7 +103,7 @@ def read_run(config: Path) -> Run:
             paths["export"],
             paths["logs"],
         )
-    except (ValueError, KeyError, TypeError) as problem:
+    except (ValueError, KeyError, TypeError, AttributeError) as problem:
         raise _unreadable(config / "run.json", problem) from None
 
 

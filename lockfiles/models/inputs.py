@@ -119,7 +119,7 @@ def read_input() -> tuple[ModelInput, ...]:
     if body or not isinstance(tables, dict):
         key = next(iter(body), "models")
         raise UsageError(f"unknown key {key!r}", where=_place(text, "", key), fix="write one table [models.NAME] per model")
-    return tuple(_parse_input(name, entry, text) for name, entry in sorted(tables.items()))
+    return tuple(parse_input(name, entry, text) for name, entry in sorted(tables.items()))
 
 
 def place(name: str) -> str:
@@ -130,7 +130,18 @@ def place(name: str) -> str:
         return paths.shown(input_path())
 
 
-def _parse_input(name: str, entry: Any, text: str) -> ModelInput:
+def parse_input(name: str, entry: Any, text: str) -> ModelInput:
+    """A table of `models.in`.
+
+    Args:
+        name: the table's, which is the model's.
+        entry: what it holds.
+        text: of the whole file, for the line in messages.
+
+    Raises:
+        UsageError: it says something unknown or unfit; with the line.
+    """
+
     def refused(key: str, what: str, fix: str) -> UsageError:
         return UsageError(f"models.{name}: {what}", where=_place(text, name, key), fix=fix)
 

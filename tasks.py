@@ -152,13 +152,27 @@ def licences(_: Context, set: str = "") -> str:  # noqa: A002
     return table.show(inputs.chosen(set))
 
 
-@stage(help={"name": "one of lockfiles/models.in", "to": "the folder to lay it out in"})
-def model(_: Context, name: str, to: str) -> str:
-    """Fetch a pinned model and lay it out as a folder that from_pretrained() reads, every file verified."""
+@stage(
+    help={
+        "name": "one of lockfiles/models.in",
+        "to": "the folder to lay it out in",
+        "push": "copy it into the registry of an environment, signed",
+        "env": "with --push: one of k8s/envs/",
+        "key": "with --push: to sign with, as for `invoke push`",
+    }
+)
+def model(_: Context, name: str, to: str = "", push: bool = False, env: str = "local", key: str = "") -> str:  # noqa: FBT001
+    """Fetch a pinned model, every file verified; lay it out for from_pretrained(), or push it for a cluster's trainings."""
     from lockfiles import models
 
+    if bool(to) == push:
+        raise UsageError("--to lays a model out, --push sends it to a registry", fix="give one of them")
     models.fetch([name])
-    return models.lay_out(name, Path(to))
+    if to:
+        return models.lay_out(name, Path(to))
+    from k8s.training import base_model
+
+    return base_model.push_to(env, name, key=key)
 
 
 @stage(

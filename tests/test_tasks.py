@@ -37,7 +37,9 @@ def invoke(*argv: str, **env: str) -> subprocess.CompletedProcess[str]:
         (["licences", "--set", "no-such-set"], ExitCode.USAGE, "there are: api, api-cpu, api-cu128"),
         (["fetch", "--set", "train", "--offline"], ExitCode.ENVIRONMENT, "offline"),
         (["store", "--verify", "--prune"], ExitCode.USAGE, "give one of them"),
-        (["model", "--name", "none", "--to", "x"], ExitCode.USAGE, "none"),
+        (["model", "--name", "none", "--to", "x"], ExitCode.USAGE, "no model 'none' is locked"),
+        (["model", "--name", "tiny"], ExitCode.USAGE, "--to lays a model out, --push sends it to a registry: give one of them"),
+        (["model", "--name", "tiny", "--to", "x", "--push"], ExitCode.USAGE, "give one of them"),
         (["cluster", "--up", "--down"], ExitCode.USAGE, "--up, --down and --status exclude each other"),
         (["cluster", "--with", "metrics"], ExitCode.USAGE, "add --up"),
         (

@@ -8,7 +8,8 @@ Keys:
         set by name, and a set that gets another first one starts a record anew.
     registry: where the target pulls images from, host[:port] and optional path. Or a mapping: `host`, that address; `ca`,
         optional, a file with the registry's certificate authority in PEM (below the repository unless absolute; that of this
-        machine's cluster is known), which reaches every pod that speaks to it; `plain-http`, optional, `true` for a registry without TLS, refused by `production`.
+        machine's cluster is known), which reaches every pod that speaks to it; `plain-http`, optional, `true` for a registry
+        without TLS, refused by `production`.
     ports: optional; on which ports `hub` (default [443]) and `api-server` ([443, 6443]) answer, and `registry`, where that is
         not the port of its address alone. What NetworkPolicies let out follows them (k8s/prepare/policy_ports.py).
     kubernetes: minor version of the target, as a string; manifests are checked against its schema.

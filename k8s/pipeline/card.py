@@ -73,15 +73,15 @@ def text(run: Run, base: Base, facts: Facts) -> str:
     config = config if isinstance(config, dict) else {}
     stage, tuning = str(config.get("stage", "sft")), str(config.get("finetuning_type", "lora"))
     front: dict[str, Any] = {
-        "base_model": base.repo,
-        "base_model_relation": "finetune",
+        # Hubs look the base up by this name.
+        **({"base_model": base.repo, "base_model_relation": "finetune"} if base.repo else {}),
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         "tags": sorted({"llama-factory", stage, tuning}),
         **facts.license,
     }
     rows = [
-        ("base model", f"{base.repo} at revision {base.revision}"),
+        ("base model", f"{base.called} at revision {base.revision}"),
         ("base model's lock", f"{facts.lock} ({len(base.files)} files)"),
         (
             "licence of the base model",
@@ -100,7 +100,7 @@ def text(run: Run, base: Base, facts: Facts) -> str:
         "---",
         f"# {run.model.repository.rpartition('/')[2]}",
         "",
-        f"{base.repo}, trained further ({stage}, {tuning}) with LLaMA-Factory, merged, and exported as one model.",
+        f"{base.called}, trained further ({stage}, {tuning}) with LLaMA-Factory, merged, and exported as one model.",
         "",
         "| what | which |",
         "|---|---|",

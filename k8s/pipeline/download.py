@@ -2,10 +2,10 @@
 
     python -m pinwheel_pipeline.download [--config /config]
 
-The base model's files come from the hub that HF_ENDPOINT names, with HF_TOKEN if that is set, and are those of
-`base-model.json` by size and sha256; the data set comes from the registry by digest, with the login of
-`$DOCKER_CONFIG/config.json`. Files that are there and right are kept; a file that was fetched in part is continued. A folder
-that holds anything else is refused: a loader might load it.
+The base model's files are those of `base-model.json` by size and sha256. Each comes from the registry if that has it, in
+`base-repository` of the run; else from the hub that HF_ENDPOINT names, with HF_TOKEN if that is set. The data set comes from
+the registry by digest. The registry's login is `$DOCKER_CONFIG/config.json`. Files that are there and right are kept; a file
+that was fetched in part is continued. A folder that holds anything else is refused: a loader might load it.
 
 Exit codes: 2 settings, 10 hub, network or disk, 11 other bytes than the lock's, 14 the registry, 15 forbidden files.
 """
@@ -24,6 +24,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from common.errors import LockError, MissingEnvironmentError, PinwheelError, PolicyError, RegistryError, UsageError
 from oci.client.answer import Stream
+from oci.client.auth import RefusedError
 from oci.client.client import Client
 from oci.client.download import PART, download
 from oci.client.http import Http, Request
@@ -44,10 +45,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--config", type=Path, default=Path("/config"))
     options = parser.parse_args(argv)
     run, base = experiment.read_run(options.config), experiment.read_base(options.config)
-    hub = Hub(base)
-    say(f"base model {base.repo} at {base.revision}")
+    say(f"base model {base.called} at {base.revision}")
     refuse_others(run.base, {file.path for file in base.files})
-    gather(run.base, base.files, hub.fetch)
+    base_model(base, run.base_repository, run.base)
     say(f"data set {run.dataset}")
     dataset(run.dataset, run.data)
     say("everything is here, each file by its sha256")
@@ -133,6 +133,42 @@ class Hub:
             what = f"the hub has no {path} of {repo} at {self._base.revision}"
             return LockError(what, where=self._place.host, fix="lock the model anew")
         return MissingEnvironmentError(f"the hub answers {stream.status} for {path} of {repo}", where=self._place.host)
+
+
+def base_model(base: Base, place: ImageRef, folder: Path) -> None:
+    """Fetch the base model's files, each from the registry if it has it, else from the hub.
+
+    Args:
+        base: the model.
+        place: its repository in the registry; need not be there.
+        folder: where its files go.
+
+    Raises:
+        UsageError: HF_ENDPOINT or HF_TOKEN makes no sense.
+        RegistryError: the registry fails; or it has not all files of a model that is on no hub.
+        MissingEnvironmentError: the hub does not give it.
+        LockError: the hub has no such file, or one of the two gives other bytes.
+    """
+    hub = Hub(base) if base.repo else None
+    with Client(Registry(place.registry, f"{place.repository}/"), PATIENCE) as client:
+
+        def fetch(file: PinnedFile, target: Path) -> None:
+            digest = f"sha256:{file.sha256}"
+            try:
+                if client.exists(place.repository, digest, file.size):
+                    client.download(place.repository, digest, file.size, target)
+                    return
+                reason = "it is not there"
+            except RefusedError as problem:
+                # Many registries refuse, even who may read everything, what is not there.
+                reason = problem.what
+            if hub is None:
+                fix = f"push it: `invoke model --name {base.name} --push --env NAME`"
+                what = f"the base model {base.name} is on no hub, and the registry does not give {file.path}: {reason}"
+                raise RegistryError(what, where=str(place), fix=fix)
+            hub.fetch(file, target)
+
+        gather(folder, base.files, fetch)
 
 
 def dataset(place: ImageRef, folder: Path) -> None:

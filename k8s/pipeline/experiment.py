@@ -14,7 +14,8 @@ from oci.reference import ImageRef
 from .artifact import unsafe
 from .files import PinnedFile
 
-_FORMAT = 1
+_FORMAT = 2
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Run:
         dataset: the data set's artifact, by digest.
         template: LLaMA-Factory's.
         train_image: by digest.
+        base_repository: where the base model is in the registry, if it is there.
         base, data, output, export, logs: folders.
     """
 
@@ -39,6 +41,7 @@ class Run:
     dataset: ImageRef
     template: str
     train_image: str
+    base_repository: ImageRef
     base: Path
     data: Path
     output: Path
@@ -48,12 +51,24 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The base model, as the model lock pins it."""
+    """The base model, as the model lock pins it.
+
+    Attributes:
+        name: ours.
+        repo: on the hub; empty for a model that is on none.
+        revision: the hub's commit, 40 hex digits; without a hub the digest of its content, 64.
+        files: sorted by path.
+    """
 
     name: str
     repo: str
     revision: str
     files: tuple[PinnedFile, ...]
+
+    @property
+    def called(self) -> str:
+        """As messages name it: by its repository, or, where it is on no hub, by our name."""
+        return self.repo or self.name
 
 
 def read_run(config: Path) -> Run:
@@ -81,13 +96,14 @@ def read_run(config: Path) -> Run:
             ImageRef.in_registry(body["dataset"], pinned=True),
             body["template"],
             str(body["train-image"]),
+            ImageRef.in_registry(body["base-repository"], pinned=False),
             paths["base"],
             paths["dataset"],
             paths["output"],
             paths["export"],
             paths["logs"],
         )
-    except (ValueError, KeyError, TypeError) as problem:
+    except (ValueError, KeyError, TypeError, AttributeError) as problem:
         raise _unreadable(config / "run.json", problem) from None
 
 
@@ -107,11 +123,12 @@ def read_base(config: Path) -> Base:
                 raise ValueError(f"file {pinned.path!r}: {problem or 'size or digest'}")
         if not files or len({entry.path for entry in files}) != len(files):
             raise ValueError("no files, or a file twice")
-        if not re.fullmatch(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)?", body["repo"]) or not re.fullmatch(
-            r"[0-9a-f]{40}", body["revision"]
-        ):
-            raise ValueError("repo or revision makes no sense")
-        return Base(str(body["name"]), body["repo"], body["revision"], tuple(sorted(files, key=lambda entry: entry.path)))
+        on_hub = body["repo"] != ""
+        if on_hub and not re.fullmatch(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)?", body["repo"]):
+            raise ValueError("repo makes no sense")
+        if not _NAME.fullmatch(body["name"]) or not re.fullmatch(f"[0-9a-f]{{{40 if on_hub else 64}}}", body["revision"]):
+            raise ValueError("name or revision makes no sense")
+        return Base(body["name"], body["repo"], body["revision"], tuple(sorted(files, key=lambda entry: entry.path)))
     except (ValueError, KeyError, TypeError, AttributeError) as problem:
         raise _unreadable(file, problem) from None
 

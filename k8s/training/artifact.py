@@ -1,13 +1,14 @@
-"""The dataset of a run as an OCI artifact in the environment's registry.
+"""Files as an OCI artifact in the environment's registry: the dataset of a run, or a base model.
 
-Form: CNCF's ModelPack specification (modelpack/model-spec, docs/spec.md, v1), here with layers of its dataset type alone; one
-layer is one file as it is. The same files always give the same manifest, so its digest is known before it is pushed.
+Form: CNCF's ModelPack specification (modelpack/model-spec, docs/spec.md, v1); one layer is one file as it is. The same files
+always give the same manifest, so its digest is known before it is pushed.
 """
 
 from __future__ import annotations
 
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,19 +24,21 @@ from oci.client.patience import Patience
 from oci.client.target import Registry
 from oci.descriptor import MANIFEST, Descriptor, canonical
 from oci.reference import ImageRef, short
-from registry.send import Sender
+from registry.send import Sender, Sent
 
 ARTIFACT = "application/vnd.cncf.model.manifest.v1+json"
 CONFIG = "application/vnd.cncf.model.config.v1+json"
-DATASET = "application/vnd.cncf.model.dataset.v1.raw"
+WEIGHT, WEIGHT_CONFIG, DOC, DATASET = (
+    f"application/vnd.cncf.model.{kind}.v1.raw" for kind in ("weight", "weight.config", "doc", "dataset")
+)
 FILEPATH = "org.cncf.model.filepath"
 # ORAS, and whatever follows it, names a file by this one.
 _TITLE = "org.opencontainers.image.title"
 
 
 @dataclass(frozen=True, slots=True)
-class DatasetArtifact:
-    """A dataset with its manifest.
+class FileArtifact:
+    """Files with their manifest.
 
     Attributes:
         reference: where it lies or will lie, by digest.
@@ -48,7 +51,7 @@ class DatasetArtifact:
     manifest: bytes
 
 
-def of_dataset(dataset: Dataset, name: str, registry: str) -> DatasetArtifact:
+def of_dataset(dataset: Dataset, name: str, registry: str) -> FileArtifact:
     """The artifact of a dataset; nothing is sent.
 
     Args:
@@ -56,30 +59,39 @@ def of_dataset(dataset: Dataset, name: str, registry: str) -> DatasetArtifact:
         name: of the artifact.
         registry: the environment's, `host[:port][/path]`.
     """
+    place = ImageRef.parse(f"{registry}/datasets/{name}")
+    return assemble(place, {"name": name}, [(DATASET, one) for one in dataset.files])
+
+
+def assemble(place: ImageRef, descriptor: Mapping[str, str], layers: Sequence[tuple[str, DataFile]]) -> FileArtifact:
+    """The artifact of some files; nothing is sent.
+
+    Args:
+        place: its repository.
+        descriptor: what its configuration says of it.
+        layers: each file with its media type.
+    """
     body = {
-        "descriptor": {"name": name},
+        "descriptor": dict(descriptor),
         # Raw files are their own content: what is hashed compressed and unpacked is the same.
-        "modelfs": {"type": "layers", "diffIds": [one.digest for one in dataset.files]},
+        "modelfs": {"type": "layers", "diffIds": [one.digest for _, one in layers]},
         "config": {},
     }
     config = canonical(body)
     described = Descriptor(CONFIG, sha256_bytes(config), len(config)).json()
-    layers = [
-        {**Descriptor(DATASET, one.digest, one.size).json(), "annotations": {FILEPATH: one.path, _TITLE: one.path}}
-        for one in dataset.files
+    listed = [
+        {**Descriptor(kind, one.digest, one.size).json(), "annotations": {FILEPATH: one.path, _TITLE: one.path}}
+        for kind, one in layers
     ]
     manifest = canonical(
-        {"schemaVersion": 2, "mediaType": MANIFEST, "artifactType": ARTIFACT, "config": described, "layers": layers}
+        {"schemaVersion": 2, "mediaType": MANIFEST, "artifactType": ARTIFACT, "config": described, "layers": listed}
     )
-    reference = ImageRef.parse(f"{registry}/datasets/{name}").pin(sha256_bytes(manifest))
     own = DataFile("configuration", len(config), described["digest"], data=config)
-    return DatasetArtifact(reference, (*dataset.files, own), manifest)
+    return FileArtifact(place.pin(sha256_bytes(manifest)), (*(one for _, one in layers), own), manifest)
 
 
-def push(artifact: DatasetArtifact, policy: Patience | None = None, reached: Access | None = None) -> None:
-    """Bring the artifact into its registry, and read it back.
-
-    It also gets a tag made of its digest: many registries take away what has none.
+def push(artifact: FileArtifact, policy: Patience | None = None, reached: Access | None = None) -> None:
+    """Bring a dataset into its registry, and read it back.
 
     Args:
         artifact: to send.
@@ -91,9 +103,36 @@ def push(artifact: DatasetArtifact, policy: Patience | None = None, reached: Acc
         BuildError: a file was changed since it was read.
         MissingEnvironmentError: the embedded registry cannot be started.
     """
-    ref = artifact.reference
-    if ref.registry == host.REGISTRY:
+    with writing(artifact.reference, policy, reached) as client:
+        sent = send(client, artifact)
+    console.done(f"dataset      {artifact.reference}: {sent}, read back")
+
+
+@contextmanager
+def writing(place: ImageRef, policy: Patience | None = None, reached: Access | None = None) -> Iterator[Client]:
+    """A client of the registry of this place, that may write; the embedded one is started."""
+    if place.registry == host.REGISTRY:
         host.start_registry()
+    with Client(Registry(place.registry, "", reached or access.of_folder()), policy, writes=True) as client:
+        client.prepare()
+        yield client
+
+
+def send(client: Client, artifact: FileArtifact, fix: str = "run it again") -> Sent:
+    """Bring an artifact into its registry, and read its manifest back.
+
+    It also gets a tag made of its digest: many registries take away what has none.
+
+    Args:
+        client: of the registry.
+        artifact: what to send.
+        fix: what the user can do where a file is another one than it was.
+
+    Raises:
+        RegistryError: the registry refuses, fails, or holds other bytes than were sent.
+        BuildError: a file was changed since it was read.
+    """
+    ref = artifact.reference
     with ExitStack() as held:
         spare = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="pinwheel-")))
         blobs = []
@@ -102,14 +141,12 @@ def push(artifact: DatasetArtifact, policy: Patience | None = None, reached: Acc
             source = one.source or spare / str(number)
             if one.source is None:
                 source.write_bytes(one.data)
-            blobs.append(held.enter_context(Blob(one.path, one.digest, one.size, source)))
-        client = held.enter_context(Client(Registry(ref.registry, "", reached or access.of_folder()), policy, writes=True))
-        client.prepare()
+            blobs.append(held.enter_context(Blob(one.path, one.digest, one.size, source, fix=fix)))
         sent = Sender(client, ()).send(ref.repository, short(ref.digest), artifact.manifest, blobs)
-        if client.manifest(ref.repository, ref.digest) != artifact.manifest:
-            fix = "do not use it; something altered it on the way or in the registry"
-            raise RegistryError("the registry does not hold the dataset that was pushed", where=str(ref), fix=fix)
-    console.done(f"dataset      {ref}: {sent}, read back")
+    if client.manifest(ref.repository, ref.digest) != artifact.manifest:
+        fix = "do not use it; something altered it on the way or in the registry"
+        raise RegistryError("the registry does not hold what was pushed", where=str(ref), fix=fix)
+    return sent
 
 
 def model_reference(

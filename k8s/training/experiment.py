@@ -153,7 +153,7 @@ def _base(config: Mapping[str, Any], lines: Mapping[findings.Path, int], file: s
     if not isinstance(wanted, str):
         return None, []
     locked = models_lock.read_lock().models if models_lock.lock_path().exists() else ()
-    named = [one for one in locked if wanted == one.name] or [one for one in locked if wanted == one.repo]
+    named = [one for one in locked if wanted == one.name] or [one for one in locked if wanted and wanted == one.repo]
     if len(named) == 1:
         return named[0], []
     if named:

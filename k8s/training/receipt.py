@@ -27,7 +27,7 @@ class TrainingReceipt:
         version: of the run.
         experiment: the file in git.
         source: git revision of the checkout.
-        base: the base model's repository and commit.
+        base: the base model's repository and commit; of one that is on no hub, its name and content.
         dataset: by digest.
         images: what the run uses, by digest.
         proof: what was found of each image, in short.

@@ -10,12 +10,13 @@ from typing import Any
 
 from common.files import sha256_bytes
 from k8s.objects import strict_yaml
-from k8s.training.artifact import DatasetArtifact
+from k8s.training import base_model
+from k8s.training.artifact import FileArtifact
 from k8s.training.experiment import Experiment
 from lockfiles.models.lockfile import PinnedModel
 from oci.reference import ImageRef, short
 
-FORMAT = 1
+FORMAT = 2
 _WORK = "/work"
 # What LLaMA-Factory reads when it loads a model and tokenizer, or writes the chat template: training and export must agree.
 _EXPORTED = (
@@ -67,6 +68,7 @@ class Run:
         dataset: the dataset, by digest.
         template: LLaMA-Factory's, that the model is served with as well.
         train_image: by digest.
+        base_repository: where the base model is in the registry, if it is there.
         paths: in the pods.
         train: `train.yaml`.
         export: `export.yaml`.
@@ -80,6 +82,7 @@ class Run:
     dataset: str
     template: str
     train_image: str
+    base_repository: str
     paths: Paths
     train: str
     export: str
@@ -96,6 +99,7 @@ class Run:
             "dataset": self.dataset,
             "template": self.template,
             "train-image": self.train_image,
+            "base-repository": self.base_repository,
             "paths": asdict(self.paths),
         }
         return _json(body)
@@ -106,8 +110,8 @@ class Run:
         return dict(sorted(named.items()))
 
 
-def of_experiment(experiment: Experiment, dataset: DatasetArtifact, registry: str, train_image: ImageRef, source: str) -> Run:
-    """The run of an experiment. The same inputs give the same version; the source's revision is none of them.
+def of_experiment(experiment: Experiment, dataset: FileArtifact, registry: str, train_image: ImageRef, source: str) -> Run:
+    """The run of an experiment. The same inputs give the same version; neither the registry nor the source's revision is one.
 
     Args:
         experiment: checked.
@@ -150,6 +154,7 @@ def of_experiment(experiment: Experiment, dataset: DatasetArtifact, registry: st
         dataset=str(dataset.reference),
         template=str(experiment.config["template"]),
         train_image=str(train_image),
+        base_repository=str(base_model.repository(experiment.base, registry)),
         paths=where,
         train=train,
         export=export,

@@ -19,12 +19,13 @@ from k8s.objects.manifests import Manifest
 from k8s.prepare import accelerator, checked, directory, gate, pin
 from k8s.rollouts import question
 from k8s.rollouts.kubectl import Kubectl, Patience, refusal
-from k8s.training import artifact, experiment, keys, receipt, runs, watch, workflow
-from k8s.training.artifact import DatasetArtifact
+from k8s.training import artifact, base_model, experiment, keys, receipt, runs, watch, workflow
+from k8s.training.artifact import FileArtifact
 from k8s.training.names import NAMESPACE, WORKFLOWS
 from k8s.training.receipt import TrainingReceipt
 from k8s.training.runs import Run
 from k8s.training.workflow import Objects
+from lockfiles.models.lockfile import PinnedModel
 
 # Seconds until an ended workflow and its pods are gone.
 _GONE = 300.0
@@ -81,7 +82,7 @@ def train(
     run = runs.of_experiment(made, data, env.registry, train_image, source)
     console.info(f"environment  {env.name}: {env.where}")
     console.info(f"experiment   {run.experiment}: {len(made.config)} keys, {len(made.dataset.files)} files of data")
-    console.info(f"base model   {made.base.name}: {made.base.repo} at {made.base.commit[:12]}, {console.size(made.base.size)}")
+    console.info(f"base model   {made.base.name}: {made.base.called} at {made.base.at}, {console.size(made.base.size)}")
     if differing:
         shown = ", ".join(f"{key}: {str(config[key]).lower()}" for key in differing)
         console.info(f"accelerator  none ({env.file}): {shown}")
@@ -95,7 +96,7 @@ def train(
         version=run.version,
         experiment=run.experiment,
         source=source,
-        base=f"{made.base.repo}@{made.base.commit}",
+        base=f"{made.base.called}@{made.base.commit}",
         dataset=run.dataset,
         images=tuple(map(str, images)),
         proof=proof,
@@ -103,10 +104,10 @@ def train(
     )
     match env.target:
         case DirectoryTarget():
-            result = _to_directory(result, env, env.target, objects, data, dry_run=dry_run)
+            result = _to_directory(result, env, env.target, objects, data, made.base, dry_run=dry_run)
         case ClusterTarget() as target:
             kubectl = Kubectl(target, patience or Patience())
-            cluster = _Cluster(kubectl, env, run, objects, data)
+            cluster = _Cluster(kubectl, env, run, objects, data, made.base)
             asked = made.dataset.question if deploy and follow else ""
             result = cluster.submit(result, dry_run=dry_run, again=again)
             if not dry_run:
@@ -125,7 +126,8 @@ def _to_directory(
     env: Environment,
     target: DirectoryTarget,
     objects: Objects,
-    data: DatasetArtifact,
+    data: FileArtifact,
+    base: PinnedModel,
     *,
     dry_run: bool,
 ) -> TrainingReceipt:
@@ -138,9 +140,10 @@ def _to_directory(
     content = {name: (head + strict_yaml.dump([body])).encode() for name, body in objects.files().items()}
     before = directory.current(place)
     if dry_run:
-        console.done(f"dry run: {paths.shown(place)} was left as it is, and no dataset was pushed")
+        console.done(f"dry run: {paths.shown(place)} was left as it is, and nothing was pushed")
         return result
     artifact.push(data, reached=env.network.access())
+    base_model.ensure(base, env)
     if before != content:
         directory.write(place, content)
     console.done(f"written      {len(content)} files in {paths.shown(place)}; nothing was submitted")
@@ -150,8 +153,10 @@ def _to_directory(
 class _Cluster:
     """One run and the cluster it goes to."""
 
-    def __init__(self, kubectl: Kubectl, env: Environment, run: Run, objects: Objects, data: DatasetArtifact) -> None:
-        self.kubectl, self.env, self.run, self.objects, self.data = kubectl, env, run, objects, data
+    def __init__(
+        self, kubectl: Kubectl, env: Environment, run: Run, objects: Objects, data: FileArtifact, base: PinnedModel
+    ) -> None:
+        self.kubectl, self.env, self.run, self.objects, self.data, self.base = kubectl, env, run, objects, data, base
 
     def submit(self, result: TrainingReceipt, *, dry_run: bool, again: bool) -> TrainingReceipt:
         """Bring the run into the cluster, if it is not there."""
@@ -173,6 +178,7 @@ class _Cluster:
             console.done("dry run: nothing was pushed, nothing was submitted")
             return result
         artifact.push(self.data, reached=reached)
+        base_model.ensure(self.base, self.env)
         if there is not None:
             self._remove(there)
         self._send()

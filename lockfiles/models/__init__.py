@@ -1,34 +1,34 @@
 """Base models as inputs: pinned by commit and content, fetched into the store, laid out for a loader.
 
-`models.in` says which (inputs.py), `models.lock` by which bytes (lockfile.py), the user's hub has them (hub.py).
+`models.in` says which (inputs.py), `models.lock` by which bytes (lockfile.py); the user's hub has them (hub.py), or a folder
+(local.py), such as that of the model that Pinwheel makes by itself (demonstration.py).
 """
 
 from __future__ import annotations
 
 import datetime
 import functools
-import threading
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
-from common import console, offline, paths
-from common.errors import LockError, MissingEnvironmentError, UsageError
+from common import console, paths
+from common.errors import LockError, UsageError
 from lockfiles import store
 from lockfiles.model import Artifact
 from lockfiles.models import account as hub_account
 from lockfiles.models import folder as model_folder
 from lockfiles.models import inputs as models_in
+from lockfiles.models import local, places
 from lockfiles.models import lockfile as models_lock
 from lockfiles.models import resolve as models_resolve
-from lockfiles.models.hub import COMMIT, Hub, HubFile
+from lockfiles.models.hub import COMMIT, Hub
+from lockfiles.models.inputs import ModelInput
 from lockfiles.models.lockfile import ModelsLock, PinnedModel
 from lockfiles.store import mirror
-from lockfiles.store.transfer import Place
 from oci import safetensors
 
 _RELOCK = "run `invoke lock`"
-_UNREACHABLE = "check the network, HF_ENDPOINT and HF_TOKEN; the terms of a gated model are accepted on the hub's page"
-_ALTERED = "a commit never changes: the hub, or a proxy before it, serves an altered file; ask who runs it"
 
 
 def names() -> tuple[str, ...]:
@@ -43,16 +43,16 @@ def names() -> tuple[str, ...]:
 def resolve_all(upgrade: str = "") -> ModelsLock:
     """What models.lock should hold; writes nothing.
 
-    A model whose input did not change keeps its commit and asks no network; one whose revision is a branch moves only when it
-    is named.
+    A model whose input did not change keeps its commit and asks no network; one whose revision is a branch, or that lies in a
+    folder, moves only when it is named.
 
     Args:
         upgrade: a model whose branch may have moved, or `all`; another name is somebody else's.
 
     Raises:
         UsageError: models.in makes no sense.
-        LockError: the hub has no such model, revision or file, or offers what is not safe to load.
-        MissingEnvironmentError: the hub does not answer.
+        LockError: the hub has no such model, revision or file, or it or a folder offers what is not safe to load.
+        MissingEnvironmentError: the hub does not answer, or there is no such folder.
     """
     wanted = models_in.read_input()
     locked = _locked()
@@ -64,8 +64,8 @@ def resolve_all(upgrade: str = "") -> ModelsLock:
             found.append(old)
             continue
         same = old and not named and (old.repo, old.revision) == (model.repo, model.revision)
-        with hub_account.session() as http, console.step(f"resolving the model {model.name}") as notes:
-            found.append(models_resolve.resolve(Hub(http), model, old.commit if old and same else ""))
+        with console.step(f"resolving the model {model.name}") as notes:
+            found.append(_resolve(model, old.commit if old and same else ""))
             notes.append(f"{len(found[-1].files)} files, {console.size(found[-1].size)}")
     # Where nothing moved, not a byte of the lock changes.
     date = locked.date if locked.models == tuple(found) else datetime.datetime.now(datetime.UTC).date().isoformat()
@@ -123,24 +123,38 @@ def artifacts(chosen: Iterable[str] | None = None) -> tuple[Artifact, ...]:
     return tuple(file.artifact for model in _chosen(chosen) for file in model.files)
 
 
+def pinned(name: str) -> PinnedModel:
+    """A locked model.
+
+    Raises:
+        UsageError: no such model.
+        LockError: models.lock is missing or was edited.
+    """
+    (model,) = _chosen([name])
+    return model
+
+
 def fetch(chosen: Iterable[str] | None = None) -> None:
     """Bring the files of these models, default all, into the store.
 
     Raises:
         UsageError: no such model.
         LockError: a commit or a file is gone or altered, or is no safetensors file.
-        MissingEnvironmentError: no network, no access, no disk.
+        MissingEnvironmentError: no network, no access, no disk, no such folder.
     """
     models = _chosen(chosen)
     if not models:
         return
-    with hub_account.session() as http:
-        locate = _Locator(Hub(http), models)
-        place = Place(locate, locate.where, _UNREACHABLE, _ALTERED)
-        gone = store.take((file.artifact for model in models for file in model.files), (*mirror.places(), place), http)
+    with ExitStack() as held:
+        # A folder is looked at only when the store lacks something of its model.
+        lacking = [model for model in models if not model.repo and not all(store.has(file.artifact) for file in model.files)]
+        folders = [places.in_folder(held.enter_context(local.opened(_input(model.name))), model) for model in lacking]
+        http = held.enter_context(hub_account.session())
+        hub = places.on_hub(Hub(http), models)
+        gone = store.take((file.artifact for model in models for file in model.files), (*mirror.places(), *folders, hub), http)
     if gone:
-        what = "your hub lists a file and does not have it"
-        raise LockError(what, where=locate.where(gone[0]), fix="ask who runs the hub, or its proxy")
+        where = next(f"{file.path} of {m.called} at {m.at}" for m in models for file in m.files if file.artifact == gone[0])
+        raise LockError("a file is listed and is not there", where=where, fix="ask who runs the hub, or its proxy")
     for model in models:
         _check_safetensors(model)
 
@@ -155,56 +169,26 @@ def lay_out(name: str, target: Path) -> str:
         LockError: it was not fetched, or is altered.
         MissingEnvironmentError: no permission, no space, another process at it.
     """
-    (model,) = _chosen([name])
+    model = pinned(name)
     _check_safetensors(model)
     done = "laid out" if model_folder.lay_out(model, target) else "was there already"
-    return f"{name} at commit {model.commit[:12]} {done} in {target}, {console.size(model.size)}"
+    return f"{name} at {model.at} {done} in {target}, {console.size(model.size)}"
 
 
-class _Locator:
-    """Finds the address of a locked file on the user's hub. Safe for several threads."""
+def _resolve(model: ModelInput, commit: str) -> PinnedModel:
+    if model.repo:
+        with hub_account.session() as http:
+            return models_resolve.from_hub(Hub(http), model, commit)
+    with local.opened(model) as folder:
+        return models_resolve.from_folder(folder, model)
 
-    def __init__(self, hub: Hub, models: Iterable[PinnedModel]) -> None:
-        self._hub = hub
-        self._owner = {file.sha256: (model, file) for model in models for file in model.files}
-        self._snapshots: dict[str, dict[str, HubFile]] = {}
-        self._guard = threading.Lock()
 
-    def __call__(self, artifact: Artifact) -> str:
-        """The file's address.
-
-        Raises:
-            LockError: the hub does not have the commit or the file any more, or says that it has other bytes.
-            MissingEnvironmentError: the hub does not answer.
-        """
-        model, file = self._owner[artifact.sha256]
-        if offline.offline():
-            what = f"{file.path} of the model {model.name} is not in the store, and this run is offline"
-            raise MissingEnvironmentError(what, where=f"{model.repo}, sha256 {file.sha256}", fix=offline.FIX)
-        with self._guard:
-            if model.name not in self._snapshots:
-                gone = f"`invoke lock --upgrade {model.name}` takes another; who kept the files has them in a mirror"
-                snapshot = self._hub.snapshot(model.repo, model.commit, gone=gone)
-                self._snapshots[model.name] = {known.path: known for known in snapshot.files}
-        known = self._snapshots[model.name].get(file.path)
-        if known is None:
-            what = f"{model.repo} has no file {file.path} on your hub any more"
-            fix = f"`invoke lock --upgrade {model.name}` takes another commit"
-            raise LockError(what, where=f"commit {model.commit}", fix=fix)
-        if known.size != file.size or known.sha256 not in {"", file.sha256}:
-            says = f"sha256 {known.sha256}" if known.size == file.size else f"{known.size} bytes"
-            has = f"sha256 {file.sha256}" if known.size == file.size else f"{file.size}"
-            raise LockError(
-                f"{file.path} of {model.repo}: your hub says {says}, the lock says {has}",
-                where=f"commit {model.commit}",
-                fix=_ALTERED,
-            )
-        return self._hub.address(model.repo, model.commit, file.path)
-
-    def where(self, artifact: Artifact) -> str:
-        """The file, for messages: not by an address, which may carry credentials."""
-        model, file = self._owner[artifact.sha256]
-        return f"{file.path} of {model.repo} at commit {model.commit[:12]}"
+def _input(name: str) -> ModelInput:
+    """What models.in says of a locked model; the lock holds no place."""
+    for model in models_in.read_input():
+        if model.name == name:
+            return model
+    raise LockError(f"the model {name} is locked, and models.in does not ask for it", fix=_RELOCK)
 
 
 def _locked() -> ModelsLock:
@@ -234,7 +218,7 @@ def _check_safetensors(model: PinnedModel) -> None:
         if file.path.endswith(".safetensors") and store.has(file.artifact):
             try:
                 first = functools.partial(_first, store.path(file.artifact))
-                safetensors.check(f"{file.path} of {model.repo}", file.size, first)
+                safetensors.check(f"{file.path} of {model.called}", file.size, first)
             except LockError:
                 # Altered in the store is another answer than unfit.
                 store.verified(file.artifact)

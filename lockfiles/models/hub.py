@@ -112,7 +112,7 @@ class Hub:
         except (KeyError, TypeError, ValueError) as problem:
             said = f"your hub's list of the files of {repo} makes no sense: {problem}"
             raise LockError(said, fix="ask who runs the hub, or its proxy") from None
-        _check_paths(repo, [file.path for file in files])
+        check_paths(repo, [file.path for file in files])
         return Snapshot(repo, commit, tuple(files))
 
     def address(self, repo: str, commit: str, path: str) -> str:
@@ -262,7 +262,16 @@ def _git_id(size: int) -> Any:
     return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
 
 
-def _check_paths(repo: str, found: list[str]) -> None:
+def check_paths(repo: str, found: list[str]) -> None:
+    """Refuse a model that holds a path which must not be written below a folder.
+
+    Args:
+        repo: as messages name it.
+        found: its paths, sorted.
+
+    Raises:
+        LockError: it holds one.
+    """
     known = set(found)
     for number, path in enumerate(found):
         problem = unsafe(path)

@@ -9,6 +9,12 @@ TOML, one table per model; unknown keys are refused:
     allow = ["*.bin"]                       # optional: files of other formats than DATA, and
     reason = "…"                            # why they may be loaded
 
+    [models.ours]
+    path = "models/ours"                    # a folder instead of a hub: from the checkout's root, or absolute
+
+    [models.demo]
+    made = "demonstration"                  # Pinwheel makes it on the spot: demonstration.py
+
 A pattern is a shell's, over the whole path, and its `*` takes `/` too, as in huggingface_hub's allow_patterns.
 """
 
@@ -43,6 +49,9 @@ DATA = (
 )
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
 REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
+# What Pinwheel makes by itself.
+DEMONSTRATION = "demonstration"
+_CHOICE = {"files", "allow", "reason"}
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]*")
 _HEADER = re.compile(r'\s*\[\s*(?:models\.|files\.)?"?([^"\]]*)"?\s*\]')
 _KEY = re.compile(r'\s*("(?:[^"\\]|\\.)*"|[A-Za-z0-9_-]+)\s*=')
@@ -54,11 +63,13 @@ class ModelInput:
 
     Attributes:
         name: ours.
-        repo: on the hub, `organisation/name`.
-        revision: a branch, a tag or a commit.
+        repo: on the hub, `organisation/name`; empty for a model that is on none.
+        revision: a branch, a tag or a commit; empty without a repository.
         files: patterns of the files to take; empty for all that is DATA.
         allow: patterns of files that may be taken although they are not DATA.
         digest: over all of that, and over what DATA means.
+        path: the folder that it lies in, from the checkout's root or absolute; empty for others.
+        made: what Pinwheel makes by itself; empty for others.
     """
 
     name: str
@@ -67,6 +78,13 @@ class ModelInput:
     files: tuple[str, ...]
     allow: tuple[str, ...]
     digest: str
+    path: str = ""
+    made: str = ""
+
+    @property
+    def called(self) -> str:
+        """As messages name it: by its repository, or, where it is on no hub, by our name."""
+        return self.repo or self.name
 
     def is_data(self, path: str) -> bool:
         """Whether the file may be taken: it is of a format that is only ever data, or was allowed."""
@@ -101,7 +119,7 @@ def read_input() -> tuple[ModelInput, ...]:
     if body or not isinstance(tables, dict):
         key = next(iter(body), "models")
         raise UsageError(f"unknown key {key!r}", where=_place(text, "", key), fix="write one table [models.NAME] per model")
-    return tuple(_parse_input(name, entry, text) for name, entry in sorted(tables.items()))
+    return tuple(parse_input(name, entry, text) for name, entry in sorted(tables.items()))
 
 
 def place(name: str) -> str:
@@ -112,32 +130,54 @@ def place(name: str) -> str:
         return paths.shown(input_path())
 
 
-def _parse_input(name: str, entry: Any, text: str) -> ModelInput:
-    known = {"repo", "revision", "files", "allow", "reason"}
+def parse_input(name: str, entry: Any, text: str) -> ModelInput:
+    """A table of `models.in`.
+
+    Args:
+        name: the table's, which is the model's.
+        entry: what it holds.
+        text: of the whole file, for the line in messages.
+
+    Raises:
+        UsageError: it says something unknown or unfit; with the line.
+    """
 
     def refused(key: str, what: str, fix: str) -> UsageError:
         return UsageError(f"models.{name}: {what}", where=_place(text, name, key), fix=fix)
 
     if not NAME.fullmatch(name):
         raise refused("", "not a name", "small letters, digits, `.`, `_` and `-`, 40 at most")
-    if not isinstance(entry, dict) or not {"repo", "revision"} <= set(entry):
-        raise refused("", "repo and revision are missing", "state both; a revision is a branch, a tag or a commit")
+    source = next((key for key in ("made", "path") if isinstance(entry, dict) and key in entry), "repo")
+    known = {"made": {"made"}, "path": {"path", *_CHOICE}, "repo": {"repo", "revision", *_CHOICE}}[source]
+    if source == "repo" and (not isinstance(entry, dict) or not {"repo", "revision"} <= set(entry)):
+        fix = "state both; a revision is a branch, a tag or a commit; or state path, a folder"
+        raise refused("", "repo and revision are missing", fix)
     if unknown := sorted(set(entry) - known):
-        raise refused(unknown[0], f"unknown key {unknown[0]!r}", f"known are {', '.join(sorted(known))}")
-    repo, revision = entry["repo"], entry["revision"]
-    if not isinstance(repo, str) or not REPO.fullmatch(repo) or re.search(r"--|\.\.|[.-](/|$)", repo) or len(repo) > 96:
-        raise refused("repo", f"not a repository: {repo!r}", 'write it as on the hub: "organisation/name"')
-    if not isinstance(revision, str) or not _REVISION.fullmatch(revision) or ".." in revision:
-        raise refused("revision", f"not a revision: {revision!r}", "name a branch, a tag or a commit")
+        beside = "" if source == "repo" else f" beside {source}"
+        raise refused(unknown[0], f"unknown key {unknown[0]!r}{beside}", f"known are {', '.join(sorted(known))}")
+    value = entry[source]
+    if source == "made" and value != DEMONSTRATION:
+        raise refused("made", f"Pinwheel makes no {value!r}", f'write made = "{DEMONSTRATION}"')
+    if source == "path" and (not isinstance(value, str) or not value.strip() or not value.isprintable() or value[0] == "~"):
+        raise refused("path", f"not a folder: {value!r}", "write it from the checkout's root, or absolute")
+    if source == "repo":
+        revision = entry["revision"]
+        if not isinstance(value, str) or not REPO.fullmatch(value) or re.search(r"--|\.\.|[.-](/|$)", value) or len(value) > 96:
+            raise refused("repo", f"not a repository: {value!r}", 'write it as on the hub: "organisation/name"')
+        if not isinstance(revision, str) or not _REVISION.fullmatch(revision) or ".." in revision:
+            raise refused("revision", f"not a revision: {revision!r}", "name a branch, a tag or a commit")
     for key in ("files", "allow"):
-        value = entry.get(key, ["*"])
-        if not isinstance(value, list) or not value or not all(isinstance(pattern, str) and pattern for pattern in value):
+        patterns = entry.get(key, ["*"])
+        if not isinstance(patterns, list) or not patterns or not all(isinstance(one, str) and one for one in patterns):
             raise refused(key, f"{key} is no list of patterns", 'write for example ["*.json"], or leave it out')
     reason = entry.get("reason", "")
     if ("allow" in entry) != ("reason" in entry) or not isinstance(reason, str) or ("reason" in entry and not reason.strip()):
         raise refused("allow", "allow and reason go together", "say in reason why these files may be loaded")
     files, allow = tuple(sorted(entry.get("files", []))), tuple(sorted(entry.get("allow", [])))
-    return ModelInput(name, repo, revision, files, allow, digest([FORMAT, DATA, repo, revision, files, allow]))
+    if source == "repo":
+        return ModelInput(name, value, revision, files, allow, digest([FORMAT, DATA, value, revision, files, allow]))
+    asked = digest([FORMAT, DATA, {source: value}, files, allow])
+    return ModelInput(name, "", "", files, allow, asked, **{source: value})
 
 
 def lines(text: str) -> dict[tuple[str, str], int]:

@@ -1,5 +1,7 @@
 """`models.lock`, written by `invoke lock` from models.in: each model's commit, and each of its files by content.
 
+A model that is on no hub has no commit: `content`, a digest over its files, stands for it.
+
 TOML. First the head: `format`, `inputs` (digest of models.in's meaning), `date` (UTC day on which the content last changed),
 `checksum` (over the head and the models' names); then one line per model; then one line per file with its size and sha256.
 Each line ends in `check`, over that line alone, and a model's over its files' paths too: so a bump changes that model's lines,
@@ -12,6 +14,7 @@ import itertools
 import json
 import re
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,9 +50,9 @@ class PinnedModel:
 
     Attributes:
         name: ours.
-        repo: on the hub.
-        revision: what was asked for.
-        commit: what that was when it was locked.
+        repo: on the hub; empty for a model that is on none.
+        revision: what was asked for; empty without a repository.
+        commit: what that was when it was locked, 40 hex digits; without a repository the digest of its content, 64.
         inputs: the digest of the model's input.
         files: sorted by path.
     """
@@ -60,6 +63,16 @@ class PinnedModel:
     commit: str
     inputs: str
     files: tuple[PinnedFile, ...]
+
+    @property
+    def called(self) -> str:
+        """As messages name it: by its repository, or, where it is on no hub, by our name."""
+        return self.repo or self.name
+
+    @property
+    def at(self) -> str:
+        """Its commit or its content, in short."""
+        return f"{'commit' if self.repo else 'content'} {self.commit[:12]}"
 
     @property
     def size(self) -> int:
@@ -80,6 +93,11 @@ def lock_path() -> Path:
     return paths.LOCKFILES / "models.lock"
 
 
+def content(files: Iterable[PinnedFile]) -> str:
+    """The digest that stands for the commit of a model that is on no hub: 64 hex digits over its files."""
+    return digest([(file.path, file.size, file.sha256) for file in files]).removeprefix("sha256:")
+
+
 def write_lock(lock: ModelsLock) -> None:
     """Write `models.lock`, whole or not at all; without a model there is none."""
     if not lock.models:
@@ -90,7 +108,10 @@ def write_lock(lock: ModelsLock) -> None:
     text += [f"{key} = {_toml(value)}" for key, value in head.items()]
     text += [f"checksum = {_toml(digest([head, [m.name for m in lock.models]]))}", "", "[models]"]
     for model in lock.models:
-        entry = {"repo": model.repo, "revision": model.revision, "commit": model.commit, "inputs": model.inputs}
+        if model.repo:
+            entry = {"repo": model.repo, "revision": model.revision, "commit": model.commit, "inputs": model.inputs}
+        else:
+            entry = {"content": model.commit, "inputs": model.inputs}
         text.append(_line(model.name, entry, [file.path for file in model.files]))
     for model in lock.models:
         text += ["", f"[files.{_toml(model.name)}]"]
@@ -148,11 +169,19 @@ class _Reader:
             raise self._refused("models", name, f"{name} has no files")
         pinned = tuple(self._file(name, path, line) for path, line in files.items())
         self._sorted(name, list(files))
-        self._entry("models", name, entry, {"repo", "revision", "commit", "inputs"}, list(files))
-        if not all(isinstance(value, str) for value in entry.values()) or not COMMIT.fullmatch(entry["commit"]):
+        on_hub = not isinstance(entry, dict) or "content" not in entry
+        self._entry(
+            "models", name, entry, {"repo", "revision", "commit", "inputs"} if on_hub else {"content", "inputs"}, list(files)
+        )
+        if not on_hub and entry["content"] != content(pinned):
+            raise self._refused("models", name, f"{name}: edited by hand: its content is not that of its files")
+        if not all(isinstance(value, str) for value in entry.values()) or (on_hub and not COMMIT.fullmatch(entry["commit"])):
             raise self._refused("models", name, f"{name}: commit is no commit hash")
-        if not NAME.fullmatch(name) or not REPO.fullmatch(entry["repo"]):
-            raise self._refused("models", name, f"{name}: not a model's name, or not a repository: {entry['repo']!r}")
+        if not NAME.fullmatch(name) or (on_hub and not REPO.fullmatch(entry["repo"])):
+            where = f", or not a repository: {entry['repo']!r}" if on_hub else ""
+            raise self._refused("models", name, f"{name}: not a model's name{where}")
+        if not on_hub:
+            return PinnedModel(name, "", "", entry["content"], entry["inputs"], pinned)
         return PinnedModel(name, entry["repo"], entry["revision"], entry["commit"], entry["inputs"], pinned)
 
     def _file(self, model: str, path: str, entry: Any) -> PinnedFile:

@@ -65,6 +65,7 @@ class Run:
     root: Path
     registry: str = "127.0.0.1:1"
     base: dict[str, bytes] = field(default_factory=base_files)
+    repo: str = "team/tiny"
     commit: str = "b" * 40
     dataset: str = "sha256:" + "d" * 64
 
@@ -89,7 +90,7 @@ class Run:
         self.config.mkdir(exist_ok=True)
         names = ("base", "dataset", "output", "export", "logs")
         body = {
-            "format": 1,
+            "format": 2,
             "version": VERSION,
             "experiment": "experiments/team/tiny/sft.yaml",
             "source": "a" * 40,
@@ -97,11 +98,12 @@ class Run:
             "dataset": f"{self.registry}/datasets/team-tiny@{self.dataset}",
             "template": "qwen3_nothink",
             "train-image": f"{self.registry}/llama-factory-train@sha256:" + "1" * 64,
+            "base-repository": f"{self.registry}/models/base/tiny",
             "paths": {name: str(self.path(name)) for name in names},
         }
         (self.config / "run.json").write_text(json.dumps(body))
         files = [{"path": p, "size": len(d), "sha256": hashlib.sha256(d).hexdigest()} for p, d in sorted(self.base.items())]
-        lock = {"name": "tiny", "repo": "team/tiny", "revision": self.commit, "files": files}
+        lock = {"name": "tiny", "repo": self.repo, "revision": self.commit, "files": files}
         (self.config / "base-model.json").write_text(json.dumps(lock))
         (self.config / "train.yaml").write_text(TRAIN)
         (self.config / "export.yaml").write_text("export_size: 5\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -16,10 +17,10 @@ from k8s.pipeline import artifact, download
 from k8s.training import artifact as artifacts
 from k8s.training.dataset import DataFile, Dataset
 from oci.descriptor import MANIFEST
-from tests.k8s.pipeline.conftest import Run, base_files, program, push
+from tests.k8s.pipeline.conftest import Run, base_files, log_in, program, push
 from tests.lockfiles import hub_server
 from tests.lockfiles.hub_server import HubServer
-from tests.oci.double import Double
+from tests.oci.double import Double, answers
 from tests.waiting import LIMIT_S, eventually
 
 SECRET = "hf_secretsecret"
@@ -119,6 +120,114 @@ def test_wrong_bytes_of_the_hub_are_refused(ready: Run, hub: HubServer) -> None:
     assert problem.value.exit_code == ExitCode.LOCK
     assert not ready.path("base/model.safetensors").exists()
     assert not ready.path("base/model.safetensors.part").exists()
+
+
+# --- the base model from the registry ---
+
+PLACE = "models/base/tiny"
+MADE = "c" * 64
+
+
+def put(double: Double, *paths: str) -> None:
+    """Base files that `invoke model --push` brought into the registry; default: all."""
+    for path in paths or base_files():
+        data = base_files()[path]
+        double.blobs[PLACE][sha256_bytes(data)] = data
+
+
+def from_hub(hub: HubServer) -> set[str]:
+    return {one.path.partition(f"/{hub.branches['team/tiny', 'main']}/")[2] for one in hub.asked if "/resolve/" in one.path}
+
+
+def test_a_base_model_that_the_registry_has_comes_from_there_alone(ready: Run, hub: HubServer, double: Double) -> None:
+    put(double)
+    hub.asked.clear()
+    fetch(ready)
+    assert held(ready.path("base")) == base_files()
+    assert not hub.asked
+
+
+def test_what_the_registry_lacks_of_a_base_model_comes_from_the_hub(ready: Run, hub: HubServer, double: Double) -> None:
+    put(double, "model.safetensors", "config.json")
+    hub.asked.clear()
+    fetch(ready)
+    assert held(ready.path("base")) == base_files()
+    assert from_hub(hub) == {".gitattributes", "README.md"}
+
+
+@pytest.mark.parametrize("forbids", [True, False], ids=["no token", "a token for less"])
+def test_a_registry_that_refuses_what_it_lacks_is_no_failure(ready: Run, double: Double, quick: Path, *, forbids: bool) -> None:
+    double.auth, double.forbids, double.readable = "bearer", forbids, {"datasets/.*"}
+    log_in(quick, double.address)
+    fetch(ready)
+    assert held(ready.path("base")) == base_files()
+
+
+def test_a_registry_that_fails_is_not_taken_for_one_that_lacks(ready: Run, double: Double) -> None:
+    double.fail("HEAD", PLACE, answers(500), times=999)
+    with pytest.raises(PinwheelError) as problem:
+        fetch(ready)
+    assert problem.value.exit_code == ExitCode.REGISTRY
+
+
+def test_other_bytes_of_the_registry_are_refused(ready: Run, double: Double) -> None:
+    put(double)
+    weights = base_files()["model.safetensors"]
+    double.blobs[PLACE][sha256_bytes(weights)] = weights[:-1] + b"?"
+    with pytest.raises(PinwheelError, match=r"model.safetensors: the bytes are not those of sha256") as problem:
+        fetch(ready)
+    assert problem.value.exit_code == ExitCode.LOCK
+    assert not ready.path("base/model.safetensors").exists()
+
+
+@pytest.fixture
+def on_no_hub(ready: Run, hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run whose base model lay in a folder, in a place that has no hub."""
+    ready.repo, ready.commit = "", MADE
+    hub.asked.clear()
+    monkeypatch.setenv("HF_ENDPOINT", "none")
+    return ready.write()
+
+
+def test_a_base_model_that_is_on_no_hub_comes_from_the_registry(on_no_hub: Run, double: Double) -> None:
+    put(double)
+    fetch(on_no_hub)
+    assert held(on_no_hub.path("base")) == base_files()
+
+
+def test_a_base_model_that_is_nowhere_is_one_line_with_the_command(on_no_hub: Run, hub: HubServer, double: Double) -> None:
+    with pytest.raises(PinwheelError, match="the base model tiny is on no hub, and the registry does not give") as problem:
+        fetch(on_no_hub)
+    assert problem.value.exit_code == ExitCode.REGISTRY
+    assert problem.value.line().endswith(f"({double.address}/{PLACE}): push it: `invoke model --name tiny --push --env NAME`")
+    assert not hub.asked
+
+
+def test_a_registry_that_refuses_a_base_model_on_no_hub_says_so(on_no_hub: Run, double: Double, quick: Path) -> None:
+    double.auth, double.forbids, double.readable = "bearer", True, {"datasets/.*"}
+    log_in(quick, double.address)
+    with pytest.raises(PinwheelError, match=r"the registry refuses: .*403.*push it: `invoke model --name tiny --push"):
+        fetch(on_no_hub)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"revision": "c" * 40}, {"repo": "team/tiny"}, {"repo": None}, {"name": "../x"}, {"name": "a b"}, {"revision": 3}],
+    ids=repr,
+)
+def test_a_base_model_that_makes_no_sense_is_refused(on_no_hub: Run, change: dict[str, object]) -> None:
+    file = on_no_hub.config / "base-model.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises(PinwheelError, match="is not what `invoke train` writes"):
+        fetch(on_no_hub)
+
+
+@pytest.mark.parametrize("place", ["models/base/tiny", "", "x.example/a:tag", 3, None], ids=repr)
+def test_a_base_repository_that_makes_no_sense_is_refused(ready: Run, place: object) -> None:
+    file = ready.config / "run.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "base-repository": place}))
+    with pytest.raises(PinwheelError, match="is not what `invoke train` writes"):
+        fetch(ready)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])

@@ -87,11 +87,16 @@ def test_the_artifact_is_a_modelpack(run: Run, double: Double) -> None:
     assert "logs/register.log" not in kinds
 
 
-def test_the_card_names_everything_the_model_was_made_of(run: Run, double: Double) -> None:
+def card(run: Run, double: Double) -> str:
+    """The card that is registered with the model."""
     layers = manifest(double, run.register())["layers"]
     assert isinstance(layers, list)
     (digest,) = [one["digest"] for one in layers if one["annotations"][artifact.FILEPATH] == "README.md"]
-    text = double.blobs[REPOSITORY][digest].decode()
+    return double.blobs[REPOSITORY][digest].decode()
+
+
+def test_the_card_names_everything_the_model_was_made_of(run: Run, double: Double) -> None:
+    text = card(run, double)
     front = yaml.safe_load(text.split("---\n")[1])
     assert front["base_model"] == "team/tiny"
     assert front["license"] == "apache-2.0"
@@ -108,6 +113,13 @@ def test_the_card_names_everything_the_model_was_made_of(run: Run, double: Doubl
         "    finetuning_type: lora",
     ):
         assert part in text, part
+
+
+def test_the_card_of_a_model_whose_base_is_on_no_hub_names_none(run: Run, double: Double) -> None:
+    run.repo, run.commit = "", "c" * 64
+    text = card(run.write(), double)
+    assert "base_model" not in yaml.safe_load(text.split("---\n")[1])
+    assert f"| base model | tiny at revision {run.commit} |" in text
 
 
 SECOND = "model-00002-of-00002.safetensors"

@@ -21,6 +21,7 @@ from k8s.objects.manifests import Manifest
 from k8s.prepare import checked, gate
 from k8s.training import artifact, submit
 from k8s.training.dataset import DataFile
+from lockfiles.models.lockfile import PinnedModel
 from oci.client import access
 from oci.client.access import Access
 from oci.reference import ImageRef
@@ -215,22 +216,25 @@ def test_the_gate_asks_the_registry_by_the_environments_authority(checkout: Chec
     assert len(secure.asked) == before
 
 
+ON_A_HUB = PinnedModel("base", "maker/base", "main", "c" * 40, "", ())
+
+
 @pytest.mark.parametrize("to", ["cluster", "directory"])
 def test_a_run_goes_to_the_registry_by_the_environments_authority(
     checkout: Checkout, secure: Double, monkeypatch: pytest.MonkeyPatch, to: str
 ) -> None:
-    data = artifact.DatasetArtifact(ImageRef.parse(f"{secure.address}/datasets/x").pin(sha256_bytes(b"{}")), (), b"{}")
+    data = artifact.FileArtifact(ImageRef.parse(f"{secure.address}/datasets/x").pin(sha256_bytes(b"{}")), (), b"{}")
     said: Any = SimpleNamespace(version="v", experiment="e")
     objects: Any = SimpleNamespace(files=lambda: {"workflow.yaml": {"kind": "Workflow"}}, template=None)
 
     def go(env: Environment) -> None:
         if to == "directory":
             target = DirectoryTarget(checkout.root / "out")
-            submit._to_directory(said, env, target, objects, data, dry_run=False)
+            submit._to_directory(said, env, target, objects, data, ON_A_HUB, dry_run=False)
             return
         kubectl: Any = SimpleNamespace(preflight=lambda _: None, get=lambda *_: None)
         run: Any = SimpleNamespace(version="v", model=f"{env.registry}/models/x")
-        submit._Cluster(kubectl, env, run, objects, data).submit(said, dry_run=False, again=False)
+        submit._Cluster(kubectl, env, run, objects, data, ON_A_HUB).submit(said, dry_run=False, again=False)
 
     for name in ("_same", "_secrets", "_send"):
         monkeypatch.setattr(submit._Cluster, name, lambda *_: None)
@@ -245,7 +249,7 @@ def test_a_dataset_is_pushed_and_a_model_looked_for_by_it(secure: Double) -> Non
     data = b"x"
     made = DataFile("configuration", len(data), sha256_bytes(data), data=data)
     reference = ImageRef.parse(f"{secure.address}/datasets/x").pin(sha256_bytes(b"{}"))
-    one = artifact.DatasetArtifact(reference, (made,), b"{}")
+    one = artifact.FileArtifact(reference, (made,), b"{}")
     reached = Access(secure.address, CERTIFICATE.read_text())
     artifact.push(one, QUICK, reached)
     assert reference.digest in secure.manifests["datasets/x"]

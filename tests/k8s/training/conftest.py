@@ -33,7 +33,7 @@ from tests.oci.real import RealRegistry
 EXAMPLE = paths.ROOT / "experiments" / "example" / "tiny"
 FILE = "experiments/example/tiny/sft.yaml"
 BASE = PinnedModel(
-    "base", "maker/tiny-base", "main", "c0ffee" * 6 + "c0ff", "sha256:1", (PinnedFile("config.json", 2, "a" * 64),)
+    "tiny", "maker/tiny-base", "main", "c0ffee" * 6 + "c0ff", "sha256:1", (PinnedFile("config.json", 2, "a" * 64),)
 )
 
 

@@ -17,11 +17,12 @@ import yaml
 from docker import DockerClient
 
 from common import paths
-from common.files import sha256_file
+from common.files import sha256_bytes
 from images import receipt as built
 from k8s.training import artifact, experiment, runs
 from k8s.training.keys import Known
 from k8s.training.runs import Run
+from lockfiles.models import demonstration
 from lockfiles.models import lockfile as models_lock
 from lockfiles.models.lockfile import ModelsLock, PinnedFile, PinnedModel
 from oci.reference import ImageRef
@@ -42,6 +43,21 @@ from llamafactory.hparams import parser
 from llamafactory.data.template import TEMPLATES
 fields = {field.name for one in parser._TRAIN_ARGS for field in dataclasses.fields(one) if field.init}
 json.dump({"keys": sorted(fields), "templates": sorted(TEMPLATES)}, open("/work/takes.json", "w"))
+"""
+# What the exported model answers to the questions of a data set.
+_ANSWERS = """
+import json, sys, torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1]).eval()
+answers = []
+for row in json.load(open(sys.argv[2])):
+    chat = [{"role": "user", "content": row["instruction"]}]
+    asked = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    with torch.no_grad():
+        told = model.generate(**asked, max_new_tokens=100, do_sample=False)
+    answers.append(tokenizer.decode(told[0][asked["input_ids"].shape[1]:], skip_special_tokens=True))
+json.dump(answers, open("/work/answers.json", "w"))
 """
 
 
@@ -75,7 +91,6 @@ class Pod:
                 # The checkout's own programs, over those that the image holds.
                 str(ROOT / "k8s" / "pipeline"): {"bind": "/opt/pinwheel/pinwheel_pipeline", "mode": "ro"},
                 str(ROOT / "oci"): {"bind": "/opt/pinwheel/oci", "mode": "ro"},
-                str(ROOT / "smoke" / "payload"): {"bind": "/payload", "mode": "ro"},
             },
             tmpfs={"/tmp": "rw,nosuid,nodev,size=2g,mode=1777"},
             shm_size=1 << 30,
@@ -110,21 +125,20 @@ def pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
 
 @pytest.fixture(scope="module")
 def run(pod: Pod, known: Known, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The example on a tiny random model, its device's keys set for a CPU; on the volume what `download` leaves there."""
-    pod.run(["python", "/payload/tiny.py", "/work/tiny"])
-    model = pod.work / "tiny" / "model"
+    """The example as it is shipped, its device's keys set for a CPU; on the volume what `download` leaves there."""
+    content = demonstration.files()
     root = tmp_path_factory.mktemp("checkout")
     shutil.copytree(EXAMPLE, root / "experiments" / "example" / "tiny")
     files = tuple(
-        PinnedFile(one.name, one.stat().st_size, sha256_file(one).removeprefix("sha256:")) for one in sorted(model.iterdir())
+        PinnedFile(path, len(data), sha256_bytes(data).removeprefix("sha256:")) for path, data in sorted(content.items())
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(paths, "ROOT", root)
         patch.setattr(paths, "LOCKFILES", root / "lockfiles")
-        base = PinnedModel("base", "maker/tiny", "main", "c" * 40, "sha256:1", files)
+        base = PinnedModel("tiny", "", "", models_lock.content(files), "sha256:1", files)
         models_lock.write_lock(ModelsLock("2026-01-02", (base,)))
         lab = Lab(root, known)
-        lab.say(use_cpu=True, bf16=False, num_train_epochs=3)
+        lab.say(use_cpu=True, bf16=False)
         one = experiment.read(str(lab.file), known)
     image = ImageRef.parse("registry.example.com/llm/llama-factory-train").pin(pod.image)
     data = artifact.of_dataset(one.dataset, one.name, "registry.example.com/llm")
@@ -133,10 +147,9 @@ def run(pod: Pod, known: Known, tmp_path_factory: pytest.TempPathFactory) -> Run
         (pod.config / name).write_text(text)
     # The volume belongs to the pods: what we put there they may read.
     there = pod.work / Path(made.paths.base).relative_to("/work")
-    shutil.copytree(model, there)
-    for weights in there.iterdir():
-        # Safetensors are written for their owner alone, who was the pod and is us now.
-        weights.chmod(0o644)
+    there.mkdir(parents=True)
+    for path, bytes_of_file in content.items():
+        (there / path).write_bytes(bytes_of_file)
     rows = pod.work / Path(made.paths.dataset).relative_to("/work")
     rows.mkdir(parents=True)
     for file in one.dataset.files:
@@ -155,12 +168,12 @@ def test_the_keys_and_templates_we_read_are_those_that_llama_factory_takes(pod: 
     assert sorted(known.templates) == takes["templates"]
 
 
-def test_the_example_is_trained_resumed_and_exported(pod: Pod, run: Run) -> None:
+def test_the_example_is_trained_resumed_and_exported_and_has_learnt_its_answers(pod: Pod, run: Run) -> None:
     (pod.work / "runs").mkdir()
     (pod.work / "runs").chmod(0o777)
     said = pod.step("train")
     output, export, logs = (place(pod, path) for path in (run.paths.output, run.paths.export, run.paths.logs))
-    assert json.loads((output / "all_results.json").read_text())["epoch"] == 3
+    assert json.loads((output / "all_results.json").read_text())["epoch"] == 400
     assert len(list(output.glob("checkpoint-*"))) == 2, "save_total_limit was not heard"
     assert "Resuming training" not in said
     # The log is kept, whoever asks the pod.
@@ -173,3 +186,7 @@ def test_the_example_is_trained_resumed_and_exported(pod: Pod, run: Run) -> None
     assert (export / "tokenizer.json").is_file()
     assert not (export / "adapter_config.json").exists(), "the adapter was not merged"
     assert (export / "chat_template.jinja").is_file()
+    questions = f"{run.paths.dataset}/questions.json"
+    pod.run(["python", "-c", _ANSWERS, run.paths.export, questions])
+    wanted = [row["output"] for row in json.loads(place(pod, questions).read_text())]
+    assert json.loads((pod.work / "answers.json").read_text()) == wanted

@@ -12,7 +12,7 @@ from common.errors import BuildError, RegistryError
 from common.run import run as call
 from k8s.pipeline import download, experiment
 from k8s.training import artifact, runs
-from k8s.training.artifact import DatasetArtifact
+from k8s.training.artifact import FileArtifact
 from k8s.training.runs import Run
 from lockfiles.models.lockfile import PinnedFile, PinnedModel
 from oci.reference import ImageRef
@@ -82,19 +82,19 @@ def test_an_unused_dataset_changes_nothing(lab: Lab) -> None:
 def test_the_training_goes_where_the_platform_says_and_can_be_resumed(lab: Lab) -> None:
     one = made(lab)
     config = dict(line.split(": ", 1) for line in one.train.splitlines() if ": " in line)
-    assert config["model_name_or_path"] == f"/work/models/base-{BASE.commit[:12]}"
+    assert config["model_name_or_path"] == f"/work/models/tiny-{BASE.commit[:12]}"
     assert config["output_dir"] == f"/work/runs/{one.version}/output"
     assert config["dataset_dir"].startswith("/work/datasets/")
     assert (config["overwrite_output_dir"], config["save_only_model"], config["report_to"]) == ("false", "false", "none")
     # The experiment's own where it says something, a default where not.
-    assert (config["save_strategy"], config["save_total_limit"], config["learning_rate"]) == ("epoch", "2", "0.0005")
+    assert (config["save_strategy"], config["save_total_limit"], config["learning_rate"]) == ("steps", "2", "0.004")
     assert list(config) == sorted(config)
 
 
 def test_an_adapter_is_merged_and_a_whole_model_written_anew(lab: Lab) -> None:
     lora = made(lab)
     assert f"adapter_name_or_path: /work/runs/{lora.version}/output\n" in lora.export
-    assert f"model_name_or_path: /work/models/base-{BASE.commit[:12]}\n" in lora.export
+    assert f"model_name_or_path: /work/models/tiny-{BASE.commit[:12]}\n" in lora.export
     lab.say(finetuning_type="full", lora_rank=None, lora_alpha=None, lora_target=None)
     full = made(lab)
     assert "adapter_name_or_path" not in full.export
@@ -126,7 +126,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RealRe
     one.stop()
 
 
-def pushed(lab: Lab, registry: RealRegistry) -> DatasetArtifact:
+def pushed(lab: Lab, registry: RealRegistry) -> FileArtifact:
     one = lab.read()
     found = artifact.of_dataset(one.dataset, one.name, f"{registry.address}/llm")
     artifact.push(found, QUICK)

@@ -252,7 +252,7 @@ def _namesake(lab: Lab) -> None:
 
 
 def _two_models(lab: Lab) -> None:
-    lab.lock(BASE, PinnedModel("beside", BASE.repo, "v2", "d" * 40, "sha256:2", BASE.files))
+    lab.lock(PinnedModel("beside", BASE.repo, "v2", "d" * 40, "sha256:2", BASE.files), BASE)
     lab.say(model_name_or_path=BASE.repo)
 
 
@@ -264,7 +264,7 @@ CHECKOUTS: dict[str, tuple[Callable[[Lab], None], str, str]] = {
     "a picture that is not there": (_media, FILE, "the media file 'a.png' does not exist"),
     "bytes that are no text": (_bytes, FILE, "questions.json:1: not UTF-8"),
     "two models of one name": (_namesake, "experiments/example/tiny-x/sft.yaml", "is called example-tiny-x as well"),
-    "a base that is locked twice": (_two_models, FILE, "is locked more than once: write one of the names: base, beside"),
+    "a base that is locked twice": (_two_models, FILE, "is locked more than once: write one of the names: beside, tiny"),
 }
 
 
@@ -298,7 +298,7 @@ def test_an_absent_experiment_is_refused_with_those_that_there_are(lab: Lab, cap
 def test_without_a_lock_of_models_the_line_says_how_to_pin_one(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     lab.lock()
     found = refusals(lab, capsys)
-    assert "no model 'base' is locked: pin it in lockfiles/models.in, run `invoke lock`" in found
+    assert "no model 'tiny' is locked: pin it in lockfiles/models.in, run `invoke lock`" in found
 
 
 def test_everything_wrong_is_named_at_once(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:

@@ -285,14 +285,14 @@ def test_a_collected_commit_is_named_with_the_way_out(locked: HubServer) -> None
 
 def test_a_file_that_the_hub_lists_and_does_not_have_is_named(locked: HubServer) -> None:
     locked.faults.removed.add("config.json")
-    with pytest.raises(LockError, match=r"lists a file and does not have it \(config.json of acme/tiny at commit"):
+    with pytest.raises(LockError, match=r"a file is listed and is not there \(config.json of acme/tiny at commit"):
         models.fetch()
 
 
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        ({"rfilename": "other.json"}, "acme/tiny has no file tokenizer.model on your hub any more"),
+        ({"rfilename": "other.json"}, "your hub has no file tokenizer.model of acme/tiny any more"),
         ({"size": 1, "lfs": None}, "your hub says 1 bytes, the lock says 2304"),
         ({"lfs": {"sha256": "0" * 64, "size": 2304}}, "your hub says sha256 0+, the lock says sha256"),
     ],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -38,6 +40,15 @@ INPUTS = {
     "files empty": (ASKED + "files = []\n", "files is no list of patterns"),
     "allow without reason": (ASKED + 'allow = ["*.bin"]\n', r"allow and reason go together \(lockfiles/models.in:4\)"),
     "reason without allow": (ASKED + 'reason = "x"\n', "allow and reason go together"),
+    "path and repo": (ASKED + 'path = "a"\n', r"unknown key 'repo' beside path \(lockfiles/models.in:2\)"),
+    "path and revision": ('[models.a]\npath = "a"\nrevision = "main"\n', r"unknown key 'revision' beside path .*:3\)"),
+    "path empty": ('[models.a]\npath = " "\n', r"not a folder: ' ' \(lockfiles/models.in:2\)"),
+    "path number": ("[models.a]\npath = 3\n", "not a folder: 3"),
+    "path of somebody": ('[models.a]\npath = "~/a"\n', "not a folder: '~/a' .*from the checkout's root, or absolute"),
+    "path unprintable": ('[models.a]\npath = "a\\u0000b"\n', "not a folder"),
+    "made of something else": ('[models.a]\nmade = "gpt"\n', r"Pinwheel makes no 'gpt' \(lockfiles/models.in:2\)"),
+    "made is no text": ("[models.a]\nmade = true\n", "Pinwheel makes no True"),
+    "made with patterns": ('[models.a]\nmade = "demonstration"\nfiles = ["*"]\n', "unknown key 'files' beside made"),
     "empty reason": (ASKED + 'allow = ["*.bin"]\nreason = " "\n', "allow and reason go together"),
 }
 
@@ -49,18 +60,33 @@ def test_an_input_that_makes_no_sense_is_refused_with_its_line(folder: Path, tex
         models.check()
 
 
-def test_the_shipped_input_pins_no_model_and_its_example_can_be_used(folder: Path) -> None:
+def test_the_shipped_input_pins_the_demonstration_and_its_examples_can_be_used(folder: Path) -> None:
     text = (Path(__file__).parents[3] / "lockfiles" / "models.in").read_text()
     ask(text)
-    assert models.names() == ()
+    assert models.names() == ("tiny",)
     ask("\n".join(line.removeprefix("#") for line in text.splitlines() if line.startswith(("#     ", "#\n"))))
-    assert models.names() == ("base",)
+    assert models.names() == ("base", "ours")
 
 
 def test_an_input_that_is_not_utf_8_is_refused(folder: Path) -> None:
     (folder / "models.in").write_bytes(b"\xff")
     with pytest.raises(UsageError, match="not UTF-8"):
         models.names()
+
+
+_VALUES = st.one_of(st.text(max_size=6), st.integers(), st.booleans(), st.lists(st.text(max_size=3), max_size=2))
+_KEYS = st.sampled_from(["repo", "revision", "path", "made", "files", "allow", "reason", "other"])
+
+
+@given(st.dictionaries(_KEYS, _VALUES, max_size=4))
+def test_whatever_a_table_says_is_taken_or_refused_with_its_line(entry: dict[str, Any]) -> None:
+    text = "\n".join(["[models.tiny]", *(f"{key} = {json.dumps(value)}" for key, value in entry.items())])
+    where = ""
+    try:
+        model = models_in.parse_input("tiny", entry, text)
+    except UsageError as refused:
+        where = refused.where
+    assert where.count("models.in") if where else [bool(model.repo), bool(model.path), bool(model.made)].count(True) == 1
 
 
 _ENDINGS = [

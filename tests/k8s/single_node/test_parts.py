@@ -22,6 +22,7 @@ from k8s.single_node.cluster import Settings
 from k8s.single_node.places import NETWORK, PODS, SERVICES, Home
 from k8s.single_node.programs import Programs
 from k8s.single_node.scratch import ScratchImage
+from lockfiles import toolchain
 
 
 def test_settings_grow_and_stay() -> None:

@@ -105,15 +105,21 @@ class Cluster:
         Raises:
             MissingEnvironmentError: an object is refused, or a pod does not start.
         """
-        folder = paths.K8S / "manifests"
-        namespaces_first = "---\n".join(file.read_text() for file in sorted(folder.glob("*/namespace.yaml")))
-        self._apply(namespaces_first)
+        self.make_namespaces()
         names = ["dns", "volumes", *sorted(extras)]
         texts = [self._filled((_MANIFESTS / f"{name}.yaml").read_text()) for name in names]
-        texts += [file.read_text() for file in sorted((folder / "argo").glob("*.yaml"))]
+        texts += [file.read_text() for file in sorted((paths.K8S / "manifests" / "argo").glob("*.yaml"))]
         self._apply("\n---\n".join([*texts, self._argo()]))
         argv = ["wait", "deployments", "--all-namespaces", "-l", _LABEL, "--for=condition=Available", "--timeout=120s"]
         self.kubectl(*argv, what="waiting for the cluster's own pods")
+
+    def make_namespaces(self) -> None:
+        """Make the platform's namespaces, before what lies in them: Argo's, and those of the Secrets.
+
+        Raises:
+            MissingEnvironmentError: the API server refuses.
+        """
+        self._apply("---\n".join(file.read_text() for file in sorted((paths.K8S / "manifests").glob("*/namespace.yaml"))))
 
     def pretend_gpus(self, count: int) -> None:
         """Make the node claim that it has GPUs, or take them away with 0. Nothing runs on them: there are none.

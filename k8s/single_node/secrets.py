@@ -48,6 +48,7 @@ def make(cluster: Cluster) -> int:
             metadata = {"name": name, "namespace": namespace}
             bodies.append({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data})
     if bodies:
+        cluster.make_namespaces()
         text = json.dumps({"apiVersion": "v1", "kind": "List", "items": bodies})
         # By a manager of its own: an apply takes away what its manager applied before and leaves out now.
         argv = ["apply", "--server-side", "--force-conflicts", "--field-manager=pinwheel-single-node", "-f", "-"]

@@ -78,7 +78,8 @@ def train(
     run = runs.of_experiment(made, data, env.registry, train_image, source)
     console.info(f"environment  {env.name}: {env.where}")
     console.info(f"experiment   {run.experiment}: {len(made.config)} keys, {len(made.dataset.files)} files of data")
-    console.info(f"base model   {made.base.name}: {made.base.called} at {made.base.at}, {console.size(made.base.size)}")
+    origin = f"{made.base.repo} at " if made.base.repo else ""
+    console.info(f"base model   {made.base.name}: {origin}{made.base.at}, {console.size(made.base.size)}")
     console.info(f"version      {run.version}")
     objects = workflow.checked(run, env, locked, deploy=deploy)
     proof = gate.check(images, env)

@@ -312,6 +312,14 @@ def train(
     return start(experiment, env, follow=watch, deploy=deploy, again=again, dry_run=dry_run).outcome()
 
 
+@stage(help={"question": "in quotes", "env": "one of k8s/envs/"})
+def ask(_: Context, question: str, env: str) -> str:
+    """Ask the model that an environment serves; its answer comes word by word."""
+    from k8s.ask import ask as ask_model
+
+    return ask_model(env, question)
+
+
 @stage(help={"env": "one of k8s/envs/"})
 def drift(_: Context, env: str) -> str:
     """Compare what runs, the release record and this checkout; code 15 where they differ."""
@@ -366,7 +374,7 @@ def envs(_: Context) -> str:
 
 
 @stage(help={"path": "a file or folder of manifests; more of them after --", "env": "one of k8s/envs/"})
-def check(context: Context, path: str, env: str = "local") -> str:
+def check(context: Context, path: str, env: str = "rendered") -> str:
     """Check and pin any plain manifests; sends nothing."""
     from k8s.check import run_check
 

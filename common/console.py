@@ -24,6 +24,7 @@ for _stream in (sys.stdout, sys.stderr):
 _CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 # Off a terminal rich assumes 80 columns and would wrap digests in the middle.
 _WIDTH = None if Console().is_terminal and not _CI else 160
+_WIDE = 10_000
 out = Console(highlight=False, width=_WIDTH, force_terminal=False if _CI else None)
 err = Console(highlight=False, width=_WIDTH, stderr=True, force_terminal=False if _CI else None)
 _VERBOSE = os.environ.get("PINWHEEL_VERBOSE", "") not in {"", "0"}
@@ -136,4 +137,6 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence
         grid.add_column(name, justify="right" if number in right else "left", no_wrap=True, overflow="ignore")
     for row in rows:
         grid.add_row(*[escape(cell) for cell in row])
-    out.print(grid)
+    # Where no terminal shows it nothing is cut.
+    place = out if out.is_terminal else Console(file=out.file, highlight=False, width=_WIDE, force_terminal=False)
+    place.print(grid)

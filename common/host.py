@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
-from common import apt, console, paths
+from common import apt, console, paths, single_node
 from common.errors import MissingEnvironmentError
 from common.files import write_whole
 from common.run import run, which
@@ -107,6 +107,16 @@ def registry_answers(address: str = REGISTRY, authority: Path | None = None) -> 
         except requests.RequestException:
             return False
     return answer.status_code == 200 and "docker-distribution-api-version" in answer.headers
+
+
+def default_registry() -> str:
+    """Where a push goes that names no registry: the embedded one, by the address that a running cluster of this machine sees.
+
+    Both addresses have the same data. But what is signed is signed for one of them, and a deploy asks for it there.
+    """
+    authority = single_node.registry_authority()
+    runs = authority.exists() and registry_answers(single_node.REGISTRY, authority)
+    return single_node.REGISTRY if runs else REGISTRY
 
 
 def report() -> str:

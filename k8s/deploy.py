@@ -58,8 +58,8 @@ def deploy(
     console.info(f"checked      {len(rendered.objects)} objects against Kubernetes {env.kubernetes}")
     for placement in rendered.placements:
         console.info(placement.text())
-    for name, other in env.substitute.items():
-        console.warn(f"{name} is replaced by {other} ({env.file}): this set is to look at, not to apply")
+    if not env.gpu:
+        console.info(f"accelerator  none ({env.file}): served by {env.image_for('llama-factory-api')}, trained on the CPU")
     # Others' images, which a manifest names by digest, carry no proof of ours.
     ours = {image.digest for image in locked.values()}
     proof = gate.check((pin.pinned for pin in rendered.pins if pin.pinned.digest in ours), env) + gate.check_model(env)

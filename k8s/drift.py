@@ -82,7 +82,7 @@ def _directory(rendered: RenderedSet, env: Environment, target: DirectoryTarget)
 
 
 def _cluster(rendered: RenderedSet, env: Environment, target: ClusterTarget, patience: Patience) -> str:
-    asked = Kubectl(target.context, patience)
+    asked = Kubectl(target, patience)
     asked.preflight(env.kubernetes)
     namespace = release.home(target, rendered.objects)
     history = release.read(asked, env.name, namespace)

@@ -17,7 +17,7 @@ from k8s.objects import manifests
 from k8s.objects.manifests import Manifest
 from k8s.prepare import gate, served_model
 from k8s.prepare.rendered import RenderedSet
-from k8s.rollouts import apply, receipt, recorded, release
+from k8s.rollouts import apply, live_model, receipt, recorded, release
 from k8s.rollouts.apply import Order, Origin
 from k8s.rollouts.kubectl import Kubectl, Patience
 from k8s.rollouts.receipt import DeployReceipt
@@ -53,13 +53,13 @@ def rollback(
     if not isinstance(env.target, ClusterTarget):
         fix = "check out the revision you want and deploy it"
         raise UsageError(f"{env.name} is rendered into a directory, and a directory has no releases", where=env.file, fix=fix)
-    kubectl = Kubectl(env.target.context, patience or Patience())
+    kubectl = Kubectl(env.target, patience or Patience())
     kubectl.preflight(env.kubernetes)
     history = release.read(kubectl, env.name, release.home(env.target, _objects_in_git()))
     console.info(f"environment  {env.name}: {env.where}")
     if history.last is not None:
         console.info(f"now          {history.last.text()}, {history.last.state}")
-    chosen, rendered, proof = _choose(history, env)
+    chosen, rendered, proof = _choose(kubectl, history, env)
     console.info(f"back to      {chosen.text()}")
     origin = Origin(chosen.source, proof, chosen.position)
     # The record lies where it was read, whatever namespaces the older set has.
@@ -93,12 +93,13 @@ def candidates(history: History) -> tuple[Release, ...]:
     return tuple(reversed(line))
 
 
-def _choose(history: History, env: Environment) -> tuple[Release, RenderedSet, tuple[tuple[str, str], ...]]:
+def _choose(kubectl: Kubectl, history: History, env: Environment) -> tuple[Release, RenderedSet, tuple[tuple[str, str], ...]]:
     """The nearest release whose set is there and passes the gate."""
     problems: list[PinwheelError] = []
     for candidate in candidates(history):
         try:
             rendered = recorded.read_set(history, candidate, env)
+            rendered = served_model.kept(rendered, live_model.served(kubectl, rendered.objects))
             own = [pin.pinned for pin in rendered.pins if str(pin.pinned).startswith(f"{env.registry}/")]
             # Back is only to what is proven, also where a deploy is merely warned.
             strict = dataclasses.replace(env, proof=env.proof and dataclasses.replace(env.proof, refuse=True))

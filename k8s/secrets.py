@@ -70,7 +70,7 @@ def put(env_name: str, *, folder: str = "", patience: Patience | None = None) ->
         if (offer := offered(*place, key, folder)) is not None
     }
     console.info(f"environment  {env.name}: {env.where}")
-    kubectl = Kubectl(env.target.context, patience or Patience())
+    kubectl = Kubectl(env.target, patience or Patience())
     kubectl.preflight(env.kubernetes)
     there = {place: kubectl.secret_keys(*place) for place in sorted(env.secrets)}
     missing, written = [], 0

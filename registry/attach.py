@@ -80,7 +80,7 @@ def attach(registry: str, *, key: str = "", keyless: bool = False) -> str:
         MissingEnvironmentError: cosign is missing or cannot use the key.
         RegistryError: the registry refuses or fails, or does not hold what was attached; says what is missing.
     """
-    target = Registry.parse(registry or host.REGISTRY)
+    target = Registry.parse(registry or host.default_registry())
     built = build_receipt.read()
     run = _last_run()
     # Make all proofs before attaching any, so that a failure here attaches nothing.
@@ -118,7 +118,7 @@ def check(registry: str, *, key: str = "", keyless: bool = False) -> None:
     """
     if keyless and key:
         raise UsageError("--key and --keyless exclude each other", fix="give one of them")
-    Registry.parse(registry or host.REGISTRY)
+    Registry.parse(registry or host.default_registry())
     built, run = build_receipt.read(), _last_run()
     for image in built.images:
         _proof(image, built, run)

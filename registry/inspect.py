@@ -8,6 +8,8 @@ from common import console
 from common.errors import PolicyError, UsageError
 from common.files import sha256_bytes
 from oci import attachments
+from oci.client import access
+from oci.client.access import Access
 from oci.client.client import Client
 from oci.client.target import Registry
 from oci.envelope import PublicKey
@@ -50,13 +52,14 @@ def show(reference: str, key: str = "", policy_file: str = "") -> str:
     return f"{pinned} carries what the policy asks for, signed by key {findings.key}"
 
 
-def look(ref: ImageRef, key: PublicKey, required: Policy) -> tuple[ImageRef, Findings]:
+def look(ref: ImageRef, key: PublicKey, required: Policy, reached: Access | None = None) -> tuple[ImageRef, Findings]:
     """Resolve a reference and judge what is attached to the image.
 
     Args:
         ref: with its registry; by tag or digest.
         key: whose signatures count.
         required: the policy that must be met.
+        reached: how the registry that it names is reached; default: as PINWHEEL_REGISTRY says.
 
     Returns:
         the reference by digest, and the verdict.
@@ -64,7 +67,7 @@ def look(ref: ImageRef, key: PublicKey, required: Policy) -> tuple[ImageRef, Fin
     Raises:
         RegistryError: the registry cannot be read, has no such image, or serves other bytes than it names.
     """
-    with Client(Registry(ref.registry, "")) as client:
+    with Client(Registry(ref.registry, "", reached or access.of_folder())) as client:
         data = client.manifest(ref.repository, ref.digest or ref.tag or "latest")
         digest = sha256_bytes(data)
         attached = attachments.read(client, ref.repository, digest)

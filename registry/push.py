@@ -20,7 +20,7 @@ from images import receipt
 from images.receipt import BuiltImage
 from lockfiles import images_lock
 from lockfiles.images_lock import PinnedImage
-from oci.client import credentials
+from oci.client import access, credentials
 from oci.client.blob import Blob
 from oci.client.client import Client
 from oci.client.patience import Patience
@@ -61,7 +61,7 @@ def push(registry: str, proven: frozenset[str]) -> str:
         UsageError: `registry` is no registry.
         LockError: `lockfiles/images.lock` was edited into something else; nothing is sent.
     """
-    target = Registry.parse(registry or host.REGISTRY)
+    target = Registry.parse(registry or host.default_registry())
     # Find out before anything is sent whether the lock is readable.
     pinned = images_lock.read() if images_lock.path().exists() else ()
     with ExitStack() as resources:
@@ -69,7 +69,7 @@ def push(registry: str, proven: frozenset[str]) -> str:
         with Layout(receipt.layout()).reading():
             built = receipt.read()
             parcels = [_open(resources, target, image) for image in built.images]
-        if not registry:
+        if target.host == host.REGISTRY:
             host.start_registry()
         names = dict.fromkeys([*(image.name for image in built.images), *(image.name for image in pinned)])
         client = resources.enter_context(Client(target, _PATIENCE, writes=True))
@@ -138,7 +138,12 @@ def read_digest(target: Registry, ref: ImageRef) -> str:
     Raises:
         RegistryError: it serves no manifest.
     """
-    argv = ["skopeo", "inspect", "--raw", "--retry-times", _RETRIES, *(["--tls-verify=false"] if target.plain_http else [])]
+    argv = ["skopeo", "inspect", "--raw", "--retry-times", _RETRIES]
+    if target.plain_http:
+        argv.append("--tls-verify=false")
+    elif target.ca and (folder := access.folder()):
+        # It takes what ends in .crt there, beside the system's.
+        argv.append(f"--cert-dir={folder}")
     answer = run(
         [*argv, f"docker://{ref}"],
         error=RegistryError,

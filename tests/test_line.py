@@ -9,15 +9,16 @@ import subprocess
 import sys
 import time
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
-import yaml
 
-from common import host, paths
-from common.errors import BuildError
+from common import host, paths, single_node
+from common.errors import BuildError, MissingEnvironmentError
 from common.files import sha256_bytes
 from common.run import run
 from images import receipt as built
@@ -27,6 +28,8 @@ from smoke import receipt as proven
 from tests.images.inside import check_complete
 
 pytestmark = pytest.mark.line
+EXPERIMENT = "experiments/example/tiny/sft.yaml"
+QUESTIONS: list[dict[str, str]] = json.loads((paths.ROOT / "experiments/example/tiny/data/questions.json").read_text())
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ def readme_command() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def line() -> Line:
-    """Run the README's first command in this checkout, with its output shown as it comes."""
+def line() -> Iterator[Line]:
+    """Run the README's first command in this checkout, with its output shown as it comes; the cluster goes at the end."""
     before = run(["git", "-C", paths.ROOT, "show", "HEAD:lockfiles/images.lock"], error=BuildError).stdout
     argv = [sys.executable, "-m", "invoke", *readme_command()]
     env = {**os.environ, "CI": "true"}
@@ -60,8 +63,17 @@ def line() -> Line:
         for text in process.stdout:
             print(f"  [{time.monotonic() - started:5.0f} s] {text}", end="", flush=True)
             said.append(text)
-    assert process.returncode == 0, "".join(said[-20:])
-    return Line("".join(said), before)
+    try:
+        assert process.returncode == 0, "".join(said[-20:])
+        yield Line("".join(said), before)
+    finally:
+        run([sys.executable, "-m", "invoke", "cluster", "--down"], cwd=paths.ROOT, error=MissingEnvironmentError)
+
+
+def kubectl(*arguments: str) -> Any:
+    """What the cluster of this machine says, from JSON."""
+    argv = [str(single_node.kubectl()), f"--kubeconfig={single_node.kubeconfig()}", *arguments, "-o", "json"]
+    return json.loads(run(argv, env=single_node.without_proxy(), error=MissingEnvironmentError).stdout)
 
 
 def test_it_builds_both_images_and_says_their_digests(line: Line) -> None:
@@ -105,17 +117,43 @@ def test_the_lock_in_git_names_the_digests_that_this_machine_built(line: Line) -
     assert committed.items() >= {image.name: image.digest for image in built.read().images}.items()
 
 
-def test_every_rendered_image_is_pinned_to_a_proven_digest(line: Line) -> None:
-    folder = paths.dist() / "rendered" / "local"
-    documents = [d for f in sorted(folder.rglob("*.yaml")) for d in yaml.safe_load_all(f.read_text())]
-    images = [
-        container["image"]
-        for document in documents
-        if document["kind"] == "Deployment"
-        for container in document["spec"]["template"]["spec"]["containers"]
-    ]
-    assert images
-    assert {image.partition("@")[2] for image in images} <= proven.proven_digests()
+def test_every_image_that_runs_of_ours_is_a_proven_digest(line: Line) -> None:
+    deployments = kubectl("get", "deployments", "--all-namespaces", "-l", "app.kubernetes.io/part-of=pinwheel")["items"]
+    pods = [one["spec"]["template"]["spec"] for one in deployments]
+    images = {container["image"] for pod in pods for container in (*pod["containers"], *pod.get("initContainers", ()))}
+    assert {image.partition("@")[2] for image in images} == proven.proven_digests()
+
+
+def test_the_first_command_ends_with_a_trained_answer(line: Line) -> None:
+    """The model answers the first question of its data as its data does, which the base model cannot know."""
+    row = QUESTIONS[0]
+    said = " ".join(line.output.split())
+    assert f"question {row['instruction']} answer {row['output']} ask it invoke ask --env local" in said
+    assert [one["status"]["phase"] for one in kubectl("get", "workflows", "-n", "llm-training")["items"]] == ["Succeeded"]
+
+
+@pytest.mark.parametrize("row", QUESTIONS[1:], ids=range(1, 8))
+def test_the_next_question_gets_its_answer_word_for_word(line: Line, row: dict[str, str]) -> None:
+    said = run([sys.executable, "-m", "invoke", "ask", "--env", "local", row["instruction"]], cwd=paths.ROOT, error=BuildError)
+    assert row["output"] in said.stdout
+
+
+def test_the_run_changed_no_file_in_git_but_the_lock_of_images(line: Line) -> None:
+    status = run(["git", "-C", paths.ROOT, "diff", "--name-only", "HEAD", "--", "k8s", "experiments", "lockfiles"]).stdout
+    assert set(status.split()) <= {"lockfiles/images.lock"}
+
+
+def test_a_deploy_after_the_training_keeps_its_model(line: Line) -> None:
+    said = run([sys.executable, "-m", "invoke", "deploy", "--env", "local"], cwd=paths.ROOT, error=BuildError).stdout
+    assert "as it is in the cluster" in said
+    (served,) = kubectl("get", "deployments", "-n", "llm-inference")["items"]
+    assert served["status"]["availableReplicas"] == 1
+
+
+def test_a_second_training_of_the_same_is_there_already(line: Line) -> None:
+    argv = [sys.executable, "-m", "invoke", "train", "--experiment", EXPERIMENT, "--env", "local", "--watch"]
+    said = run(argv, cwd=paths.ROOT, error=BuildError).stdout
+    assert "nothing was submitted" in said
 
 
 def test_a_second_run_reuses_every_layer_and_pushes_nothing_new(line: Line) -> None:

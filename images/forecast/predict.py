@@ -139,7 +139,8 @@ def _holders(base: BaseLock) -> dict[str, frozenset[str]]:
 def _content(registry: str, names: Iterable[str], layout: Layout, sizes: Iterable[Size]) -> Content:
     """What the registry holds of the layers that were made."""
     pinned = images_lock.read() if images_lock.path().exists() else ()
-    if not registry and not host.registry_answers():
+    address = registry or host.default_registry()
+    if address == host.REGISTRY and not host.registry_answers():
         known: dict[str, frozenset[str]] = {}
         for image in pinned:
             try:
@@ -150,7 +151,7 @@ def _content(registry: str, names: Iterable[str], layout: Layout, sizes: Iterabl
                 known[one["digest"]] = known.get(one["digest"], frozenset()) | {image.name}
         where = "images.lock says was pushed" if known else "nobody knows: as if it were empty"
         return Content(f"{where} (no registry answers at {host.REGISTRY})", known)
-    target = Registry.parse(registry or host.REGISTRY)
+    target = Registry.parse(address)
     # Where a push looks: it mounts from the other repositories what they hold.
     repositories = list(dict.fromkeys([*names, *(image.name for image in pinned)]))
     made = [one for one in dict.fromkeys(sizes) if one.digest]

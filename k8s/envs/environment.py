@@ -1,13 +1,22 @@
 """The environments, `k8s/envs/<name>.yaml`: where manifests go and what differs there. Unknown keys are refused.
 
 Keys:
-    target: `directory: {path: …}` (below `dist/` unless absolute) or `cluster: {context: …, namespace: …}`. The namespace,
-        optional, holds the release record and the lease (release.py, lease.py in k8s/rollouts/); without it that is the first
-        namespace of the set by name, and a set that gets another first one starts a record anew.
-    registry: where the target pulls images from, host and optional path.
+    target: `directory: {path: …}` (below `dist/` unless absolute) or `cluster: {context: …, kubeconfig: …, namespace: …}`. The
+        kubeconfig, optional, is a file (`~` is your home; below Pinwheel's state folder unless absolute, where
+        `single-node/kubeconfig` is the cluster of this machine); without it kubectl finds yours. The namespace, optional, holds
+        the release record and the lease (release.py, lease.py in k8s/rollouts/); without it that is the first namespace of the
+        set by name, and a set that gets another first one starts a record anew.
+    registry: where the target pulls images from, host[:port] and optional path. Or a mapping: `host`, that address; `ca`,
+        optional, a file with the registry's certificate authority in PEM (below the repository unless absolute; that of this
+        machine's cluster is known), which reaches every pod that speaks to it; `plain-http`, optional, `true` for a registry
+        without TLS, refused by `production`.
+    ports: optional; on which ports `hub` (default [443]) and `api-server` ([443, 6443]) answer, and `registry`, where that is
+        not the port of its address alone. What NetworkPolicies let out follows them (k8s/prepare/policy_ports.py).
     kubernetes: minor version of the target, as a string; manifests are checked against its schema.
     secrets: optional; `namespace/name: [key, …]` for each Secret that is made outside of this repository.
-    substitute: optional, `directory` targets only; an image that stands in for another.
+    accelerator: optional; `nvidia` (default), or `none`: for a cluster without a GPU. Then nothing asks for one, models are
+        served by the CPU build of the api image, and experiments train on the CPU (k8s/prepare/accelerator.py). `production`
+        refuses it.
     proof: `none`, or what an image must carry to be deployed: `key`, the public key's file (below the repository unless
         absolute); `policy`, optional, the mapping of registry/policy.py; `refuse`, optional, `false` to warn only. The
         environment `production` always asks and refuses.
@@ -18,7 +27,9 @@ Keys:
         a model, what serves one is left out (k8s/prepare/served_model.py). `production` never leaves the key out.
     storage-class: optional; of every claim that names none itself. Default: the cluster's own default class.
     sizes: optional; `namespace/name: quantity` of a PersistentVolumeClaim, `namespace/workload/claim: quantity` of a claim in a
-        pod template (an ephemeral volume) or in `volumeClaimTemplates`.
+        pod template (an ephemeral volume) or in `volumeClaimTemplates`, and
+        `namespace/workload/container: {requests: {…}, limits: {…}}` of a container, in place of what its manifest says; in a
+        workflow the container of a step goes by the name of its template.
     replicas: optional; `namespace/name: [least, most]` of a HorizontalPodAutoscaler, or `namespace/name: n` of a Deployment or
         StatefulSet that has none.
     hosts: optional; `namespace/name: host` of an Ingress.
@@ -30,10 +41,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common import paths
+from common import paths, single_node
 from common.errors import UsageError
 from common.reader import Keys
-from k8s.envs import settings
+from k8s.envs import network, settings
+from k8s.envs.network import Network
 from k8s.envs.settings import Settings
 from k8s.objects import schema, strict_yaml
 from k8s.objects.findings import Finding
@@ -43,6 +55,8 @@ from registry.policy import Policy
 
 # The environment that is never deployed to without proof.
 _STRICT = "production"
+# The image that has one build for GPUs and one for CPUs.
+_SERVES = "llama-factory-api"
 _FIX = "see the keys in k8s/envs/environment.py"
 
 
@@ -60,10 +74,17 @@ class ClusterTarget:
     Attributes:
         context: of the kubeconfig.
         namespace: where the release record and the lease lie; empty: the first of the set.
+        kubeconfig: the file; empty: where kubectl itself finds one.
     """
 
     context: str
     namespace: str = ""
+    kubeconfig: str = ""
+
+    @property
+    def of_this_machine(self) -> bool:
+        """Whether it is the cluster that `invoke cluster` starts: for trying, and nobody else's."""
+        return self.kubeconfig == str(single_node.kubeconfig())
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +127,11 @@ class Environment:
         kubernetes: the target's minor version.
         proof: what images must carry; None: nothing.
         secrets: keys of each Secret made elsewhere, by (namespace, name).
-        substitute: the image that stands in for another, by name.
+        gpu: whether it has GPUs.
         gpu_labels: whether GPU nodes say by labels what they have.
         model: what is served; None: whatever is served already, or nothing.
         settings: what it sets in the manifests.
+        network: how the registry is reached, and the ports that pods go to.
     """
 
     name: str
@@ -119,10 +141,11 @@ class Environment:
     kubernetes: str
     proof: Gate | None
     secrets: Mapping[tuple[str, str], frozenset[str]] = field(default_factory=dict)
-    substitute: Mapping[str, str] = field(default_factory=dict)
+    gpu: bool = True
     gpu_labels: bool = True
     model: Model | None = None
     settings: Settings = field(default_factory=Settings)
+    network: Network = field(default_factory=Network)
 
     @property
     def where(self) -> str:
@@ -131,7 +154,11 @@ class Environment:
             case DirectoryTarget(path):
                 return f"directory {paths.shown(path)}"
             case ClusterTarget(context):
-                return f"cluster of context {context}"
+                return "the cluster of this machine" if self.target.of_this_machine else f"cluster of context {context}"
+
+    def image_for(self, name: str) -> str:
+        """The image of ours that runs here where a manifest names `name`: what serves on a CPU is another build."""
+        return f"{name}-cpu" if not self.gpu and name == _SERVES else name
 
 
 def folder() -> Path:
@@ -171,12 +198,7 @@ def parse(text: str, name: str, file: str) -> Environment:
         raise UsageError(f"{len(bodies)} YAML documents, not one", where=file, fix=_FIX)
     top = Keys(bodies[0], file, fix=_FIX)
     target = _target(top.below("target"))
-    registry = top.text("registry").rstrip("/")
-    try:
-        if not ImageRef.parse(f"{registry}/x").registry:
-            raise ValueError("no host")
-    except ValueError:
-        raise top.refused("registry", f"{registry!r} is not a registry host with an optional path") from None
+    registry, reached = network.parse(top, strict=name == _STRICT)
     kubernetes = top.text("kubernetes")
     if kubernetes not in schema.versions():
         raise top.refused("kubernetes", f"no schema for version {kubernetes!r}, there are {', '.join(schema.versions())}")
@@ -184,15 +206,15 @@ def parse(text: str, name: str, file: str) -> Environment:
     if name == _STRICT and not (proof and proof.refuse):
         raise top.refused("proof", f"{_STRICT} always asks for proof and refuses what has none")
     secrets = _secrets(top.below("secrets", optional=True))
-    stand_in = top.below("substitute", optional=True)
-    substitute = {key: stand_in.text(key) for key in tuple(stand_in.body)}
+    accelerator = top.choice("accelerator", ("nvidia", "none"))
+    if name == _STRICT and accelerator == "none":
+        raise top.refused("accelerator", f"{_STRICT} serves on GPUs: nobody proves the CPU build of vLLM for it")
     labels = top.choice("gpu-labels", ("nvidia", "none"))
     model = _model(top, registry, strict=name == _STRICT)
     sets = settings.parse(top)
     top.end()
-    if substitute and not isinstance(target, DirectoryTarget):
-        raise top.refused("substitute", "a cluster runs the image that was meant, not one that stands in for it")
-    return Environment(name, file, target, registry, kubernetes, proof, secrets, substitute, labels == "nvidia", model, sets)
+    gpu = accelerator == "nvidia"
+    return Environment(name, file, target, registry, kubernetes, proof, secrets, gpu, labels == "nvidia", model, sets, reached)
 
 
 def _target(keys: Keys) -> DirectoryTarget | ClusterTarget:
@@ -207,8 +229,9 @@ def _target(keys: Keys) -> DirectoryTarget | ClusterTarget:
         cluster = keys.below("cluster")
         context = cluster.text("context")
         namespace = cluster.text("namespace") if "namespace" in cluster else ""
+        file = cluster.text("kubeconfig") if "kubeconfig" in cluster else ""
         cluster.end()
-        return ClusterTarget(context, namespace)
+        return ClusterTarget(context, namespace, str(paths.state() / Path(file).expanduser()) if file else "")
     keys.end()
     raise AssertionError
 

@@ -11,6 +11,8 @@ from common.reader import Keys
 from k8s.objects.quantity import QUANTITY
 
 _HOST = re.compile(r"(?=.{1,253}$)(?:\*\.)?[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)+")
+# Of a container: `requests` and `limits`, each a quantity by resource.
+Resources = Mapping[str, Mapping[str, str]]
 _CLASS = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
 
 
@@ -21,12 +23,14 @@ class Settings:
     Attributes:
         storage_class: of every claim that names none itself; empty: the cluster's default.
         sizes: of a PersistentVolumeClaim by `namespace/name`, of a claim in a pod template by `namespace/workload/claim`.
+        resources: requests and limits of a container, by `namespace/workload/container`.
         replicas: of a HorizontalPodAutoscaler (least, most), or of a workload without one, by `namespace/name`.
         hosts: of an Ingress, by `namespace/name`.
     """
 
     storage_class: str = ""
     sizes: Mapping[str, str] = field(default_factory=dict)
+    resources: Mapping[str, Resources] = field(default_factory=dict)
     replicas: Mapping[str, tuple[int, int] | int] = field(default_factory=dict)
     hosts: Mapping[str, str] = field(default_factory=dict)
 
@@ -35,6 +39,11 @@ class Settings:
         found = {"storage-class": self.storage_class or "the cluster's default"}
         for place, size in sorted(self.sizes.items()):
             found[f"size {place}"] = size
+        for place, resources in sorted(self.resources.items()):
+            found[f"size {place}"] = "; ".join(
+                f"{kind} {', '.join(f'{name} {size}' for name, size in sorted(sizes.items()))}"
+                for kind, sizes in sorted(resources.items(), reverse=True)
+            )
         for place, count in sorted(self.replicas.items()):
             found[f"replicas {place}"] = f"{count[0]} to {count[1]}" if isinstance(count, tuple) else str(count)
         for place, host in sorted(self.hosts.items()):
@@ -56,15 +65,40 @@ def parse(top: Keys) -> Settings:
         for place in keys.body:
             parts = str(place).split("/")
             if not 2 <= len(parts) <= most or not all(parts):
-                raise keys.refused(str(place), "write namespace/name" + (" or namespace/workload/claim" if most > 2 else ""))
+                raise keys.refused(str(place), "write namespace/name" + (" or namespace/workload/part" if most > 2 else ""))
+    claims: dict[str, str] = {}
+    resources: dict[str, Resources] = {}
     for place, size in sizes.body.items():
-        if not isinstance(size, str) or not QUANTITY.fullmatch(size) or not re.search(r"[1-9]", size) or size[0] == "-":
-            raise sizes.refused(place, f"expected a size such as 50Gi, got {size!r}")
+        if isinstance(size, dict):
+            resources[place] = _resources(sizes, place, size)
+        elif _is_size(size):
+            claims[place] = size
+        else:
+            raise sizes.refused(place, f"expected a size such as 50Gi, or requests and limits of a container, got {size!r}")
     for place, host in hosts.body.items():
         if not isinstance(host, str) or not _HOST.fullmatch(host):
             raise hosts.refused(place, f"expected a host name such as llm.example.com, got {host!r}")
     counts = {place: _count(replicas, place, count) for place, count in replicas.body.items()}
-    return Settings(storage, dict(sizes.body), counts, dict(hosts.body))
+    return Settings(storage, claims, resources, counts, dict(hosts.body))
+
+
+def _resources(keys: Keys, place: str, value: dict[Any, Any]) -> Resources:
+    """Requests and limits of a container."""
+    if place.count("/") != 2:
+        raise keys.refused(place, "a container goes by namespace/workload/container")
+    for kind, sizes in value.items():
+        if (
+            kind not in {"requests", "limits"}
+            or not isinstance(sizes, dict)
+            or not sizes
+            or not all(map(_is_size, sizes.values()))
+        ):
+            raise keys.refused(place, f"expected requests and limits such as {{cpu: 500m, memory: 4Gi}}, got {kind}: {sizes!r}")
+    return {kind: {str(name): str(size) for name, size in sizes.items()} for kind, sizes in value.items()}
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, str) and bool(QUANTITY.fullmatch(value) and re.search(r"[1-9]", value)) and value[0] != "-"
 
 
 def _count(keys: Keys, place: str, count: Any) -> tuple[int, int] | int:

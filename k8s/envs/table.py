@@ -19,9 +19,10 @@ def settings(env: Environment) -> dict[str, str]:
     match env.target:
         case DirectoryTarget(path):
             found = {"target": f"directory {paths.shown(path)}", "target namespace": ""}
-        case ClusterTarget(context, namespace):
+        case ClusterTarget(context, namespace, kubeconfig):
             found = {"target": f"context {context}", "target namespace": namespace or "the first of the set"}
-    found |= {"registry": env.registry, "kubernetes": env.kubernetes}
+            found |= {"target kubeconfig": kubeconfig} if kubeconfig else {}
+    found |= {"registry": env.registry, **env.network.rows(), "kubernetes": env.kubernetes}
     gate = env.proof
     found["proof"] = "none" if gate is None else "refuses" if gate.refuse else "warns"
     if gate:
@@ -30,8 +31,7 @@ def settings(env: Environment) -> dict[str, str]:
             found[f"proof {one.name.replace('_', '-')}"] = _text(getattr(gate.policy, one.name))
     for (namespace, name), keys in sorted(env.secrets.items()):
         found[f"secret {namespace}/{name}"] = ", ".join(sorted(keys))
-    for name, other in sorted(env.substitute.items()):
-        found[f"substitute {name}"] = other
+    found["accelerator"] = "nvidia" if env.gpu else "none"
     if env.model:
         found["model"] = str(env.model.reference)
         found["model key"] = paths.shown(Path(env.model.key)) if env.model.key else "none"

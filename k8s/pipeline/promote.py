@@ -4,10 +4,11 @@
                                         [--timeout 7200] [--api URL]
 
 Sets the pod template's annotation `pinwheel.io/model` to REF by server-side apply, waits until every pod serves it, and puts
-the former model back where that fails, or where the step is told to end. It talks to the cluster's API as the pod's own
-ServiceAccount; `--api http://127.0.0.1:8001` is what `kubectl proxy` serves, for a run by hand. It needs get and patch on the
-one Deployment; if it may list pods too, it says why they do not start. Where the Deployment does not exist yet, it says what
-to do and ends well.
+the former model back where that fails, or where the step is told to end. A Deployment that had no model has no pods either: it
+gets its first pod together with its first model, and loses it again when that is not served. It talks to the cluster's API as
+the pod's own ServiceAccount; `--api http://127.0.0.1:8001` is what `kubectl proxy` serves, for a run by hand. It needs get and
+patch on the one Deployment; if it may list pods too, it says why they do not start. Where the Deployment does not exist yet, it
+says what to do and ends well.
 
 Exit codes: 0 served, 2 settings, 10 the API refuses or cannot be reached and nothing was changed, 16 failed and the former
 model is back, 17 failed and it is NOT, 143 told to end and the former model named again.
@@ -70,8 +71,8 @@ class Rollout:
         """Of the Deployment."""
         return f"/apis/apps/v1/namespaces/{self.namespace}/deployments/{self.name}"
 
-    def set(self, model: str, before: str, *, force: bool = True) -> dict[str, Any]:
-        """Apply the annotations, which are all that this manager owns of the Deployment; empty ones are removed."""
+    def set(self, model: str, before: str, *, replicas: int | None = None, force: bool = True) -> dict[str, Any]:
+        """Apply the annotations, which are all that this manager keeps of the Deployment; empty ones are removed."""
         body: dict[str, Any] = {
             "apiVersion": "apps/v1",
             "kind": "Deployment",
@@ -80,6 +81,8 @@ class Rollout:
         }
         if before:
             body["metadata"]["annotations"] = {BEFORE: before}
+        if replicas is not None:
+            body["spec"]["replicas"] = replicas
         return self.api.apply(self.path, body, MANAGER, force=force)
 
     def wait(self, model: str, seconds: float) -> None:
@@ -173,17 +176,19 @@ def main(argv: list[str]) -> int:
         before = "" if before_note == NOTHING else before_note
     try:
         signal.signal(signal.SIGTERM, _terminate)
-        return promote(rollout, model, before, options.timeout)
+        # Where no model was named nothing ran; an autoscaler lets a Deployment alone that has no pods.
+        first = 1 if not current and body["spec"].get("replicas") == 0 else None
+        return promote(rollout, model, before, options.timeout, first)
     except TerminatedError:
         return put_back(rollout, model, before, "told to end", AFTER_SIGTERM, terminated=True)
     except (FailedError, ApiError) as problem:
         return put_back(rollout, model, before, str(problem), options.timeout)
 
 
-def promote(rollout: Rollout, model: str, before: str, seconds: float) -> int:
-    """Set the model and wait for it."""
+def promote(rollout: Rollout, model: str, before: str, seconds: float, replicas: int | None = None) -> int:
+    """Set the model, and how many pods serve it if that is known, and wait for it."""
     say(f"{rollout.name}: {before or 'no model'} -> {model}")
-    applied = rollout.set(model, (before or NOTHING) if before != model else "")
+    applied = rollout.set(model, (before or NOTHING) if before != model else "", replicas=replicas)
     rollout.wait(model, seconds)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
@@ -222,10 +227,10 @@ def put_back(rollout: Rollout, model: str, before: str, reason: str, seconds: fl
             return ExitCode.TERMINATED
         if annotation(live) != model:
             raise DeployNotRolledBackError(f"left as somebody else set it: {annotation(live) or 'no model'}")
-        rollout.set(before, "")
+        rollout.set(before, "", replicas=None if before else 0)
         say(f"put back: {former}")
         if not before:
-            # Without a model no pod gets ready, as before: there is nothing to wait for.
+            # Without a model there are no pods, as before: there is nothing to wait for.
             return ExitCode.TERMINATED if terminated else ExitCode.DEPLOY_ROLLED_BACK
         rollout.wait(before, seconds)
     except (FailedError, ApiError) as problem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from common import console, paths
@@ -11,7 +12,7 @@ from k8s.envs.environment import Environment
 from k8s.objects import manifests, schema
 from k8s.objects.findings import Finding
 from k8s.objects.manifests import Manifest
-from k8s.prepare import gpu_nodes, pin, served_model, settings
+from k8s.prepare import accelerator, gpu_nodes, pin, policy_ports, registry_access, served_model, settings
 from k8s.prepare.config_hashes import with_config_hashes
 from k8s.prepare.rendered import RenderedSet
 from k8s.rules import all as rules
@@ -57,13 +58,15 @@ def from_git(env: Environment, locked: Mapping[str, PinnedImage], live: served_m
     settled = served_model.settle(objects, env, live)
     rendered, findings = _judged(settled.objects, env, locked, settled.models)
     refuse(sorted({*unreadable, *findings}))
-    return rendered.without(settled.left_out)
+    waiting = (served_model.without_pods(one) if one.identity in settled.idle else one for one in rendered.objects)
+    return replace(rendered, objects=tuple(waiting))
 
 
 def _read(places: Sequence[Path], env: Environment) -> tuple[tuple[Manifest, ...], tuple[Finding, ...]]:
     """The manifests as the environment sets them, and what cannot be read."""
     objects, unreadable = manifests.load(places)
-    return settings.apply(objects, env.settings, env.file), unreadable
+    objects = settings.apply(accelerator.adapt(objects, env), env.settings, env.file)
+    return policy_ports.apply(registry_access.apply(objects, env.network), env.network), unreadable
 
 
 def _judged(

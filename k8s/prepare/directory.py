@@ -31,14 +31,7 @@ def files(rendered: RenderedSet, root: Path, env: Environment) -> dict[str, byte
         grouped.setdefault(name, []).append(manifest)
     result = {}
     for name, group in sorted(grouped.items()):
-        titles = {manifest.title for manifest in group}
-        notes = [f"{HEAD} for environment {env.name}. Do not edit: the next deploy writes it anew."]
-        for pin in rendered.pins:
-            if pin.title in titles and pin.substituted:
-                notes.append(
-                    f"{pin.written} is replaced by {pin.pinned.repository.rsplit('/', 1)[-1]}: to look at, not to apply."
-                )
-        head = HEAD + notes[0].removeprefix(HEAD) + "\n" + "".join(f"# {note}\n" for note in notes[1:])
+        head = f"{HEAD} for environment {env.name}. Do not edit: the next deploy writes it anew.\n"
         result[name] = (head + strict_yaml.dump(manifest.body for manifest in group)).encode()
     return result
 

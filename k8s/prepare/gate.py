@@ -33,7 +33,7 @@ def check(images: Iterable[ImageRef], env: Environment) -> tuple[tuple[str, str]
     Raises:
         PolicyError: an image does not carry the proof that is asked for; all of them are named.
         RegistryError: a registry cannot be read, or has no such image.
-        UsageError: the environment's public key cannot be read.
+        UsageError: the environment's public key, or its registry's certificate authority, cannot be read.
     """
     gate = env.proof
     if gate is None:
@@ -43,7 +43,7 @@ def check(images: Iterable[ImageRef], env: Environment) -> tuple[tuple[str, str]
     _reach(env)
     lacking, proven = [], []
     for image in sorted(set(images), key=str):
-        _, found = inspect.look(image, key, gate.policy)
+        _, found = inspect.look(image, key, gate.policy, env.network.access())
         if found.holds:
             proven.append((str(image), _text(found)))
             console.info(f"proven       {image}: {_text(found)}")
@@ -72,7 +72,7 @@ def check_model(env: Environment) -> tuple[tuple[str, str], ...]:
     Raises:
         PolicyError: the model is not signed by that key.
         RegistryError: the registry cannot be read, or has no such model.
-        UsageError: the public key cannot be read.
+        UsageError: the public key, or the registry's certificate authority, cannot be read.
     """
     model = env.model
     if model is None:
@@ -82,7 +82,7 @@ def check_model(env: Environment) -> tuple[tuple[str, str], ...]:
         return ()
     key = signer.public_key(model.key)
     _reach(env)
-    _, found = inspect.look(model.reference, key, _SIGNED)
+    _, found = inspect.look(model.reference, key, _SIGNED, env.network.access())
     if not found.holds:
         why = "; ".join(f"{one.name} {one.state}: {one.text}" for one in found.wrong)
         raise PolicyError(

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from k8s.envs.environment import ClusterTarget, Environment
+from k8s.envs.environment import Environment
 from k8s.objects import argo_schema, embedded, schema
 from k8s.objects.findings import Finding
 from k8s.objects.manifests import Manifest
@@ -24,8 +24,8 @@ from oci.reference import ImageRef
 
 # A block device in a Ceph cluster is called an image as well.
 FALSE_FRIENDS = {("RBDVolumeSource", "image"), ("RBDPersistentVolumeSource", "image")}
-# Built for smoke tests on hosts without a GPU, on a third party's build of vLLM.
-_NOT_FOR_CLUSTERS = "-cpu"
+# Of images for environments without a GPU.
+_WITHOUT_GPU = "-cpu"
 _SELECTING = {"labels", "matchLabels", "selector"}
 _TOKEN = re.compile(r"[^\s\"'`,;=()\[\]{}<>|]+")
 _EMBEDDED = re.compile(r"(?:^|[\s{,\"'])image[\"']?\s*:\s*[\"']?[A-Za-z0-9]", re.MULTILINE)
@@ -39,7 +39,7 @@ class _Rules:
 
     @property
     def names(self) -> frozenset[str]:
-        return frozenset({*self.digests, *self.env.substitute, *self.env.substitute.values()})
+        return frozenset(self.digests)
 
 
 class _RefusedError(Exception):
@@ -65,15 +65,16 @@ def _resolve(written: str, rules: _Rules) -> ImageRef:
     elif ref.registry or ref.tag or "/" in ref.repository:
         raise _RefusedError(f"{written} is not pinned", "write it with its digest, name@sha256:…")
     else:
-        name = rules.env.substitute.get(name, name)
+        name = rules.env.image_for(name)
         digest = rules.digests.get(name)
         if digest is None:
             known = ", ".join(sorted(rules.digests)) or "nothing"
             fix = f"`invoke push` it, or pin it as name@sha256:…; the lock holds {known}"
             raise _RefusedError(f"no digest is known for {name}", fix)
         pinned = ImageRef.parse(f"{rules.env.registry}/{name}").pin(digest)
-    if name.endswith(_NOT_FOR_CLUSTERS) and name in rules.names and isinstance(rules.env.target, ClusterTarget):
-        raise _RefusedError(f"{name} is for smoke tests and never runs in a cluster", f"write `{name.removesuffix('-cpu')}`")
+    if name.endswith(_WITHOUT_GPU) and name in rules.names and rules.env.gpu:
+        fix = f"write `{name.removesuffix(_WITHOUT_GPU)}`; `accelerator: none` in {rules.env.file} puts the other in its place"
+        raise _RefusedError(f"{name} is for environments without a GPU", fix)
     return pinned
 
 
@@ -126,7 +127,7 @@ def pin(
 
     Args:
         walks: of the manifests, in order.
-        env: says the registry and what stands in for what.
+        env: says the registry, and whether there are GPUs.
         digests: by image name, from `lockfiles/images.lock`.
         models: the models that Pinwheel itself wrote into the set, by digest; they are no images.
 
@@ -156,7 +157,7 @@ def pin(
                     refused.append(walk.manifest.finding(text.path, problem.what, problem.fix))
                     continue
                 manifest = embedded.with_value(manifest, text.path, str(ref))
-                pins.append(Pin(manifest.title, manifest.identity, text.path, text.value, ref, text.value in env.substitute))
+                pins.append(Pin(manifest.title, manifest.identity, text.path, text.value, ref))
             elif text.path[-1] == ANNOTATION and text.value in models:
                 continue
             elif image := _suspicious(text, rules):

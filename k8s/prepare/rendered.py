@@ -25,7 +25,6 @@ class Pin:
         path: where in the object.
         written: the reference in the source.
         pinned: what takes its place.
-        substituted: whether the environment put another image in its place.
     """
 
     title: str
@@ -33,7 +32,6 @@ class Pin:
     path: Path
     written: str
     pinned: ImageRef
-    substituted: bool
 
 
 def image_line(pin: Pin, before: str) -> str:
@@ -78,28 +76,15 @@ class RenderedSet:
         objects: in the order of their files.
         pins: every image in them.
         placements: pod templates that were bound to nodes which can run them.
-        left_out: objects of the manifests that are not in it now because no model is named for them.
     """
 
     objects: tuple[Manifest, ...]
     pins: tuple[Pin, ...]
     placements: tuple[Placement, ...]
-    left_out: frozenset[Identity] = frozenset()
 
     def images(self) -> Images:
         """Every image that is to run, as the pins have it: nothing is searched for again."""
         return {(pin.identity, pin.path): str(pin.pinned) for pin in self.pins}
-
-    def without(self, left_out: frozenset[Identity]) -> RenderedSet:
-        """The set without some of its objects, which it remembers as left out."""
-        kept = tuple(manifest for manifest in self.objects if manifest.identity not in left_out)
-        titles = {manifest.title for manifest in kept}
-        return RenderedSet(
-            kept,
-            tuple(pin for pin in self.pins if pin.identity not in left_out),
-            tuple(placement for placement in self.placements if placement.title in titles),
-            left_out,
-        )
 
     def text(self) -> str:
         """All objects as one YAML stream, namespaces first: what needs a namespace comes after it."""

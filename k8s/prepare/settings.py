@@ -1,4 +1,4 @@
-"""What an environment sets in the manifests: storage class, sizes of claims, replicas, host names.
+"""What an environment sets in the manifests: storage class, sizes of claims and containers, replicas, host names.
 
 Applied to plain manifests that are valid without it: a value is replaced where it stands, nothing is templated. A key names
 what it sets by namespace and name; one that names nothing of the set is refused, so that no setting outlives what it was for. A
@@ -12,7 +12,7 @@ from typing import Any
 
 from common.errors import UsageError
 from k8s.envs.settings import Settings
-from k8s.objects import manifests, pods
+from k8s.objects import argo_schema, manifests, pods
 from k8s.objects.findings import Path
 from k8s.objects.manifests import Manifest
 
@@ -33,7 +33,8 @@ def apply(objects: Sequence[Manifest], settings: Settings, file: str) -> tuple[M
     known = _Used(objects, file)
     result = tuple(_set(manifest, settings, known) for manifest in objects)
     if any(manifest.kind == "Namespace" for manifest in objects):
-        for key, places in (("sizes", settings.sizes), ("replicas", settings.replicas), ("hosts", settings.hosts)):
+        sizes = (*settings.sizes, *settings.resources)
+        for key, places in (("sizes", sizes), ("replicas", settings.replicas), ("hosts", settings.hosts)):
             for place in places:
                 if (key, place) not in known.used:
                     raise known.refused(key, place, "names nothing of the set")
@@ -67,6 +68,11 @@ def _set(manifest: Manifest, settings: Settings, known: _Used) -> Manifest:
         if named in settings.sizes:
             known.used.add(("sizes", named))
             manifest = manifests.with_value(manifest, (*path, "resources", "requests", "storage"), settings.sizes[named])
+    for path, name in _containers(manifest):
+        if (named := f"{place}/{name}") in settings.resources:
+            known.used.add(("sizes", named))
+            resources = {kind: dict(sizes) for kind, sizes in settings.resources[named].items()}
+            manifest = manifests.with_value(manifest, (*path, "resources"), resources)
     count = settings.replicas.get(place)
     if isinstance(count, tuple) and manifest.kind == "HorizontalPodAutoscaler":
         known.used.add(("replicas", place))
@@ -95,6 +101,14 @@ def _claims(manifest: Manifest) -> Iterator[tuple[Path, str]]:
         for number, volume in enumerate(pods.items(template.spec, "volumes")):
             if "ephemeral" in volume:
                 yield template.place("volumes", number, "ephemeral", "volumeClaimTemplate", "spec"), str(volume.get("name", ""))
+
+
+def _containers(manifest: Manifest) -> Iterator[tuple[Path, str]]:
+    """Where containers stand, and their names; that of a workflow's step has the name of its template."""
+    for template in pods.templates(manifest):
+        for path, container in template.containers():
+            step = _at(manifest.body, template.path) if manifest.api_version == argo_schema.API_VERSION else {}
+            yield path, str(step["name"] if container.get("name") == "main" and "name" in step else container.get("name", ""))
 
 
 def _at(body: Any, path: Path) -> Any:

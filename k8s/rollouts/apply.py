@@ -24,7 +24,7 @@ from common.errors import (
 )
 from k8s.envs.environment import ClusterTarget, Environment
 from k8s.objects.manifests import Manifest
-from k8s.prepare import gpu_nodes
+from k8s.prepare import gpu_nodes, served_model
 from k8s.prepare.rendered import Images, RenderedSet
 from k8s.rollouts import consent, crds, prune, release, rollout, takeover
 from k8s.rollouts import plan as planning
@@ -117,7 +117,7 @@ def deploy(
         DeployRolledBackError: it failed, and the last good set runs again.
         DeployNotRolledBackError: it failed, and the last good set does not run.
     """
-    kubectl = Kubectl(target.context, patience)
+    kubectl = Kubectl(target, patience)
     kubectl.preflight(env.kubernetes)
     namespace = release.home(target, rendered.objects)
     digest = release.digest_of(rendered.text())
@@ -145,7 +145,10 @@ def deploy(
             return _unchanged(kubectl, rendered, env, current, plan)
         if plan.changed or doomed:
             deleting = f" and delete {len(doomed)} objects" if doomed else ""
-            consent.ask(f"apply {len(plan.changed)} changes{deleting} to {env.name}, {env.where}", yes=order.yes)
+            consent.ask(
+                f"apply {len(plan.changed)} changes{deleting} to {env.name}, {env.where}",
+                yes=order.yes or target.of_this_machine,
+            )
         planning.lay_grounds(kubectl, plan)
         who = release.who()
         with Lease(kubectl, env.name, namespace, who).held(wait=order.wait) as lease:
@@ -196,8 +199,7 @@ def _release(
         doing, recorded = f"applying {len(rendered.objects)} objects", draft.rollback_of is not None
         _put(kubectl, rendered, env.kubernetes, doing, lease, recorded=recorded, again=again)
     except (FailedError, KeyboardInterrupt) as problem:
-        new = [title for title, what in plan.changed if what == "created"]
-        _put_back(kubectl, env, history, str(problem) or "interrupted from the keyboard", new, lease)
+        _put_back(kubectl, env, history, str(problem) or "interrupted from the keyboard", plan, lease)
     # From here on the set runs: what goes wrong now puts nothing back.
     gone, left = prune.delete(kubectl, doomed, lease.lost)
     ended = dataclasses.replace(draft, state="running", ended=release.now(), pruned=gone)
@@ -255,12 +257,13 @@ def _put(
 
 
 def _look(kubectl: Kubectl) -> str:
-    return f"look at it with `kubectl --context {kubectl.context} get all -A -l app.kubernetes.io/part-of=pinwheel`"
+    return f"look at it with `{kubectl.shown} get all -A -l app.kubernetes.io/part-of=pinwheel`"
 
 
-def _put_back(kubectl: Kubectl, env: Environment, history: History, why: str, new: Sequence[str], lease: Lease) -> None:
+def _put_back(kubectl: Kubectl, env: Environment, history: History, why: str, plan: Plan, lease: Lease) -> None:
     """Apply the last good set again; never returns."""
     console.warn(f"failed: {why}")
+    new = [title for title, what in plan.changed if what == "created"]
     left = f"; made by this deploy and still there: {', '.join(new)}" if new else ""
     mend = f"mend the cause and deploy again, or {_look(kubectl)}"
     if lost := lease.lost():
@@ -270,7 +273,7 @@ def _put_back(kubectl: Kubectl, env: Environment, history: History, why: str, ne
     good, previous, lacks = history.good, None, "there is no last good set to put back"
     if good is not None:
         try:
-            previous = recorded_sets.read_set(history, good, env)
+            previous = served_model.kept(recorded_sets.read_set(history, good, env), plan.served)
         except PinwheelError as problem:
             lacks = f"{good.text()} is not put back, as its set cannot be used: {problem.line()}"
     if good is None or previous is None:

@@ -52,7 +52,7 @@ def put(kubectl: Kubectl, objects: Sequence[Manifest]) -> None:
         deadline = time.monotonic() + 4 * kubectl.patience.settle
         while waiting := _unserved(kubectl, text, own):
             if time.monotonic() > deadline:
-                fix = f"look at it with `kubectl --context {kubectl.context} describe crd`"
+                fix = f"look at it with `{kubectl.shown} describe crd`"
                 raise MissingEnvironmentError(
                     f"the cluster does not serve {', '.join(waiting)}", where=kubectl.context, fix=fix
                 )

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from common import console
+from common import console, single_node
 from common.errors import MissingEnvironmentError, PinwheelError, PolicyError
 from common.run import Result, run
+from k8s.envs.environment import ClusterTarget
 from k8s.objects.manifests import Manifest
 
 FIELD_MANAGER = "pinwheel"
@@ -127,12 +130,35 @@ class Kubectl:
     """kubectl for one context.
 
     Args:
-        context: of the user's kubeconfig.
+        target: the cluster, by kubeconfig and context.
         patience: how long to wait and how often to try.
     """
 
-    def __init__(self, context: str, patience: Patience) -> None:
-        self.context, self.patience = context, patience
+    def __init__(self, target: ClusterTarget, patience: Patience) -> None:
+        self.context, self.patience = target.context, patience
+        self._program = ["kubectl"]
+        self._env: dict[str, str] = {}
+        if target.kubeconfig:
+            self._program.append(f"--kubeconfig={target.kubeconfig}")
+        if target.of_this_machine:
+            if not single_node.kubectl().exists():
+                fix = "bring it up: `invoke cluster --up`"
+                raise MissingEnvironmentError("there is no cluster on this machine", where=target.kubeconfig, fix=fix)
+            self._program[0] = str(single_node.kubectl())
+            self._env = single_node.without_proxy()
+
+    @property
+    def shown(self) -> str:
+        """How it is called, for people."""
+        return shlex.join(self.argv([]))
+
+    def argv(self, args: Sequence[str]) -> list[str]:
+        """The whole command line, for a call that goes on while others are made."""
+        return [*self._program, "--context", self.context, *args]
+
+    def environ(self) -> dict[str, str]:
+        """The variables that it is called with."""
+        return {**os.environ, **self._env}
 
     def call(self, args: Sequence[str], *, stdin: str | None = None, timeout: float = 0) -> Result:
         """Run kubectl; what may pass by itself is tried again. The caller looks at the code.
@@ -145,9 +171,9 @@ class Kubectl:
         Raises:
             MissingEnvironmentError: kubectl is not installed.
         """
-        argv = ["kubectl", "--context", self.context, *args]
+        argv = self.argv(args)
         for left in range(self.patience.tries - 1, -1, -1):
-            result = run(argv, stdin=stdin, timeout=timeout or 4 * self.patience.request, missing=_INSTALL)
+            result = run(argv, stdin=stdin, timeout=timeout or 4 * self.patience.request, missing=_INSTALL, env=self._env)
             # 124: it used up its time; a second try would double the wait.
             if result.code in {0, 124} or not left or not _PASSING.search(result.stderr):
                 break
@@ -166,7 +192,8 @@ class Kubectl:
             MissingEnvironmentError: no kubectl, no such context, no answer.
             PolicyError: the server is older.
         """
-        answer = run(["kubectl", "config", "get-contexts", "-o", "name"], timeout=self.patience.request, missing=_INSTALL)
+        argv = [*self._program, "config", "get-contexts", "-o", "name"]
+        answer = run(argv, timeout=self.patience.request, missing=_INSTALL)
         if answer.code:
             raise MissingEnvironmentError(
                 "kubectl cannot read your kubeconfig", where=brief(answer), fix="mend it, or set KUBECONFIG"

@@ -25,25 +25,26 @@ def set_from_git(env: Environment, locked: Mapping[str, PinnedImage], patience: 
         PolicyError: something is wrong with the manifests, or an image cannot be pinned, or the cluster is too old for the set.
         MissingEnvironmentError: no kubectl, no such context, no answer from the cluster.
     """
-    return checked.from_git(env, locked, lambda readers: served(readers, env, patience))
+
+    def ask(target: ClusterTarget, readers: Sequence[Manifest]) -> dict[Identity, str]:
+        kubectl = Kubectl(target, patience)
+        kubectl.preflight(env.kubernetes)
+        return served(kubectl, readers)
+
+    return checked.from_git(env, locked, ask)
 
 
-def served(readers: Sequence[Manifest], env: Environment, patience: Patience) -> dict[Identity, str]:
+def served(kubectl: Kubectl, objects: Sequence[Manifest]) -> dict[Identity, str]:
     """The models that the cluster's own pod templates name.
 
     Args:
-        readers: workloads whose pods read their model from the annotation.
-        env: its cluster is asked; of a directory nothing is known.
-        patience: how long to wait.
+        kubectl: of the cluster.
+        objects: of a set; those whose pods read their model from the annotation are asked for.
 
     Raises:
-        PolicyError: the cluster is older than the set was checked for.
-        MissingEnvironmentError: no kubectl, no such context, no answer from the cluster.
+        PolicyError: the cluster does not let us look.
+        MissingEnvironmentError: no answer from the cluster.
     """
-    if not isinstance(env.target, ClusterTarget):
-        return {}
-    kubectl = Kubectl(env.target.context, patience)
-    kubectl.preflight(env.kubernetes)
     # No more than their names: what else is wrong with them the rules say.
     asked = [
         {
@@ -51,8 +52,7 @@ def served(readers: Sequence[Manifest], env: Environment, patience: Patience) ->
             "kind": manifest.kind,
             "metadata": {"name": manifest.name, "namespace": manifest.namespace},
         }
-        for manifest in readers
-        if manifest.name
+        for manifest in objects
+        if manifest.name and served_model.reads(manifest)
     ]
-    live = of_cluster(kubectl.live(strict_yaml.dump(asked))) if asked else []
-    return {manifest.identity: model for manifest in live if (model := served_model.named_in(manifest))}
+    return served_model.named_by(of_cluster(kubectl.live(strict_yaml.dump(asked)))) if asked else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,7 @@ from common import console
 from common.errors import PinwheelError, PolicyError
 from common.run import Result
 from k8s.objects import strict_yaml
-from k8s.objects.manifests import Manifest
+from k8s.objects.manifests import Identity, Manifest
 from k8s.pipeline.model_annotation import ANNOTATION, MANAGER
 from k8s.prepare import served_model
 from k8s.prepare.pin import images
@@ -31,6 +31,7 @@ class Plan:
         missing: the namespaces and CustomResourceDefinitions among the created ones.
         unasked: objects that the server cannot judge before their namespace or their kind is there.
         left: what earlier releases left and this set has not.
+        served: the models that the cluster's workloads name now.
     """
 
     before: Images
@@ -38,6 +39,7 @@ class Plan:
     missing: tuple[Manifest, ...]
     unasked: tuple[Manifest, ...]
     left: Leftovers = field(default_factory=Leftovers)
+    served: Mapping[Identity, str] = field(default_factory=dict)
 
 
 def make(
@@ -99,7 +101,7 @@ def make(
     before = images(there.values(), version)
     for pin in rendered.pins:
         console.info(image_line(pin, before.get((pin.identity, pin.path), "")))
-    return Plan(before, tuple(changed), tuple(missing), unasked, left)
+    return Plan(before, tuple(changed), tuple(missing), unasked, left, served_model.named_by(there.values()))
 
 
 def _there(kubectl: Kubectl, objects: Sequence[Manifest]) -> tuple[list[dict[str, Any]], frozenset[tuple[str, str]]]:

@@ -71,7 +71,7 @@ def leftovers(kubectl: Kubectl, rendered: RenderedSet, history: History) -> Left
         rendered: this set; what it leaves out only because no model is named is none.
         history: the release record.
     """
-    ours = {one.identity for one in rendered.objects} | rendered.left_out
+    ours = {one.identity for one in rendered.objects}
     old: dict[Identity, Manifest] = {}
     try:
         for text in history.sets.values():

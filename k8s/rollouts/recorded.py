@@ -42,7 +42,7 @@ def read_set(history: History, recorded: Release, env: Environment) -> RenderedS
         if pinned is None or not pinned.pinned:
             what = f"{titles[identity]} runs {reference} at {findings.shown(path)}, which is no digest"
             raise PolicyError(f"the set in the release record was edited: {what}", where=place, fix="do not use it")
-        pins.append(Pin(titles[identity], identity, path, reference, pinned, substituted=False))
+        pins.append(Pin(titles[identity], identity, path, reference, pinned))
     return RenderedSet(objects, tuple(pins), ())
 
 

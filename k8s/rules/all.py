@@ -8,6 +8,7 @@ from k8s.envs.environment import Environment
 from k8s.objects.findings import Finding
 from k8s.objects.schema import Walk
 from k8s.rules import (
+    egress,
     objects,
     pods,
     policies,
@@ -36,6 +37,7 @@ def check(walks: Sequence[Walk], env: Environment) -> Iterator[Finding]:
     yield from security.check([*written, *sent_later])
     yield from references.check(walks, env)
     yield from policies.check(walks, whole)
+    yield from egress.check(whole)
     yield from quotas.check(whole)
     yield from workflow.check(walks)
     yield from workflow_values.check(walks)

@@ -10,18 +10,16 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from common import paths
+from common import paths, single_node
 from common.errors import MissingEnvironmentError
 from common.files import write_whole
 from common.run import Result, run
-from k8s.single_node import namespaces, parts
+from k8s.single_node import namespaces
 from k8s.single_node.places import DNS_SERVICE, DOMAIN, NODE, Home
 from k8s.single_node.programs import Programs
 
 _MANIFESTS = Path(__file__).parent / "manifests"
 _LABEL = "pinwheel.io/part-of=single-node"
-# The namespaces that Argo's controller runs in and manages, before what lies in them.
-_NAMESPACES = ("argo", "training")
 _GPU = "nvidia.com/gpu"
 # As NVIDIA's GPU feature discovery writes them, for a GPU that every image of ours can use; the last one says what it is.
 _GPU_LABELS = {
@@ -108,7 +106,7 @@ class Cluster:
             MissingEnvironmentError: an object is refused, or a pod does not start.
         """
         folder = paths.K8S / "manifests"
-        namespaces_first = "---\n".join((folder / name / "namespace.yaml").read_text() for name in _NAMESPACES)
+        namespaces_first = "---\n".join(file.read_text() for file in sorted(folder.glob("*/namespace.yaml")))
         self._apply(namespaces_first)
         names = ["dns", "volumes", *sorted(extras)]
         texts = [self._filled((_MANIFESTS / f"{name}.yaml").read_text()) for name in names]
@@ -168,12 +166,10 @@ class Cluster:
         return self.kubectl("kustomize", str(folder), what="putting Argo's manifests together")
 
     def _call(self, *arguments: str, stdin: str | None = None, what: str = "") -> Result:
-        known = os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or ""
-        direct = ",".join(filter(None, [known, parts.no_proxy()]))
         return run(
             [self._programs.kubectl, f"--kubeconfig={self._home.kubeconfig}", *arguments],
             stdin=stdin,
-            env={"NO_PROXY": direct, "no_proxy": direct, "KUBECONFIG": None},
+            env={**single_node.without_proxy(), "KUBECONFIG": None},
             error=MissingEnvironmentError if what else None,
             what=what,
             fix=_LOG if what else "",

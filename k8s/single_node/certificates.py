@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from common.files import write_whole
-from k8s.single_node.places import API_PORT, API_SERVICE, DOMAIN, HOST_ADDRESS, NODE, NODE_ADDRESS, Home
+from common.single_node import API_PORT, API_SERVICE, HOST_ADDRESS, NODE_ADDRESS
+from k8s.single_node.places import DOMAIN, NODE, Home
 
 _DAYS, _RENEW_DAYS = 365, 30
 _LOOPBACK = "127.0.0.1"

@@ -16,7 +16,7 @@ from common import console, paths
 from common.errors import MissingEnvironmentError, UsageError
 from common.files import write_whole
 from common.run import run
-from k8s.single_node import certificates, checks, namespaces, network, parts, programs, registry
+from k8s.single_node import certificates, checks, namespaces, network, parts, programs, registry, secrets
 from k8s.single_node.addons import Cluster
 from k8s.single_node.places import DOCKER_CERTIFICATES, EXTRAS, NODE, Home
 from k8s.single_node.programs import Programs
@@ -146,6 +146,8 @@ def _bring_up(home: Home, made: Programs, settings: Settings) -> bool:
     renewed = certificates.make(home)
     spec = parts.prepare(home, made, settings.extras)
     cluster, running, changed = Cluster(home, made), namespaces.running(home), False
+    home.kubectl.unlink(missing_ok=True)
+    home.kubectl.symlink_to(made.kubectl)
     # A cluster with other parts is started anew, as after a reboot: what is in it stays.
     if not running or renewed or running.spec != spec or not network.connected():
         with console.step("starting the cluster"):
@@ -162,11 +164,14 @@ def _bring_up(home: Home, made: Programs, settings: Settings) -> bool:
             cluster.install(settings.extras)
         changed = True
     cluster.pretend_gpus(settings.gpus)
+    if made_keys := secrets.make(cluster):
+        console.done(f"made {made_keys} keys in the Secrets that environments of this cluster name")
+        changed = True
     return changed
 
 
 def _kubectl(home: Home, made: Programs) -> str:
-    return f"KUBECONFIG={shlex.quote(str(home.kubeconfig))} {shlex.quote(str(made.kubectl))}"
+    return f"{shlex.quote(str(made.kubectl))} --kubeconfig={shlex.quote(str(home.kubeconfig))}"
 
 
 def processes(first: int) -> dict[str, str]:

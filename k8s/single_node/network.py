@@ -14,7 +14,8 @@ from typing import Any
 
 from common.errors import MissingEnvironmentError
 from common.run import run
-from k8s.single_node.places import HOST_ADDRESS, HOST_LINK, NETWORK, NODE_LINK, REGISTRY, TABLE
+from common.single_node import HOST_ADDRESS, REGISTRY
+from k8s.single_node.places import HOST_LINK, NETWORK, NODE_LINK, TABLE
 
 _FIX = "the cluster's addresses are fixed: remove that route or address"
 _RULES = f"""

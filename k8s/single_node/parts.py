@@ -9,21 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from common.files import write_whole
+from common.single_node import API_PORT, NODE_ADDRESS, REGISTRY
 from common.tools import CNI_PLUGINS
-from k8s.single_node.places import (
-    API_PORT,
-    API_SERVICE,
-    CGROUP,
-    CONTAINERD,
-    DNS_SERVICE,
-    DOMAIN,
-    NODE,
-    NODE_ADDRESS,
-    PODS,
-    REGISTRY,
-    SERVICES,
-    Home,
-)
+from k8s.single_node.places import CGROUP, CONTAINERD, DNS_SERVICE, DOMAIN, NODE, PODS, SERVICES, Home
 from k8s.single_node.programs import Programs
 
 _ETCD = "127.0.0.1:2379"
@@ -274,8 +262,3 @@ def _capable(name: str) -> bool:
     status = Path("/proc/self/status").read_text()
     effective = next(line for line in status.splitlines() if line.startswith("CapEff:"))
     return bool(int(effective.split()[1], 16) >> numbers[name] & 1)
-
-
-def no_proxy() -> str:
-    """The addresses that a proxy of the user's must not be asked for."""
-    return f"{NODE_ADDRESS.ip},{API_SERVICE}"

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from common import paths
+from common import single_node
+from common.single_node import REGISTRY
 
 NODE = "pinwheel"
 DOMAIN = "cluster.local"
 # All addresses lie in this network; the machine itself sees only HOST_ADDRESS and NODE_ADDRESS.
 NETWORK = IPv4Network("10.233.0.0/16")
-HOST_ADDRESS = IPv4Interface("10.233.0.1/30")
-NODE_ADDRESS = IPv4Interface("10.233.0.2/30")
 PODS = IPv4Network("10.233.64.0/18")
 SERVICES = IPv4Network("10.233.128.0/20")
-API_SERVICE: IPv4Address = SERVICES[1]
 DNS_SERVICE: IPv4Address = SERVICES[10]
-API_PORT = 6443
-REGISTRY = f"{HOST_ADDRESS.ip}:5001"
 # The two ends of the cable between the machine and the cluster.
 HOST_LINK, NODE_LINK = "pinwheel0", "pinwheel1"
 # A folder in each hierarchy of the cgroups, and a table of nftables.
@@ -43,12 +39,17 @@ class Home:
     @classmethod
     def of_this_machine(cls) -> Home:
         """The one that the settings of this process name."""
-        return cls(paths.state() / "single-node")
+        return cls(single_node.home())
 
     @property
     def kubeconfig(self) -> Path:
         """The administrator's; the user's own file is never touched."""
         return self.root / "kubeconfig"
+
+    @property
+    def kubectl(self) -> Path:
+        """A link to the program of the cluster's version."""
+        return self.root / "kubectl"
 
     @property
     def logs(self) -> Path:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from common import host
 from common.files import write_whole
+from common.single_node import REGISTRY
 from k8s.single_node import cgroups
-from k8s.single_node.places import DOCKER_CERTIFICATES, REGISTRY, Home
+from k8s.single_node.places import DOCKER_CERTIFICATES, Home
 
 ADDRESS = REGISTRY
 

@@ -16,6 +16,8 @@ from common import console, host
 from common.errors import RegistryError
 from common.files import sha256_bytes
 from k8s.training.dataset import DataFile, Dataset
+from oci.client import access
+from oci.client.access import Access
 from oci.client.blob import Blob
 from oci.client.client import Client
 from oci.client.patience import Patience
@@ -88,25 +90,30 @@ def assemble(place: ImageRef, descriptor: Mapping[str, str], layers: Sequence[tu
     return FileArtifact(place.pin(sha256_bytes(manifest)), (*(one for _, one in layers), own), manifest)
 
 
-def push(artifact: FileArtifact, policy: Patience | None = None) -> None:
+def push(artifact: FileArtifact, policy: Patience | None = None, reached: Access | None = None) -> None:
     """Bring a dataset into its registry, and read it back.
+
+    Args:
+        artifact: to send.
+        policy: bounds of waiting.
+        reached: how the registry is reached; default: as PINWHEEL_REGISTRY says.
 
     Raises:
         RegistryError: the registry refuses, fails, or holds other bytes than were sent.
         BuildError: a file was changed since it was read.
         MissingEnvironmentError: the embedded registry cannot be started.
     """
-    with writing(artifact.reference, policy) as client:
+    with writing(artifact.reference, policy, reached) as client:
         sent = send(client, artifact)
     console.done(f"dataset      {artifact.reference}: {sent}, read back")
 
 
 @contextmanager
-def writing(place: ImageRef, policy: Patience | None = None) -> Iterator[Client]:
+def writing(place: ImageRef, policy: Patience | None = None, reached: Access | None = None) -> Iterator[Client]:
     """A client of the registry of this place, that may write; the embedded one is started."""
     if place.registry == host.REGISTRY:
         host.start_registry()
-    with Client(Registry(place.registry, ""), policy, writes=True) as client:
+    with Client(Registry(place.registry, "", reached or access.of_folder()), policy, writes=True) as client:
         client.prepare()
         yield client
 
@@ -142,13 +149,22 @@ def send(client: Client, artifact: FileArtifact, fix: str = "run it again") -> S
     return sent
 
 
-def model_reference(registry: str, name: str, version: str, policy: Patience | None = None) -> str:
+def model_reference(
+    registry: str, name: str, version: str, policy: Patience | None = None, reached: Access | None = None
+) -> str:
     """The model of a version, by digest, where the registry has one; or nothing.
+
+    Args:
+        registry: the environment's, `host[:port][/path]`.
+        name: of the model.
+        version: of its run.
+        policy: bounds of waiting.
+        reached: how the registry is reached; default: as PINWHEEL_REGISTRY says.
 
     Raises:
         RegistryError: the registry does not answer, or refuses.
     """
     ref = ImageRef.parse(f"{registry}/models/{name}")
-    with Client(Registry(ref.registry, ""), policy) as client:
+    with Client(Registry(ref.registry, "", reached or access.of_folder()), policy) as client:
         found = client.find_manifest(ref.repository, version)
     return "" if found is None else str(ref.pin(sha256_bytes(found)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from common import console
 from common.errors import UsageError
 from k8s.envs import environment
+from k8s.envs.environment import Environment
 from k8s.training import artifact
 from k8s.training.artifact import DOC, WEIGHT, WEIGHT_CONFIG, FileArtifact
 from k8s.training.dataset import DataFile
@@ -70,15 +71,15 @@ def push_to(env_name: str, name: str, *, key: str = "") -> str:
         RegistryError: the registry refuses, fails, or does not hold what was pushed.
         BuildError: a file of the store was altered.
     """
-    return push(models.pinned(name), environment.load(env_name).registry, key=key)
+    return push(models.pinned(name), environment.load(env_name), key=key)
 
 
-def push(model: PinnedModel, registry: str, *, key: str = "", policy: Patience | None = None) -> str:
-    """As `push_to`, for a registry."""
+def push(model: PinnedModel, env: Environment, *, key: str = "", policy: Patience | None = None) -> str:
+    """As `push_to`, of a model and an environment that were read."""
     own = signer.signer(key)
-    made = of_model(model, registry)
+    made = of_model(model, env.registry)
     ref = made.reference
-    with artifact.writing(ref, policy) as client:
+    with artifact.writing(ref, policy, env.network.access()) as client:
         there = [one.path for one in made.files if client.exists(ref.repository, one.digest, one.size)]
         if there:
             console.info(f"there already: {', '.join(there)}")
@@ -91,7 +92,7 @@ def push(model: PinnedModel, registry: str, *, key: str = "", policy: Patience |
     return f"{model.name} at {model.at} is in the registry as {ref}, signed by key {envelope.fingerprint(own.public)}"
 
 
-def ensure(model: PinnedModel, registry: str) -> None:
+def ensure(model: PinnedModel, env: Environment) -> None:
     """Bring a model that is on no hub into the registry, if it is not there: the pods get it nowhere else.
 
     Raises:
@@ -100,13 +101,13 @@ def ensure(model: PinnedModel, registry: str) -> None:
     if model.repo:
         return
     models.fetch([model.name])
-    ref = of_model(model, registry).reference
-    with artifact.writing(ref) as client:
+    ref = of_model(model, env.registry).reference
+    with artifact.writing(ref, reached=env.network.access()) as client:
         there = client.find_manifest(ref.repository, ref.digest) is not None
     if there:
         console.done(f"base model   {ref}: there already")
     else:
-        push(model, registry)
+        push(model, env)
 
 
 def _kind(path: str) -> str:

@@ -53,9 +53,15 @@ class DataFile:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """What an experiment trains on: the files it uses and no others, sorted by path."""
+    """What an experiment trains on.
+
+    Attributes:
+        files: those it uses and no others, sorted by path.
+        question: one that the trained model should be able to answer; empty: none was found.
+    """
 
     files: tuple[DataFile, ...]
+    question: str = ""
 
 
 class _Reading:
@@ -66,6 +72,7 @@ class _Reading:
         self.found: list[Finding] = []
         self.files: dict[str, DataFile] = {}
         self.text = ""
+        self.question = ""
 
     def refuse(self, path: str, what: str, fix: str, *, file: str = "", line: int = 0) -> None:
         self.found.append(Finding(file or self.file, line or self._line(path), "", path, what, fix))
@@ -127,7 +134,7 @@ def read(folder: Path, shown: str, names: Iterable[str], stage: str) -> tuple[Da
     text = (json.dumps(used, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
     described = DataFile(INFO, len(text), sha256_bytes(text), data=text)
     files = (described, *(one for path, one in reading.files.items() if path != INFO))
-    return Dataset(tuple(sorted(files, key=lambda one: one.path))), tuple(reading.found)
+    return Dataset(tuple(sorted(files, key=lambda one: one.path)), reading.question), tuple(reading.found)
 
 
 def _info(reading: _Reading) -> dict[str, Any] | None:
@@ -179,6 +186,7 @@ def _entry(reading: _Reading, name: str, entry: Mapping[str, Any], stage: str) -
         return
     shown = f"{reading.file.rpartition('/')[0]}/{file_name}"
     media: dict[str, str] = {}
+    reading.question = reading.question or rows.first_question(target, shape)
     for line, path, what, fix in rows.check(target, shape, media):
         reading.refuse(path, what, fix, file=shown, line=line)
     if len(media) > _MOST_FILES:

@@ -123,6 +123,22 @@ def check(file: Path, how: Shape, media: dict[str, str]) -> Iterator[Found]:
                 yield 1, "", f"no row has {key!r}, the column {column}", "add it (empty will do), or list the columns there are"
 
 
+def first_question(file: Path, how: Shape) -> str:
+    """What the first row asks, as a user would; empty where it asks with more than text, or the file was refused."""
+    try:
+        _, _, row = next(_rows(file))
+        if next(_media(row, how), ""):
+            return ""
+        if how.formatting == "alpaca":
+            asked = [row.get(how.columns[name]) for name in ("prompt", "query") if name in how.columns]
+            return "\n".join(text for text in asked if text)
+        turns = row[how.columns["messages"]]
+        turn = next(turn for turn in turns if turn[how.tags["role_tag"]] == how.tags["user_tag"])
+        return str(turn[how.tags["content_tag"]])
+    except (StopIteration, KeyError, TypeError, AttributeError, _UnreadableError):
+        return ""
+
+
 class _UnreadableError(Exception):
     def __init__(self, line: int, what: str, fix: str) -> None:
         self.line, self.what, self.fix = line, what, fix

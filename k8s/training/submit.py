@@ -11,12 +11,13 @@ from dataclasses import replace
 from typing import Any
 
 from common import console, git, paths
-from common.errors import MissingEnvironmentError, PolicyError, UsageError
+from common.errors import MissingEnvironmentError, PinwheelError, PolicyError, UsageError
 from k8s.envs import environment
 from k8s.envs.environment import ClusterTarget, DirectoryTarget, Environment
 from k8s.objects import strict_yaml
 from k8s.objects.manifests import Manifest
-from k8s.prepare import checked, directory, gate, pin
+from k8s.prepare import accelerator, checked, directory, gate, pin
+from k8s.rollouts import question
 from k8s.rollouts.kubectl import Kubectl, Patience, refusal
 from k8s.training import artifact, base_model, experiment, keys, receipt, runs, watch, workflow
 from k8s.training.artifact import FileArtifact
@@ -69,6 +70,9 @@ def train(
         fix = "leave --watch and --again out: runs are followed where the directory is applied"
         raise UsageError(f"{env.name} is rendered into a directory: nothing runs there", where=env.file, fix=fix)
     made = experiment.read(path, keys.known())
+    config = accelerator.experiment(made.config, env)
+    differing = sorted(key for key, value in config.items() if made.config.get(key) != value)
+    made = replace(made, config=config)
     locked = checked.locked_images(required=True)
     train_image = workflow.pinned(workflow.TRAIN_IMAGE, env, locked)
     # A model that is not served needs nothing that serves.
@@ -80,6 +84,9 @@ def train(
     console.info(f"experiment   {run.experiment}: {len(made.config)} keys, {len(made.dataset.files)} files of data")
     origin = f"{made.base.repo} at " if made.base.repo else ""
     console.info(f"base model   {made.base.name}: {origin}{made.base.at}, {console.size(made.base.size)}")
+    if differing:
+        shown = ", ".join(f"{key}: {str(config[key]).lower()}" for key in differing)
+        console.info(f"accelerator  none ({env.file}): {shown}")
     console.info(f"version      {run.version}")
     objects = workflow.checked(run, env, locked, deploy=deploy)
     proof = gate.check(images, env)
@@ -99,14 +106,17 @@ def train(
     match env.target:
         case DirectoryTarget():
             result = _to_directory(result, env, env.target, objects, data, made.base, dry_run=dry_run)
-        case ClusterTarget(context):
-            kubectl = Kubectl(context, patience or Patience())
+        case ClusterTarget() as target:
+            kubectl = Kubectl(target, patience or Patience())
             cluster = _Cluster(kubectl, env, run, objects, data, made.base)
+            asked = made.dataset.question if deploy and follow else ""
             result = cluster.submit(result, dry_run=dry_run, again=again)
             if not dry_run:
                 # Whatever becomes of it from here on: that it was submitted is written down.
                 receipt.write(result)
                 result = cluster.follow(result, path, wait=follow)
+                if asked and result.model:
+                    cluster.ask(asked)
     if not dry_run:
         console.info(f"receipt      {paths.shown(receipt.write(result))}")
     return result
@@ -133,8 +143,8 @@ def _to_directory(
     if dry_run:
         console.done(f"dry run: {paths.shown(place)} was left as it is, and nothing was pushed")
         return result
-    artifact.push(data)
-    base_model.ensure(base, env.registry)
+    artifact.push(data, reached=env.network.access())
+    base_model.ensure(base, env)
     if before != content:
         directory.write(place, content)
     console.done(f"written      {len(content)} files in {paths.shown(place)}; nothing was submitted")
@@ -157,16 +167,19 @@ class _Cluster:
         there = self.kubectl.get(WORKFLOWS, NAMESPACE, self.run.version)
         if there is not None and not (again and watch.phase(there) in watch.ENDED):
             return self._stands(result, there)
-        name = self.run.model.removeprefix(f"{self.env.registry}/models/")
-        if there is None and not again and (model := artifact.model_reference(self.env.registry, name, self.run.version)):
+        name, reached = self.run.model.removeprefix(f"{self.env.registry}/models/"), self.env.network.access()
+        model = ""
+        if there is None and not again:
+            model = artifact.model_reference(self.env.registry, name, self.run.version, reached=reached)
+        if model:
             console.done(f"there        the model of this version is in the registry: {model}")
             console.info("to train it once more all the same, add --again")
             return replace(result, result="there", model=model)
         if dry_run:
             console.done("dry run: nothing was pushed, nothing was submitted")
             return result
-        artifact.push(self.data)
-        base_model.ensure(self.base, self.env.registry)
+        artifact.push(self.data, reached=reached)
+        base_model.ensure(self.base, self.env)
         if there is not None:
             self._remove(there)
         self._send()
@@ -190,6 +203,15 @@ class _Cluster:
         if model:
             self._served(model)
         return replace(result, result="succeeded", model=model)
+
+    def ask(self, asked: str) -> None:
+        """Show what the served model answers to a question of its data set; that it cannot be asked is no failed training."""
+        console.info(f"question     {asked}")
+        try:
+            console.info(f"answer       {''.join(question.answer(self.kubectl, asked))}")
+        except PinwheelError as problem:
+            console.warn(problem.line())
+        console.info(f'ask it       invoke ask --env {self.env.name} "…"')
 
     def _served(self, model: str) -> None:
         console.done(f"model        {model}")

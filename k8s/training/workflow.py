@@ -55,7 +55,7 @@ def pinned(name: str, env: Environment, locked: Mapping[str, PinnedImage]) -> Im
     Raises:
         PolicyError: nothing of this name was pushed.
     """
-    name = env.substitute.get(name, name)
+    name = env.image_for(name)
     if name not in locked:
         known = ", ".join(sorted(locked)) or "nothing"
         fix = f"`invoke push` it; the lock holds {known}"

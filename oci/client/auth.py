@@ -119,7 +119,13 @@ class Auth:
         return re.sub(r"[^ -~]+", " ", text)[:200]
 
     def _login(self) -> Credentials:
-        """The user's credentials, read once; a failure is kept and raised again."""
+        """The user's credentials, read once; a failure is kept and raised again.
+
+        None where others could read along: what comes by plain HTTP is judged by its digest, a login has nothing like it. The
+        answer could also name the token server of somebody who stands in between.
+        """
+        if self._target.in_the_clear:
+            return Credentials()
         if self._credentials is None:
             try:
                 self._credentials = credentials.read(self._target.host, self._target.prefix)
@@ -136,7 +142,7 @@ class Auth:
     def _request_token(self, challenge: _Challenge, scopes: Scopes) -> _Token:
         login = self._login()
         realm = urlsplit(resolve(self._target.host, "", challenge.realm))
-        plain = realm.scheme == "http" and self._target.plain_http and is_loopback(realm.hostname or "")
+        plain = realm.scheme == "http" and self._target.plain_http and self._target.local and is_loopback(realm.hostname or "")
         if realm.scheme != "https" and not plain:
             raise RegistryError(
                 "the registry sends the user's credentials somewhere without TLS",
@@ -155,7 +161,7 @@ class Auth:
             headers = {"Authorization": f"Basic {self._basic()}"} if login.username else {}
             answer = self._fetch("GET", address, headers, b"")
         if answer.status in {400, 401, 403}:
-            raise refused(self._target.host, f"the token server answers {answer.status}")
+            raise refused(self._target, f"the token server answers {answer.status}")
         try:
             body = json.loads(answer.data)
             text = body.get("token") or body["access_token"]
@@ -170,11 +176,12 @@ class Auth:
         return _Token(text, time.monotonic() + lifetime - min(_MARGIN, lifetime / 2))
 
 
-def refused(host: str, reason: str) -> RefusedError:
+def refused(target: Registry, reason: str) -> RefusedError:
     """The error of a user that the registry does not let in."""
-    return RefusedError(
-        f"the registry refuses: {reason}", where=host, fix=f"run `docker login {host}` as a user who may do that there"
-    )
+    fix = f"run `docker login {target.host}` as a user who may do that there"
+    if target.in_the_clear:
+        fix = "no login is sent by plain HTTP: give the registry a certificate, or let it ask for none"
+    return RefusedError(f"the registry refuses: {reason}", where=target.host, fix=fix)
 
 
 def _challenge(lines: list[str]) -> _Challenge | None:

@@ -63,6 +63,7 @@ class Http:
         patience: bounds.
         secret: gives the headers for the server's own origin, anew for each request; default: none.
         ca: the one file of certificates that count; default: those of the system and of the user's settings.
+        more: certificates in PEM that count beside those.
 
     Attributes:
         stopped: set by `stop`.
@@ -75,9 +76,10 @@ class Http:
         *,
         secret: Callable[[], Mapping[str, str]] | None = None,
         ca: Path | None = None,
+        more: str = "",
     ) -> None:
         self.server, self.patience = server, patience
-        self._pool = pool(server, patience.parallel, ca)
+        self._pool = pool(server, patience.parallel, ca, more)
         self._sockets = Sockets(self._pool)
         self.stopped = self._sockets.stopped
         self._secret = secret or dict
@@ -223,7 +225,9 @@ class Http:
 
     def _check_tls(self, url: str) -> None:
         parts = urlsplit(url)
-        plain = self.server.plain_http and (is_loopback(parts.hostname or "") or origin(url) == self._origin)
+        # From this machine to this machine; a server elsewhere must not lead here.
+        local = is_loopback(self._origin[1]) and is_loopback(parts.hostname or "")
+        plain = self.server.plain_http and (local or origin(url) == self._origin)
         if parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and plain)):
             return
         raise RegistryError(
@@ -240,9 +244,10 @@ class Http:
                 host = self.scrub(urlsplit(url).netloc.rpartition("@")[2])
                 if isinstance(cause, ssl.SSLCertVerificationError):
                     what = f"{self.server.called}'s certificate is not trusted: {cause.verify_message}"
-                    fix = f"put the CA into /etc/docker/certs.d/{self.server.host}/ca.crt, or name it in SSL_CERT_FILE"
+                    fix = f"put the CA into /etc/docker/certs.d/{self.server.host}/ca.crt, or name it in SSL_CERT_FILE; "
+                    fix += "of an environment's registry: as `registry.ca` in the environment's file"
                     raise RegistryError(what, where=host, fix=fix) from None
-                fix = "Pinwheel speaks plain HTTP to this machine's loopback alone: give the server a certificate"
+                fix = "give it a certificate, or say `plain-http` of it where that will do (README, Settings)"
                 raise RegistryError(f"{self.server.called} does not speak TLS", where=host, fix=fix) from None
             inner = cause.args[-1] if cause.args else None
             cause = inner if isinstance(inner, BaseException) else cause.__cause__ or cause.__context__

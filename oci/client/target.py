@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import urljoin, urlsplit
 
 from common.errors import RegistryError, UsageError
+from oci.client import access
+from oci.client.access import Access
 from oci.reference import ImageRef
 
 
@@ -38,10 +40,12 @@ class Registry:
     Attributes:
         host: with optional port.
         prefix: path before an image's name, ends in a slash; or empty.
+        access: how it is reached, if that is for this host; default: what PINWHEEL_REGISTRY says.
     """
 
     host: str
     prefix: str
+    access: Access = field(default_factory=access.of_folder)
 
     @classmethod
     def parse(cls, text: str) -> Registry:
@@ -49,6 +53,7 @@ class Registry:
 
         Raises:
             UsageError: the text is something else.
+            MissingEnvironmentError: the folder of PINWHEEL_REGISTRY makes no sense.
         """
         hostname, _, path = text.strip("/").partition("/")
         try:
@@ -67,10 +72,29 @@ class Registry:
         return "the registry"
 
     @property
-    def plain_http(self) -> bool:
-        """Whether it is on this machine, where TLS protects nothing; any other registry must speak TLS."""
+    def local(self) -> bool:
+        """Whether it is on this machine."""
         name = self.host.rpartition(":")[0] or self.host
         return is_loopback(name.strip("[]"))
+
+    @property
+    def plain_http(self) -> bool:
+        """Whether somebody said so of this host, or it is on this machine, where TLS protects nothing; others need TLS."""
+        return self.access.plain_http if self._is_meant else self.local
+
+    @property
+    def in_the_clear(self) -> bool:
+        """Whether others could read along: then no login is sent."""
+        return self.plain_http and not self.local
+
+    @property
+    def ca(self) -> str:
+        """Certificates in PEM that count for this host beside those of the system; or empty."""
+        return self.access.ca if self._is_meant else ""
+
+    @property
+    def _is_meant(self) -> bool:
+        return self.host.lower() == self.access.host.lower() and bool(self.access.ca or self.access.plain_http)
 
     @property
     def address(self) -> str:

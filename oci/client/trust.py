@@ -19,19 +19,22 @@ CERTS_D = Path("/etc/docker/certs.d")
 PIECE = 1 << 18
 
 
-def pool(server: Server, connections: int, ca: Path | None = None) -> urllib3.PoolManager:
+def pool(server: Server, connections: int, ca: Path | None = None, more: str = "") -> urllib3.PoolManager:
     """Connections to a server and to where it redirects; for several threads.
 
     Args:
         server: where the connections lead.
         connections: kept open to each host.
         ca: the one file of certificates that count; default: the system's and the user's.
+        more: certificates in PEM that count beside those of the system and the user.
 
     Raises:
         MissingEnvironmentError: a file of certificates that the user names cannot be read.
     """
     # Reading all certificates takes a while, and loopback needs none.
     context = None if server.plain_http else ssl.create_default_context(cafile=ca) if ca else _context(server.host)
+    if context and more:
+        context.load_verify_locations(cadata=more)
     # A proxy of the user's does not lead to this machine's loopback.
     local = is_loopback(urlsplit(server.address).hostname or "")
     proxies = {} if local else requests.utils.get_environ_proxies(server.address)

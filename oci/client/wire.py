@@ -22,7 +22,7 @@ class Wire(Http):
     """
 
     def __init__(self, target: Registry, patience: Patience) -> None:
-        super().__init__(target, patience)
+        super().__init__(target, patience, more=target.ca)
         self.target = target
         self._auth = Auth(target, self._fetch)
         self.prepare = self._auth.prepare
@@ -52,7 +52,7 @@ class Wire(Http):
             stream.close()
             if stream.status == 401 and may_retry and self._auth.challenged(answer, request.scopes, authorization):
                 continue
-            raise refused(self.target.host, self.scrub(answer.explanation()))
+            raise refused(self.target, self.scrub(answer.explanation()))
         return self.passing(stream)
 
     def _fetch(self, method: str, url: str, headers: dict[str, str], body: bytes) -> Answer:

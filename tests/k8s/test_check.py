@@ -21,11 +21,12 @@ from tests.k8s.conftest import API, NEW, OLD, Checkout
 from tests.k8s.objects.test_schema import good, places, spoiled
 
 
-@pytest.mark.parametrize("env", ["local", "staging", "production"])
+@pytest.mark.parametrize("env", ["rendered", "staging", "production"])
 def test_the_good_set_is_clean_in_every_environment(checkout: Checkout, env: str) -> None:
     rendered, found = checkout.check(env)
     assert [finding.text() for finding in found] == []
-    assert len(rendered.objects) == len(manifests.load([checkout.manifests])[0])
+    # How the registry is reached is told in two namespaces.
+    assert len(rendered.objects) == len(manifests.load([checkout.manifests])[0]) + 2
 
 
 def test_optional_references_and_what_is_always_there_are_no_findings(checkout: Checkout) -> None:
@@ -60,7 +61,7 @@ def test_run_check_of_a_clean_file_says_what_would_run(checkout: Checkout, capsy
     check.run_check([str(checkout.manifests)], "staging")
     said = capsys.readouterr().out
     assert f"registry.example.com/llm/{API}@{OLD}" in said.replace("\n", "")
-    number = len(manifests.load([checkout.manifests])[0])
+    number = len(manifests.load([checkout.manifests])[0]) + 2
     assert f"{number} objects are clean for staging (Kubernetes 1.32)" in said
 
 
@@ -91,7 +92,7 @@ def test_no_spoiled_set_makes_the_rules_crash(data: st.DataObject) -> None:
         st.sampled_from([None, 5, -1.5, True, "text", "", [], ["x"], [[]], {}, {"a": []}, [None], [{"name": {}}]])
     )
     objects[number] = dataclasses.replace(objects[number], body=spoiled(objects[number].body, path, value))
-    env = environment.load("local")
+    env = environment.load("rendered")
     walks = [schema.schema(env.kubernetes).walk(one) for one in objects]
     pinned, pins, unpinned = pin.pin(walks, env, {"llama-factory-train": NEW, f"{API}-cpu": OLD})
     _, _, nowhere = gpu_nodes.place(pinned, pins, env, {})

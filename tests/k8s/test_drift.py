@@ -127,16 +127,16 @@ def test_without_the_context_it_says_which_there_are(checkout: Checkout, server:
 
 
 def test_a_directory_is_compared_file_by_file(checkout: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
-    models.named(checkout.root, "local")
-    deploy.deploy("local")
-    assert re.match(r"no drift: \d+ files are as git says", drift.drift("local"))
-    folder = checkout.root / "dist/rendered/local/inference"
+    models.named(checkout.root, "rendered")
+    deploy.deploy("rendered")
+    assert re.match(r"no drift: \d+ files are as git says", drift.drift("rendered"))
+    folder = checkout.root / "dist/rendered/inference"
     service = folder / "service.yaml"
     service.write_text(service.read_text().replace("8000", "8001"))
     (folder / "hpa.yaml").unlink()
     capsys.readouterr()
-    with pytest.raises(DriftError, match=r"drift: 2 of \d+ files \(directory dist/rendered/local\)") as caught:
-        drift.drift("local")
+    with pytest.raises(DriftError, match=r"drift: 2 of \d+ files \(directory dist/rendered\)") as caught:
+        drift.drift("rendered")
     assert caught.value.exit_code == ExitCode.DRIFT
     shown = capsys.readouterr().out
     assert re.search(r"inference/hpa.yaml +missing +there", shown)
@@ -144,7 +144,7 @@ def test_a_directory_is_compared_file_by_file(checkout: Checkout, capsys: pytest
 
 
 def test_a_directory_of_something_else_is_not_judged(checkout: Checkout) -> None:
-    deploy.deploy("local")
-    (checkout.root / "dist/rendered/local/notes.txt").write_text("mine")
+    deploy.deploy("rendered")
+    (checkout.root / "dist/rendered/notes.txt").write_text("mine")
     with pytest.raises(UsageError, match="did not render"):
-        drift.drift("local")
+        drift.drift("rendered")

@@ -17,7 +17,7 @@ from common.errors import (
     UsageError,
 )
 from k8s import rollback
-from k8s.envs.environment import Environment
+from k8s.envs.environment import ClusterTarget, Environment
 from k8s.prepare import gate
 from k8s.rollouts import release
 from k8s.rollouts.kubectl import Kubectl, Patience
@@ -206,7 +206,9 @@ def test_a_record_whose_set_names_a_tag_is_not_used(checkout: Checkout, server: 
     edited = history.sets[first.set].replace(f"@{OLD}", ":latest")
     forged = dataclasses.replace(first, set=release.digest_of(edited))
     releases = (forged, *history.releases[1:])
-    release.write(Kubectl("staging", BRIEF), dataclasses.replace(history, releases=releases, sets={forged.set: edited}))
+    release.write(
+        Kubectl(ClusterTarget("staging"), BRIEF), dataclasses.replace(history, releases=releases, sets={forged.set: edited})
+    )
     with pytest.raises(PolicyError, match=r"edited: .*:latest.*which is no digest"):
         back()
     assert running(server) == image(NEW)
@@ -246,4 +248,4 @@ def test_without_the_context_it_says_which_there_are(checkout: Checkout, server:
 
 def test_a_directory_has_no_releases(checkout: Checkout) -> None:
     with pytest.raises(UsageError, match="a directory has no releases"):
-        rollback.rollback("local")
+        rollback.rollback("rendered")

@@ -186,7 +186,7 @@ def test_without_the_context_it_says_which_there_are(checkout: Checkout, server:
 
 def test_a_directory_holds_no_secrets(checkout: Checkout) -> None:
     with pytest.raises(UsageError, match="there is no cluster to hold Secrets"):
-        secrets.put("local")
+        secrets.put("rendered")
 
 
 def test_a_folder_that_is_none_is_named(checkout: Checkout) -> None:

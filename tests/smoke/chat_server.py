@@ -151,7 +151,7 @@ class Handler(BaseHTTPRequestHandler):
         for stop in body.get("stop") or []:
             if fault != "never stops":
                 said = tokens("".join(said).partition(stop)[0])
-        if len(said) > body["max_tokens"] and fault != "no limit":
+        if len(said) > body.get("max_tokens", len(said)) and fault != "no limit":
             said, finish = said[: body["max_tokens"]], "stop" if fault == "unknown end" else "length"
         with server.lock:
             server.succeeded += 1

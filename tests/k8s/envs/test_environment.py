@@ -16,18 +16,20 @@ RENDER = GOOD.replace("cluster: {context: c}", "directory: {path: x}")
 
 
 def test_the_environments_of_the_project_are_read(checkout: Checkout) -> None:
-    local, production, staging = (environment.load(name) for name in environment.names())
-    assert local.target == DirectoryTarget(checkout.root / "dist/rendered/local")
+    local, production, rendered, staging = (environment.load(name) for name in environment.names())
+    assert isinstance(local.target, ClusterTarget)
+    assert local.target.of_this_machine
+    assert rendered.target == DirectoryTarget(checkout.root / "dist/rendered")
     assert (staging.target, production.target) == (
         ClusterTarget("staging", "llm-inference"),
         ClusterTarget("production", "llm-inference"),
     )
-    assert not staging.substitute
-    assert not production.substitute
+    assert [env.gpu for env in (local, rendered, staging, production)] == [False, False, True, True]
 
 
 def test_an_unknown_environment_names_those_there_are(checkout: Checkout) -> None:
-    with pytest.raises(UsageError, match=re.escape("no environment 'qa' (k8s/envs): there are: local, production, staging")):
+    known = "there are: local, production, rendered, staging"
+    with pytest.raises(UsageError, match=re.escape(f"no environment 'qa' (k8s/envs): {known}")):
         environment.load("qa")
     with pytest.raises(UsageError, match="no environment"):
         environment.load("../envs/local")
@@ -53,8 +55,9 @@ def test_an_unknown_environment_names_those_there_are(checkout: Checkout) -> Non
         (GOOD + "secrets: {key: [A]}\n", "secrets.key: write namespace/name"),
         (GOOD + "secrets: {n/key: A}\n", "secrets.n/key: write the list of the keys"),
         (GOOD + "secrets: {n/key: []}\n", "secrets.n/key: write the list of the keys"),
-        (GOOD + "substitute: {a: b}\n", "substitute: a cluster runs the image that was meant"),
-        (RENDER + "substitute: {a: 1}\n", "substitute.a: expected a string, got 1"),
+        (GOOD + "substitute: {a: b}\n", "substitute: unknown key"),
+        (GOOD + "accelerator: amd\n", "accelerator: expected nvidia or none, got 'amd'"),
+        (GOOD.replace("context: c", "context: c, kubeconfig: 5"), "target.cluster.kubeconfig: expected a string, got 5"),
         (GOOD.replace("proof: none\n", ""), "proof: missing (e.yaml)"),
         (GOOD.replace("none", "some"), "proof: expected a mapping, got 'some'"),
         (GOOD.replace("none", "{}"), "proof.key: missing"),

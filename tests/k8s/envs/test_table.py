@@ -30,17 +30,18 @@ def test_what_clusters_differ_in_is_marked() -> None:
 
 
 def test_what_only_a_directory_has_otherwise_is_marked_apart() -> None:
-    found = marks(GOOD, GOOD, RENDER + "substitute: {a: b}\n")
-    assert (found["target"], found["substitute a"], found["registry"]) == ("·", "·", "")
+    found = marks(GOOD, GOOD, RENDER + "accelerator: none\n")
+    assert (found["target"], found["accelerator"], found["registry"]) == ("·", "·", "")
 
 
 def test_the_projects_environments_are_shown_with_their_defaults(
     checkout: Checkout, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert re.match(r"3 environments; clusters differ in \d+ of \d+ settings", compare.show())
+    assert re.match(r"4 environments; clusters differ in \d+ of \d+ settings", compare.show())
     shown = capsys.readouterr().out
-    assert re.search(r"≠ +target +directory dist/rendered/local +context production +context staging", shown)
-    assert re.search(r"gpu-labels +nvidia +nvidia +nvidia", shown)
+    assert re.search(r"≠ +target +context pinwheel +context production +directory dist/rendered +context staging", shown)
+    assert re.search(r"gpu-labels +nvidia +nvidia +nvidia +nvidia", shown)
+    assert re.search(r"≠ +accelerator +none +nvidia +none +nvidia", shown)
 
 
 def test_a_wrong_environment_is_named(checkout: Checkout) -> None:

@@ -57,6 +57,9 @@ def deployment(model: str) -> dict[str, Any]:
     body: dict[str, Any] = yaml.safe_load((paths.K8S / "manifests/inference/deployment.yaml").read_text())
     if model:
         body["spec"]["template"]["metadata"]["annotations"] = {ANNOTATION: model}
+    else:
+        # As `invoke deploy` writes it while nobody names one.
+        body["spec"]["replicas"] = 0
     return body
 
 
@@ -82,7 +85,8 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Cluster]]:
         )
         code, body = one.apply(KEY, deployment(model), "pinwheel", force=False, dry_run=False)
         assert code == 201, body
-        eventually(lambda: one.objects[KEY].status.get("availableReplicas"), "a first rollout")
+        if model:
+            eventually(lambda: one.objects[KEY].status.get("availableReplicas"), "a first rollout")
         return one
 
     yield make
@@ -110,6 +114,20 @@ def test_another_model_is_served_and_its_pods_are_new(
     assert one.model() == NEW
     assert one.note() == ""
     assert f"served: {NEW}" in capsys.readouterr().out
+    assert one.body("Deployment", NAME)["spec"].get("replicas", 1) == 1
+    assert one.objects[KEY].status["availableReplicas"] == 1
+
+
+def test_a_workload_that_was_switched_off_by_hand_stays_off(
+    start: Callable[..., Cluster], capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = start()
+    body = deployment(OLD)
+    body["spec"]["replicas"] = 0
+    one.apply(KEY, body, "somebody", force=True, dry_run=False)
+    assert call(one) == 0
+    assert (one.model(), one.body("Deployment", NAME)["spec"]["replicas"]) == (NEW, 0)
+    assert "the Deployment has 0 replicas" in capsys.readouterr().out
 
 
 def test_what_it_sets_is_the_annotation_alone_and_by_its_own_name(start: Callable[..., Cluster]) -> None:
@@ -167,6 +185,7 @@ def test_the_first_model_of_all_that_fails_leaves_none(start: Callable[..., Clus
     one.bad_images.add(NEW)
     assert call(one) == ExitCode.DEPLOY_ROLLED_BACK
     assert one.model() == ""
+    assert one.body("Deployment", NAME)["spec"]["replicas"] == 0
 
 
 def test_the_pods_own_reason_is_told(start: Callable[..., Cluster], capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,8 +13,8 @@ def file_of(root: Path, env: str) -> Path:
 
 
 def without(root: Path, env: str) -> None:
-    """Take the model out of an environment's file, and what makes it one to look at."""
-    _drop(file_of(root, env), "model", "substitute")
+    """Take the model out of an environment's file."""
+    _drop(file_of(root, env), "model")
 
 
 def _drop(file: Path, *keys: str) -> None:

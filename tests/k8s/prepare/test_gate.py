@@ -49,10 +49,10 @@ def gated(checkout: Checkout, double: Double) -> Checkout:
         # One image is enough to be refused.
         if folder.name != "inference":
             shutil.rmtree(folder)
-    file = checkout.root / "k8s/envs/local.yaml"
+    file = checkout.root / "k8s/envs/rendered.yaml"
     text = re.sub(r"(?m)^registry: .*$", f"registry: {double.address}/team", file.read_text())
     file.write_text(text.replace("proof: none\n", "proof:\n  key: own.pub\n"))
-    models.named(checkout.root, "local")
+    models.named(checkout.root, "rendered")
     checkout.lock({NAME: DIGEST})
     checkout.keep("inference")
     # Provenance names the version of Pinwheel that made it.
@@ -71,58 +71,58 @@ def attach(double: Double, key: Signer = MINE, **run: Any) -> None:
 
 
 def rendered(checkout: Checkout) -> bool:
-    return (checkout.root / "dist/rendered/local").exists()
+    return (checkout.root / "dist/rendered").exists()
 
 
 def test_a_proven_digest_is_deployed_and_its_proof_is_told(
     gated: Checkout, double: Double, capsys: pytest.CaptureFixture[str]
 ) -> None:
     attach(double, started=EARLIER)
-    assert deploy.deploy("local").result == "rendered"
+    assert deploy.deploy("rendered").result == "rendered"
     assert re.search(rf"proven +{double.address}/team/{NAME}@{DIGEST}: smoke passed on CPU", capsys.readouterr().out)
 
 
 def test_a_digest_without_a_smoke_result_is_refused_and_nothing_is_written(gated: Checkout, double: Double) -> None:
     attach(double)
-    with pytest.raises(PolicyError, match="1 image without the proof local asks for: smoke missing") as refused:
-        deploy.deploy("local")
+    with pytest.raises(PolicyError, match="1 image without the proof rendered asks for: smoke missing") as refused:
+        deploy.deploy("rendered")
     assert (refused.value.exit_code, rendered(gated)) == (15, False)
     assert DIGEST in refused.value.line()
 
 
 def test_a_digest_that_nobody_signed_is_refused(gated: Checkout, double: Double) -> None:
     with pytest.raises(PolicyError, match="signature missing.*SBOM missing.*provenance missing.*smoke missing"):
-        deploy.deploy("local")
+        deploy.deploy("rendered")
     assert not rendered(gated)
 
 
 def test_proof_by_another_key_is_refused(gated: Checkout, double: Double) -> None:
     attach(double, THEIRS, started=EARLIER)
     with pytest.raises(PolicyError, match="not signed by key"):
-        deploy.deploy("local")
+        deploy.deploy("rendered")
     assert OTHER is not OWN
 
 
 def test_proof_from_a_cpu_is_refused_where_a_gpu_is_asked_for(gated: Checkout, double: Double) -> None:
     attach(double, started=EARLIER)
-    file = gated.root / "k8s/envs/local.yaml"
+    file = gated.root / "k8s/envs/rendered.yaml"
     file.write_text(file.read_text().replace("key: own.pub\n", "key: own.pub\n  policy: {smoke: gpu}\n"))
     with pytest.raises(PolicyError, match="proven on a CPU, and a GPU is asked for"):
-        deploy.deploy("local")
+        deploy.deploy("rendered")
 
 
 def test_a_dry_run_asks_for_proof_too(gated: Checkout, double: Double) -> None:
     with pytest.raises(PolicyError, match="without the proof"):
-        deploy.deploy("local", dry_run=True)
+        deploy.deploy("rendered", dry_run=True)
 
 
 def test_an_environment_that_only_warns_deploys_and_says_what_is_missing(
     gated: Checkout, double: Double, capsys: pytest.CaptureFixture[str]
 ) -> None:
     attach(double)
-    file = gated.root / "k8s/envs/local.yaml"
+    file = gated.root / "k8s/envs/rendered.yaml"
     file.write_text(file.read_text().replace("key: own.pub\n", "key: own.pub\n  refuse: false\n"))
-    assert deploy.deploy("local").result == "rendered"
+    assert deploy.deploy("rendered").result == "rendered"
     said = capsys.readouterr()
     assert "smoke missing" in " ".join((said.out + said.err).split())
 
@@ -130,11 +130,11 @@ def test_an_environment_that_only_warns_deploys_and_says_what_is_missing(
 def test_a_registry_that_fails_lets_nothing_pass(gated: Checkout, double: Double) -> None:
     del double.manifests[f"team/{NAME}"][DIGEST]
     with pytest.raises(RegistryError):
-        deploy.deploy("local")
+        deploy.deploy("rendered")
     assert not rendered(gated)
 
 
 def test_a_missing_public_key_is_named(gated: Checkout, double: Double) -> None:
     (gated.root / "own.pub").unlink()
     with pytest.raises(UsageError, match=r"no public key can be read.*own\.pub"):
-        deploy.deploy("local")
+        deploy.deploy("rendered")

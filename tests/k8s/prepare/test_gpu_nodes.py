@@ -222,10 +222,10 @@ def test_shared_and_divided_gpus_count(checkout: Checkout, resource: str, group:
     assert pod["affinity"] == affinity(*OURS)
 
 
-def test_the_cpu_image_that_stands_in_is_bound_to_nothing(checkout: Checkout) -> None:
-    rendered, _ = checkout.check("local")
+def test_without_a_gpu_a_pod_is_bound_to_nothing(checkout: Checkout) -> None:
+    rendered, _ = checkout.check("rendered")
     (text,) = [strict_yaml.dump([one.body]) for one in rendered.objects if (one.kind, one.name) == ("Deployment", NAME)]
-    assert "nvidia.com/gpu" in text
+    assert "nvidia.com/gpu" not in text
     assert "affinity" not in text
 
 

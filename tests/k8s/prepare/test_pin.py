@@ -71,8 +71,8 @@ def test_pins_our_names_and_keeps_foreign_digests(written: str, sent: str) -> No
         ("Not An Image", "is not an image reference", "write a name"),
         ("{{inputs.parameters.image}}", "is not an image reference", "write a name"),
         ("", "is not an image reference", "write a name"),
-        (f"{API}-cpu", "is for smoke tests and never runs in a cluster", f"write `{API}`"),
-        (f"elsewhere.example/x/{API}-cpu@{CPU}", "is for smoke tests and never runs in a cluster", f"write `{API}`"),
+        (f"{API}-cpu", "is for environments without a GPU", f"write `{API}`"),
+        (f"elsewhere.example/x/{API}-cpu@{CPU}", "is for environments without a GPU", f"write `{API}`"),
     ],
 )
 def test_refuses_what_is_not_pinned(written: str, what: str, fix: str) -> None:
@@ -83,20 +83,17 @@ def test_refuses_what_is_not_pinned(written: str, what: str, fix: str) -> None:
     assert fix in finding.fix
 
 
-def test_a_directory_may_have_an_image_stand_in_for_another() -> None:
-    text = HEAD.replace("cluster: {context: c}", "directory: {path: x}") + f"substitute: {{{API}: {API}-cpu}}\n"
-    manifest, refused = pinned(API, env(text))
+@pytest.mark.parametrize("written", [API, f"{API}-cpu"])
+def test_without_a_gpu_what_serves_is_the_build_for_the_cpu(written: str) -> None:
+    manifest, refused = pinned(written, env(HEAD + "accelerator: none\n"))
     assert (image_of(manifest), refused) == (f"registry.example.com/llm/{API}-cpu@{CPU}", ())
 
 
-def test_the_image_that_was_meant_needs_no_digest_when_another_stands_in(checkout: Checkout) -> None:
+def test_without_a_gpu_the_image_for_gpus_needs_no_digest(checkout: Checkout) -> None:
     checkout.lock({f"{API}-cpu": CPU, TRAIN: NEW})
-    rendered, found = checkout.check("local")
+    rendered, found = checkout.check("rendered")
     assert found == ()
-    assert {(one.written, one.pinned.digest, one.substituted) for one in rendered.pins} == {
-        (API, CPU, True),
-        (TRAIN, NEW, False),
-    }
+    assert {(one.written, one.pinned.digest) for one in rendered.pins} == {(API, CPU), (TRAIN, NEW)}
 
 
 def test_a_kind_without_schema_is_refused(checkout: Checkout) -> None:
@@ -113,7 +110,7 @@ def test_a_removed_version_names_the_one_to_write(checkout: Checkout) -> None:
 
 
 def test_pinning_names_the_old_and_the_new_digest() -> None:
-    one = Pin("Deployment n/d", Identity("apps", "Deployment", "n", "d"), (), API, ImageRef("r.example", API, "", NEW), False)
+    one = Pin("Deployment n/d", Identity("apps", "Deployment", "n", "d"), (), API, ImageRef("r.example", API, "", NEW))
     assert image_line(one, "") == f"image        Deployment n/d: r.example/{API}  new → bbbbbbbbbbbb"
     assert image_line(one, f"r.example/{API}@{OLD}").endswith("aaaaaaaaaaaa → bbbbbbbbbbbb")
     assert image_line(one, f"r.example/{API}:latest").endswith(f"r.example/{API}:latest → bbbbbbbbbbbb")

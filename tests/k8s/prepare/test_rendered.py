@@ -19,7 +19,7 @@ from tests.k8s.prepare import models
 @pytest.fixture(autouse=True)
 def _inference(checkout: Checkout) -> None:
     checkout.keep("inference")
-    models.named(checkout.root, "local")
+    models.named(checkout.root, "rendered")
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -27,87 +27,86 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def target(checkout: Checkout) -> Path:
-    return checkout.root / "dist" / "rendered" / "local"
+    return checkout.root / "dist" / "rendered"
 
 
 def beside(checkout: Checkout) -> list[str]:
-    return sorted(entry.name for entry in target(checkout).parent.iterdir())
+    return sorted(entry.name for entry in target(checkout).parent.iterdir() if entry.name != "deploy")
 
 
-def test_renders_every_object_pinned_and_says_who_stands_in(checkout: Checkout) -> None:
-    result = deploy.deploy("local")
+def test_renders_every_object_pinned_and_says_for_what(checkout: Checkout) -> None:
+    result = deploy.deploy("rendered")
     files = tree(target(checkout))
-    assert sorted(files) == sorted(f"inference/{file.name}" for file in (checkout.manifests / "inference").iterdir())
+    names = {file.name for file in (checkout.manifests / "inference").iterdir()} | {"configmap-registry.yaml"}
+    assert sorted(files) == sorted(f"inference/{name}" for name in names)
     text = files["inference/deployment.yaml"].decode()
-    assert text.startswith("# Rendered by Pinwheel for environment local.")
-    assert f"# {API} is replaced by {API}-cpu: to look at, not to apply." in text
+    assert text.startswith("# Rendered by Pinwheel for environment rendered.")
     assert yaml.safe_load(text)["spec"]["template"]["spec"]["containers"][0]["image"] == f"127.0.0.1:5000/{API}-cpu@{CPU}"
     assert (result.result, len(result.changed)) == ("rendered", len(files))
     assert len(result.objects) == len(checkout.check()[0].objects)
-    assert beside(checkout) == ["local"]
+    assert beside(checkout) == ["rendered"]
 
 
 def test_renders_the_same_bytes_every_time_from_any_place(checkout: Checkout, tmp_path: Path) -> None:
-    deploy.deploy("local")
-    first, said = tree(target(checkout)), receipt.path("local").read_bytes()
-    (checkout.root / "k8s" / "envs" / "local.yaml").write_text(
-        (checkout.root / "k8s" / "envs" / "local.yaml").read_text().replace("rendered/local", str(tmp_path / "else" / "where"))
-    )
-    deploy.deploy("local")
+    deploy.deploy("rendered")
+    first, said = tree(target(checkout)), receipt.path("rendered").read_bytes()
+    file = checkout.root / "k8s" / "envs" / "rendered.yaml"
+    file.write_text(file.read_text().replace("path: rendered", f"path: {tmp_path}/else/where"))
+    deploy.deploy("rendered")
     assert tree(tmp_path / "else" / "where") == first
-    assert json.loads(said)["images"] == json.loads(receipt.path("local").read_text())["images"]
+    assert json.loads(said)["images"] == json.loads(receipt.path("rendered").read_text())["images"]
 
 
 def test_a_second_deploy_changes_nothing_and_says_so(checkout: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
-    deploy.deploy("local")
+    deploy.deploy("rendered")
     stamp = target(checkout).stat().st_ino
-    result = deploy.deploy("local")
+    result = deploy.deploy("rendered")
     assert result.changed == ()
     assert target(checkout).stat().st_ino == stamp
     assert "unchanged" in capsys.readouterr().out
 
 
 def test_a_new_digest_is_shown_as_old_to_new(checkout: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
-    deploy.deploy("local")
+    deploy.deploy("rendered")
     checkout.lock({f"{API}-cpu": NEW})
-    result = deploy.deploy("local")
+    result = deploy.deploy("rendered")
     assert result.changed == (("inference/deployment.yaml", "changed"),)
     assert {(image.before[-10:], image.reference[-10:]) for image in result.images} == {(CPU[-10:], NEW[-10:])}
     assert "cccccccccccc → bbbbbbbbbbbb" in capsys.readouterr().out
 
 
 def test_stale_files_vanish(checkout: Checkout) -> None:
-    deploy.deploy("local")
+    deploy.deploy("rendered")
     (checkout.manifests / "inference" / "hpa.yaml").unlink()
-    result = deploy.deploy("local")
+    result = deploy.deploy("rendered")
     assert ("inference/hpa.yaml", "removed") in result.changed
     assert "inference/hpa.yaml" not in tree(target(checkout))
 
 
 def test_a_dry_run_writes_nothing(checkout: Checkout) -> None:
-    result = deploy.deploy("local", dry_run=True)
+    result = deploy.deploy("rendered", dry_run=True)
     assert (result.result, {what for _, what in result.changed}) == ("planned", {"created"})
     assert not (checkout.root / "dist").exists()
 
 
 def test_a_refused_set_writes_nothing(checkout: Checkout) -> None:
-    deploy.deploy("local")
+    deploy.deploy("rendered")
     before = tree(checkout.root / "dist")
     checkout.edit("deployment.yaml", f"image: {API}", "image: nginx:latest")
     with pytest.raises(PolicyError):
-        deploy.deploy("local")
+        deploy.deploy("rendered")
     assert tree(checkout.root / "dist") == before
 
 
 def test_nothing_is_rendered_before_anything_was_pushed(checkout: Checkout) -> None:
     images_lock.path().unlink()
     with pytest.raises(LockError, match="invoke push"):
-        deploy.deploy("local")
+        deploy.deploy("rendered")
 
 
 @pytest.mark.parametrize("failing", ["write_bytes", "rename", "mkdir"])
 def test_a_failure_on_the_way_leaves_the_old_set(checkout: Checkout, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
-    deploy.deploy("local")
+    deploy.deploy("rendered")
     before = tree(target(checkout))
     checkout.lock({f"{API}-cpu": NEW})
     true = getattr(Path, failing)
@@ -122,20 +121,20 @@ def test_a_failure_on_the_way_leaves_the_old_set(checkout: Checkout, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(Path, failing, fails)
         with pytest.raises(UsageError, match="No space left on device"):
-            deploy.deploy("local")
+            deploy.deploy("rendered")
     assert tree(target(checkout)) == before
-    assert beside(checkout) == ["local"]
-    deploy.deploy("local")
+    assert beside(checkout) == ["rendered"]
+    deploy.deploy("rendered")
     assert tree(target(checkout)) != before
 
 
 def test_a_swap_that_was_killed_between_its_renames_is_mended(checkout: Checkout) -> None:
-    deploy.deploy("local")
+    deploy.deploy("rendered")
     before = tree(target(checkout))
-    target(checkout).rename(target(checkout).with_name(".local.old"))
-    deploy.deploy("local")
+    target(checkout).rename(target(checkout).with_name(".rendered.old"))
+    deploy.deploy("rendered")
     assert tree(target(checkout)) == before
-    assert beside(checkout) == ["local"]
+    assert beside(checkout) == ["rendered"]
 
 
 @pytest.mark.parametrize("what", ["file", "foreign file", "link", "link instead"])
@@ -147,10 +146,10 @@ def test_what_we_did_not_render_is_never_destroyed(checkout: Checkout, what: str
         place.parent.mkdir(parents=True)
         place.write_text("mine")
     elif what == "foreign file":
-        deploy.deploy("local")
+        deploy.deploy("rendered")
         (place / "notes.txt").write_text("mine")
     elif what == "link":
-        deploy.deploy("local")
+        deploy.deploy("rendered")
         (place / "inference" / "link.yaml").symlink_to(place / "inference" / "hpa.yaml")
     else:
         place.parent.mkdir(parents=True)
@@ -158,7 +157,7 @@ def test_what_we_did_not_render_is_never_destroyed(checkout: Checkout, what: str
         place.symlink_to(other)
     before = tree(checkout.root)
     with pytest.raises(UsageError, match="did not render"):
-        deploy.deploy("local")
+        deploy.deploy("rendered")
     assert tree(checkout.root) == before
 
 
@@ -184,8 +183,8 @@ def test_namespaces_come_first_in_the_stream(checkout: Checkout) -> None:
 
 
 def test_the_receipt_holds_what_another_stage_needs(checkout: Checkout) -> None:
-    deploy.deploy("local")
-    said = json.loads(receipt.path("local").read_text())
+    deploy.deploy("rendered")
+    said = json.loads(receipt.path("rendered").read_text())
     assert said["format"] == 1
     assert said["images"] == [
         {

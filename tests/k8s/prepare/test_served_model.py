@@ -35,9 +35,9 @@ REFERENCE = f"registry.example.com/llm/{models.MODEL}"
 BASE = 'target: {cluster: {context: c}}\nregistry: registry.example.com/llm\nkubernetes: "1.32"\nproof: {key: k.pub}\n'
 
 
-def settled(checkout: Checkout, env: str = "local") -> tuple[dict[str, Manifest], Environment]:
+def settled(checkout: Checkout, env: str = "rendered") -> tuple[dict[str, Manifest], Environment]:
     one = environment.load(env)
-    rendered = checked.from_git(one, checked.locked_images(required=True), lambda _readers: {})
+    rendered = checked.from_git(one, checked.locked_images(required=True), lambda _target, _readers: {})
     return {made.title: made for made in rendered.objects}, one
 
 
@@ -45,7 +45,7 @@ def test_the_environments_model_stands_in_the_pod_template_and_nowhere_else(
     checkout: Checkout, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkout.keep("inference")
-    reference = models.named(checkout.root, "local")
+    reference = models.named(checkout.root, "rendered")
     objects, env = settled(checkout)
     assert served_model.named_in(objects[WORKLOAD]) == reference
     assert [title for title, one in objects.items() if reference in str(one.body)] == [WORKLOAD]
@@ -54,107 +54,60 @@ def test_the_environments_model_stands_in_the_pod_template_and_nowhere_else(
 
 def test_another_model_is_another_pod_template_and_nothing_else_changes(checkout: Checkout) -> None:
     checkout.keep("inference")
-    models.named(checkout.root, "local")
+    models.named(checkout.root, "rendered")
     first, _ = settled(checkout)
-    models.named(checkout.root, "local", models.OTHER)
+    models.named(checkout.root, "rendered", models.OTHER)
     second, _ = settled(checkout)
     assert {title for title, one in first.items() if second[title].body != one.body} == {WORKLOAD}
 
 
-def test_without_a_model_what_serves_one_is_left_out_with_what_hangs_on_it(
+def test_without_a_model_what_serves_one_has_no_pods_and_all_else_is_there(
     checkout: Checkout, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkout.keep("inference")
-    models.without(checkout.root, "local")
-    whole, _ = checkout.check("local")
-    objects, env = settled(checkout)
-    assert {one.title for one in whole.objects} - set(objects) == {WORKLOAD, *HANGING}
-    assert "Service llm-inference/llama-factory-inference" in objects
-    said = " ".join(capsys.readouterr().err.split())
-    for title in (WORKLOAD, *HANGING):
-        assert f"left out {title}: no model is named: write `model: {{reference: …@sha256:…}}` into {env.file}" in said
-
-
-def test_a_set_to_look_at_shows_the_workload_without_a_model_too(
-    checkout: Checkout, capsys: pytest.CaptureFixture[str]
-) -> None:
-    checkout.keep("inference")
-    whole, _ = checkout.check("local")
-    objects, env = settled(checkout)
-    assert env.substitute
+    models.without(checkout.root, "rendered")
+    whole, _ = checkout.check("rendered")
+    objects, _ = settled(checkout)
     assert set(objects) == {one.title for one in whole.objects}
+    assert objects[WORKLOAD].body["spec"]["replicas"] == 0
     assert not served_model.named_in(objects[WORKLOAD])
-    assert f"{WORKLOAD}: none is named in {env.file}" in " ".join(capsys.readouterr().out.split())
+    assert f"{WORKLOAD}: none yet, so no pods" in " ".join(capsys.readouterr().out.split())
 
 
-def test_what_is_left_out_leaves_no_pin_and_no_placement(checkout: Checkout) -> None:
+def test_with_a_model_the_autoscaler_says_how_many_pods_there_are(checkout: Checkout) -> None:
     checkout.keep("inference")
-    models.without(checkout.root, "local")
-    env = environment.load("staging")
-    rendered, _ = checkout.check(env)
-    settled = served_model.settle(rendered.objects, env, lambda _readers: {})
-    kept = rendered.without(settled.left_out)
-    gone = {one.title for one in rendered.objects} - {one.title for one in kept.objects}
-    assert {pin.title for pin in rendered.pins} - {pin.title for pin in kept.pins} == {WORKLOAD}
-    assert WORKLOAD in {one.title for one in rendered.placements}
-    assert WORKLOAD not in {one.title for one in kept.placements}
-    assert gone == {WORKLOAD, *HANGING}
+    models.named(checkout.root, "rendered")
+    objects, _ = settled(checkout)
+    assert "replicas" not in objects[WORKLOAD].body["spec"]
 
 
-def test_budgets_and_autoscalers_of_other_workloads_stay(checkout: Checkout) -> None:
+def test_a_recorded_set_without_a_model_keeps_what_is_served_now_and_one_with_a_model_its_own(checkout: Checkout) -> None:
+    """Put back after a failed deploy: what the pipeline proved since the release would be taken off the air."""
     checkout.keep("inference")
-    models.without(checkout.root, "local")
-    file = checkout.manifests / "inference/disruptionbudget.yaml"
-    head, selector = file.read_text().split("  selector:\n")
-    file.write_text(f"{head}  selector:\n" + selector.replace("/name: llama-factory-inference", "/part-of: pinwheel"))
-    text = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: beside, namespace: llm-inference}\n" + yaml.safe_dump(
-        {
-            "spec": {
-                "selector": {"matchLabels": {"app.kubernetes.io/part-of": "pinwheel"}},
-                "template": {
-                    "metadata": {"labels": {"app.kubernetes.io/part-of": "pinwheel"}},
-                    "spec": {"containers": [{"name": "a", "image": "llama-factory-train"}]},
-                },
-            }
-        }
-    )
-    hpa = (checkout.manifests / "inference/hpa.yaml").read_text().replace("name: llama-factory-inference", "name: beside")
-    checkout.add(f"{text}---\n{hpa}")
-    env = environment.load("local")
-    rendered, _ = checkout.check(env)
-    kept = rendered.without(served_model.settle(rendered.objects, env, lambda _readers: {}).left_out)
-    gone = {one.title for one in rendered.objects} - {one.title for one in kept.objects}
-    assert gone == {WORKLOAD, "HorizontalPodAutoscaler llm-inference/llama-factory-inference"}
-    assert "PodDisruptionBudget llm-inference/llama-factory-inference" in {one.title for one in kept.objects}
-    assert "HorizontalPodAutoscaler llm-inference/beside" in {one.title for one in kept.objects}
+    models.without(checkout.root, "rendered")
+    env = environment.load("rendered")
+    idle = checked.from_git(env, checked.locked_images(required=True), lambda _target, _readers: {})
+    (identity,) = [one.identity for one in idle.objects if one.title == WORKLOAD]
+    (kept,) = [one for one in served_model.kept(idle, {identity: REFERENCE}).objects if one.title == WORKLOAD]
+    assert (served_model.named_in(kept), kept.body["spec"].get("replicas")) == (REFERENCE, None)
+    assert served_model.kept(idle, {}).objects == idle.objects
+    reference = models.named(checkout.root, "rendered", models.OTHER)
+    serving_set = checked.from_git(environment.load("rendered"), checked.locked_images(required=True), lambda *_: {})
+    (own,) = [one for one in served_model.kept(serving_set, {identity: REFERENCE}).objects if one.title == WORKLOAD]
+    assert served_model.named_in(own) == reference
 
 
 def test_a_set_that_reads_no_model_is_as_it_was_and_a_model_for_it_is_mentioned(
     checkout: Checkout, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkout.keep("webui")
-    models.without(checkout.root, "local")
+    models.without(checkout.root, "rendered")
     before, _ = settled(checkout)
     assert not capsys.readouterr().err
-    models.named(checkout.root, "local")
+    models.named(checkout.root, "rendered")
     after, env = settled(checkout)
     assert {title: one.body for title, one in before.items()} == {title: one.body for title, one in after.items()}
     assert f"`model` in {env.file} changes nothing" in " ".join(capsys.readouterr().err.split())
-
-
-def test_a_rendered_directory_without_a_model_has_no_file_of_what_is_left_out(checkout: Checkout) -> None:
-    checkout.keep("inference")
-    models.without(checkout.root, "local")
-    result = deploy.deploy("local")
-    folder = checkout.root / "dist/rendered/local/inference"
-    assert not {file.name for file in folder.iterdir()} & {"deployment.yaml", "hpa.yaml", "disruptionbudget.yaml"}
-    assert WORKLOAD not in result.objects
-    models.named(checkout.root, "local")
-    assert {name for name, what in deploy.deploy("local").changed if what == "created"} == {
-        "inference/deployment.yaml",
-        "inference/hpa.yaml",
-        "inference/disruptionbudget.yaml",
-    }
 
 
 # --- the environment's key ---
@@ -227,12 +180,12 @@ def double(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Double]:
 
 @pytest.fixture
 def gated(checkout: Checkout, double: Double) -> Checkout:
-    """The environment `local`, whose registry is the double, with our public key for models."""
+    """The environment `rendered`, whose registry is the double, with our public key for models."""
     (checkout.root / "model.pub").write_bytes(OWN.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     checkout.keep("inference")
-    file = models.file_of(checkout.root, "local")
+    file = models.file_of(checkout.root, "rendered")
     file.write_text(file.read_text().replace("registry: 127.0.0.1:5000", f"registry: {double.address}/team"))
-    models.named(checkout.root, "local", f"models/team-tiny@{DIGEST}", key="model.pub")
+    models.named(checkout.root, "rendered", f"models/team-tiny@{DIGEST}", key="model.pub")
     return checkout
 
 
@@ -247,7 +200,7 @@ def test_a_signed_model_is_deployed_and_its_signature_told(
     gated: Checkout, double: Double, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sign(double)
-    assert deploy.deploy("local").result == "rendered"
+    assert deploy.deploy("rendered").result == "rendered"
     assert f"signed {double.address}/{REPOSITORY}@{DIGEST}: by key" in " ".join(capsys.readouterr().out.split())
 
 
@@ -259,47 +212,47 @@ def test_a_model_without_our_signature_is_refused_in_one_line_and_nothing_is_wri
         sign(double, OTHER)
     elif attack == "signature of another model":
         sign(double, of="sha256:" + "7" * 64)
-    with pytest.raises(PolicyError, match="the model does not carry the signature local asks for: signature") as refused:
-        deploy.deploy("local")
+    with pytest.raises(PolicyError, match="the model does not carry the signature rendered asks for: signature") as refused:
+        deploy.deploy("rendered")
     assert refused.value.exit_code == 15
     assert f"{double.address}/{REPOSITORY}@{DIGEST}; key model.pub" in refused.value.line()
-    assert not (gated.root / "dist/rendered/local").exists()
+    assert not (gated.root / "dist/rendered").exists()
 
 
 def test_a_model_that_is_not_in_the_registry_is_refused(gated: Checkout, double: Double) -> None:
     del double.manifests[REPOSITORY][DIGEST]
     with pytest.raises(RegistryError):
-        deploy.deploy("local")
-    assert not (gated.root / "dist/rendered/local").exists()
+        deploy.deploy("rendered")
+    assert not (gated.root / "dist/rendered").exists()
 
 
 def test_a_registry_that_serves_another_model_under_the_digest_is_refused(gated: Checkout, double: Double) -> None:
     sign(double)
     double.manifests[REPOSITORY][DIGEST] = (MANIFEST, ARTIFACT + b" ")
     with pytest.raises(RegistryError, match="the registry serves"):
-        deploy.deploy("local")
+        deploy.deploy("rendered")
 
 
 def test_a_missing_public_key_is_named(gated: Checkout) -> None:
     (gated.root / "model.pub").unlink()
     with pytest.raises(UsageError, match=r"no public key can be read.*model\.pub"):
-        deploy.deploy("local")
+        deploy.deploy("rendered")
 
 
 def test_without_a_key_the_pods_alone_verify_and_that_is_said(
     gated: Checkout, double: Double, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    models.named(gated.root, "local", f"models/team-tiny@{DIGEST}")
-    assert deploy.deploy("local").result == "rendered"
+    models.named(gated.root, "rendered", f"models/team-tiny@{DIGEST}")
+    assert deploy.deploy("rendered").result == "rendered"
     assert "nobody verifies the model's signature before the pods do" in " ".join(capsys.readouterr().err.split())
 
 
 def test_what_the_gate_found_goes_into_the_record_with_the_images(gated: Checkout, double: Double) -> None:
     sign(double)
-    ((reference, said),) = gate.check_model(environment.load("local"))
+    ((reference, said),) = gate.check_model(environment.load("rendered"))
     assert reference == f"{double.address}/{REPOSITORY}@{DIGEST}"
     assert said.startswith("model signed by key ")
-    assert gate.check_model(dataclasses.replace(environment.load("local"), model=None)) == ()
+    assert gate.check_model(dataclasses.replace(environment.load("rendered"), model=None)) == ()
 
 
 # --- the model is part of what is judged ---
@@ -307,19 +260,19 @@ def test_what_the_gate_found_goes_into_the_record_with_the_images(gated: Checkou
 
 def test_the_set_is_judged_with_its_model(checkout: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
     checkout.keep("inference")
-    reference = models.named(checkout.root, "local")
+    reference = models.named(checkout.root, "rendered")
     checkout.edit("service.yaml", "targetPort: http", "targetPort: 8080")
     with pytest.raises(PolicyError, match="1 finding in 1 file"):
         settled(checkout)
     assert f"{WORKLOAD}: {reference}" in " ".join(capsys.readouterr().out.split())
 
 
-def test_what_is_left_out_is_judged_as_well_since_it_comes_with_the_first_model(checkout: Checkout) -> None:
+def test_what_has_no_pods_is_judged_as_well(checkout: Checkout) -> None:
     checkout.keep("inference")
-    models.without(checkout.root, "local")
+    models.without(checkout.root, "staging")
     checkout.edit("deployment.yaml", "maxSurge: 0", "maxSurge: 1")
     with pytest.raises(PolicyError, match="1 finding in 1 file"):
-        settled(checkout)
+        settled(checkout, "staging")
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -327,9 +280,9 @@ def test_a_model_that_a_manifest_names_itself_is_refused(
     checkout: Checkout, capsys: pytest.CaptureFixture[str], named: bool
 ) -> None:
     checkout.keep("inference")
-    models.without(checkout.root, "local")
+    models.without(checkout.root, "rendered")
     if named:
-        models.named(checkout.root, "local", models.OTHER)
+        models.named(checkout.root, "rendered", models.OTHER)
     file = checkout.manifests / "inference/deployment.yaml"
     (manifest,) = yaml.safe_load_all(file.read_text())
     manifest["spec"]["template"]["metadata"].setdefault("annotations", {})[ANNOTATION] = REFERENCE
@@ -344,7 +297,7 @@ def test_a_template_that_can_hold_no_model_is_a_finding(
     checkout: Checkout, capsys: pytest.CaptureFixture[str], metadata: object
 ) -> None:
     checkout.keep("inference")
-    models.named(checkout.root, "local")
+    models.named(checkout.root, "rendered")
     file = checkout.manifests / "inference/deployment.yaml"
     (manifest,) = yaml.safe_load_all(file.read_text())
     manifest["spec"]["template"]["metadata"] = metadata

@@ -122,9 +122,12 @@ def test_the_host_of_an_ingress_goes_into_its_rules_and_its_certificate() -> Non
     [
         ("storage-class: SSD\n", "storage-class: 'SSD' is no name of a StorageClass"),
         ("storage-class: [a]\n", "storage-class: expected a string, got ['a']"),
-        ("sizes: {work: 1Gi}\n", "sizes.work: write namespace/name or namespace/workload/claim"),
-        ("sizes: {nn/work: 5}\n", "sizes.nn/work: expected a size such as 50Gi, got 5"),
-        ("sizes: {nn/work: 5GB}\n", "sizes.nn/work: expected a size such as 50Gi, got '5GB'"),
+        ("sizes: {work: 1Gi}\n", "sizes.work: write namespace/name or namespace/workload/part"),
+        ("sizes: {nn/work: 5}\n", "sizes.nn/work: expected a size such as 50Gi, or requests and limits of a container, got 5"),
+        (
+            "sizes: {nn/work: 5GB}\n",
+            "sizes.nn/work: expected a size such as 50Gi, or requests and limits of a container, got '5GB'",
+        ),
         ("sizes: {nn/work: '0'}\n", "expected a size"),
         ("sizes: {nn/work: -1Gi}\n", "expected a size"),
         ("replicas: {nn/api: [2]}\n", "replicas.nn/api: expected [least, most]"),
@@ -164,7 +167,7 @@ def test_more_replicas_than_the_quota_has_gpus_for_are_refused(checkout: Checkou
     assert any("requests.nvidia.com/gpu" in line and "9" in line for line in checkout.findings()), checkout.findings()
 
 
-@pytest.mark.parametrize("name", ["local", "staging", "production"])
+@pytest.mark.parametrize("name", ["rendered", "staging", "production"])
 def test_what_the_projects_environments_set_is_in_the_projects_set(name: str) -> None:
     found, _ = manifests.load([REPO / "manifests"])
     env = environment.parse((REPO / "envs" / f"{name}.yaml").read_text(), name, f"{name}.yaml")

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from common.errors import DeployNotRolledBackError, DeployRolledBackError, PolicyError
+from k8s.envs.environment import ClusterTarget
 from k8s.rollouts import lease, release, rollout
 from k8s.rollouts.kubectl import Kubectl
 from k8s.rollouts.lease import Lease
@@ -189,7 +190,7 @@ def test_the_clock_of_who_holds_the_lease_does_not_count(
     checkout.lock({API: NEW})
     now = lease._now
     monkeypatch.setattr(lease, "_now", lambda: now() + datetime.timedelta(seconds=ahead))
-    held = Lease(Kubectl("staging", BRIEF), "staging", "llm-inference", "Ada")
+    held = Lease(Kubectl(ClusterTarget("staging"), BRIEF), "staging", "llm-inference", "Ada")
     held.take(wait=False)
     monkeypatch.setattr(lease, "_now", now)
     go(wait=True)

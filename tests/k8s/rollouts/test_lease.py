@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from common.errors import DeployNotRolledBackError, MissingEnvironmentError, PolicyError
+from k8s.envs.environment import ClusterTarget
 from k8s.rollouts import lease
 from k8s.rollouts.kubectl import Kubectl, Patience
 from k8s.rollouts.lease import Lease
@@ -37,7 +38,7 @@ def home(server: ApiServer) -> ApiServer:
 
 
 def of(who: str, patience: Patience = QUICK) -> Lease:
-    return Lease(Kubectl("staging", patience), "staging", "nn", who)
+    return Lease(Kubectl(ClusterTarget("staging"), patience), "staging", "nn", who)
 
 
 def spec(server: ApiServer) -> dict[str, Any]:
@@ -58,10 +59,10 @@ def age(server: ApiServer, seconds: float) -> None:
 def test_it_is_taken_let_go_of_and_taken_again(home: ApiServer) -> None:
     with of("Ada").held(wait=False) as one:
         assert spec(home)["holderIdentity"].startswith("Ada (")
-        assert lease.holder(Kubectl("staging", QUICK), "staging", "nn").startswith("Ada (")
+        assert lease.holder(Kubectl(ClusterTarget("staging"), QUICK), "staging", "nn").startswith("Ada (")
         assert one.lost() == ""
     assert "holderIdentity" not in spec(home)
-    assert lease.holder(Kubectl("staging", QUICK), "staging", "nn") == ""
+    assert lease.holder(Kubectl(ClusterTarget("staging"), QUICK), "staging", "nn") == ""
     with of("Grace").held(wait=False):
         assert spec(home)["leaseTransitions"] == 1
 
@@ -150,7 +151,7 @@ def test_a_lease_that_cannot_be_taken_stops_before_anything_is_sent(
 def test_a_deploy_is_refused_while_another_runs_and_sends_nothing(checkout: Checkout, server: ApiServer) -> None:
     go()
     checkout.lock({API: NEW})
-    held = Lease(Kubectl("staging", QUICK), "staging", "llm-inference", "Ada").held(wait=False)
+    held = Lease(Kubectl(ClusterTarget("staging"), QUICK), "staging", "llm-inference", "Ada").held(wait=False)
     with held, pytest.raises(PolicyError, match="another deploy to staging is running: Ada"):
         go()
     assert (running(server), states()) == (image(OLD), [(1, "running")])

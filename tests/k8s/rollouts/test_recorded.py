@@ -9,6 +9,7 @@ import pytest
 
 from common.errors import DeployNotRolledBackError, DeployRolledBackError
 from k8s import rollback
+from k8s.envs.environment import ClusterTarget
 from k8s.rollouts import release
 from k8s.rollouts.kubectl import Kubectl
 from tests.k8s.conftest import API, NEW, OLD, Checkout
@@ -26,7 +27,7 @@ def forge(change: Callable[[str], str]) -> None:
     text = change(history.sets[last.set])
     forged = dataclasses.replace(last, set=release.digest_of(text))
     changed = dataclasses.replace(history, releases=(*history.releases[:-1], forged), sets={forged.set: text})
-    release.write(Kubectl("staging", BRIEF), changed)
+    release.write(Kubectl(ClusterTarget("staging"), BRIEF), changed)
 
 
 @pytest.mark.parametrize(

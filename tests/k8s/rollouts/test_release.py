@@ -14,6 +14,7 @@ import yaml
 
 from common.errors import MissingEnvironmentError, PolicyError
 from common.run import Result
+from k8s.envs.environment import ClusterTarget
 from k8s.rollouts import release
 from k8s.rollouts.kubectl import Kubectl, Patience
 from k8s.rollouts.release import History, Release, State
@@ -25,7 +26,7 @@ class Cluster(Kubectl):
     """Holds one ConfigMap; the way through real kubectl is in test_cluster.py."""
 
     def __init__(self, body: object = None) -> None:
-        super().__init__("c", Patience())
+        super().__init__(ClusterTarget("c"), Patience())
         self.body = body
         self.answer = Result(0, "", "")
 

@@ -20,7 +20,7 @@ def keys(one: dict[str, Any]) -> set[str]:
     return set(template or {item["secretKey"] for item in one["spec"]["data"]})
 
 
-@pytest.mark.parametrize("name", [one for one in environment.names() if one != "local"])
+@pytest.mark.parametrize("name", [one for one in environment.names() if one != "rendered"])
 def test_it_makes_every_secret_that_an_environment_asks_for(name: str) -> None:
     env = environment.load(name)
     assert isinstance(env.target, ClusterTarget)

@@ -18,6 +18,7 @@ from typing import Any
 
 from common.run import run
 from k8s import deploy
+from k8s.envs.environment import ClusterTarget
 from k8s.objects import schema
 from k8s.rollouts import release
 from k8s.rollouts.kubectl import Kubectl, Patience
@@ -55,7 +56,7 @@ class Place:
 
     @property
     def kubectl(self) -> Kubectl:
-        return Kubectl(self.context, self.patience)
+        return Kubectl(ClusterTarget(self.context), self.patience)
 
     def write(self, image: str, greeting: str = "hello", more: str = "") -> None:
         """Make the checkout say this."""

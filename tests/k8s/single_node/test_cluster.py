@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from common import console, paths
+from common.single_node import REGISTRY
 from k8s.single_node import cluster, namespaces, programs, scratch
 from k8s.single_node.addons import Cluster
-from k8s.single_node.places import DOCKER_CERTIFICATES, HOST_LINK, REGISTRY, Home
+from k8s.single_node.places import DOCKER_CERTIFICATES, HOST_LINK, Home
 from k8s.single_node.scratch import ScratchImage
 from tests.k8s.single_node import machine
 

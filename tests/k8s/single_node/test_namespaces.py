@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from common.single_node import HOST_ADDRESS, NODE_ADDRESS
 from k8s.single_node import cgroups, namespaces, network
-from k8s.single_node.places import CGROUP, HOST_ADDRESS, HOST_LINK, NODE_ADDRESS, SERVICES, TABLE, Home
+from k8s.single_node.places import CGROUP, HOST_LINK, SERVICES, TABLE, Home
 from tests.k8s.single_node import machine
 
 pytestmark = [

@@ -15,9 +15,10 @@ import yaml
 from cryptography import x509
 
 from common.errors import LockError, MissingEnvironmentError, UsageError
+from common.single_node import API_SERVICE, HOST_ADDRESS, NODE_ADDRESS
 from k8s.single_node import addons, certificates, network, parts, programs, scratch
 from k8s.single_node.cluster import Settings
-from k8s.single_node.places import API_SERVICE, HOST_ADDRESS, NETWORK, NODE_ADDRESS, PODS, SERVICES, Home
+from k8s.single_node.places import NETWORK, PODS, SERVICES, Home
 from k8s.single_node.programs import Programs
 from k8s.single_node.scratch import ScratchImage
 

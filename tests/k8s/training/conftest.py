@@ -159,7 +159,7 @@ def site(cluster: ApiServer, checkout: Checkout, lab: Lab, tmp_path: Path, monke
     monkeypatch.setattr(keys, "known", lambda: lab.known)
     registry = RealRegistry(tmp_path / "registry")
     registry.start()
-    for name in ("local", "staging"):
+    for name in ("local", "rendered", "staging"):
         file = checkout.root / "k8s" / "envs" / f"{name}.yaml"
         file.write_text(re.sub(r"(?m)^registry: .*$", f"registry: {registry.address}/llm", file.read_text()))
     made = Site(cluster, registry, lab, checkout)

@@ -12,6 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from common import paths
 from common.errors import BuildError, PolicyError, UsageError
 from common.files import sha256_bytes
+from k8s.envs import environment
+from k8s.envs.environment import Environment
 from k8s.pipeline import artifact as pods_artifact
 from k8s.pipeline import download
 from k8s.pipeline.experiment import Base
@@ -71,8 +73,13 @@ def model(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> PinnedModel:
     return locked
 
 
+def environment_of(double: Double) -> Environment:
+    text = f"target: {{cluster: {{context: c}}}}\nregistry: {double.address}/llm\nkubernetes: '1.32'\nproof: none\n"
+    return environment.parse(text, "e", "e.yaml")
+
+
 def push(model: PinnedModel, double: Double) -> str:
-    return base_model.push(model, f"{double.address}/llm", policy=QUICK)
+    return base_model.push(model, environment_of(double), policy=QUICK)
 
 
 def test_the_pods_get_from_the_registry_what_was_pushed(model: PinnedModel, double: Double, tmp_path: Path) -> None:
@@ -151,17 +158,17 @@ def test_a_name_that_no_repository_can_have_is_refused(name: str) -> None:
 def test_a_training_brings_a_model_that_is_on_no_hub_by_itself_and_once(
     model: PinnedModel, double: Double, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base_model.ensure(model, f"{double.address}/llm")
+    base_model.ensure(model, environment_of(double))
     assert set(double.blobs[PATH]) >= {f"sha256:{file.sha256}" for file in model.files}
     # Who may train need not be who signs.
     monkeypatch.setattr(signer, "signer", lambda _="": pytest.fail("a key was asked for"))
     before = double.received
-    base_model.ensure(model, f"{double.address}/llm")
+    base_model.ensure(model, environment_of(double))
     assert double.received == before
 
 
 def test_a_training_pushes_no_model_that_is_on_a_hub(double: Double, model: PinnedModel) -> None:
-    base_model.ensure(PinnedModel("base", "maker/base", "main", "c" * 40, "", model.files), f"{double.address}/llm")
+    base_model.ensure(PinnedModel("base", "maker/base", "main", "c" * 40, "", model.files), environment_of(double))
     assert not double.asked
 
 

@@ -197,7 +197,7 @@ def test_a_config_map_that_no_cluster_takes_is_refused(site: Site) -> None:
 
 
 def test_into_a_directory_the_same_objects_are_written_whole_and_nothing_is_submitted(site: Site) -> None:
-    result = submit.train(FILE, "local")
+    result = submit.train(FILE, "rendered")
     place = site.lab.root / "dist" / "rendered" / "local-runs" / result.version
     assert sorted(file.name for file in place.iterdir()) == ["configmap.yaml", "workflow.yaml"]
     objects, found = manifests.load([place])
@@ -213,22 +213,22 @@ def test_into_a_directory_the_same_objects_are_written_whole_and_nothing_is_subm
     assert result.result == "written"
     assert not site.api.requests
     before = {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in place.iterdir()}
-    assert submit.train(FILE, "local").version == result.version
+    assert submit.train(FILE, "rendered").version == result.version
     assert {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in place.iterdir()} == before
 
 
 @pytest.mark.parametrize("option", ["follow", "again"])
 def test_nothing_runs_in_a_directory(site: Site, option: str) -> None:
     with pytest.raises(UsageError, match="nothing runs there"):
-        submit.train(FILE, "local", **{option: True})  # type: ignore[arg-type]
+        submit.train(FILE, "rendered", **{option: True})  # type: ignore[arg-type]
 
 
 def test_a_folder_that_is_not_ours_is_not_written_over(site: Site) -> None:
-    version = submit.train(FILE, "local", dry_run=True).version
+    version = submit.train(FILE, "rendered", dry_run=True).version
     place = site.lab.root / "dist" / "rendered" / "local-runs" / version
     place.mkdir(parents=True)
     (place / "mine.yaml").write_text("a: 1\n")
     with pytest.raises(UsageError, match="did not render") as caught:
-        submit.train(FILE, "local")
+        submit.train(FILE, "rendered")
     assert caught.value.exit_code == ExitCode.USAGE
     assert (place / "mine.yaml").read_text() == "a: 1\n"

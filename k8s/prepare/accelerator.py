@@ -1,0 +1,116 @@
+"""A set for a cluster without a GPU (`accelerator: none`): nothing asks for one, and what serves is set for the CPU.
+
+Applied to the same plain manifests that ask for GPUs. The image is changed where images are pinned (`Environment.image_for`).
+What is changed here is what vLLM 0.28 and LLaMA-Factory 0.9.5 need on a CPU: no share of a GPU's memory but a cache of a fixed
+size, 32-bit floats (most CPUs only imitate bfloat16), and no compiling of the model, for which the images hold no compiler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from k8s.envs.environment import Environment
+from k8s.objects import manifests, pods, strict_yaml
+from k8s.objects.findings import Finding
+from k8s.objects.manifests import Manifest
+from k8s.objects.pods import Template, items, mapping
+from k8s.objects.quantity import quantity
+
+_VENDOR = "nvidia.com/"
+_SERVES = ("llamafactory-cli api", "vllm serve")
+# Gibibytes for vLLM's cache of keys and values: this share of what the container may use, and at least one.
+_CACHE, _CACHE_SHARE = "VLLM_CPU_KVCACHE_SPACE", 4
+
+
+def adapt(objects: Sequence[Manifest], env: Environment) -> tuple[Manifest, ...]:
+    """The manifests as they run without a GPU; unchanged where the environment has GPUs."""
+    return tuple(objects) if env.gpu else tuple(map(_adapted, objects))
+
+
+def experiment(config: Mapping[str, Any], env: Environment) -> dict[str, Any]:
+    """An experiment's keys as they train in an environment: without a GPU on the CPU and in 32-bit floats."""
+    return dict(config) if env.gpu else {**config, "use_cpu": True, "bf16": False, "fp16": False}
+
+
+def _adapted(manifest: Manifest) -> Manifest:
+    if manifest.kind == "ConfigMap":
+        return _with_cpu_settings(manifest)
+    for template in pods.templates(manifest):
+        for group, path, container in template.grouped():
+            kept = _resources(container)
+            if kept != container.get("resources"):
+                manifest = manifests.with_value(manifest, (*path, "resources"), kept)
+            if group == "containers" and _serves(container):
+                manifest = manifests.with_value(manifest, (*path, "env"), _variables(container))
+                if "args" in container:
+                    manifest = manifests.with_value(manifest, (*path, "args"), list(_arguments(container["args"])))
+        for name, value in _placing(template):
+            manifest = manifests.with_value(manifest, template.place(name), value)
+    return manifest
+
+
+def _resources(container: Mapping[str, Any]) -> Any:
+    """Requests and limits without GPUs."""
+    resources = container.get("resources")
+    if not isinstance(resources, dict):
+        return resources
+    return {
+        key: {name: count for name, count in value.items() if not str(name).startswith(_VENDOR)}
+        if isinstance(value, dict)
+        else value
+        for key, value in resources.items()
+    }
+
+
+def _placing(template: Template) -> Iterator[tuple[str, Any]]:
+    """What binds a pod to nodes with GPUs, without that."""
+    tolerations = items(template.spec, "tolerations")
+    left = [one for one in tolerations if not str(one.get("key", "")).startswith(_VENDOR)]
+    if left != tolerations:
+        yield "tolerations", left
+    selector = mapping(template.spec.get("nodeSelector"))
+    if any(str(key).startswith(_VENDOR) for key in selector):
+        yield "nodeSelector", {key: value for key, value in selector.items() if not str(key).startswith(_VENDOR)}
+    affinity = mapping(template.spec.get("affinity"))
+    if _VENDOR in str(affinity.get("nodeAffinity", "")):
+        yield "affinity", {key: value for key, value in affinity.items() if key != "nodeAffinity"}
+
+
+def _serves(container: Mapping[str, Any]) -> bool:
+    words = [*(container.get("command") or ()), *(container.get("args") or ())]
+    return " ".join(map(str, words)).startswith(_SERVES)
+
+
+def _variables(container: Mapping[str, Any]) -> list[Any]:
+    """The container's variables, with the size of vLLM's cache unless it says one itself."""
+    variables = list(container.get("env") or ())
+    if any(mapping(one).get("name") == _CACHE for one in variables):
+        return variables
+    limit = quantity(mapping(mapping(container.get("resources")).get("limits")).get("memory", "0")) or 0
+    return [*variables, {"name": _CACHE, "value": str(max(1, int(limit) // _CACHE_SHARE >> 30))}]
+
+
+def _arguments(arguments: Sequence[Any]) -> Iterator[Any]:
+    """VLLM's own arguments for the CPU."""
+    for argument in arguments:
+        if argument == "--dtype=bfloat16":
+            yield "--dtype=float32"
+        elif not str(argument).startswith("--gpu-memory-utilization="):
+            yield argument
+    if "--enforce-eager" not in arguments and any(str(one).startswith("--max-model-len") for one in arguments):
+        yield "--enforce-eager"
+
+
+def _with_cpu_settings(manifest: Manifest) -> Manifest:
+    """A ConfigMap whose LLaMA-Factory configurations for vLLM are those of the CPU."""
+    for key, text in mapping(manifest.body.get("data")).items():
+        documents = list(strict_yaml.documents(text, manifest.file)) if isinstance(text, str) else []
+        if len(documents) != 1 or isinstance(documents[0], Finding):
+            continue
+        settings = documents[0][0]
+        if isinstance(settings, dict) and settings.get("infer_backend") == "vllm":
+            kept = {name: value for name, value in settings.items() if name != "vllm_gpu_util"}
+            body = {**kept, "infer_dtype": "float32", "vllm_enforce_eager": True}
+            manifest = manifests.with_value(manifest, ("data", key), strict_yaml.dump([body]))
+    return manifest

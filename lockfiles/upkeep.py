@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from common import console, paths
 from common.errors import UsageError
-from lockfiles import fetching, inputs, models, store
+from lockfiles import fetching, inputs, models, store, toolchain
 
 
 def tend(*, verify: bool, prune: bool) -> str:
@@ -26,7 +26,7 @@ def tend(*, verify: bool, prune: bool) -> str:
         count, size = store.verify(held)
         return f"{count} files, {console.size(size)}: every one is what its lock says"
     if prune:
-        count, size = store.prune({one.sha256 for one in wanted})
+        count, size = store.prune({one.sha256 for one in (*wanted, toolchain.artifact())})
         return f"{count} files removed, {console.size(size)}"
     total = sum({one.sha256: one.size for one in held}.values())
     where = paths.cache() / "store"

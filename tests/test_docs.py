@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,9 @@ def commands(document: Path) -> list[str]:
     found = re.findall(r"`(?:\./)?invokew? ([^`]+)`", text) + re.findall(r"^ {4}(?:\./)?invokew? (.+)$", text, re.MULTILINE)
     return [
         re.sub(
-            r"\b(NAME|REF|PATH)\b", lambda match: f"x{match[1].lower()}", one.replace("[", "").replace("]", "").replace("…", "")
+            r"\b(NAME|REF|PATH)\b",
+            lambda match: f"x{match[1].lower()}",
+            one.replace("[", "").replace("]", "").replace(' "…"', " x").replace("…", ""),
         ).strip()
         for one in found
     ]
@@ -36,7 +39,7 @@ def test_a_command_in_the_documents_parses(document: Path, command: str) -> None
     if not command or command.startswith("--help"):
         return
     contexts = Collection.from_module(tasks).to_contexts()
-    parsed = Parser(contexts=contexts, initial=Program().initial_context).parse_argv(command.split())
+    parsed = Parser(contexts=contexts, initial=Program().initial_context).parse_argv(shlex.split(command))
     assert len(parsed) > 1, command
 
 

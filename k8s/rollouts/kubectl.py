@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import time
@@ -137,7 +136,8 @@ class Kubectl:
     def __init__(self, target: ClusterTarget, patience: Patience) -> None:
         self.context, self.patience = target.context, patience
         self._program = ["kubectl"]
-        self._env: dict[str, str] = {}
+        # Variables beside those of this process.
+        self.env: dict[str, str] = {}
         if target.kubeconfig:
             self._program.append(f"--kubeconfig={target.kubeconfig}")
         if target.of_this_machine:
@@ -145,7 +145,7 @@ class Kubectl:
                 fix = "bring it up: `invoke cluster --up`"
                 raise MissingEnvironmentError("there is no cluster on this machine", where=target.kubeconfig, fix=fix)
             self._program[0] = str(single_node.kubectl())
-            self._env = single_node.without_proxy()
+            self.env = single_node.without_proxy()
 
     @property
     def shown(self) -> str:
@@ -155,10 +155,6 @@ class Kubectl:
     def argv(self, args: Sequence[str]) -> list[str]:
         """The whole command line, for a call that goes on while others are made."""
         return [*self._program, "--context", self.context, *args]
-
-    def environ(self) -> dict[str, str]:
-        """The variables that it is called with."""
-        return {**os.environ, **self._env}
 
     def call(self, args: Sequence[str], *, stdin: str | None = None, timeout: float = 0) -> Result:
         """Run kubectl; what may pass by itself is tried again. The caller looks at the code.
@@ -173,7 +169,7 @@ class Kubectl:
         """
         argv = self.argv(args)
         for left in range(self.patience.tries - 1, -1, -1):
-            result = run(argv, stdin=stdin, timeout=timeout or 4 * self.patience.request, missing=_INSTALL, env=self._env)
+            result = run(argv, stdin=stdin, timeout=timeout or 4 * self.patience.request, missing=_INSTALL, env=self.env)
             # 124: it used up its time; a second try would double the wait.
             if result.code in {0, 124} or not left or not _PASSING.search(result.stderr):
                 break

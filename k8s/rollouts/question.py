@@ -6,6 +6,7 @@ Nothing of the cluster has to be reachable from outside for it, and the key is i
 from __future__ import annotations
 
 import base64
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -66,7 +67,12 @@ def _forwarded(kubectl: Kubectl) -> Iterator[int]:
     """A port of this machine that leads to the Service while the block runs."""
     argv = [*kubectl.argv(["port-forward", "-n", _NAMESPACE, f"service/{_SERVICE}", f":{_PORT}", "--address=127.0.0.1"])]
     with subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=kubectl.environ(), text=True
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, **kubectl.env},
+        text=True,
     ) as process:
         try:
             assert process.stdout is not None  # noqa: S101 - for the types

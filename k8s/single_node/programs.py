@@ -9,21 +9,19 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tomllib
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from common import console, offline, paths
-from common.errors import BuildError, LockError, MissingEnvironmentError
+from common.errors import BuildError, MissingEnvironmentError
 from common.files import write_whole
 from common.run import run
 from k8s.single_node import scratch
 from k8s.single_node.places import KUBERNETES
 from k8s.single_node.scratch import ScratchImage
-from lockfiles import store
-from lockfiles.model import Artifact
+from lockfiles import store, toolchain
 from lockfiles.python import index
 
 # The group of the programs that every cluster has; the others are extras.
@@ -168,15 +166,6 @@ def _hash(folder: Path) -> str:
     return summed.hexdigest()
 
 
-def _toolchain() -> Artifact:
-    file = source() / "go.toml"
-    try:
-        locked = tomllib.loads(file.read_text())
-        return Artifact(str(locked["file"]), int(locked["size"]), str(locked["sha256"]))
-    except (OSError, ValueError, KeyError) as problem:
-        raise LockError(f"not a lock of the Go toolchain: {problem}", where=paths.shown(file), fix="take it from git") from None
-
-
 def _modules() -> tuple[_Module, ...]:
     """What is built, the longest first. The version that Kubernetes' programs say is the one that go.mod requires."""
     lines = (source() / "kubernetes" / "go.mod").read_text().split("\n")
@@ -217,7 +206,7 @@ def _build(made: Programs, groups: Iterable[str]) -> None:
 
 def _unpack_toolchain(work: Path) -> Path:
     """The compiler, from the store or the index."""
-    wheel = _toolchain()
+    wheel = toolchain.artifact()
     with index.session() as http:
         store.download([wheel], index.Locator(http), http)
     root = work / "go"

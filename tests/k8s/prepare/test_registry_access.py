@@ -166,11 +166,11 @@ def test_a_set_that_was_rendered_before_is_filled_anew(ca: Checkout) -> None:
 
 
 def test_a_rendered_directory_holds_it_in_a_file_of_its_own(checkout: Checkout) -> None:
-    models.named(checkout.root, "local")
+    models.named(checkout.root, "rendered")
     (checkout.root / "ca.crt").write_bytes(CERTIFICATE.read_bytes())
-    say(checkout, "\n  host: 127.0.0.1:5000\n  ca: ca.crt", "local")
-    deploy.deploy("local")
-    names = sorted(file.name for file in (checkout.root / "dist/rendered/local/inference").iterdir())
+    say(checkout, "\n  host: 127.0.0.1:5000\n  ca: ca.crt", "rendered")
+    deploy.deploy("rendered")
+    names = sorted(file.name for file in (checkout.root / "dist/rendered/inference").iterdir())
     assert names.index("configmap-registry.yaml") < names.index("deployment.yaml")
 
 

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from cryptography import x509
 
+from common import paths
 from common.errors import LockError, MissingEnvironmentError, UsageError
 from common.single_node import API_SERVICE, HOST_ADDRESS, NODE_ADDRESS
 from k8s.single_node import addons, certificates, network, parts, programs, scratch
@@ -128,10 +129,11 @@ def test_the_programs_are_those_of_the_lock(tmp_path: Path, monkeypatch: pytest.
     assert programs._hash(tmp_path / "locks") == programs._hash(programs.source())
     (tmp_path / "locks" / "etcd" / "go.sum").write_text("other")
     assert programs._hash(tmp_path / "locks") != programs._hash(programs.source())
-    monkeypatch.setattr(programs, "source", lambda: tmp_path / "locks")
-    (tmp_path / "locks" / "go.toml").write_text("file = 'x'\n")
+    monkeypatch.setattr(paths, "LOCKFILES", tmp_path)
+    (tmp_path / "locks").rename(tmp_path / "single-node")
+    (tmp_path / "single-node" / "go.toml").write_text("file = 'x'\n")
     with pytest.raises(LockError, match="not a lock of the Go toolchain: 'size'"):
-        programs._toolchain()
+        toolchain.artifact()
 
 
 def test_a_disk_too_full_to_build_is_said_first(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:

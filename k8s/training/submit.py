@@ -82,7 +82,8 @@ def train(
     run = runs.of_experiment(made, data, env.registry, train_image, source)
     console.info(f"environment  {env.name}: {env.where}")
     console.info(f"experiment   {run.experiment}: {len(made.config)} keys, {len(made.dataset.files)} files of data")
-    console.info(f"base model   {made.base.name}: {made.base.called} at {made.base.at}, {console.size(made.base.size)}")
+    origin = f"{made.base.repo} at " if made.base.repo else ""
+    console.info(f"base model   {made.base.name}: {origin}{made.base.at}, {console.size(made.base.size)}")
     if differing:
         shown = ", ".join(f"{key}: {str(config[key]).lower()}" for key in differing)
         console.info(f"accelerator  none ({env.file}): {shown}")

@@ -21,6 +21,9 @@ _VENDOR = "nvidia.com/"
 _SERVES = ("llamafactory-cli api", "vllm serve")
 # Gibibytes for vLLM's cache of keys and values: this share of what the container may use, and at least one.
 _CACHE, _CACHE_SHARE = "VLLM_CPU_KVCACHE_SPACE", 4
+# LLaMA-Factory trains with as many threads as its container asks for whole CPUs. torch would start one for each CPU of the node, and
+# those that have to share one wait for each other: measured, a training of 16 s then takes minutes.
+_THREADS = "OMP_NUM_THREADS"
 
 
 def adapt(objects: Sequence[Manifest], env: Environment) -> tuple[Manifest, ...]:
@@ -41,10 +44,13 @@ def _adapted(manifest: Manifest) -> Manifest:
             kept = _resources(container)
             if kept != container.get("resources"):
                 manifest = manifests.with_value(manifest, (*path, "resources"), kept)
-            if group == "containers" and _serves(container):
-                manifest = manifests.with_value(manifest, (*path, "env"), _variables(container))
-                if "args" in container:
-                    manifest = manifests.with_value(manifest, (*path, "args"), list(_arguments(container["args"])))
+            words = [str(word) for key in ("command", "args") for word in container.get(key) or ()]
+            serves = group == "containers" and " ".join(words).startswith(_SERVES)
+            if serves or any("llamafactory-cli" in word for word in words):
+                variable = (_CACHE, _cache(container)) if serves else (_THREADS, _threads(container))
+                manifest = manifests.with_value(manifest, (*path, "env"), _with_variable(container, *variable))
+            if serves and "args" in container:
+                manifest = manifests.with_value(manifest, (*path, "args"), list(_arguments(container["args"])))
         for name, value in _placing(template):
             manifest = manifests.with_value(manifest, template.place(name), value)
     return manifest
@@ -77,18 +83,20 @@ def _placing(template: Template) -> Iterator[tuple[str, Any]]:
         yield "affinity", {key: value for key, value in affinity.items() if key != "nodeAffinity"}
 
 
-def _serves(container: Mapping[str, Any]) -> bool:
-    words = [*(container.get("command") or ()), *(container.get("args") or ())]
-    return " ".join(map(str, words)).startswith(_SERVES)
-
-
-def _variables(container: Mapping[str, Any]) -> list[Any]:
-    """The container's variables, with the size of vLLM's cache unless it says one itself."""
+def _with_variable(container: Mapping[str, Any], name: str, value: int) -> list[Any]:
+    """The container's variables, with this one unless it says it itself."""
     variables = list(container.get("env") or ())
-    if any(mapping(one).get("name") == _CACHE for one in variables):
-        return variables
+    said = any(mapping(one).get("name") == name for one in variables)
+    return variables if said else [*variables, {"name": name, "value": str(value)}]
+
+
+def _cache(container: Mapping[str, Any]) -> int:
     limit = quantity(mapping(mapping(container.get("resources")).get("limits")).get("memory", "0")) or 0
-    return [*variables, {"name": _CACHE, "value": str(max(1, int(limit) // _CACHE_SHARE >> 30))}]
+    return max(1, int(limit) // _CACHE_SHARE >> 30)
+
+
+def _threads(container: Mapping[str, Any]) -> int:
+    return max(1, int(quantity(mapping(mapping(container.get("resources")).get("requests")).get("cpu", "0")) or 0))
 
 
 def _arguments(arguments: Sequence[Any]) -> Iterator[Any]:

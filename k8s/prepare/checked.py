@@ -65,7 +65,7 @@ def from_git(env: Environment, locked: Mapping[str, PinnedImage], live: served_m
 def _read(places: Sequence[Path], env: Environment) -> tuple[tuple[Manifest, ...], tuple[Finding, ...]]:
     """The manifests as the environment sets them, and what cannot be read."""
     objects, unreadable = manifests.load(places)
-    objects = settings.apply(accelerator.adapt(objects, env), env.settings, env.file)
+    objects = accelerator.adapt(settings.apply(objects, env.settings, env.file), env)
     return policy_ports.apply(registry_access.apply(objects, env.network), env.network), unreadable
 
 

@@ -94,6 +94,14 @@ def test_vllms_arguments_are_those_of_the_cpu() -> None:
     assert made["args"] == ["--dtype=float32", "--max-model-len=8192", "--port=1", "--enforce-eager"]
 
 
+@pytest.mark.parametrize(("asked", "threads"), [("4", "4"), ("500m", "1"), ("1500m", "1"), (None, "1")])
+def test_what_trains_has_as_many_threads_as_whole_cpus(asked: str | None, threads: str) -> None:
+    requests = {"nvidia.com/gpu": 1} | ({"cpu": asked} if asked else {})
+    trainer = {"name": "c", "command": ["llamafactory-cli", "train"], "resources": {"requests": requests}}
+    (made,) = pod(adapted(deployment(containers=[trainer])))["containers"]
+    assert made["env"] == [{"name": "OMP_NUM_THREADS", "value": threads}]
+
+
 def test_what_binds_a_pod_to_gpu_nodes_goes_and_what_binds_it_elsewhere_stays() -> None:
     tolerations = [{"key": "nvidia.com/gpu", "operator": "Exists"}, {"key": "spot", "operator": "Exists"}]
     gpu_nodes = {

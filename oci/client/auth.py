@@ -202,4 +202,6 @@ def _challenge(lines: list[str]) -> _Challenge | None:
             challenges.append(_Challenge(bearer=False))
         elif values.get("realm"):
             challenges.append(_Challenge(True, values["realm"], values.get("service", ""), values.get("scope", "")))
+    if not challenges and any(line.strip().lower() == "basic" for line in lines):
+        challenges.append(_Challenge(bearer=False))
     return max(challenges, key=lambda challenge: challenge.bearer, default=None)

@@ -19,7 +19,7 @@ from k8s.objects.manifests import Manifest
 from k8s.prepare import accelerator, checked, directory, gate, pin
 from k8s.rollouts import question
 from k8s.rollouts.kubectl import Kubectl, Patience, refusal
-from k8s.training import artifact, base_model, experiment, keys, receipt, runs, watch, workflow
+from k8s.training import artifact, base_model, experiment, keys, lengths, receipt, runs, watch, workflow
 from k8s.training.artifact import FileArtifact
 from k8s.training.names import NAMESPACE, WORKFLOWS
 from k8s.training.receipt import TrainingReceipt
@@ -89,6 +89,7 @@ def train(
         console.info(f"accelerator  none ({env.file}): {shown}")
     console.info(f"version      {run.version}")
     objects = workflow.checked(run, env, locked, deploy=deploy)
+    lengths.tell(made.base, config, objects.serves)
     proof = gate.check(images, env)
     result = TrainingReceipt(
         environment=env.name,

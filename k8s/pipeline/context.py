@@ -1,4 +1,4 @@
-"""How many tokens a model takes, from its `config.json`: what vLLM 0.28 derives (vllm/config/model.py, `_get_and_verify_max_len`).
+"""How many tokens a model takes, from its `config.json`: what vLLM 0.28 derives (`_get_and_verify_max_len`).
 
 A server that is asked for more does not start. What `config.json` leaves out, and its class in transformers would fill in, is
 not known here: then nothing is said.

@@ -6,8 +6,8 @@ MODEL is the model's reference by digest (the pod's annotation `pinwheel.io/mode
 `$DOCKER_CONFIG/config.json` holds, if any. Its cosign signature has to hold by the public key; where there is no key, nothing
 is taken, unless MODEL_TRUST is `none`. The files lie in `<models>/current` as soon as all of them are there and right, and
 `<models>/inference.yaml` is the configuration with `model_name_or_path` and `template` of this model, and with no larger
-`vllm_maxlen` than the model takes: vLLM would not start. A model that is whole already, after a restart of the pod's containers,
-is not fetched again.
+`vllm_maxlen` than the model takes: vLLM would not start. A model that is whole already, after a restart of the pod's
+containers, is not fetched again.
 
 Exit codes: 2 settings, 10 this machine, 11 bytes, 14 the registry, 15 the model is refused.
 """

@@ -138,7 +138,7 @@ def test_another_authority_rolls_the_pods_that_use_it(ca: Checkout) -> None:
     assert before["llm-inference"] != after["llm-inference"]
     assert before["llm-dev-ui"] == after["llm-dev-ui"]
     steps, changed = hashes(first, "WorkflowTemplate"), hashes(second, "WorkflowTemplate")
-    assert [one != other for one, other in zip(steps, changed, strict=True)] == [True, False, False, True, False]
+    assert [one != other for one, other in zip(steps, changed, strict=True)] == [False, True, False, False, True, False]
 
 
 def test_the_same_file_gives_the_same_bytes(ca: Checkout) -> None:

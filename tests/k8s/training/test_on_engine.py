@@ -171,6 +171,7 @@ def test_the_keys_and_templates_we_read_are_those_that_llama_factory_takes(pod: 
 def test_the_example_is_trained_resumed_and_exported_and_has_learnt_its_answers(pod: Pod, run: Run) -> None:
     (pod.work / "runs").mkdir()
     (pod.work / "runs").chmod(0o777)
+    assert "LLaMA-Factory takes the configurations" in pod.step("check")
     said = pod.step("train")
     output, export, logs = (place(pod, path) for path in (run.paths.output, run.paths.export, run.paths.logs))
     assert json.loads((output / "all_results.json").read_text())["epoch"] == 400
@@ -178,9 +179,15 @@ def test_the_example_is_trained_resumed_and_exported_and_has_learnt_its_answers(
     assert "Resuming training" not in said
     # The log is kept, whoever asks the pod.
     assert "train metrics" in (logs / "train.log").read_text(errors="replace")
-    # A second try goes on where the first one was.
-    last = max(output.glob("checkpoint-*"), key=lambda one: int(one.name.rpartition("-")[2]))
-    assert f"Resuming training from {run.paths.output}/{last.name}" in pod.step("train")
+    # A second try goes on from the last whole checkpoint; what a killed one was writing is set aside.
+    before, last = sorted(output.glob("checkpoint-*"), key=lambda one: int(one.name.rpartition("-")[2]))
+    weights = last / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    (last / "trainer_state.json").unlink()
+    said = pod.step("train")
+    assert f"{last.name} is torn" in said
+    assert f"Resuming training from {run.paths.output}/{before.name}" in said
+    assert (output / f"torn-{last.name}").is_dir()
     pod.step("export")
     assert (export / "model.safetensors").is_file()
     assert (export / "tokenizer.json").is_file()

@@ -62,13 +62,13 @@ def test_a_refusal_is_one_line_and_not_a_page() -> None:
     assert len(caught.value.line()) < 800
 
 
-def run(tmp_path: Path, train: dict[str, Any], export: dict[str, Any] | None = None, **machine: bool) -> tuple[int, str]:
+def run(tmp_path: Path, train: dict[str, Any], export: dict[str, Any] | None = None, *, gpu: bool = False) -> tuple[int, str]:
     """The program as it is shipped, beside a stand-in for LLaMA-Factory."""
     config = tmp_path / "config"
     config.mkdir()
     (config / "train.yaml").write_text(yaml.safe_dump(train))
     (config / "export.yaml").write_text(yaml.safe_dump(export or {"export_size": 5}))
-    env = {"PYTHONPATH": str(factory.write(tmp_path / "packages", **machine))}
+    env = {"PYTHONPATH": str(factory.write(tmp_path / "packages", gpu=gpu))}
     with program("check", "--config", str(config), env=env) as process:
         said, _ = process.communicate(timeout=LIMIT_S)
     return process.returncode, said
@@ -76,21 +76,19 @@ def run(tmp_path: Path, train: dict[str, Any], export: dict[str, Any] | None = N
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("train", "machine", "code", "says"),
+    ("train", "gpu", "code", "says"),
     [
-        ({"stage": "sft"}, {}, 0, "LLaMA-Factory takes the configurations"),
-        ({"bf16": True}, {}, 0, "bf16: not judged here"),
-        ({"bf16": True}, {"gpu": True}, 0, "LLaMA-Factory takes the configurations"),
-        ({"refused": "never"}, {}, 2, "check: LLaMA-Factory refuses the configuration: never ("),
-        ({"bf16": True, "refused": "never"}, {}, 2, "refuses the configuration: never ("),
+        ({"stage": "sft"}, False, 0, "LLaMA-Factory takes the configurations"),
+        ({"bf16": True}, False, 0, "bf16: not judged here"),
+        ({"bf16": True}, True, 0, "LLaMA-Factory takes the configurations"),
+        ({"refused": "never"}, False, 2, "check: LLaMA-Factory refuses the configuration: never ("),
+        ({"bf16": True, "refused": "never"}, False, 2, "refuses the configuration: never ("),
         # A training on the CPU has no more than this step.
-        ({"tf32": True, "use_cpu": True}, {}, 2, "--tf32 requires Ampere"),
+        ({"tf32": True, "use_cpu": True}, False, 2, "--tf32 requires Ampere"),
     ],
 )
-def test_the_program_ends_as_the_parser_says(
-    tmp_path: Path, train: dict[str, Any], machine: dict[str, bool], code: int, says: str
-) -> None:
-    ended, said = run(tmp_path, train, **machine)
+def test_the_program_ends_as_the_parser_says(tmp_path: Path, train: dict[str, Any], gpu: bool, code: int, says: str) -> None:
+    ended, said = run(tmp_path, train, gpu=gpu)
     assert ended == code, said
     assert says in said.splitlines()[-1 if code else 0]
 

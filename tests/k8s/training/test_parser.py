@@ -1,4 +1,4 @@
-"""LLaMA-Factory's own parser on this machine, before anything is sent; the engine is a stand-in, test_on_engine.py has a real one."""
+"""LLaMA-Factory's own parser on this machine, before anything is sent. The engine is a stand-in."""
 
 from __future__ import annotations
 

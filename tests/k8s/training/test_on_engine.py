@@ -5,6 +5,7 @@ The steps run as the WorkflowTemplate has them: its commands and programs, its u
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
@@ -17,9 +18,10 @@ import yaml
 from docker import DockerClient
 
 from common import paths
+from common.errors import UsageError
 from common.files import sha256_bytes
 from images import receipt as built
-from k8s.training import artifact, experiment, runs
+from k8s.training import artifact, experiment, parser, runs
 from k8s.training.keys import Known
 from k8s.training.runs import Run
 from lockfiles.models import demonstration
@@ -166,6 +168,16 @@ def test_the_keys_and_templates_we_read_are_those_that_llama_factory_takes(pod: 
     takes = json.loads((pod.work / "takes.json").read_text())
     assert sorted(known.keys) == takes["keys"]
     assert sorted(known.templates) == takes["templates"]
+
+
+def test_the_parser_in_the_image_is_asked_before_anything_is_sent(
+    pod: Pod, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = ImageRef.parse("registry.example.com/llm/llama-factory-train").pin(pod.image)
+    parser.ask(run, image)
+    assert "LLaMA-Factory takes the configuration" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(UsageError, match="load_best_model_at_end requires the save and eval strategy to match"):
+        parser.ask(dataclasses.replace(run, train=f"{run.train}load_best_model_at_end: true\n"), image)
 
 
 def test_the_example_is_trained_resumed_and_exported_and_has_learnt_its_answers(pod: Pod, run: Run) -> None:

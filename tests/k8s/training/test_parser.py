@@ -112,7 +112,7 @@ def test_a_refusal_ends_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pyt
         (Engine(137), "code 137"),
         (Engine(problem=lambda: docker.errors.ImageNotFound("no")), "the engine has not the train image"),
         (Engine(problem=lambda: docker.errors.APIError("no such folder")), "the engine does not run it: APIError"),
-        (Engine(problem=lambda: requests.ReadTimeout()), "the engine does not run it: ReadTimeout"),
+        (Engine(problem=requests.ReadTimeout), "the engine does not run it: ReadTimeout"),
     ],
 )
 def test_where_it_cannot_be_asked_that_is_said_and_nothing_ends(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from common import console, host
@@ -30,6 +30,7 @@ from registry.send import Sender
 
 # Seconds for skopeo to read a manifest, its retries included.
 _PATIENCE = Patience()
+_FORBIDDEN = 403
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +77,12 @@ def push(registry: str, proven: frozenset[str]) -> str:
         # Both readers, before the first byte is sent; our own client says more of what is wrong.
         for parcel in parcels:
             ref = target.ref(parcel.image.name, parcel.image.version)
-            with suppress(RefusedError):
+            try:
                 client.find_manifest(ref.repository, ref.tag)
+            except RefusedError as problem:
+                # Some hide with 403 that there is no such tag.
+                if problem.status != _FORBIDDEN:
+                    raise
             skopeo.check(target, ref)
         sender = Sender(client, [target.prefix + name for name in names])
         for parcel in parcels:

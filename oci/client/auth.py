@@ -31,7 +31,9 @@ _LIFETIME, _MARGIN = 60.0, 5.0
 
 
 class RefusedError(RegistryError):
-    """The registry does not know the user, or does not let them."""
+    """The registry does not know the user (status 401), or does not let them (403)."""
+
+    status = 0
 
 
 @dataclass(frozen=True, slots=True)

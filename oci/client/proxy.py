@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 import requests.utils
 import urllib3
 
-from common.errors import MissingEnvironmentError, UsageError
+from common.errors import UsageError
 from oci.client.target import Server, is_loopback
 
-_SCHEMES = frozenset({"http", "https", "socks4", "socks4a", "socks5", "socks5h"})
+_SCHEMES = frozenset({"http", "https"})
 _FIX = "write it as http://HOST:PORT, or name the registry's host in NO_PROXY"
 
 
@@ -34,19 +34,8 @@ class Proxy:
         """Its host and port, and where they come from."""
         return f"the proxy {urlsplit(self.url).netloc.rpartition('@')[2]} of {self.variable}"
 
-    def manager(self, **settings: Any) -> urllib3.PoolManager:
-        """Connections through it.
-
-        Raises:
-            MissingEnvironmentError: it is a SOCKS proxy, and what speaks to those is not installed.
-        """
-        if urlsplit(self.url).scheme.startswith("socks"):
-            try:
-                from urllib3.contrib.socks import SOCKSProxyManager
-            except ImportError:
-                what = "a SOCKS proxy needs the Python package PySocks"
-                raise MissingEnvironmentError(what, where=self.variable, fix=_FIX) from None
-            return SOCKSProxyManager(self.url, **settings)
+    def manager(self, **settings: Any) -> urllib3.ProxyManager:
+        """Connections through it."""
         user, password = requests.utils.get_auth_from_url(self.url)
         headers = urllib3.make_headers(proxy_basic_auth=f"{user}:{password}") if user else None
         return urllib3.ProxyManager(self.url, proxy_headers=headers, **settings)
@@ -73,5 +62,6 @@ def chosen(server: Server) -> Proxy | None:
         if not parts.hostname or parts.port == 0 or parts.scheme not in _SCHEMES:
             raise ValueError
     except ValueError:
-        raise UsageError("not the address of a proxy", where=variable, fix=_FIX) from None
+        what = "a SOCKS proxy, which Pinwheel does not speak to" if url.startswith("socks") else "not the address of a proxy"
+        raise UsageError(what, where=variable, fix=_FIX) from None
     return Proxy(url, variable)

@@ -11,7 +11,7 @@ import pytest
 
 from common.errors import ExitCode, PinwheelError
 from common.run import which
-from oci.client import http, target, trust
+from oci.client import http, proxy, target
 from tests.k8s.pipeline.conftest import VERSION, Run, log_in, model_files, trust_tests_ca
 from tests.oci.real import RealRegistry
 from tests.registry import cosigns
@@ -109,7 +109,7 @@ def test_a_registry_with_tls_is_trusted_by_its_ca_alone(
     one = real(users=True, tls=True)
     log_in(quick, one.address)
     # To this machine plain HTTP is spoken; for once it counts as any other.
-    for module in (target, http, trust):
+    for module in (target, http, proxy):
         monkeypatch.setattr(module, "is_loopback", lambda _: False)
     if trusted:
         trust_tests_ca(monkeypatch)

@@ -19,12 +19,11 @@ from oci.client.patience import TransientError
 from oci.client.target import host_of, is_loopback
 
 from . import pod_reasons
+from .pod_reasons import Endings
 from .program import PATIENCE
 
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 _MOST = 32 << 20
-# A container that failed this often will fail again, if nothing but the model is new.
-_CRASHES = 3
 
 
 class ApiError(MissingEnvironmentError):
@@ -141,26 +140,19 @@ class Api:
         return body
 
 
-def pod_problems(pod: dict[str, Any]) -> dict[str, bool]:
-    """What keeps a pod from running: one line for each problem, and whether it is hopeless."""
-    name, status = pod.get("metadata", {}).get("name", "?"), pod.get("status", {})
-    problems: dict[str, bool] = {}
-    for condition in status.get("conditions") or []:
-        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            # A node for it may still be created.
-            problems[_line(name, condition.get("reason", ""), condition.get("message", ""))] = False
-    for container in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
-        waiting = container.get("state", {}).get("waiting") or {}
-        reason, message = waiting.get("reason", ""), waiting.get("message", "")
-        if reason in pod_reasons.ON_ITS_WAY:
-            continue
-        ended = container.get("lastState", {}).get("terminated") or {}
-        explanation = f"exit code {ended['exitCode']}" if "exitCode" in ended else message
-        crashed = reason == "CrashLoopBackOff" and container.get("restartCount", 0) >= _CRASHES
-        line = _line(f"{name}/{container.get('name', '?')}", reason, explanation)
-        problems[line] = crashed or pod_reasons.hopeless(reason, message)
-    return problems
+def pod_problems(pod: dict[str, Any], endings: Endings) -> dict[str, bool]:
+    """What keeps a pod from running: one line for each problem, and whether it is hopeless.
 
-
-def _line(name: str, reason: str, explanation: str) -> str:
-    return " ".join(f"{name}: {reason} {explanation}".split())[:400]
+    Args:
+        pod: as the cluster gives it.
+        endings: what is known from earlier looks.
+    """
+    name = (pod.get("metadata") or {}).get("name", "?")
+    found: dict[str, bool] = {}
+    for problem in pod_reasons.problems(pod, endings):
+        explanation = problem.message if problem.code is None else f"exit code {problem.code}"
+        if problem.hopeless and problem.same:
+            explanation += f", {problem.same} times in a row"
+        place = f"{name}/{problem.container}" if problem.container else name
+        found[" ".join(f"{place}: {problem.reason} {explanation}".split())[:400]] = problem.hopeless
+    return found

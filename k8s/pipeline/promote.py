@@ -29,6 +29,7 @@ from oci.reference import ImageRef
 from . import cluster, rollout_state
 from .cluster import Api, ApiError
 from .model_annotation import ANNOTATION, MANAGER
+from .pod_reasons import Endings, alike
 from .program import say, start
 from .rollout_state import State
 
@@ -57,6 +58,7 @@ class Rollout:
         namespace: of the Deployment.
         name: of the Deployment.
         printed: lines that were printed, so that none is printed twice.
+        endings: of the pods' containers.
         since: when a problem was first seen; 0: there is none.
     """
 
@@ -64,6 +66,7 @@ class Rollout:
     namespace: str
     name: str
     printed: set[str] = field(default_factory=set)
+    endings: Endings = field(default_factory=Endings)
     since: float = 0.0
 
     @property
@@ -130,15 +133,18 @@ class Rollout:
         labels = body.get("spec", {}).get("selector", {}).get("matchLabels", {})
         for pod in self.api.pods(self.namespace, labels):
             if pod.get("metadata", {}).get("annotations", {}).get(ANNOTATION, "") == model:
-                problems |= cluster.pod_problems(pod)
-        for reason in sorted(problems):
-            self.say(reason)
+                found = cluster.pod_problems(pod, self.endings)
+                name = str(pod["metadata"].get("name", "?"))
+                for reason in sorted(found):
+                    # Not again for the next pod, nor for the next restart.
+                    self.say(reason, alike(reason.replace(name, "")))
+                problems |= found
         return problems
 
-    def say(self, text: str) -> None:
-        """Print a line, unless it was printed already."""
-        if text not in self.printed:
-            self.printed.add(text)
+    def say(self, text: str, known_by: str = "") -> None:
+        """Print a line, unless it, or one that is known by the same, was printed already."""
+        if (known_by or text) not in self.printed:
+            self.printed.add(known_by or text)
             say(text)
 
 

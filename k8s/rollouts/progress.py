@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from k8s.pipeline import pod_reasons
+from k8s.pipeline.pod_reasons import Endings
 
 Body = Mapping[str, Any]
 _LONG = 300
@@ -37,7 +38,9 @@ def owner(workload: Body, replica_sets: Sequence[Body]) -> Body:
     return max(mine, key=_revision, default=workload)
 
 
-def reasons(workload: Body, replica_sets: Sequence[Body], pods: Sequence[Body], events: Sequence[Body]) -> list[Reason]:
+def reasons(
+    workload: Body, replica_sets: Sequence[Body], pods: Sequence[Body], events: Sequence[Body], endings: Endings
+) -> list[Reason]:
     """Why the newest pods of a workload do not start, without repetitions; empty where nothing tells.
 
     Args:
@@ -45,6 +48,7 @@ def reasons(workload: Body, replica_sets: Sequence[Body], pods: Sequence[Body], 
         replica_sets: of its namespace.
         pods: of its namespace.
         events: warnings of its namespace; they speak for what no status does, such as a volume that cannot be mounted.
+        endings: of the pods' containers, from earlier looks.
     """
     above = owner(workload, replica_sets)
     result = [_refused(condition.get("message", "")) for condition in _conditions(above, "ReplicaFailure", "True")]
@@ -52,7 +56,7 @@ def reasons(workload: Body, replica_sets: Sequence[Body], pods: Sequence[Body], 
     for pod in pods:
         labels = pod["metadata"].get("labels") or {}
         if _belongs(pod, above) and (not newest or labels.get("controller-revision-hash") == newest):
-            result += list(_of_pod(pod)) or list(_told(pod, events))
+            result += list(_of_pod(pod, endings)) or list(_told(pod, events))
     if not result:
         result = list(_told(above, events)) or list(_told(workload, events))
     return list(dict.fromkeys(result))
@@ -78,26 +82,17 @@ def _refused(message: str) -> Reason:
     return Reason(f"no pod can be made: FailedCreate: {brief(message)}", hopeless="exceeded quota" not in message)
 
 
-def _of_pod(pod: Body) -> Iterator[Reason]:
-    name, status = pod["metadata"]["name"], pod.get("status") or {}
-    for container in _conditions(pod, "PodScheduled", "False"):
-        yield Reason(f"pod {name}: {container.get('reason', 'not scheduled')}: {brief(container.get('message', ''))}")
-    for group, word in (("initContainerStatuses", "init container"), ("containerStatuses", "container")):
-        for container in status.get(group) or ():
-            place = f"pod {name}, {word} {container['name']}"
-            waiting = (container.get("state") or {}).get("waiting") or {}
-            ended = (
-                (container.get("state") or {}).get("terminated") or (container.get("lastState") or {}).get("terminated") or {}
-            )
-            reason, message = str(waiting.get("reason", "")), str(waiting.get("message", ""))
-            if reason == "CrashLoopBackOff" or (ended.get("exitCode") and not container.get("ready")):
-                how = f"{ended.get('reason', 'Error')}, code {ended.get('exitCode', 'unknown')}"
-                times = f"{container.get('restartCount', 0)} restarts"
-                text = f"{place}: {reason or 'it ended'}: {how}, {times}"
-                yield Reason(text, crashed=(name, str(container["name"])))
-            elif reason not in pod_reasons.ON_ITS_WAY:
-                hopeless = pod_reasons.hopeless(reason, message)
-                yield Reason(f"{place}: {reason}{': ' + brief(message) if message else ''}", hopeless=hopeless)
+def _of_pod(pod: Body, endings: Endings) -> Iterator[Reason]:
+    name = str(pod["metadata"]["name"])
+    for problem in pod_reasons.problems(pod, endings):
+        place = f"pod {name}"
+        if problem.container:
+            place += f", {'init container' if problem.init else 'container'} {problem.container}"
+        what = problem.ended or brief(problem.message)
+        text = f"{place}: {problem.reason or 'it ended'}{': ' + what if what else ''}"
+        if problem.hopeless and problem.same:
+            text += f", {problem.same} times in a row"
+        yield Reason(text, problem.hopeless, (name, problem.container) if problem.ended else None)
 
 
 def _told(body: Body, events: Sequence[Body]) -> Iterator[Reason]:

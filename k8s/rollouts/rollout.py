@@ -16,6 +16,7 @@ from common.errors import PinwheelError
 from k8s.objects import findings, strict_yaml
 from k8s.objects.manifests import Manifest
 from k8s.pipeline import rollout_state
+from k8s.pipeline.pod_reasons import Endings
 from k8s.pipeline.rollout_state import State
 from k8s.prepare.pin import images
 from k8s.prepare.rendered import RenderedSet
@@ -126,6 +127,7 @@ class _Board:
         self._states: dict[str, State] = {}
         self._reasons: dict[str, list[Reason]] = {}
         self._hopeless: dict[str, float] = {}
+        self._endings = Endings()
         self._said: set[str] = set()
         self._silent = ""
         # When the pods are asked next; a rollout that goes well is over before.
@@ -162,13 +164,14 @@ class _Board:
 
     def explain(self, pending: Sequence[Manifest]) -> None:
         """Ask the pods of the workloads why they do not run, and show what is new."""
-        self.due = time.monotonic() - self._started + max(5.0, 2 * self._kubectl.patience.pause)
+        self.due = time.monotonic() - self._started + 2.5 * self._kubectl.patience.pause
         for namespace in sorted({workload.namespace for workload in pending}):
             sets, pods = self._list("replicasets.apps", namespace), self._list("pods", namespace)
             events = self._list("events", namespace, "--field-selector=type=Warning")
             for workload in pending:
                 if workload.namespace == namespace and workload.title in self._live:
-                    self._reasons[workload.title] = progress.reasons(self._live[workload.title], sets, pods, events)
+                    live = self._live[workload.title]
+                    self._reasons[workload.title] = progress.reasons(live, sets, pods, events, self._endings)
                     self._tell(workload)
 
     def _list(self, resource: str, namespace: str, *selector: str) -> list[Body]:

@@ -1,0 +1,25 @@
+"""What a wait for a rollout prints, and when it ends: without kubectl, look by look."""
+
+from __future__ import annotations
+
+import pytest
+
+from k8s.rollouts.rollout import FailedError
+from tests.k8s.rollouts.scripted import Scripted, crashed, pod
+
+
+def test_a_container_that_ends_five_times_with_the_same_error_ends_the_wait() -> None:
+    def script(one: Scripted) -> None:
+        one.pods = [pod(crashed(one.looks))]
+
+    one = Scripted(script=script)
+    with pytest.raises(FailedError, match=r"waiting longer does not help.*CrashLoopBackOff: Error, code 1, 5 times in a row"):
+        one.wait()
+    assert one.looks == 5
+
+
+def test_a_container_that_ends_in_another_way_each_time_is_waited_for() -> None:
+    def script(one: Scripted) -> None:
+        one.pods, one.ready = [pod(crashed(one.looks, code=one.looks % 2 + 1))], one.looks > 20
+
+    Scripted(script=script).wait()

@@ -83,11 +83,16 @@ def wait(kubectl: Kubectl, workloads: Sequence[Manifest], again: float, lost: Ca
         FailedError: one does not get ready; with the reason of its pods.
     """
     patience = kubectl.patience
-    started = time.monotonic()
+    started, silent = time.monotonic(), kubectl.silent
     board = _Board(kubectl)
     with _status() as show:
         while True:
             states = board.look(workloads)
+            if kubectl.silent > silent:
+                # Controllers and kubelets had nobody to tell how far they are: what is said first may be of before.
+                started, silent = started + kubectl.silent - silent, kubectl.silent
+                again = max(again, time.monotonic() - started + patience.settle)
+                board.forget_hopeless()
             waited = time.monotonic() - started
             pending = [workload for workload in workloads if not states[workload.title].done]
             if not pending:
@@ -98,7 +103,7 @@ def wait(kubectl: Kubectl, workloads: Sequence[Manifest], again: float, lost: Ca
             ill = next((workload for workload in pending if states[workload.title].failed and waited >= again), None)
             if waited >= patience.rollout and not ill:
                 ill = pending[0]
-            if ill or waited >= board.due:
+            if ill or time.monotonic() >= board.due:
                 board.explain(pending)
             if stuck := next((workload for workload in pending if board.hopeless(workload) >= patience.hopeless), None):
                 ill = ill or stuck
@@ -131,7 +136,7 @@ class _Board:
         self._said: set[str] = set()
         self._silent = ""
         # When the pods are asked next; a rollout that goes well is over before.
-        self.due = 2 * kubectl.patience.pause
+        self.due = self._started + 2 * kubectl.patience.pause
 
     def look(self, workloads: Sequence[Manifest]) -> dict[str, State]:
         """Ask how far they are; where the cluster does not answer for a moment, what was known before."""
@@ -139,6 +144,8 @@ class _Board:
         answer = self._kubectl.request(["get", "-f", "-", "--ignore-not-found", "-o", "json"], stdin=text)
         if answer.code:
             self._silent = f"the cluster does not say how far it is: {brief(answer)}"
+            if self._kubectl.given_up:
+                raise FailedError(brief(answer))
             if not passing(answer):
                 raise FailedError(self._silent)
             self._say(self._silent)
@@ -164,7 +171,7 @@ class _Board:
 
     def explain(self, pending: Sequence[Manifest]) -> None:
         """Ask the pods of the workloads why they do not run, and show what is new."""
-        self.due = time.monotonic() - self._started + 2.5 * self._kubectl.patience.pause
+        self.due = time.monotonic() + 2.5 * self._kubectl.patience.pause
         for namespace in sorted({workload.namespace for workload in pending}):
             sets, pods = self._list("replicasets.apps", namespace), self._list("pods", namespace)
             events = self._list("events", namespace, "--field-selector=type=Warning")
@@ -211,6 +218,10 @@ class _Board:
         """For how many seconds a workload has had a reason that does not get better; -1: it has none."""
         since = self._hopeless.get(workload.title)
         return -1 if since is None else time.monotonic() - since
+
+    def forget_hopeless(self) -> None:
+        """What is hopeless must last anew: nobody could mend it."""
+        self._hopeless.clear()
 
     def verdict(self, workload: Manifest, waited: float) -> str:
         """Why a workload is given up, in one line."""

@@ -23,6 +23,7 @@ from common.errors import TrainingError
 from k8s.pipeline import pod_reasons
 from k8s.pipeline.pod_reasons import Endings, Problem
 from k8s.rollouts.kubectl import Kubectl, listed
+from k8s.rollouts.outage import Outlasting
 from k8s.training.names import NAMESPACE, WORKFLOWS
 
 # Phases of nodes and workflows that nothing follows.
@@ -194,8 +195,9 @@ def follow(kubectl: Kubectl, version: str) -> str:
 
     Raises:
         TrainingError: the workflow failed (what the failing step said last was printed), vanished, or waits in vain.
-        MissingEnvironmentError: the cluster does not answer any more; the workflow goes on.
+        MissingEnvironmentError: the cluster has not answered for `Patience.away`; the workflow goes on.
     """
+    kubectl = Outlasting(kubectl)
     endings, stuck = Endings(), Stuck(kubectl.patience.hopeless)
     with _Screen() as screen:
         while True:

@@ -11,6 +11,7 @@ from k8s.envs.environment import ClusterTarget
 from k8s.objects.manifests import Manifest
 from k8s.rollouts import rollout
 from k8s.rollouts.kubectl import Kubectl, Patience
+from k8s.rollouts.outage import Outlasting
 
 QUICK = Patience(rollout=20, settle=0, pause=0, tries=1, hopeless=0)
 WEB = {
@@ -43,7 +44,7 @@ class Scripted(Kubectl):
         self.answers: dict[str, Result] = {}
         self.asked: list[str] = []
 
-    def call(self, args: Sequence[str], *, stdin: str | None = None, timeout: float = 0) -> Result:
+    def call(self, args: Sequence[str], *, stdin: str | None = None, timeout: float = 0, tries: int = 0) -> Result:
         line = " ".join(args)
         self.asked.append(line)
         if "get -f -" in line:
@@ -65,9 +66,9 @@ class Scripted(Kubectl):
         condition = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}
         return {**WEB, "status": {"observedGeneration": 1, **numbers, "conditions": [condition] if self.failed else []}}
 
-    def wait(self, again: float = 0) -> None:
-        """Wait for the Deployment."""
-        rollout.wait(self, [Manifest("web.yaml", WEB, {})], again, lambda: "")
+    def wait(self, again: float = 0, *, patient: bool = False) -> None:
+        """Wait for the Deployment; `patient`: also while the cluster is away."""
+        rollout.wait(Outlasting(self) if patient else self, [Manifest("web.yaml", WEB, {})], again, lambda: "")
 
 
 def _json(items: list[dict[str, Any]]) -> Result:

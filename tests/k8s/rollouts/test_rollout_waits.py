@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from common.run import Result
+from k8s.objects.manifests import Manifest
+from k8s.prepare.rendered import RenderedSet
+from k8s.rollouts import apply
+from k8s.rollouts.lease import Lease
 from k8s.rollouts.rollout import FailedError
-from tests.k8s.rollouts.scripted import Scripted, crashed, pod
+from tests.k8s.rollouts.scripted import WEB, Scripted, crashed, pod
 
 
 def test_a_container_that_ends_five_times_with_the_same_error_ends_the_wait() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -156,7 +157,7 @@ def test_a_step_that_waiting_does_not_help_ends_the_watch_and_not_the_workflow(s
 
 def test_a_pull_that_backs_off_between_two_refusals_is_as_hopeless(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(watch.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     step = watch.Step("n", "train", "train", "Pending", "", "", "")
     stuck = watch.Stuck(patience=120)
     refused = {"n": watch.Trouble("p", "ErrImagePull: manifest unknown", hopeless=True)}

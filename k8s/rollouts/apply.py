@@ -251,8 +251,9 @@ def _put(
     taken = takeover.take(kubectl, rendered.objects) if recorded else ()
     with console.step(doing):
         answer = kubectl.apply(rendered.text())
-    if answer.code:
-        raise FailedError(f"apply failed: {brief(answer)}")
+        if answer.code:
+            # Inside the step, which else would be ticked off.
+            raise FailedError(f"apply failed: {brief(answer)}")
     takeover.let_go(kubectl, taken)
     rollout.see(kubectl, rendered, version, again=again, lost=lease.lost)
     if why := lease.lost():

@@ -28,3 +28,16 @@ def test_a_container_that_ends_in_another_way_each_time_is_waited_for() -> None:
         one.pods, one.ready = [pod(crashed(one.looks, code=one.looks % 2 + 1))], one.looks > 20
 
     Scripted(script=script).wait()
+
+
+def test_an_apply_that_fails_is_not_ticked_off(capsys: pytest.CaptureFixture[str]) -> None:
+    one = Scripted()
+    one.answers = {"apply --server-side": Result(1, "", "error: a policy forbids it")}
+    rendered = RenderedSet((Manifest("web.yaml", WEB, {}),), (), ())
+    lease = Lease(one, "staging", "n", "Ada")
+    lease._taken({})
+    with pytest.raises(FailedError, match="apply failed: a policy forbids it"):
+        apply._put(one, rendered, "1.36", "putting the last good set back", lease, recorded=False)
+    said = capsys.readouterr().out
+    assert "putting the last good set back" in said
+    assert "✓" not in said

@@ -272,7 +272,7 @@ def _put_back(kubectl: Kubectl, env: Environment, history: History, why: str, pl
     mend = f"mend the cause and deploy again, or {_look(kubectl)}"
     if lost := lease.lost():
         # Whoever has the lease now writes: two writers would leave a mixture.
-        what = f"{why}; nothing was put back, as {lost}{left}"
+        what = f"{why}; nothing was put back{'' if lost in why else f', as {lost}'}{left}"
         raise DeployNotRolledBackError(what, where=kubectl.context, fix=f"see what that deploy did, then {mend}") from None
     good, previous, lacks = history.good, None, "there is no last good set to put back"
     if good is not None:

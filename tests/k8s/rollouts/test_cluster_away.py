@@ -129,6 +129,6 @@ def test_a_lease_that_another_deploy_took_after_the_outage_ends_the_deploy(
         true(text)
 
     monkeypatch.setattr(console, "warn", warn)
-    with pytest.raises(DeployNotRolledBackError, match="nothing was put back, as the lease .* was taken over by Grace"):
+    with pytest.raises(DeployNotRolledBackError, match="apply failed: .* was taken over by Grace; nothing was put back"):
         go()
     assert server.image() == image(OLD)

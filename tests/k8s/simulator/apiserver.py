@@ -109,8 +109,7 @@ class ApiServer(Store):
     def away(self, away: bool) -> None:
         if away and not self._away:
             self._away = True
-            self._http.shutdown()
-            self._http.server_close()
+            self._http.vanish()
         elif self._away and not away:
             self._serve()
 

@@ -140,8 +140,9 @@ class Rollout:
                 found = cluster.pod_problems(pod, self.endings)
                 name = str(pod["metadata"].get("name", "?"))
                 for reason in sorted(found):
-                    # Not again for the next pod, nor for the next restart.
-                    self.say(reason, alike(reason.replace(name, "")))
+                    # Not again for the next pod, nor for the next restart; an exit code is no number that only passes.
+                    other = reason.replace(name, "")
+                    self.say(reason, other if "exit code" in other else alike(other))
                 problems |= found
         return problems
 

@@ -50,6 +50,7 @@ class Patience:
         tries: of a call that fails with something that may pass.
         lease: how long a deploy that gives no sign of life keeps others away; whole seconds, as the Lease says it.
         hopeless: how long a pod may have a reason that does not get better by waiting; somebody may just be mending it.
+        lasting: how long a trouble of every normal start must last to be told: a pod that waits for its volume or a node.
         away: how long a cluster may not answer once something was sent, or while one only looks on: as long as an upgrade of
             its control plane takes (outage.py).
     """
@@ -61,6 +62,7 @@ class Patience:
     tries: int = 4
     lease: int = 60
     hopeless: float = 120
+    lasting: float = 20
     away: float = 600
 
 

@@ -133,6 +133,7 @@ class _Board:
         self._reasons: dict[str, list[Reason]] = {}
         self._hopeless: dict[str, float] = {}
         self._endings = Endings()
+        self._lasting: dict[tuple[str, str], float] = {}
         self._said: set[str] = set()
         self._silent = ""
         # When the pods are asked next; a rollout that goes well is over before.
@@ -193,10 +194,27 @@ class _Board:
         elif not any("BackOff" in reason.text for reason in reasons):
             # Between two pulls the kubelet says only that it backs off.
             self._hopeless.pop(workload.title, None)
-        for reason in reasons:
-            if self._say(f"{workload.title}: {reason.text}") and reason.crashed:
+        for reason in self._worth_a_line(workload, reasons):
+            known_by = f"{workload.title}: {reason.known_by or reason.text}"
+            if self._say(f"{workload.title}: {reason.text}", known_by) and reason.crashed:
                 for line in self._last_words(workload.namespace, *reason.crashed):
                     console.warn(f"    {line}")
+
+    def _worth_a_line(self, workload: Manifest, reasons: Sequence[Reason]) -> list[Reason]:
+        """Without what happens at every normal start."""
+        now = time.monotonic()
+        passing = {(workload.title, reason.pod) for reason in reasons if reason.tell == "if it lasts"}
+        others = {key: since for key, since in self._lasting.items() if key[0] != workload.title}
+        self._lasting = others | {key: self._lasting.get(key, now) for key in passing}
+        return [
+            reason
+            for reason in reasons
+            if reason.tell == "at once"
+            or (
+                reason.tell == "if it lasts"
+                and now - self._lasting[workload.title, reason.pod] >= self._kubectl.patience.lasting
+            )
+        ]
 
     def _last_words(self, namespace: str, pod: str, container: str) -> list[str]:
         """The last lines of a container that ended: few, as nobody knows what a program prints."""
@@ -206,11 +224,11 @@ class _Board:
                 return [progress.brief(line) for line in answer.stdout.splitlines()[-_LAST_LINES:]]
         return []
 
-    def _say(self, text: str) -> bool:
-        """Show a line once."""
-        if text in self._said:
+    def _say(self, text: str, known_by: str = "") -> bool:
+        """Show a line, once for all that is known by the same."""
+        if (known_by or text) in self._said:
             return False
-        self._said.add(text)
+        self._said.add(known_by or text)
         console.warn(text)
         return True
 

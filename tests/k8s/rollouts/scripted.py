@@ -55,6 +55,8 @@ class Scripted(Kubectl):
                 return answer
         if "get -f -" in line:
             return _json([self._web()])
+        if "logs" in args:
+            return Result(0, "", "")
         if "get replicasets" in line:
             return _json([_owned("ReplicaSet", "web-1", "web")])
         if "get pods" in line:

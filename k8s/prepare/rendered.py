@@ -11,6 +11,17 @@ from k8s.objects.findings import Path
 from k8s.objects.manifests import Identity, Manifest
 from oci.reference import ImageRef, short
 
+# What a pod names or mounts, and what judges it, comes before it: the order of Helm's InstallOrder (its kind_sorter.go). Kinds
+# that are not built in stand where "" does: some make what a pod mounts (ExternalSecret).
+_ORDER = (
+    *("PriorityClass", "Namespace", "NetworkPolicy", "ResourceQuota", "LimitRange", "PodDisruptionBudget", "ServiceAccount"),
+    *("Secret", "ConfigMap", "StorageClass", "PersistentVolume", "PersistentVolumeClaim", "CustomResourceDefinition"),
+    *("ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "Service", ""),
+    *("DaemonSet", "Pod", "ReplicationController", "ReplicaSet", "Deployment", "HorizontalPodAutoscaler", "StatefulSet"),
+    *("Job", "CronJob", "IngressClass", "Ingress", "APIService"),
+    *("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"),
+)
+_RANK = {kind: rank for rank, kind in enumerate(_ORDER)}
 # Image references as they stand in objects, by the object's identity and the path in it.
 Images = Mapping[tuple[Identity, Path], str]
 
@@ -87,6 +98,6 @@ class RenderedSet:
         return {(pin.identity, pin.path): str(pin.pinned) for pin in self.pins}
 
     def text(self) -> str:
-        """All objects as one YAML stream, namespaces first: what needs a namespace comes after it."""
-        ordered = sorted(self.objects, key=lambda one: one.kind != "Namespace")
+        """All objects as one YAML stream, in the order in which they are applied; those of one kind in that of their files."""
+        ordered = sorted(self.objects, key=lambda one: _RANK.get(one.kind, _RANK[""]))
         return strict_yaml.dump(one.body for one in ordered)

@@ -14,7 +14,7 @@ from k8s.objects.manifests import Identity, Manifest
 from k8s.pipeline.model_annotation import ANNOTATION, MANAGER
 from k8s.prepare import served_model
 from k8s.prepare.pin import images
-from k8s.prepare.rendered import Images, RenderedSet, image_line
+from k8s.prepare.rendered import Images, RenderedSet, image_lines
 from k8s.rollouts import crds, diff
 from k8s.rollouts.kubectl import Conflict, Kubectl, UnservedError, brief, conflicts, listed, of_cluster, refusal
 from k8s.rollouts.prune import Leftovers, leftovers
@@ -99,8 +99,8 @@ def make(
     left = leftovers(kubectl, rendered, history)
     left.show(asked=prune)
     before = images(there.values(), version)
-    for pin in rendered.pins:
-        console.info(image_line(pin, before.get((pin.identity, pin.path), "")))
+    for line in image_lines(rendered.pins, before):
+        console.info(line)
     return Plan(before, tuple(changed), tuple(missing), unasked, left, served_model.named_by(there.values()))
 
 

@@ -26,8 +26,8 @@ _BUNDLE = "application/vnd.dev.sigstore.bundle"
 _SIGNATURE = "dev.cosignproject.cosign/signature"
 # Far more than anybody attaches. A longer list is refused, never cut: its end could hide a failed result.
 _MOST = 200
-# The same limit for the bytes of all blobs together: an SBOM takes half a megabyte.
-_MOST_BYTES = 64 << 20
+# Bytes of one blob, and of all together. An SBOM takes half a megabyte; a larger one is not ours and takes no proof away.
+_LARGEST, _MOST_BYTES = 64 << 20, 256 << 20
 _FIX = "look at what is attached: `cosign tree` lists it"
 
 
@@ -39,11 +39,13 @@ class Attached:
         envelope: its content; None when it cannot be read.
         tag: `sig` or `att` if it lies in one of cosign's tags; else empty.
         layer: its descriptor in that tag's manifest.
+        left_out: what it says of itself, where it is too large to be read.
     """
 
     envelope: Envelope | None
     tag: str = ""
     layer: dict[str, Any] | None = None
+    left_out: str = ""
 
 
 def read(client: Client, repository: str, digest: str) -> list[Attached]:
@@ -52,7 +54,7 @@ def read(client: Client, repository: str, digest: str) -> list[Attached]:
     Raises:
         RegistryError: the registry cannot be read, or serves other bytes than it names.
     """
-    reading = _Reading(client, repository)
+    reading = _Reading(client, repository, digest)
     return [*_tagged(reading, digest), *_bundles(reading, digest)]
 
 
@@ -114,18 +116,20 @@ class _Reading:
     Attributes:
         client: of the registry.
         repository: the whole path within it.
+        image: the digest of what it is all attached to.
         blobs: how many were read so far.
         size: bytes of all of them.
     """
 
     client: Client
     repository: str
+    image: str
     blobs: int = 0
     size: int = 0
 
     def manifest(self, reference: str) -> dict[str, Any] | None:
         """A manifest; None when there is none."""
-        data = self.client.find_manifest(self.repository, reference)
+        data = self.client.find_manifest(self.repository, reference, beside=self.image)
         if data is None:
             return None
         try:
@@ -146,11 +150,18 @@ class _Reading:
     def blob(self, layer: dict[str, Any]) -> bytes:
         """The bytes of one attached blob."""
         digest = self.digest(layer)
-        data = self.client.read_blob(self.repository, digest)
+        data = self.client.read_blob(self.repository, digest, _LARGEST)
         self.blobs, self.size = self.blobs + 1, self.size + len(data)
         if self.blobs > _MOST or self.size > _MOST_BYTES:
             raise self.refused(f"more than {_MOST} things, or {_MOST_BYTES >> 20} MiB, are attached to one image")
         return data
+
+    def too_large(self, layer: dict[str, Any]) -> str:
+        """What a blob that is not read says of itself; empty for one that is."""
+        size = layer.get("size")
+        if not isinstance(size, int) or size <= _LARGEST:
+            return ""
+        return f"{self.digest(layer)}, {str(layer.get('mediaType'))[:80]}, {size >> 20} MiB"
 
     def digest(self, descriptor: dict[str, Any]) -> str:
         """The digest that a descriptor names, checked, because it becomes part of an address."""
@@ -168,6 +179,9 @@ def _tagged(reading: _Reading, digest: str) -> list[Attached]:
     attached = []
     for tag in ("sig", "att"):
         for layer in reading.descriptors(reading.manifest(_tag(digest, tag)), "layers"):
+            if large := reading.too_large(layer):
+                attached.append(Attached(None, tag, layer, large))
+                continue
             data = reading.blob(layer)
             try:
                 # As cosign does: the tag decides how the content is signed.
@@ -196,6 +210,9 @@ def _bundles(reading: _Reading, digest: str) -> list[Attached]:
         for layer in reading.descriptors(manifest, "layers"):
             # Without the referrers API, only the manifest tells the kind of a referrer.
             if not str(layer.get("mediaType")).startswith(_BUNDLE):
+                continue
+            if large := reading.too_large(layer):
+                attached.append(Attached(None, left_out=large))
                 continue
             try:
                 body = dsse.read_json(reading.blob(layer))

@@ -11,7 +11,7 @@ from oci import attachments
 from oci.client import access
 from oci.client.access import Access
 from oci.client.client import Client
-from oci.client.target import Registry
+from oci.client.target import Registry, meant
 from oci.envelope import PublicKey
 from oci.reference import ImageRef
 from registry import policy, signer
@@ -71,6 +71,8 @@ def look(ref: ImageRef, key: PublicKey, required: Policy, reached: Access | None
         data = client.manifest(ref.repository, ref.digest or ref.tag or "latest")
         digest = sha256_bytes(data)
         attached = attachments.read(client, ref.repository, digest)
+    for large in (item.left_out for item in attached if item.left_out):
+        console.warn(f"not read, too large to be proof: {large}, attached to {ref.pin(digest)}")
     return ref.pin(digest), verify(attached, digest, key, required)
 
 
@@ -78,7 +80,7 @@ def _reference(text: str) -> ImageRef:
     try:
         ref = ImageRef.parse(text)
     except ValueError as problem:
-        raise UsageError(str(problem), fix="write HOST/NAME:TAG or HOST/NAME@sha256:…") from None
+        raise UsageError(str(problem), fix=meant(text) or "write HOST/NAME:TAG or HOST/NAME@sha256:…") from None
     if not ref.registry:
         raise UsageError(f"no registry in {text!r}", fix="write HOST/NAME:TAG or HOST/NAME@sha256:…")
     return ref

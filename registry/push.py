@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from common import console, host
-from common.errors import BuildError, RegistryError
+from common.errors import BuildError, RegistryError, UsageError
 from common.files import sha256_bytes
 from common.run import run
 from images import receipt
@@ -62,6 +63,9 @@ def push(registry: str, proven: frozenset[str]) -> str:
         LockError: `lockfiles/images.lock` was edited into something else; nothing is sent.
     """
     target = Registry.parse(registry or host.default_registry())
+    if target.host.startswith("["):
+        fix = "give the registry a name, in /etc/hosts for example"
+        raise UsageError("skopeo, which reads back what was pushed, takes no IPv6 address", where=target.host, fix=fix)
     # Find out before anything is sent whether the lock is readable.
     pinned = images_lock.read() if images_lock.path().exists() else ()
     with ExitStack() as resources:
@@ -118,11 +122,12 @@ def _push(client: Client, sender: Sender, parcel: _Parcel) -> None:
     sent = sender.send(ref.repository, ref.tag, parcel.manifest, parcel.blobs)
     console.done(f"{image.name}: {sent}  ({console.seconds(time.monotonic() - began)})")
     for reference in (ref, ref.pin(image.digest)):
-        digests = {
-            "our client": sha256_bytes(client.manifest(ref.repository, reference.digest or ref.tag)),
-            "skopeo": read_digest(target, reference),
+        readers: dict[str, Callable[[ImageRef], str]] = {
+            "our client": lambda at: sha256_bytes(client.manifest(at.repository, at.digest or at.tag)),
+            "skopeo": lambda at: read_digest(target, at),
         }
-        for reader, actual in digests.items():
+        for reader, read in readers.items():
+            actual = _settled(read, reference, image.digest, client.patience)
             if actual != image.digest:
                 raise RegistryError(
                     f"{reference} holds {actual}, but {image.digest} was pushed",
@@ -130,6 +135,26 @@ def _push(client: Client, sender: Sender, parcel: _Parcel) -> None:
                     fix="do not use this tag; something altered it on the way or in the registry",
                 )
     console.done(f"{ref.pin(image.digest)} read back by tag and by digest, twice each")
+
+
+def _settled(read: Callable[[ImageRef], str], reference: ImageRef, expected: str, patience: Patience) -> str:
+    """The digest that a reader finds, once what was pushed can be read; for a while it may be missing, or the one before.
+
+    Raises:
+        RegistryError: it cannot be read.
+    """
+    end, pause = time.monotonic() + patience.readable, patience.pause
+    while True:
+        try:
+            found = read(reference)
+        except RegistryError:
+            found = ""
+            if time.monotonic() >= end:
+                raise
+        if found == expected or time.monotonic() >= end:
+            return found
+        time.sleep(pause)
+        pause = min(2 * pause, patience.longest)
 
 
 def read_digest(target: Registry, ref: ImageRef) -> str:

@@ -21,8 +21,8 @@ _VENDOR = "nvidia.com/"
 _SERVES = ("llamafactory-cli api", "vllm serve")
 # Gibibytes for vLLM's cache of keys and values: this share of what the container may use, and at least one.
 _CACHE, _CACHE_SHARE = "VLLM_CPU_KVCACHE_SPACE", 4
-# LLaMA-Factory trains with as many threads as its container asks for whole CPUs. torch would start one for each CPU of the node, and
-# those that have to share one wait for each other: measured, a training of 16 s then takes minutes.
+# LLaMA-Factory trains with a thread for each whole CPU that its container asks for. torch would start one for each of the node,
+# and threads that share a CPU wait for each other: measured, a training of 16 s then takes minutes.
 _THREADS = "OMP_NUM_THREADS"
 
 

@@ -215,6 +215,8 @@ class _Cluster:
 
     def _served(self, model: str) -> None:
         console.done(f"model        {model}")
+        if isinstance(self.env.target, ClusterTarget) and self.env.target.of_this_machine:
+            return  # What it serves goes with it.
         console.info(f"write into   {self.env.file}, so that the next deploy keeps it:")
         console.info(f"             model: {{reference: {model}, key: …}}")
 

@@ -14,6 +14,8 @@ from common.errors import RegistryError
 from oci.client.target import Server
 
 CHUNK = 1 << 20
+# Words of a message that gives no reason: "requested access to the resource is denied".
+_BARE = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,10 @@ class Answer:
     def codes(self) -> tuple[str, ...]:
         """The error codes of the body (OCI distribution spec, "Error Codes")."""
         return tuple(code for code, _ in self._errors())
+
+    def words(self) -> bool:
+        """Whether the server says more than that access is denied."""
+        return any(len(message.split()) > _BARE for _, message in self._errors())
 
     def explanation(self) -> str:
         """The status and the server's own error messages, all of them: they may repeat secrets, see `Http.scrub`."""

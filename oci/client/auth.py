@@ -176,9 +176,18 @@ class Auth:
         return _Token(text, time.monotonic() + lifetime - min(_MARGIN, lifetime / 2))
 
 
-def refused(target: Registry, reason: str) -> RefusedError:
-    """The error of a user that the registry does not let in."""
-    fix = f"run `docker login {target.host}` as a user who may do that there"
+def refused(target: Registry, reason: str, *, why: str = "", writes: bool = False) -> RefusedError:
+    """The error of a user that the registry does not let in.
+
+    Args:
+        target: the registry.
+        reason: its status and words.
+        why: its words about more than logging in; a login would not help then.
+        writes: whether the user wants to push.
+    """
+    fix = f"run `docker login {target.host}` as a user who may {'push' if writes else 'read'} there"
+    if why:
+        fix = "the registry's own words say why; ask who runs it"
     if target.in_the_clear:
         fix = "no login is sent by plain HTTP: give the registry a certificate, or let it ask for none"
     return RefusedError(f"the registry refuses: {reason}", where=target.host, fix=fix)

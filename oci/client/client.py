@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,9 @@ from urllib.parse import quote
 
 from common.errors import RegistryError
 from common.files import sha256_bytes
+from oci.client import referrers
 from oci.client.answer import Answer, Stream
+from oci.client.auth import RefusedError
 from oci.client.blob import Blob
 from oci.client.download import download
 from oci.client.http import LARGEST, Request
@@ -21,11 +22,13 @@ from oci.client.upload import Upload
 from oci.client.wire import Wire
 from oci.descriptor import INDEX, MANIFEST
 
-# The most pages of referrers that are asked for; each must list something.
-_PAGES = 50
-# Answers of registries that lack the referrers API; the specification names 404.
-_NO_REFERRERS = frozenset({400, 404, 405, 406, 501})
+# What registries answer where a rule forbids to move a tag (ECR, Harbor, Quay, Artifact Registry, ACR).
+_FIXED_TAG = frozenset({400, 405, 409, 412})
 _FIX = "do not use this tag; something altered it on the way or in the registry"
+
+
+class FixedTagError(RegistryError):
+    """A tag holds another manifest than is to be put, and the registry does not let it be moved."""
 
 
 class BlobUnknownError(RegistryError):
@@ -43,7 +46,7 @@ class Client:
 
     def __init__(self, target: Registry, patience: Patience | None = None, *, writes: bool = False) -> None:
         self.target, self.patience = target, patience or Patience()
-        self._wire = Wire(target, self.patience)
+        self._wire = Wire(target, self.patience, writes=writes)
         self._actions = "pull,push" if writes else "pull"
         # Bytes of a chunk. Once the registry has shown that it takes only smaller chunks, or none, later blobs start with that.
         self._chunk = self.patience.chunk
@@ -81,7 +84,8 @@ class Client:
             return False
         if answer.status != 200:
             raise self._wire.refusal(action, answer)
-        return size < 0 or answer.header("Content-Length") in {"", str(size)}
+        # Some proxies say 0 of every answer to a HEAD.
+        return size < 0 or answer.header("Content-Length") in {"", "0", str(size)}
 
     def mount(self, repository: str, digest: str, origin: str) -> tuple[bool, str]:
         """Let the registry take a blob from another repository ("Mounting a blob from another repository"); tried once.
@@ -121,21 +125,34 @@ class Client:
         self._chunk = min(self._chunk, upload.takes)
 
     def put_manifest(self, repository: str, tag: str, data: bytes) -> None:
-        """Put a manifest under a tag ("Pushing Manifests").
+        """Put a manifest under a tag ("Pushing Manifests"); where the tag holds it already, nothing is put.
+
+        Many registries can forbid to move a tag, and then refuse the manifest that it holds, too.
 
         Raises:
             BlobUnknownError: the registry has not all that the manifest names.
+            FixedTagError: the tag holds another manifest, and the registry does not let it be moved.
             RegistryError: it refuses or fails, or took the manifest for another one.
         """
+        held = self._held(repository, tag)
+        if held == data:
+            return
         action = f"pushing {self.target.host}/{repository}:{tag}"
         url, headers = f"/v2/{repository}/manifests/{tag}", {"Content-Type": MANIFEST}
-        answer = self._wire.ask(Request("PUT", url, (self._scope(repository),), headers, lambda: data), action)
+        try:
+            answer = self._wire.ask(Request("PUT", url, (self._scope(repository),), headers, lambda: data), action)
+        except RefusedError:
+            if held is None:
+                raise
+            raise self._fixed(repository, tag, held, "") from None
+        if held is not None and answer.status in _FIXED_TAG:
+            raise self._fixed(repository, tag, held, self._wire.scrub(answer.explanation()))
         if {"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"} & set(answer.codes):
             refusal = self._wire.refusal(action, answer)
             raise BlobUnknownError(
                 refusal.what, where=refusal.where, fix="look at the registry: it said that it has blobs which it does not have"
             )
-        if answer.status not in {200, 201}:
+        if not 200 <= answer.status < 300:
             raise self._wire.refusal(action, answer)
         expected, taken = sha256_bytes(data), answer.header("Docker-Content-Digest")
         if taken not in {"", expected}:
@@ -159,14 +176,25 @@ class Client:
             raise self._wire.refusal(action, answer)
         return self._whole(repository, reference, answer.data)
 
-    def find_manifest(self, repository: str, reference: str) -> bytes | None:
+    def find_manifest(self, repository: str, reference: str, beside: str = "") -> bytes | None:
         """As `manifest`; None when there is none.
+
+        Args:
+            repository: as in `exists`.
+            reference: a tag or a digest.
+            beside: a digest in the same repository. Some registries refuse a tag that is not there to a user who may not list
+                tags: where this can be read, such a refusal is a no.
 
         Raises:
             RegistryError: the registry does not answer, or refuses.
         """
         action = f"looking for {self.target.host}/{repository} {reference}"
-        answer = self._get_manifest(repository, reference, action)
+        try:
+            answer = self._get_manifest(repository, reference, action)
+        except RefusedError:
+            if beside and self._get_manifest(repository, beside, action).status == 200:
+                return None
+            raise
         if answer.status not in {200, 404}:
             raise self._wire.refusal(action, answer)
         return self._whole(repository, reference, answer.data) if answer.status == 200 else None
@@ -205,44 +233,43 @@ class Client:
         download(ask, target, size, digest.removeprefix("sha256:"), attempts, self.patience.tell)
 
     def referrers(self, repository: str, digest: str, most: int) -> list[dict[str, Any]] | None:
-        """Descriptors of the manifests whose subject is this one ("Listing Referrers"), of all pages.
-
-        Args:
-            repository: as in `exists`.
-            digest: of the subject.
-            most: how many there may be. A longer list is refused, never cut: its end may hold the one that matters.
+        """Descriptors of the manifests whose subject is this one; see `referrers.read`.
 
         Returns:
             None where the registry lacks the referrers API.
 
         Raises:
-            RegistryError: it does not answer, refuses, answers with something else, or lists more.
+            RegistryError: it does not answer, refuses, answers with something else, or lists more than `most`.
         """
         action = f"listing what refers to {self.target.host}/{repository}@{digest}"
-        descriptors: list[dict[str, Any]] = []
-        url = f"/v2/{repository}/referrers/{digest}"
-        for page in range(_PAGES):
-            answer = self._wire.ask(Request("GET", url, (self._scope(repository),)), action)
-            if answer.status in _NO_REFERRERS and not page:
+
+        def ask(url: str) -> Answer:
+            return self._wire.ask(Request("GET", url, (self._scope(repository),)), action)
+
+        try:
+            return referrers.read(ask, self.target.host, repository, digest, most)
+        except RefusedError:
+            # One that has no such address may refuse it to everybody; whether the user may read shows the image itself.
+            if self._get_manifest(repository, digest, action).status == 200:
                 return None
-            try:
-                listed = json.loads(answer.data)["manifests"] if answer.status == 200 else None
-            except (ValueError, KeyError, TypeError, RecursionError):
-                listed = None
-            if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
-                raise self._wire.refusal(action, answer)
-            descriptors += listed
-            following = _next(answer)
-            if len(descriptors) > most or (following and not listed):
-                break
-            if not following:
-                return descriptors
-            url = resolve(self.target.host, answer.url, following)
-        raise RegistryError(
-            f"more than {most} manifests refer to one image, or pages without end",
-            where=f"{self.target.host}/{repository}@{digest}",
-            fix="remove what does not belong there: none of it is passed over",
-        )
+            raise
+        except referrers.UnreadableError as problem:
+            raise self._wire.refusal(action, problem.answer) from None
+
+    def _held(self, repository: str, tag: str) -> bytes | None:
+        """What a tag holds, as far as can be seen; the request that follows shows what is wrong with the registry."""
+        try:
+            return self.find_manifest(repository, tag)
+        except RegistryError:
+            return None
+
+    def _fixed(self, repository: str, tag: str, held: bytes, words: str) -> FixedTagError:
+        what = f"the tag {tag} cannot be moved: it holds {sha256_bytes(held)}"
+        where = f"{self.target.host}/{repository}" + (f", answers {words}" if words else "")
+        fix = "push another version, or lift the rule there"
+        if tag.startswith("sha256-"):
+            fix = "let the rule leave out tags that begin with `sha256-`: proof lies there and is renewed; then push again"
+        return FixedTagError(what, where=where, fix=fix)
 
     def _get_manifest(self, repository: str, reference: str, action: str) -> Answer:
         headers = {"Accept": f"{MANIFEST}, {INDEX}"}
@@ -259,13 +286,3 @@ class Client:
 
     def _scope(self, repository: str) -> str:
         return f"repository:{repository}:{self._actions}"
-
-
-def _next(answer: Answer) -> str:
-    """The address of the next page: the Link header (RFC 8288) with the relation `next`; empty after the last page."""
-    for link in ",".join(answer.lines("Link")).split(","):
-        target, *parameters = link.split(";")
-        relations = (parameter.partition("=") for parameter in parameters)
-        if any(name.strip().lower() == "rel" and "next" in value.strip(' "').lower().split() for name, _, value in relations):
-            return target.strip().strip("<>")
-    return ""

@@ -6,6 +6,7 @@ message names a host at most: an address may carry a secret.
 
 from __future__ import annotations
 
+import datetime
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from oci.client.answer import Answer, Stream
 from oci.client.blob import Piece
 from oci.client.patience import Attempts, Patience, StoppedError, TransientError, asked_to_wait
 from oci.client.sockets import Sockets
-from oci.client.target import Server, is_loopback, resolve
+from oci.client.target import Server, host_of, is_loopback, resolve
 from oci.client.trust import pool
 
 Scopes = tuple[str, ...]
@@ -30,6 +31,8 @@ PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REDIRECTS = 5
 # No answer that is read whole is larger: distribution spec, "Pushing Manifests": a registry takes manifests of 4 MB at least.
 LARGEST = 8 << 20
+# X509_V_ERR_CERT_NOT_YET_VALID, _HAS_EXPIRED; _HOSTNAME_MISMATCH, _IP_ADDRESS_MISMATCH.
+_TIMES, _NAMES = frozenset({9, 10}), frozenset({62, 64})
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +100,17 @@ class Http:
         """A server's message as one short line that is safe to print on a terminal."""
         return "".join(letter if " " <= letter <= "~" else " " for letter in text)[:200]
 
-    def attempts(self, action: str, where: str = "", *, once: bool = False) -> Attempts:
+    def attempts(self, action: str, where: str = "", *, once: bool = False, sends: bool = False) -> Attempts:
         """Count the failures of one action that is tried again.
 
         Args:
             action: what is tried, for the error message: `reading x`.
             where: the place in the error message; default: the server's host.
             once: whether it is not worth a second try.
+            sends: whether something is sent.
         """
         patience = replace(self.patience, tries=1) if once else self.patience
-        return Attempts(patience, action, where or self.server.host, self.stopped)
+        return Attempts(patience, action, where or self.server.host, self.stopped, sends=sends)
 
     def ask(self, request: Request, action: str, *, once: bool = False) -> Answer:
         """Send a request that may be repeated, until it is answered.
@@ -120,7 +124,7 @@ class Http:
             RegistryError: the server does not answer, or refuses the user.
             StoppedError: `stop` was called.
         """
-        attempts = self.attempts(action, once=once)
+        attempts = self.attempts(action, once=once, sends=request.method not in {"GET", "HEAD"})
         while True:
             try:
                 return self.send(request)
@@ -221,7 +225,12 @@ class Http:
             if self.stopped.is_set():
                 raise StoppedError from None
             self._check_certificate(problem, url)
-            raise TransientError(_reason(problem)) from None
+            away = f" by {self.elsewhere(url)}" if origin(url) != self._origin else ""
+            raise TransientError(_reason(problem) + away) from None
+
+    def elsewhere(self, url: str) -> str:
+        """A host that the server sends us to, for messages."""
+        return self.scrub(f"{host_of(url)}, where {self.server.host} sends us (Location)")
 
     def _check_tls(self, url: str) -> None:
         parts = urlsplit(url)
@@ -244,9 +253,7 @@ class Http:
                 host = self.scrub(urlsplit(url).netloc.rpartition("@")[2])
                 if isinstance(cause, ssl.SSLCertVerificationError):
                     what = f"{self.server.called}'s certificate is not trusted: {cause.verify_message}"
-                    fix = f"put the CA into /etc/docker/certs.d/{self.server.host}/ca.crt, or name it in SSL_CERT_FILE; "
-                    fix += "of an environment's registry: as `registry.ca` in the environment's file"
-                    raise RegistryError(what, where=host, fix=fix) from None
+                    raise RegistryError(what, where=host, fix=_mend(cause.verify_code, url, self.server.host)) from None
                 fix = "give it a certificate, or say `plain-http` of it where that will do (README, Settings)"
                 raise RegistryError(f"{self.server.called} does not speak TLS", where=host, fix=fix) from None
             inner = cause.args[-1] if cause.args else None
@@ -257,6 +264,17 @@ def origin(url: str) -> tuple[str, str, int]:
     """Scheme, host and port of an address; credentials go only to the same origin."""
     parts = urlsplit(url)
     return parts.scheme, parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+
+
+def _mend(code: int, url: str, named: str) -> str:
+    """What mends a certificate that is not trusted, by OpenSSL's code for the reason (X509_V_ERR_…)."""
+    if code in _TIMES:
+        now = datetime.datetime.now(datetime.UTC)
+        return f"this machine's clock says {now:%Y-%m-%d %H:%M} UTC: mend the clock, or have the certificate renewed"
+    if code in _NAMES:
+        return f"it is not for {urlsplit(url).hostname}: ask by a name that it is for, or have one made for this name"
+    fix = f"put the CA into /etc/docker/certs.d/{named}/ca.crt, or name it in SSL_CERT_FILE; "
+    return fix + "of an environment's registry: as `registry.ca` in the environment's file"
 
 
 def _reason(problem: BaseException) -> str:

@@ -46,6 +46,7 @@ class Patience:
         commit: seconds until the answer to a blob's last request comes: some registries then read all of it once more.
         chunk: bytes of one PATCH; what is lost at most with a registry that keeps no part of a request.
         parallel: requests and uploads at the same time.
+        readable: seconds until what a registry took can surely be read: replicas and caches follow after a while.
         tell: called with a short text for each failure after which another try follows.
     """
 
@@ -58,6 +59,7 @@ class Patience:
     commit: float = 600
     chunk: int = 32 << 20
     parallel: int = 4
+    readable: float = 30
     tell: Callable[[str], None] = lambda _: None
 
 
@@ -73,10 +75,12 @@ class Attempts:
         action: what is tried, for the error message.
         where: the place in the error message.
         stop: when set, waiting ends.
+        sends: whether something is sent, for the error message.
     """
 
-    def __init__(self, patience: Patience, action: str, where: str, stop: threading.Event) -> None:
+    def __init__(self, patience: Patience, action: str, where: str, stop: threading.Event, *, sends: bool = False) -> None:
         self._patience, self._action, self._where, self._stop = patience, action, where, stop
+        self._again = ": what arrived is not sent twice" if sends else ""
         self._failures, self._best = 0, 0
 
     def reached(self, offset: int) -> None:
@@ -100,7 +104,7 @@ class Attempts:
             raise RegistryError(
                 f"{self._action} failed{times}: {problem.reason}{wish}",
                 where=self._where,
-                fix="check the server and the network, then run it again: what arrived is not sent twice",
+                fix="check the server and the network, then run it again" + self._again,
             )
         pause = min(self._patience.longest, self._patience.pause * 2 ** (self._failures - 1))
         # At least as long as the server asks; else a random time, so that clients that failed together do not return together.

@@ -63,6 +63,8 @@ class Registry:
         except ValueError:
             ref = None
         if ref is None or ref.registry != hostname:
+            if fix := meant(text):
+                raise UsageError(f"not a registry: {text!r}", fix=fix)
             raise UsageError(f"not a registry: {text!r}", fix="write host[:port][/path], as in registry.example.com:5000/team")
         return cls(hostname, f"{path}/" if path else "")
 
@@ -74,8 +76,7 @@ class Registry:
     @property
     def local(self) -> bool:
         """Whether it is on this machine."""
-        name = self.host.rpartition(":")[0] or self.host
-        return is_loopback(name.strip("[]"))
+        return is_loopback(urlsplit(f"//{self.host}").hostname or "")
 
     @property
     def plain_http(self) -> bool:
@@ -106,6 +107,17 @@ class Registry:
     def ref(self, name: str, version: str) -> ImageRef:
         """The reference of an image there, by tag."""
         return ImageRef(self.host, self.prefix + name, version)
+
+
+def meant(text: str) -> str:
+    """What somebody meant who wrote a registry or reference with an address's scheme, or with capitals; empty: neither."""
+    scheme, found, rest = text.partition("://")
+    if found:
+        return f"write it without {scheme}://: {rest.rstrip('/')}"
+    host, slash, path = text.partition("/")
+    if slash and path != path.lower():
+        return f"a path must be in lower case: {host}/{path.lower()}"
+    return ""
 
 
 def resolve(host: str, base: str, named: str) -> str:

@@ -70,7 +70,7 @@ class Upload:
         self._offset = self._reported = self._restarts = 0
         self._lost = self._finishing = False
         self._action = f"uploading the layer {blob.what!r}"
-        self._attempts = wire.attempts(self._action, f"{blob.digest} to {wire.target.host}")
+        self._attempts = wire.attempts(self._action, f"{blob.digest} to {wire.target.host}", sends=True)
 
     def run(self) -> None:
         """Send the blob.
@@ -114,7 +114,7 @@ class Upload:
 
     def _append(self) -> None:
         answer = self._send("PATCH", self._location)
-        if answer.status in {201, 202, 204}:
+        if 200 <= answer.status < 300:
             self._follow(answer)
             self._offset += self._length()
             self._attempts.reached(self._offset)
@@ -146,7 +146,8 @@ class Upload:
             self._chunked = self._chunked and answer.status == 404
             self._restart(answer)
             return False
-        if answer.status not in {201, 204}:
+        # Registries take a blob with any of these; that it is there is read back.
+        if not 200 <= answer.status < 300:
             raise self._wire.refusal(self._action, answer)
         if answer.header("Docker-Content-Digest") not in {"", self._blob.digest}:
             raise RegistryError(

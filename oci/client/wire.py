@@ -19,11 +19,12 @@ class Wire(Http):
     Args:
         target: the registry.
         patience: bounds.
+        writes: whether the user wants to push.
     """
 
-    def __init__(self, target: Registry, patience: Patience) -> None:
+    def __init__(self, target: Registry, patience: Patience, *, writes: bool = False) -> None:
         super().__init__(target, patience, more=target.ca)
-        self.target = target
+        self.target, self._writes = target, writes
         self._auth = Auth(target, self._fetch)
         self.prepare = self._auth.prepare
 
@@ -34,25 +35,37 @@ class Wire(Http):
     def refusal(self, action: str, answer: Answer) -> RegistryError:
         """The error for an unexpected answer."""
         where = f"{self.target.host} answers {self.scrub(answer.explanation())}"
+        if origin(answer.url) != self._origin:
+            where = f"{self.elsewhere(answer.url)} answers {self.scrub(answer.explanation())}, and gets no login"
         return RegistryError(
             f"{action} failed", where=where, fix="the registry's answer says why; see its documentation or log"
         )
+
+    def _with_login(self, request: Request) -> dict[str, str]:
+        authorization = self._auth.header(request.scopes)
+        return {**request.headers, **({"Authorization": authorization} if authorization else {})}
 
     def _authorized(self, request: Request) -> Stream:
         if origin(request.url) != self._origin:
             return self.passing(self.open(request))
         for may_retry in (True, False):
             authorization = self._auth.header(request.scopes)
-            stream = self.open(
-                replace(request, headers={**request.headers, **({"Authorization": authorization} if authorization else {})})
-            )
+            stream = self.open(replace(request, headers=self._with_login(request)))
             if stream.status not in {401, 403}:
                 break
             answer = stream.whole(LARGEST)
             stream.close()
             if stream.status == 401 and may_retry and self._auth.challenged(answer, request.scopes, authorization):
                 continue
-            raise refused(self.target, self.scrub(answer.explanation()))
+            if request.method == "HEAD":
+                # Its answer has no body: the same question with one tells the reason.
+                reason = self.open(replace(request, method="GET", headers=self._with_login(request)))
+                answer = reason.whole(LARGEST)
+                reason.close()
+            words = self.scrub(answer.explanation())
+            # Quotas, scanners and rules speak of something else than of who asks.
+            plain = stream.status == 401 or not answer.words() or set(answer.codes) <= {"UNAUTHORIZED"}
+            raise refused(self.target, words, why="" if plain else words, writes=self._writes)
         return self.passing(stream)
 
     def _fetch(self, method: str, url: str, headers: dict[str, str], body: bytes) -> Answer:

@@ -21,7 +21,7 @@ from oci.layout import Layout
 from registry.send import Sender, Sent
 from tests.oci.double import Double, serving
 
-QUICK = Patience(tries=4, pause=0.01, longest=0.05, connect=5, read=5, commit=5, chunk=1 << 16)
+QUICK = Patience(tries=4, pause=0.01, longest=0.05, connect=5, read=5, commit=5, chunk=1 << 16, readable=0.3)
 
 
 @pytest.fixture(autouse=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from common.errors import PolicyError
+from common.errors import DeployRolledBackError, PolicyError
 from k8s import deploy, drift
 from k8s.pipeline.model_annotation import ANNOTATION
 from k8s.prepare import served_model
 from k8s.rollouts.kubectl import of_cluster
-from tests.k8s.conftest import Checkout
+from tests.k8s.conftest import API, NEW, Checkout
 from tests.k8s.prepare import models
 from tests.k8s.simulator.apiserver import ApiServer
 from tests.k8s.simulator.steps import BRIEF, NAME, go, record
@@ -25,7 +25,7 @@ def served(server: ApiServer) -> str:
 
 def promote(server: ApiServer, reference: str) -> None:
     """What the training workflow's last step does."""
-    patch = {"spec": {"template": {"metadata": {"annotations": {ANNOTATION: reference}}}}}
+    patch = {"spec": {"replicas": 1, "template": {"metadata": {"annotations": {ANNOTATION: reference}}}}}
     server.edit("Deployment", NAME, patch, "pinwheel-pipeline")
 
 
@@ -34,13 +34,26 @@ def test_without_a_model_a_first_deploy_runs_and_the_workload_comes_with_its_mod
 ) -> None:
     models.without(checkout.root, "staging")
     go()
-    assert not {"Deployment", "HorizontalPodAutoscaler", "PodDisruptionBudget"} & server.kinds()
-    assert "Service" in server.kinds()
-    assert f"left out     Deployment llm-inference/{NAME}: no model is named" in capsys.readouterr().err
+    assert server.body("Deployment", NAME)["spec"]["replicas"] == 0
+    assert f"Deployment llm-inference/{NAME}: none yet, so no pods" in capsys.readouterr().out
     assert go().changed == ()
     models.named(checkout.root, "staging")
-    assert {what for _, what in go().changed} == {"created"}
+    assert go().changed == ((f"Deployment llm-inference/{NAME}", "changed"),)
     assert served(server) == REFERENCE
+    assert server.body("Deployment", NAME)["spec"].get("replicas", 1) == 1
+
+
+def test_a_failed_deploy_keeps_what_was_promoted_since_a_release_without_a_model(checkout: Checkout, server: ApiServer) -> None:
+    """The last good set has no pods of it: put back as it was recorded, it would take the model off the air."""
+    models.without(checkout.root, "staging")
+    go()
+    promote(server, PROMOTED)
+    checkout.lock({API: NEW})
+    server.bad_images = {NEW}
+    with pytest.raises(DeployRolledBackError):
+        go()
+    assert served(server) == PROMOTED
+    assert server.body("Deployment", NAME)["spec"].get("replicas", 1) == 1
 
 
 def test_the_model_of_the_cluster_is_kept_when_the_file_names_none(

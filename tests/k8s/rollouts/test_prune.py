@@ -151,18 +151,18 @@ def test_an_interrupt_while_it_deletes_leaves_the_set_running_and_says_what_is_l
     monkeypatch.undo()
 
 
-def test_what_waits_for_a_model_is_no_leftover(
+def test_a_workload_whose_model_was_taken_away_has_no_pods_and_is_no_leftover(
     checkout: Checkout, server: ApiServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Somebody took the annotation away and the file names no model: left out of this set, and not to be deleted for that."""
     go()
     models.without(checkout.root, "staging")
     server.edit("Deployment", NAME, {"spec": {"template": {"metadata": {"annotations": {ANNOTATION: ""}}}}}, "kubectl-edit")
     capsys.readouterr()
     go(prune=True)
     said = capsys.readouterr()
-    assert f"left out     Deployment llm-inference/{NAME}: no model is named" in said.err
+    assert f"Deployment llm-inference/{NAME}: none yet, so no pods" in said.out
     assert "not in this set" not in said.out
+    assert server.body("Deployment", NAME)["spec"]["replicas"] == 0
     assert server.kinds() >= {"Deployment", "HorizontalPodAutoscaler", "PodDisruptionBudget"}
     assert record().releases[-1].pruned == ()
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -13,12 +15,19 @@ from pathlib import Path
 
 import pytest
 
-from common import console, paths
+from common import console, paths, single_node
+from common.files import sha256_bytes
 from common.single_node import REGISTRY
+from k8s.envs import environment
+from k8s.objects import strict_yaml
+from k8s.prepare import checked
 from k8s.single_node import cluster, namespaces, programs, scratch
 from k8s.single_node.addons import Cluster
 from k8s.single_node.places import DOCKER_CERTIFICATES, HOST_LINK, Home
 from k8s.single_node.scratch import ScratchImage
+from oci.client.client import Client
+from oci.client.target import Registry
+from oci.descriptor import canonical
 from tests.k8s.single_node import machine
 
 pytestmark = [
@@ -46,6 +55,10 @@ class Site:
     def in_client(self, *command: str) -> subprocess.CompletedProcess[str]:
         argv = [str(programs.located().kubectl), f"--kubeconfig={self.home.kubeconfig}", "exec", "client", "--", "/bin/busybox"]
         return subprocess.run([*argv, *command], capture_output=True, text=True, check=False)
+
+    def within(self, namespace: str, *command: str) -> subprocess.CompletedProcess[str]:
+        argv = [str(programs.located().kubectl), f"--kubeconfig={self.home.kubeconfig}", "exec", "-n", namespace, "asks", "--"]
+        return subprocess.run([*argv, "/bin/busybox", *command], capture_output=True, text=True, check=False)
 
     def web_answers(self) -> bool:
         """Whether a pod finds the Service by its name and gets its page."""
@@ -153,6 +166,65 @@ def test_a_network_policy_is_enforced(site: Site) -> None:
     soon(lambda: not site.web_answers())
     site.kubectl("delete", "networkpolicy", "deny")
     soon(site.web_answers)
+
+
+# Who may open a connection to whom with the platform's NetworkPolicies: everybody else is kept out (docs/cluster.md).
+ALLOWED = {
+    "llm-training": {"API server", "registry"},
+    "llm-inference": {"registry"},
+    "llm-dev-ui": set[str](),
+    "my-app": {"llm-inference", "my-app", "another", "API server", "registry"},
+    "another": {"my-app", "another", "API server", "registry"},
+}
+
+
+def test_the_platforms_policies_let_out_and_in_what_they_say_and_nothing_else(site: Site) -> None:
+    """Every pair, asked from real pods; the policies are those that a deploy to `local` would send."""
+    env = environment.load("local")
+    rendered = checked.from_git(env, checked.locked_images(required=True), lambda *_: {})
+    sent = [one.body for one in rendered.objects if one.kind == "NetworkPolicy"]
+    site.kubectl("apply", "--server-side", "-f", "-", stdin=strict_yaml.dump(sent))
+    site.apply("pods.yaml")
+    for namespace in ALLOWED:
+        site.kubectl("wait", "pod/asks", f"--namespace={namespace}", "--for=condition=Ready", "--timeout=120s")
+    path = ("get", "pod", "asks", "-o", "jsonpath={.status.podIP}")
+    places = {namespace: (site.kubectl(*path, f"--namespace={namespace}"), "8000") for namespace in ALLOWED}
+    places |= {"API server": ("10.233.128.1", "443"), "registry": tuple(REGISTRY.split(":"))}  # type: ignore[dict-item]
+
+    def reached() -> dict[str, set[str]]:
+        return {
+            asking: {
+                name
+                for name, address in places.items()
+                if name != asking and not site.within(asking, "nc", "-w", "1", *address).returncode
+            }
+            for asking in ALLOWED
+        }
+
+    def expected() -> dict[str, set[str]]:
+        return {asking: names - {asking} for asking, names in ALLOWED.items()}
+
+    soon(lambda: reached() == expected(), seconds=60)
+
+
+def test_the_deploys_scenarios_pass_on_it(site: Site) -> None:
+    """Apply, roll, put back, drift, prune as they run on the double, each in a namespace of its own."""
+    process = namespaces.running(site.home)
+    assert process
+    made, place = programs.located(), REGISTRY + "/test/pause"
+    push = [str(made.bin / "ctr"), "--namespace=k8s.io", "images", "push", f"--hosts-dir={site.home.config / 'certs.d'}"]
+    subprocess.run([*namespaces.enter(process.pid), *push, f"{place}:1", made.image("pause")], check=True, capture_output=True)
+    with Client(Registry.parse(REGISTRY), writes=True) as client:
+        client.prepare()
+        first = client.manifest("test/pause", "1")
+        # The same program under another digest.
+        second = canonical({**json.loads(first), "annotations": {"second": "yes"}})
+        client.put_manifest("test/pause", "2", second)
+    images = ",".join(f"{place}@{sha256_bytes(manifest)}" for manifest in (first, second))
+    argv = [sys.executable, "-m", "invoke", "test", "--cluster", "pinwheel", "--images", images]
+    env = {**os.environ, **single_node.without_proxy(), "KUBECONFIG": str(site.home.kubeconfig)}
+    done = subprocess.run(argv, cwd=paths.ROOT, env=env, capture_output=True, text=True, check=False)
+    assert "6 passed" in done.stdout, done.stdout[-3000:]
 
 
 def test_the_metrics_api_knows_what_pods_use(site: Site) -> None:

@@ -198,7 +198,7 @@ def test_a_config_map_that_no_cluster_takes_is_refused(site: Site) -> None:
 
 def test_into_a_directory_the_same_objects_are_written_whole_and_nothing_is_submitted(site: Site) -> None:
     result = submit.train(FILE, "rendered")
-    place = site.lab.root / "dist" / "rendered" / "local-runs" / result.version
+    place = site.lab.root / "dist" / "rendered-runs" / result.version
     assert sorted(file.name for file in place.iterdir()) == ["configmap.yaml", "workflow.yaml"]
     objects, found = manifests.load([place])
     assert not found
@@ -208,7 +208,7 @@ def test_into_a_directory_the_same_objects_are_written_whole_and_nothing_is_subm
     ]
     assert isinstance(objects[0], Manifest)
     assert re.search(
-        r"(?m)^# Rendered by Pinwheel for environment local: experiments/example", (place / "workflow.yaml").read_text()
+        r"(?m)^# Rendered by Pinwheel for environment rendered: experiments/example", (place / "workflow.yaml").read_text()
     )
     assert result.result == "written"
     assert not site.api.requests
@@ -225,7 +225,7 @@ def test_nothing_runs_in_a_directory(site: Site, option: str) -> None:
 
 def test_a_folder_that_is_not_ours_is_not_written_over(site: Site) -> None:
     version = submit.train(FILE, "rendered", dry_run=True).version
-    place = site.lab.root / "dist" / "rendered" / "local-runs" / version
+    place = site.lab.root / "dist" / "rendered-runs" / version
     place.mkdir(parents=True)
     (place / "mine.yaml").write_text("a: 1\n")
     with pytest.raises(UsageError, match="did not render") as caught:

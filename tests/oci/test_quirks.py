@@ -1,0 +1,268 @@
+"""What real registries answer where the specification says something else: each quirk is set before the client here.
+
+Most are from public reports, some of them named beside their test.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from common.errors import RegistryError, UsageError
+from oci import attachments
+from oci.client.blob import Blob
+from oci.client.client import Client, FixedTagError
+from oci.client.target import Registry, meant
+from oci.descriptor import CONFIG, MANIFEST, Descriptor, canonical
+from oci.envelope import SIMPLE, Envelope
+from tests.oci.conftest import QUICK
+from tests.oci.double import Double, Handler, answers, digest_of
+
+REPOSITORY, CONFIGURATION = "team/image", b"{}"
+
+
+def manifest_of(number: int) -> bytes:
+    config = Descriptor(CONFIG, digest_of(CONFIGURATION), len(CONFIGURATION)).json()
+    return canonical(
+        {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [], "annotations": {"n": str(number)}}
+    )
+
+
+ONE, OTHER = manifest_of(1), manifest_of(2)
+
+
+@pytest.fixture
+def client(double: Double) -> Client:
+    double.blobs[REPOSITORY][digest_of(CONFIGURATION)] = CONFIGURATION
+    return Client(Registry(double.address, ""), QUICK, writes=True)
+
+
+def denied(code: str, message: str, status: int = 403) -> Callable[[Handler], None]:
+    return answers(status, {}, json.dumps({"errors": [{"code": code, "message": message}]}).encode())
+
+
+def holds(double: Double, data: bytes, tag: str = "1") -> None:
+    for reference in (tag, digest_of(data)):
+        double.manifests[REPOSITORY][reference] = (MANIFEST, data)
+
+
+# --- tags that cannot be moved (aws/containers-roadmap#2179, goharbor/harbor#17332) ---
+
+
+def test_a_tag_that_holds_the_manifest_already_is_not_put_again(client: Client, double: Double) -> None:
+    holds(double, ONE)
+    double.fail("PUT", "manifests/", answers(400), times=9)
+    client.put_manifest(REPOSITORY, "1", ONE)
+    assert not double.count("PUT", "manifests")
+
+
+@pytest.mark.parametrize("status", [400, 403, 409, 412])
+def test_a_tag_that_holds_another_and_cannot_be_moved_says_so_and_what_it_holds(
+    client: Client, double: Double, status: int
+) -> None:
+    holds(double, OTHER)
+    double.fail("PUT", "manifests/", denied("TAG_INVALID", "the tag exists and the repository is immutable", status), times=9)
+    with pytest.raises(FixedTagError, match=f"the tag 1 cannot be moved: it holds {digest_of(OTHER)}") as caught:
+        client.put_manifest(REPOSITORY, "1", ONE)
+    assert "push another version" in caught.value.line()
+
+
+def test_where_proof_lies_the_rule_is_to_leave_it_out(client: Client, double: Double) -> None:
+    tag = f"{digest_of(ONE).replace(':', '-')}.att"
+    holds(double, OTHER, tag)
+    double.fail("PUT", "manifests/", answers(400), times=9)
+    with pytest.raises(FixedTagError, match="leave out tags that begin with `sha256-`"):
+        client.put_manifest(REPOSITORY, tag, ONE)
+
+
+def test_a_refusal_of_a_tag_that_is_not_there_is_the_registrys_own(client: Client, double: Double) -> None:
+    double.fail("PUT", "manifests/", denied("TAG_INVALID", "tags begin with a letter here", 400), times=9)
+    with pytest.raises(RegistryError, match="tags begin with a letter here") as caught:
+        client.put_manifest(REPOSITORY, "1", ONE)
+    assert not isinstance(caught.value, FixedTagError)
+
+
+# --- answers as they come ---
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204])
+def test_any_success_takes_a_manifest(client: Client, double: Double, status: int) -> None:
+    """Quay answers 202 (containerd/containerd#3750)."""
+    double.fail("PUT", "manifests/", answers(status))
+    client.put_manifest(REPOSITORY, "1", ONE)
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204])
+def test_any_success_takes_a_blob(client: Client, double: Double, status: int) -> None:
+    data = b"layer"
+
+    double.fail("PUT", "blobs/uploads", answers(status))
+    with Blob("layer", digest_of(data), len(data), data) as blob:
+        client.upload(REPOSITORY, blob, lambda _: None)
+    assert double.count("PUT", "uploads") == 1
+
+
+def test_a_length_of_zero_in_an_answer_to_head_says_nothing(client: Client, double: Double) -> None:
+    """Some proxies write it (yusing/godoxy#169); taken for true, gigabytes would go out at every push."""
+    double.fail("HEAD", "blobs/", answers(200, {"Content-Length": "0"}), times=2)
+    assert client.exists(REPOSITORY, digest_of(b"x"), 5)
+    double.fail("HEAD", "blobs/", answers(200, {"Content-Length": "4"}))
+
+
+NO_LIST: dict[str, Callable[[Handler], None]] = {
+    "401": answers(401, {"WWW-Authenticate": "Basic"}),
+    "403": answers(403),
+    "web page": answers(200, {"Content-Type": "text/html"}, b"<!doctype html><title>Sign in</title>"),
+    "null": answers(200, {}, b'{"schemaVersion": 2, "manifests": null}'),
+    "nothing": answers(200, {}, b"{}"),
+    "no such method": answers(405),
+}
+
+
+@pytest.mark.parametrize("answer", NO_LIST.values(), ids=NO_LIST)
+def test_a_registry_without_the_referrers_api_has_none_when_the_image_can_be_read(
+    client: Client, double: Double, answer: Callable[[Handler], None]
+) -> None:
+    holds(double, ONE)
+    double.fail("GET", "referrers/", answer, times=9)
+    assert client.referrers(REPOSITORY, digest_of(ONE), 200) is None
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_whoever_may_not_read_the_image_either_is_refused(client: Client, double: Double, status: int) -> None:
+    holds(double, ONE)
+    double.fail("GET", "", answers(status), times=9)
+    with pytest.raises(RegistryError, match=f"the registry refuses: {status}"):
+        client.referrers(REPOSITORY, digest_of(ONE), 200)
+
+
+def test_a_failure_of_the_server_is_no_absence_and_is_said_in_the_words_of_a_reader(client: Client, double: Double) -> None:
+    holds(double, ONE)
+    double.fail("GET", "referrers/", answers(500), times=99)
+    with pytest.raises(RegistryError, match="listing what refers to") as caught:
+        client.referrers(REPOSITORY, digest_of(ONE), 200)
+    assert "sent" not in caught.value.line()
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_tag_that_is_refused_beside_a_readable_image_is_not_there(client: Client, double: Double, status: int) -> None:
+    """Artifactory hides absent tags from who may not list them."""
+    holds(double, ONE)
+    double.fail("GET", r"manifests/sha256-", answers(status), times=9)
+    tag = f"{digest_of(ONE).replace(':', '-')}.sig"
+    assert client.find_manifest(REPOSITORY, tag, beside=digest_of(ONE)) is None
+    with pytest.raises(RegistryError):
+        client.find_manifest(REPOSITORY, tag)
+
+
+# --- refusals ---
+
+
+def test_a_refused_head_is_asked_once_more_for_its_reason(client: Client, double: Double) -> None:
+    double.fail("HEAD", "blobs/", answers(403))
+    double.fail("GET", "blobs/", denied("DENIED", "the repository team/image does not exist here; somebody has to create it"))
+    with pytest.raises(RegistryError, match="somebody has to create it") as caught:
+        client.exists(REPOSITORY, digest_of(b"x"))
+    assert "docker login" not in caught.value.line()
+
+
+@pytest.mark.parametrize(
+    ("answer", "login"),
+    [
+        (denied("DENIED", "adding 38.1 MiB will exceed the configured upper limit of 10.0 GiB"), False),
+        (denied("DENIED", "requested access to the resource is denied"), True),
+        (denied("UNAUTHORIZED", "the client does not have the permission that this takes here"), True),
+        (answers(403), True),
+        (denied("UNAUTHORIZED", "authentication required", 401), True),
+    ],
+)
+def test_a_login_is_advised_only_where_it_could_help(
+    client: Client, double: Double, answer: Callable[[Handler], None], login: bool
+) -> None:
+    double.fail("GET", "manifests/", answer, times=9)
+    with pytest.raises(RegistryError) as caught:
+        client.manifest(REPOSITORY, "1")
+    assert ("docker login" in caught.value.line()) is login
+
+
+@pytest.mark.parametrize(("writes", "verb"), [(True, "push"), (False, "read")])
+def test_who_only_reads_is_not_told_to_push(double: Double, writes: bool, verb: str) -> None:
+    double.fail("GET", "manifests/", answers(401), times=9)
+    with (
+        Client(Registry(double.address, ""), QUICK, writes=writes) as client,
+        pytest.raises(RegistryError, match=f"as a user who may {verb} there"),
+    ):
+        client.manifest(REPOSITORY, "1")
+
+
+def test_an_upload_that_is_sent_elsewhere_names_both_places(client: Client, double: Double) -> None:
+    data = b"layer"
+    double.fail("POST", "uploads", answers(202, {"Location": "http://127.0.0.1:1/v2/x?_state=secret"}), times=99)
+    with (
+        Blob("layer", digest_of(data), len(data), data) as blob,
+        pytest.raises(RegistryError, match=rf"refused by 127\.0\.0\.1:1, where {double.address} sends us") as caught,
+    ):
+        client.upload(REPOSITORY, blob, lambda _: None)
+    assert "secret" not in caught.value.line()
+
+
+@pytest.mark.parametrize(
+    ("text", "fix"),
+    [
+        ("ghcr.io/MyOrg", "a path must be in lower case: ghcr.io/myorg"),
+        ("https://r.example.com/a/", "write it without https://: r.example.com/a"),
+        ("r.example.com:99999", "write host[:port][/path]"),
+    ],
+)
+def test_a_registry_that_is_written_wrongly_is_said_how_to_write(text: str, fix: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Registry.parse(text)
+    assert fix in caught.value.line()
+
+
+def test_nothing_is_guessed_of_a_good_name() -> None:
+    assert meant("r.example.com/team/image") == ""
+
+
+@pytest.mark.parametrize("text", ["[::1]", "[::1]:5000", "127.0.0.1", "localhost:5000"])
+def test_this_machine_needs_no_tls_by_any_of_its_names(text: str) -> None:
+    assert Registry.parse(text).plain_http
+
+
+# --- a stranger's attachment ---
+
+
+def test_what_is_too_large_to_be_proof_takes_no_proof_away(
+    client: Client, double: Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attachments, "_LARGEST", 1000)
+    holds(double, ONE)
+    large = b"x" * 1001
+    double.blobs[REPOSITORY][digest_of(large)] = large
+    own = Envelope(SIMPLE, b'{"critical": {}}', (b"signature",))
+    attachments.write(client, REPOSITORY, digest_of(ONE), "sig", (), (own,))
+    tag = f"{digest_of(ONE).replace(':', '-')}.sig"
+    body: dict[str, Any] = json.loads(double.manifests[REPOSITORY][tag][1])
+    body["layers"].insert(0, {"mediaType": "text/plain", "digest": digest_of(large), "size": len(large)})
+    double.manifests[REPOSITORY][tag] = (MANIFEST, canonical(body))
+    strange, kept = attachments.read(client, REPOSITORY, digest_of(ONE))
+    assert (strange.envelope, strange.left_out) == (None, f"{digest_of(large)}, text/plain, 0 MiB")
+    assert kept.envelope is not None
+    assert kept.envelope.payload == own.payload
+
+
+def test_a_blob_that_is_larger_than_its_descriptor_says_is_refused(
+    client: Client, double: Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attachments, "_LARGEST", 1000)
+    holds(double, ONE)
+    large = b"x" * 1001
+    double.blobs[REPOSITORY][digest_of(large)] = large
+    layers = [{"mediaType": "text/plain", "digest": digest_of(large), "size": 5}]
+    tag = f"{digest_of(ONE).replace(':', '-')}.sig"
+    double.manifests[REPOSITORY][tag] = (MANIFEST, canonical({"schemaVersion": 2, "layers": layers}))
+    with pytest.raises(RegistryError, match="answers with more than 1000 bytes"):
+        attachments.read(client, REPOSITORY, digest_of(ONE))

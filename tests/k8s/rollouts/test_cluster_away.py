@@ -100,7 +100,7 @@ def test_a_put_back_that_fails_prints_no_success_and_says_it_once(
     outage.ends = False
     outage.before(Kubectl, "apply", workloads)
     with pytest.raises(DeployNotRolledBackError, match="failed for the same reason") as caught:
-        go(patience=dataclasses.replace(BRIEF, away=0.5))
+        go(patience=dataclasses.replace(BRIEF, away=0.5, lease=60))
     said = capsys.readouterr()
     assert "✓ putting the last good set back" not in said.out
     assert "✓ applying" not in said.out.rpartition("created")[2]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from common import console
 from common.errors import ExitCode, TrainingError
 from k8s.pipeline.pod_reasons import Endings
 from k8s.training import watch
@@ -153,6 +154,32 @@ def test_a_step_that_waiting_does_not_help_ends_the_watch_and_not_the_workflow(s
         site.go(follow=True)
     (version,) = site.workflows()
     assert site.api.body("Workflow", version)["status"]["phase"] == "Running"
+
+
+@pytest.mark.host
+def test_a_cluster_that_is_away_for_a_while_is_waited_for(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true = console.warn
+
+    def warn(text: str) -> None:
+        true(text)
+        if text == "the cluster does not answer; waiting":
+            site.api.away = False
+
+    monkeypatch.setattr(console, "warn", warn)
+
+    def scene(one: Controller) -> None:
+        one.phase("Running")
+        one.step("train", "Running")
+        looked(site)
+        site.api.away = True
+        eventually(lambda: not site.api.away, "that it is waited for")
+        one.succeed(MODEL)
+
+    play(site, scene)
+    assert site.go(follow=True).model == MODEL
+    assert capsys.readouterr().err.count("the cluster does not answer; waiting") == 1
 
 
 def test_a_pull_that_backs_off_between_two_refusals_is_as_hopeless(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,6 @@ _PASSING = re.compile(
 )
 _ADVICE = re.compile(r"Please review the fields above.*?#conflicts", re.DOTALL)
 _UNSERVED = re.compile(r'no matches for kind "([^"]+)" in version "([^"]+)"')
-_CONFLICT = re.compile(r'conflicts? with "(?P<owner>[^"]+)"[^\n]*?:(?P<fields>(?: \.[^\n]*|(?:\n- [^\n]*)+))')
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,28 +63,6 @@ class Patience:
     hopeless: float = 120
     lasting: float = 20
     away: float = 600
-
-
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """A field that another manager owns.
-
-    Attributes:
-        owner: the manager, as kubectl names it.
-        field: `.spec.replicas`.
-    """
-
-    owner: str
-    field: str
-
-
-def conflicts(stderr: str) -> tuple[Conflict, ...]:
-    """The conflicts that kubectl reports for a server-side apply."""
-    result = []
-    for match in _CONFLICT.finditer(stderr):
-        for line in match["fields"].strip().splitlines():
-            result.append(Conflict(match["owner"], line.removeprefix("- ").strip()))
-    return tuple(result)
 
 
 def brief(result: Result) -> str:

@@ -16,7 +16,8 @@ from k8s.prepare import served_model
 from k8s.prepare.pin import images
 from k8s.prepare.rendered import Images, RenderedSet, image_lines
 from k8s.rollouts import crds, diff, lacks
-from k8s.rollouts.kubectl import Conflict, Kubectl, UnservedError, brief, conflicts, listed, of_cluster, refusal
+from k8s.rollouts.conflicts import Conflict, conflicts
+from k8s.rollouts.kubectl import Kubectl, UnservedError, brief, listed, of_cluster, refusal
 from k8s.rollouts.prune import Leftovers, leftovers
 from k8s.rollouts.release import History
 

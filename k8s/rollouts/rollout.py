@@ -25,7 +25,7 @@ from k8s.rollouts.kubectl import Kubectl, brief, listed, of_cluster, passing
 from k8s.rollouts.progress import Body, Reason
 
 _WORKLOADS = {"Deployment", "StatefulSet", "DaemonSet"}
-_LAST_LINES = 5
+_LAST_LINES, _NO_LOG = 5, "unable to retrieve container logs for"
 
 
 class FailedError(Exception):
@@ -220,7 +220,8 @@ class _Board:
         """The last lines of a container that ended: few, as nobody knows what a program prints."""
         for which in (["--previous"], []):
             answer = self._kubectl.request(["logs", pod, "-n", namespace, "-c", container, f"--tail={_LAST_LINES}", *which])
-            if not answer.code:
+            # Of a container that is gone already the kubelet says so instead of its log, and that all went well.
+            if not answer.code and not answer.stdout.startswith(_NO_LOG):
                 return [progress.brief(line) for line in answer.stdout.splitlines()[-_LAST_LINES:]]
         return []
 

@@ -147,6 +147,19 @@ def test_the_same_crash_is_told_once_whatever_pod_and_restart_and_another_one_to
     assert shown(capsys) == [f"{said} 1", f"{said} 137"]
 
 
+def test_that_a_log_is_gone_is_not_taken_for_last_words(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    def script(one: Scripted) -> None:
+        one.pods, one.ready = [pod(crashed(one.looks))], one.looks == 2
+
+    one = Scripted(PATIENT, script)
+    one.answers = {
+        "--previous": Result(0, "unable to retrieve container logs for containerd://1fe1", ""),
+        "logs web-1-x": Result(0, "no such model\n", ""),
+    }
+    one.wait()
+    assert shown(capsys)[1:] == ["!     no such model"]
+
+
 def test_an_old_refusal_to_make_pods_is_not_told_once_there_are_pods(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:

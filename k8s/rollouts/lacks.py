@@ -38,7 +38,8 @@ def tell(kubectl: Kubectl, objects: Sequence[Manifest], there: Collection[Identi
     for line in (*_metrics(kubectl, objects), *_classes(kubectl, objects, there)):
         console.warn(line)
     if policies := sum(one.kind == "NetworkPolicy" for one in objects):
-        console.info(f"not checked  whether the cluster enforces the {policies} NetworkPolicies of the set")
+        what = f"{policies} NetworkPolicies" if policies > 1 else "NetworkPolicy"
+        console.info(f"not checked  whether the cluster enforces the {what} of the set")
 
 
 def _metrics(kubectl: Kubectl, objects: Sequence[Manifest]) -> Iterator[str]:

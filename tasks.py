@@ -312,6 +312,21 @@ def train(
     return start(experiment, env, follow=watch, deploy=deploy, again=again, dry_run=dry_run).outcome()
 
 
+@stage(
+    help={
+        "env": "one of k8s/envs/",
+        "prune": "delete workflows and ConfigMaps of runs that ended a week ago or more and whose model is not served; listed "
+        "first. Folders on the volume stay: only pods see them",
+        "yes": "agree to that beforehand; needed without a terminal",
+    }
+)
+def runs(_: Context, env: str, prune: bool = False, yes: bool = False) -> str:  # noqa: FBT001
+    """List what training runs left in a cluster; delete what is old and not served."""
+    from k8s.training.leftovers import runs as list_runs
+
+    return list_runs(env, prune=prune, yes=yes)
+
+
 @stage(help={"question": "in quotes", "env": "one of k8s/envs/"})
 def ask(_: Context, question: str, env: str) -> str:
     """Ask the model that an environment serves; its answer comes word by word."""

@@ -6,35 +6,31 @@ and once by skopeo, which shares no code with it.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 from common import console, host
 from common.errors import BuildError, RegistryError, UsageError
 from common.files import sha256_bytes
-from common.run import run
 from images import receipt
 from images.receipt import BuiltImage
 from lockfiles import images_lock
 from lockfiles.images_lock import PinnedImage
-from oci.client import access, credentials
+from oci.client.auth import RefusedError
 from oci.client.blob import Blob
 from oci.client.client import Client
 from oci.client.patience import Patience
 from oci.client.target import Registry
 from oci.layout import Layout
 from oci.reference import ImageRef
-from registry import limits
+from registry import limits, skopeo
 from registry.send import Sender
 
-_RETRIES = "3"
 # Seconds for skopeo to read a manifest, its retries included.
-_SKOPEO = 300.0
 _PATIENCE = Patience()
+_FORBIDDEN = 403
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +74,16 @@ def push(registry: str, proven: frozenset[str]) -> str:
         names = dict.fromkeys([*(image.name for image in built.images), *(image.name for image in pinned)])
         client = resources.enter_context(Client(target, _PATIENCE, writes=True))
         client.prepare()
+        # Both readers, before the first byte is sent; our own client says more of what is wrong.
+        for parcel in parcels:
+            ref = target.ref(parcel.image.name, parcel.image.version)
+            try:
+                client.find_manifest(ref.repository, ref.tag)
+            except RefusedError as problem:
+                # Some hide with 403 that there is no such tag.
+                if problem.status != _FORBIDDEN:
+                    raise
+            skopeo.check(target, ref)
         sender = Sender(client, [target.prefix + name for name in names])
         for parcel in parcels:
             if parcel.image.digest not in proven:
@@ -124,7 +130,7 @@ def _push(client: Client, sender: Sender, parcel: _Parcel) -> None:
     for reference in (ref, ref.pin(image.digest)):
         readers: dict[str, Callable[[ImageRef], str]] = {
             "our client": lambda at: sha256_bytes(client.manifest(at.repository, at.digest or at.tag)),
-            "skopeo": lambda at: read_digest(target, at),
+            "skopeo": lambda at: skopeo.digest(target, at),
         }
         for reader, read in readers.items():
             actual = _settled(read, reference, image.digest, client.patience)
@@ -155,34 +161,3 @@ def _settled(read: Callable[[ImageRef], str], reference: ImageRef, expected: str
             return found
         time.sleep(pause)
         pause = min(2 * pause, patience.longest)
-
-
-def read_digest(target: Registry, ref: ImageRef) -> str:
-    """The digest of the manifest that the registry serves for a reference, computed from its bytes as skopeo reads them.
-
-    Raises:
-        RegistryError: it serves no manifest.
-    """
-    argv = ["skopeo", "inspect", "--raw", "--retry-times", _RETRIES]
-    if target.plain_http:
-        argv.append("--tls-verify=false")
-    elif target.ca and (folder := access.folder()):
-        # It takes what ends in .crt there, beside the system's.
-        argv.append(f"--cert-dir={folder}")
-    answer = run(
-        [*argv, f"docker://{ref}"],
-        error=RegistryError,
-        what=f"reading {ref} back with skopeo",
-        fix="check the registry",
-        env=_skopeo_environment(),
-        timeout=_SKOPEO,
-    )
-    return sha256_bytes(answer.stdout.encode())
-
-
-def _skopeo_environment() -> dict[str, str | None]:
-    """Variables that give skopeo the login and certificates of our client; variables that the user set themselves stay."""
-    login = credentials.file() if credentials.file().exists() else ""
-    bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or ""
-    settings = {"REGISTRY_AUTH_FILE": str(login or ""), "SSL_CERT_DIR" if Path(bundle).is_dir() else "SSL_CERT_FILE": bundle}
-    return {name: value for name, value in settings.items() if value and name not in os.environ}

@@ -26,6 +26,7 @@ PROGRAMS = "k8s.pipeline"
 SHIPPED = {"common", "common.errors", "common.files"}
 # What programs of pods reach beside the standard library, and the package of it that every image holds.
 IN_IMAGES = {"yaml": "pyyaml", "urllib3": "urllib3", "requests": "requests", "cryptography": "cryptography"}
+IN_IMAGES |= {"llamafactory": "llamafactory", "torch": "torch"}
 MOST_PACKAGES, LONGEST_CHAIN = 15, 8
 
 Graph = Mapping[str, frozenset[str]]

@@ -5,8 +5,9 @@
 MODEL is the model's reference by digest (the pod's annotation `pinwheel.io/model`). It is pulled with the login that
 `$DOCKER_CONFIG/config.json` holds, if any. Its cosign signature has to hold by the public key; where there is no key, nothing
 is taken, unless MODEL_TRUST is `none`. The files lie in `<models>/current` as soon as all of them are there and right, and
-`<models>/inference.yaml` is the configuration with `model_name_or_path` and `template` of this model. A model that is whole
-already, after a restart of the pod's containers, is not fetched again.
+`<models>/inference.yaml` is the configuration with `model_name_or_path` and `template` of this model, and with no larger
+`vllm_maxlen` than the model takes: vLLM would not start. A model that is whole already, after a restart of the pod's
+containers, is not fetched again.
 
 Exit codes: 2 settings, 10 this machine, 11 bytes, 14 the registry, 15 the model is refused.
 """
@@ -31,10 +32,13 @@ from oci.client.target import Registry
 from oci.envelope import PublicKey
 from oci.reference import ImageRef
 
-from . import artifact
+from . import artifact, context
 from .artifact import Artifact
 from .files import PinnedFile, gather
 from .program import PATIENCE, say, start
+
+# LLaMA-Factory's own, where the configuration has none (hparams/model_args.py).
+_MAXLEN = 4096
 
 
 def main(argv: list[str]) -> int:
@@ -161,7 +165,16 @@ def inference(config: Path, current: Path, template: str) -> dict[str, Any]:
     for key in ("adapter_name_or_path", "trust_remote_code"):
         if settings.get(key):
             raise UsageError(f"{config} sets {key}: the signed model is served, nothing beside it: take the line out")
-    return {**settings, **own}
+    return {**settings, **own, **_fitting(settings, current / "config.json")}
+
+
+def _fitting(settings: dict[str, Any], config: Path) -> dict[str, int]:
+    """`vllm_maxlen` as long as the model's context, where the configuration asks for more."""
+    asked, takes = settings.get("vllm_maxlen", _MAXLEN), context.read(config)
+    if settings.get("infer_backend") != "vllm" or type(asked) is not int or takes is None or asked <= takes:
+        return {}
+    say(f"vllm_maxlen: {takes} in place of {asked}: the model takes no more tokens ({config})")
+    return {"vllm_maxlen": takes}
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ always give the same manifest, so its digest is known before it is pushed.
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -34,6 +35,8 @@ WEIGHT, WEIGHT_CONFIG, DOC, DATASET = (
 FILEPATH = "org.cncf.model.filepath"
 # ORAS, and whatever follows it, names a file by this one.
 _TITLE = "org.opencontainers.image.title"
+# As k8s/pipeline/register.py names a run in its model's manifest.
+_VERSION = "org.opencontainers.image.version"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,3 +171,20 @@ def model_reference(
     with Client(Registry(ref.registry, "", reached or access.of_folder()), policy) as client:
         found = client.find_manifest(ref.repository, version)
     return "" if found is None else str(ref.pin(sha256_bytes(found)))
+
+
+def version_of(model: ImageRef, reached: Access, policy: Patience | None = None) -> str:
+    """The run that a registered model is of; empty where its manifest names none.
+
+    Args:
+        model: by digest.
+        reached: how the registry is reached.
+        policy: bounds of waiting.
+
+    Raises:
+        RegistryError: the registry does not answer, refuses, or has no such model.
+    """
+    with Client(Registry(model.registry, "", reached), policy) as client:
+        body = json.loads(client.manifest(model.repository, model.digest))
+    annotations = body.get("annotations") if isinstance(body, dict) else None
+    return str(annotations.get(_VERSION, "")) if isinstance(annotations, dict) else ""

@@ -19,13 +19,14 @@ from k8s.objects.manifests import Manifest
 from k8s.prepare import accelerator, checked, directory, gate, pin
 from k8s.rollouts import question
 from k8s.rollouts.kubectl import Kubectl, Patience, refusal
-from k8s.training import artifact, base_model, experiment, keys, receipt, runs, watch, workflow
+from k8s.training import artifact, base_model, experiment, keys, lengths, parser, receipt, runs, watch, workflow
 from k8s.training.artifact import FileArtifact
 from k8s.training.names import NAMESPACE, WORKFLOWS
 from k8s.training.receipt import TrainingReceipt
 from k8s.training.runs import Run
 from k8s.training.workflow import Objects
 from lockfiles.models.lockfile import PinnedModel
+from oci.reference import ImageRef
 
 # Seconds until an ended workflow and its pods are gone.
 _GONE = 300.0
@@ -57,7 +58,8 @@ def train(
         What was done, as written to `dist/training-<env_name>.json` (a dry run writes nothing).
 
     Raises:
-        UsageError: the environment is unknown or wrong, or something is wrong with the experiment; nothing was sent.
+        UsageError: the environment is unknown or wrong, or something is wrong with the experiment, also in the eyes of
+            LLaMA-Factory's own parser; nothing was sent.
         LockError: a lock is missing or was edited, or nothing was pushed yet.
         PolicyError: an object does not fit, an image lacks proof, or the cluster does not hold what the run needs; nothing was
             sent.
@@ -89,6 +91,7 @@ def train(
         console.info(f"accelerator  none ({env.file}): {shown}")
     console.info(f"version      {run.version}")
     objects = workflow.checked(run, env, locked, deploy=deploy)
+    lengths.tell(made.base, config, objects.serves)
     proof = gate.check(images, env)
     result = TrainingReceipt(
         environment=env.name,
@@ -105,6 +108,7 @@ def train(
     )
     match env.target:
         case DirectoryTarget():
+            parser.ask(run, train_image)
             result = _to_directory(result, env, env.target, objects, data, made.base, dry_run=dry_run)
         case ClusterTarget() as target:
             kubectl = Kubectl(target, patience or Patience())
@@ -175,6 +179,7 @@ class _Cluster:
             console.done(f"there        the model of this version is in the registry: {model}")
             console.info("to train it once more all the same, add --again")
             return replace(result, result="there", model=model)
+        parser.ask(self.run, ImageRef.parse(self.run.train_image))
         if dry_run:
             console.done("dry run: nothing was pushed, nothing was submitted")
             return result

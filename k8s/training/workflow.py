@@ -20,6 +20,7 @@ from k8s.prepare import checked as checked_sets
 from k8s.prepare.rendered import RenderedSet
 from k8s.rollouts.kubectl import CONFIG_MAP_ROOM
 from k8s.rules import objects as rules_object
+from k8s.training import lengths
 from k8s.training.names import NAMESPACE, TEMPLATE
 from k8s.training.runs import Run
 from lockfiles.images_lock import PinnedImage
@@ -37,12 +38,14 @@ class Objects:
         workflow: the Workflow.
         template: the WorkflowTemplate that the run uses, as this checkout would deploy it.
         images: every image in that template, by the path in it.
+        serves: the tokens that the set serves with; None where the model is not to be served, or the set does not say it.
     """
 
     config: Mapping[str, Any]
     workflow: Mapping[str, Any]
     template: Manifest
     images: Mapping[FieldPath, str]
+    serves: int | None
 
     def files(self) -> dict[str, Mapping[str, Any]]:
         """The objects by the name of their file."""
@@ -117,7 +120,7 @@ def checked(run: Run, env: Environment, locked: Mapping[str, PinnedImage], *, de
     checked_sets.refuse(sorted({*findings, *_fits(config, env)}))
     template = _template(rendered)
     images = {path: image for (identity, path), image in rendered.images().items() if identity == template.identity}
-    return Objects(config, workflow, template, images)
+    return Objects(config, workflow, template, images, lengths.served(rendered.objects) if deploy else None)
 
 
 def _fits(config: dict[str, Any], env: Environment) -> tuple[Finding, ...]:

@@ -31,7 +31,9 @@ _LIFETIME, _MARGIN = 60.0, 5.0
 
 
 class RefusedError(RegistryError):
-    """The registry does not know the user, or does not let them."""
+    """The registry does not know the user (status 401), or does not let them (403)."""
+
+    status = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,4 +204,6 @@ def _challenge(lines: list[str]) -> _Challenge | None:
             challenges.append(_Challenge(bearer=False))
         elif values.get("realm"):
             challenges.append(_Challenge(True, values["realm"], values.get("service", ""), values.get("scope", "")))
+    if not challenges and any(line.strip().lower() == "basic" for line in lines):
+        challenges.append(_Challenge(bearer=False))
     return max(challenges, key=lambda challenge: challenge.bearer, default=None)

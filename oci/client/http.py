@@ -7,6 +7,7 @@ message names a host at most: an address may carry a secret.
 from __future__ import annotations
 
 import datetime
+import re
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 import urllib3
 
 from common.errors import RegistryError
+from oci.client import proxy
 from oci.client.answer import Answer, Stream
 from oci.client.blob import Piece
 from oci.client.patience import Attempts, Patience, StoppedError, TransientError, asked_to_wait
@@ -32,6 +34,7 @@ _REDIRECTS = 5
 # No answer that is read whole is larger: distribution spec, "Pushing Manifests": a registry takes manifests of 4 MB at least.
 LARGEST = 8 << 20
 # X509_V_ERR_CERT_NOT_YET_VALID, _HAS_EXPIRED; _HOSTNAME_MISMATCH, _IP_ADDRESS_MISMATCH.
+_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3} [^'\")]*)")
 _TIMES, _NAMES = frozenset({9, 10}), frozenset({62, 64})
 
 
@@ -82,7 +85,8 @@ class Http:
         more: str = "",
     ) -> None:
         self.server, self.patience = server, patience
-        self._pool = pool(server, patience.parallel, ca, more)
+        self._proxy = proxy.chosen(server)
+        self._pool = pool(server, patience.parallel, ca, more, self._proxy)
         self._sockets = Sockets(self._pool)
         self.stopped = self._sockets.stopped
         self._secret = secret or dict
@@ -224,9 +228,26 @@ class Http:
         except (urllib3.exceptions.HTTPError, OSError) as problem:
             if self.stopped.is_set():
                 raise StoppedError from None
+            self._check_proxy(problem)
             self._check_certificate(problem, url)
             away = f" by {self.elsewhere(url)}" if origin(url) != self._origin else ""
             raise TransientError(_reason(problem) + away) from None
+
+    def _check_proxy(self, problem: BaseException) -> None:
+        """Say of a proxy what it is, and refuse at once what a second try cannot mend.
+
+        Raises:
+            RegistryError: the proxy refuses.
+            TransientError: it cannot be reached.
+        """
+        if self._proxy is None or not isinstance(problem, urllib3.exceptions.ProxyError):
+            return
+        refusal = _TUNNEL.search(str(problem))
+        if refusal:
+            what = f"{self._proxy.shown} answers {self.scrub(refusal[1])}"
+            fix = "give it a login it takes, or name the host in NO_PROXY"
+            raise RegistryError(what, where=f"on the way to {self.server.host}", fix=fix) from None
+        raise TransientError(f"{self._proxy.shown}: {_reason(problem)}") from None
 
     def elsewhere(self, url: str) -> str:
         """A host that the server sends us to, for messages."""

@@ -1,17 +1,17 @@
-"""Which certificates a server may have, as the system, `requests` and Docker are configured; and the proxy on the way."""
+"""Which certificates a server may have, as the system, `requests` and Docker are configured."""
 
 from __future__ import annotations
 
 import os
 import ssl
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
 
-import requests.utils
 import urllib3
 
 from common.errors import MissingEnvironmentError
-from oci.client.target import Server, is_loopback
+from oci.client.proxy import Proxy
+from oci.client.target import Server
 
 # Docker's folder of certificates by registry: https://docs.docker.com/engine/security/certificates
 CERTS_D = Path("/etc/docker/certs.d")
@@ -19,7 +19,9 @@ CERTS_D = Path("/etc/docker/certs.d")
 PIECE = 1 << 18
 
 
-def pool(server: Server, connections: int, ca: Path | None = None, more: str = "") -> urllib3.PoolManager:
+def pool(
+    server: Server, connections: int, ca: Path | None = None, more: str = "", on_the_way: Proxy | None = None
+) -> urllib3.PoolManager:
     """Connections to a server and to where it redirects; for several threads.
 
     Args:
@@ -27,6 +29,7 @@ def pool(server: Server, connections: int, ca: Path | None = None, more: str = "
         connections: kept open to each host.
         ca: the one file of certificates that count; default: the system's and the user's.
         more: certificates in PEM that count beside those of the system and the user.
+        on_the_way: the proxy.
 
     Raises:
         MissingEnvironmentError: a file of certificates that the user names cannot be read.
@@ -35,21 +38,8 @@ def pool(server: Server, connections: int, ca: Path | None = None, more: str = "
     context = None if server.plain_http else ssl.create_default_context(cafile=ca) if ca else _context(server.host)
     if context and more:
         context.load_verify_locations(cadata=more)
-    # A proxy of the user's does not lead to this machine's loopback.
-    local = is_loopback(urlsplit(server.address).hostname or "")
-    proxies = {} if local else requests.utils.get_environ_proxies(server.address)
-    proxy = requests.utils.select_proxy(server.address, proxies)
-    if not proxy:
-        return urllib3.PoolManager(maxsize=connections, ssl_context=context, blocksize=PIECE)
-    user, password = requests.utils.get_auth_from_url(proxy)
-    headers = urllib3.make_headers(proxy_basic_auth=f"{user}:{password}") if user else None
-    return urllib3.ProxyManager(
-        proxy if "://" in proxy else f"http://{proxy}",
-        proxy_headers=headers,
-        maxsize=connections,
-        ssl_context=context,
-        blocksize=PIECE,
-    )
+    settings: dict[str, Any] = {"maxsize": connections, "ssl_context": context, "blocksize": PIECE}
+    return on_the_way.manager(**settings) if on_the_way else urllib3.PoolManager(**settings)
 
 
 def _context(host: str) -> ssl.SSLContext:

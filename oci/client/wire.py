@@ -65,7 +65,9 @@ class Wire(Http):
             words = self.scrub(answer.explanation())
             # Quotas, scanners and rules speak of something else than of who asks.
             plain = stream.status == 401 or not answer.words() or set(answer.codes) <= {"UNAUTHORIZED"}
-            raise refused(self.target, words, why="" if plain else words, writes=self._writes)
+            problem = refused(self.target, words, why="" if plain else words, writes=self._writes)
+            problem.status = stream.status
+            raise problem
         return self.passing(stream)
 
     def _fetch(self, method: str, url: str, headers: dict[str, str], body: bytes) -> Answer:

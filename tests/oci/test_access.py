@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from common.errors import MissingEnvironmentError, RegistryError
-from oci.client import access, auth, http, target, trust
+from oci.client import access, auth, http, proxy, target
 from oci.client.access import Access
 from oci.client.auth import RefusedError
 from oci.client.client import Client
@@ -57,7 +57,7 @@ def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Say:
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """This machine's own addresses count as any other."""
-    for module in (target, http, trust, auth):
+    for module in (target, http, proxy, auth):
         monkeypatch.setattr(module, "is_loopback", lambda _: False)
 
 
@@ -152,7 +152,7 @@ def test_a_registry_elsewhere_cannot_send_us_to_this_machine_without_tls(
     double: Double, say: Say, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # By one of its two names this machine counts as another.
-    for module in (target, http, trust, auth):
+    for module in (target, http, proxy, auth):
         monkeypatch.setattr(module, "is_loopback", lambda name: name == "127.0.0.1")
     address = double.address.replace("127.0.0.1", "localhost")
     say(host=address, plain="true")

@@ -23,7 +23,7 @@ from oci.client.patience import Patience
 from oci.client.target import Registry
 from oci.descriptor import MANIFEST
 from oci.layout import Layout
-from registry import push
+from registry import push, skopeo
 from tests.oci.conftest import QUICK, Image, noise, send
 from tests.oci.double import PASSWORD, USER, Double
 from tests.oci.real import CERTIFICATE, HASHED, RealRegistry
@@ -201,7 +201,7 @@ def built(one: Image) -> BuiltImage:
 def own_lock(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "LOCKFILES", own_folders / "lockfiles")
     monkeypatch.setattr(push, "_PATIENCE", QUICK)
-    monkeypatch.setattr(push, "_RETRIES", "0")
+    monkeypatch.setattr(skopeo, "RETRIES", "0")
 
 
 def test_users_and_tls_as_docker_keeps_them(

@@ -15,7 +15,7 @@ from images import spec
 from lockfiles import lockfile
 from tests.k8s.pipeline.conftest import program, shipped
 
-PROGRAMS = ("step", "download", "register", "promote", "fetch")
+PROGRAMS = ("step", "check", "download", "train", "register", "promote", "fetch")
 # Imports a program in the folder it is shipped in, where no module of a package that some image lacks can be had.
 IMPORT = """
 import importlib, sys

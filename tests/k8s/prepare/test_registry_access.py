@@ -19,7 +19,7 @@ from k8s.envs.environment import DirectoryTarget, Environment
 from k8s.objects import pods
 from k8s.objects.manifests import Manifest
 from k8s.prepare import checked, gate
-from k8s.training import artifact, submit
+from k8s.training import artifact, parser, submit
 from k8s.training.dataset import DataFile
 from lockfiles.models.lockfile import PinnedModel
 from oci.client import access
@@ -138,7 +138,7 @@ def test_another_authority_rolls_the_pods_that_use_it(ca: Checkout) -> None:
     assert before["llm-inference"] != after["llm-inference"]
     assert before["llm-dev-ui"] == after["llm-dev-ui"]
     steps, changed = hashes(first, "WorkflowTemplate"), hashes(second, "WorkflowTemplate")
-    assert [one != other for one, other in zip(steps, changed, strict=True)] == [True, False, False, True, False]
+    assert [one != other for one, other in zip(steps, changed, strict=True)] == [False, True, False, False, True, False]
 
 
 def test_the_same_file_gives_the_same_bytes(ca: Checkout) -> None:
@@ -233,9 +233,10 @@ def test_a_run_goes_to_the_registry_by_the_environments_authority(
             submit._to_directory(said, env, target, objects, data, ON_A_HUB, dry_run=False)
             return
         kubectl: Any = SimpleNamespace(preflight=lambda _: None, get=lambda *_: None)
-        run: Any = SimpleNamespace(version="v", model=f"{env.registry}/models/x")
+        run: Any = SimpleNamespace(version="v", model=f"{env.registry}/models/x", train_image=f"{env.registry}/train")
         submit._Cluster(kubectl, env, run, objects, data, ON_A_HUB).submit(said, dry_run=False, again=False)
 
+    monkeypatch.setattr(parser, "ask", lambda *_: None)
     for name in ("_same", "_secrets", "_send"):
         monkeypatch.setattr(submit._Cluster, name, lambda *_: None)
     monkeypatch.setattr(submit, "replace", lambda one, **_: one)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from common.errors import UsageError
+from common.errors import ExitCode, UsageError
 from common.run import run
 from k8s import secrets
 from k8s.envs import environment
@@ -17,11 +17,15 @@ from tests.k8s.conftest import REPO, Checkout
 # Each makes, registers and fetches a model.
 pytestmark = pytest.mark.slow
 
-STEPS = ["download", "train", "export", "register", "deploy"]
+STEPS = ["check", "download", "train", "export", "register", "deploy"]
 # What follows `step NAME --` in each.
 COMMANDS = {
+    "check": ["python", "-m", "pinwheel_pipeline.check"],
     "download": ["python", "-m", "pinwheel_pipeline.download"],
-    "train": ["llamafactory-cli", "train", "/config/train.yaml"],
+    "train": [
+        *("python", "-m", "pinwheel_pipeline.train", "--workdir=/tmp", "--"),
+        *("llamafactory-cli", "train", "/config/train.yaml"),
+    ],
     "export": ["llamafactory-cli", "export", "/config/export.yaml"],
     "register": ["python", "-m", "pinwheel_pipeline.register"],
     "deploy": ["python", "-m", "pinwheel_pipeline.promote", "{{inputs.parameters.model}}"],
@@ -80,6 +84,7 @@ def test_a_step_runs_its_program_under_its_own_name_and_without_a_shell(name: st
 def test_each_step_sees_the_secrets_it_needs_and_no_other() -> None:
     seen = {name: secrets_of(template(name)) for name in STEPS}
     assert seen == {
+        "check": set(),
         "download": {"hf-secret", "hf-proxy-secret", "model-registry"},
         "train": set(),
         "export": set(),
@@ -151,11 +156,15 @@ def test_every_step_ends_and_is_tried_again_and_the_whole_is_bounded() -> None:
         assert 0 < body["activeDeadlineSeconds"] <= spec["activeDeadlineSeconds"]
         assert body["retryStrategy"]["limit"] >= 1
         assert body["retryStrategy"]["backoff"]["duration"]
-    # A model that does not start is not tried twice: only a lost pod is.
-    assert [name for name in STEPS if template(name)["retryStrategy"]["retryPolicy"] != "Always"] == ["deploy"]
+    # A configuration that is refused and a model that does not start are not tried twice: only a lost pod is.
+    assert [name for name in STEPS if template(name)["retryStrategy"]["retryPolicy"] != "Always"] == ["check", "deploy"]
     assert spec["synchronization"] == {"mutexes": [{"name": "training-work"}]}
     assert spec["podGC"]["strategy"] == "OnWorkflowSuccess"
     assert set(spec["ttlStrategy"]) == {"secondsAfterSuccess", "secondsAfterFailure"}
+
+
+def test_a_training_that_llama_factory_refuses_is_not_tried_again() -> None:
+    assert template("train")["retryStrategy"]["expression"] == f"asInt(lastRetry.exitCode) != {ExitCode.USAGE:d}"
 
 
 def test_only_training_takes_a_gpu_and_goes_to_its_nodes() -> None:

@@ -5,6 +5,7 @@ The steps run as the WorkflowTemplate has them: its commands and programs, its u
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
@@ -17,9 +18,10 @@ import yaml
 from docker import DockerClient
 
 from common import paths
+from common.errors import UsageError
 from common.files import sha256_bytes
 from images import receipt as built
-from k8s.training import artifact, experiment, runs
+from k8s.training import artifact, experiment, parser, runs
 from k8s.training.keys import Known
 from k8s.training.runs import Run
 from lockfiles.models import demonstration
@@ -168,9 +170,20 @@ def test_the_keys_and_templates_we_read_are_those_that_llama_factory_takes(pod: 
     assert sorted(known.templates) == takes["templates"]
 
 
+def test_the_parser_in_the_image_is_asked_before_anything_is_sent(
+    pod: Pod, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = ImageRef.parse("registry.example.com/llm/llama-factory-train").pin(pod.image)
+    parser.ask(run, image)
+    assert "LLaMA-Factory takes the configuration" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(UsageError, match="load_best_model_at_end requires the save and eval strategy to match"):
+        parser.ask(dataclasses.replace(run, train=f"{run.train}load_best_model_at_end: true\n"), image)
+
+
 def test_the_example_is_trained_resumed_and_exported_and_has_learnt_its_answers(pod: Pod, run: Run) -> None:
     (pod.work / "runs").mkdir()
     (pod.work / "runs").chmod(0o777)
+    assert "LLaMA-Factory takes the configurations" in pod.step("check")
     said = pod.step("train")
     output, export, logs = (place(pod, path) for path in (run.paths.output, run.paths.export, run.paths.logs))
     assert json.loads((output / "all_results.json").read_text())["epoch"] == 400
@@ -178,9 +191,15 @@ def test_the_example_is_trained_resumed_and_exported_and_has_learnt_its_answers(
     assert "Resuming training" not in said
     # The log is kept, whoever asks the pod.
     assert "train metrics" in (logs / "train.log").read_text(errors="replace")
-    # A second try goes on where the first one was.
-    last = max(output.glob("checkpoint-*"), key=lambda one: int(one.name.rpartition("-")[2]))
-    assert f"Resuming training from {run.paths.output}/{last.name}" in pod.step("train")
+    # A second try goes on from the last whole checkpoint; what a killed one was writing is set aside.
+    before, last = sorted(output.glob("checkpoint-*"), key=lambda one: int(one.name.rpartition("-")[2]))
+    weights = last / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    (last / "trainer_state.json").unlink()
+    said = pod.step("train")
+    assert f"{last.name} is torn" in said
+    assert f"Resuming training from {run.paths.output}/{before.name}" in said
+    assert (output / f"torn-{last.name}").is_dir()
     pod.step("export")
     assert (export / "model.safetensors").is_file()
     assert (export / "tokenizer.json").is_file()

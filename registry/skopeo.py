@@ -1,0 +1,98 @@
+"""skopeo, the second reader of what was pushed, with the login, certificates and proxy that our own client uses."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from common.errors import RegistryError
+from common.files import sha256_bytes
+from common.run import Result, run
+from oci.client import access, credentials, proxy
+from oci.client.credentials import Credentials
+from oci.client.target import Registry
+from oci.reference import ImageRef
+
+# Of its own; the pauses between them are its own, too.
+RETRIES = "3"
+# Seconds for one answer.
+PATIENCE = 300.0
+# What no push mends: said before the first byte is sent.
+_HOPELESS = ("unauthorized", "authentication required", "x509", "no such host", "proxyconnect", "denied")
+
+
+def digest(target: Registry, ref: ImageRef) -> str:
+    """The digest of the manifest that the registry serves for a reference, computed from its bytes as skopeo reads them.
+
+    Raises:
+        RegistryError: it serves no manifest.
+    """
+    answer = _inspect(target, ref, RegistryError)
+    return sha256_bytes(answer.stdout.encode())
+
+
+def check(target: Registry, ref: ImageRef) -> None:
+    """Find out before anything is sent whether skopeo could read it back.
+
+    Raises:
+        RegistryError: it could not log in, or not reach the registry.
+    """
+    answer = _inspect(target, ref, None)
+    if answer.code and any(word in answer.stderr.lower() for word in _HOPELESS):
+        why = (answer.stderr.strip().splitlines() or [""])[-1][:400]
+        fix = "it has the login, certificates and proxy of our own client; nothing was sent"
+        raise RegistryError("skopeo, which reads back what is pushed, cannot read there", where=why, fix=fix)
+
+
+def _inspect(target: Registry, ref: ImageRef, error: type[RegistryError] | None) -> Result:
+    argv = ["skopeo", "inspect", "--raw", "--retry-times", RETRIES]
+    if target.plain_http:
+        argv.append("--tls-verify=false")
+    elif target.ca and (folder := access.folder()):
+        # It takes what ends in .crt there, beside the system's.
+        argv.append(f"--cert-dir={folder}")
+    with _login(target, ref) as file:
+        return run(
+            [*argv, f"docker://{ref}"],
+            error=error,
+            what=f"reading {ref} back with skopeo",
+            fix="check the registry",
+            env=_environment(target, file),
+            timeout=PATIENCE,
+        )
+
+
+@contextmanager
+def _login(target: Registry, ref: ImageRef) -> Iterator[Path]:
+    """A file with the credentials that our client found, whatever form Docker keeps them in; it is gone afterwards."""
+    found = credentials.read(target.host, ref.repository)
+    entry = {}
+    if found != Credentials():
+        user = found.username or ("<token>" if found.identity_token else "")
+        entry["auth"] = base64.b64encode(f"{user}:{found.password}".encode()).decode()
+        if found.identity_token:
+            entry["identitytoken"] = found.identity_token
+    with tempfile.TemporaryDirectory(prefix="pinwheel-") as folder:
+        file = Path(folder) / "auth.json"
+        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+            json.dump({"auths": {target.host: entry} if entry else {}}, out)
+        yield file
+
+
+def _environment(target: Registry, login: Path) -> dict[str, str | None]:
+    """Its variables; those that the user set for skopeo itself stay."""
+    bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or ""
+    settings = {"REGISTRY_AUTH_FILE": str(login), "SSL_CERT_DIR" if Path(bundle).is_dir() else "SSL_CERT_FILE": bundle}
+    variables: dict[str, str | None] = {name: value for name, value in settings.items() if value and name not in os.environ}
+    # Go's programs know no ALL_PROXY.
+    on_the_way = proxy.chosen(target)
+    for name in ("HTTPS_PROXY", "HTTP_PROXY"):
+        variables |= {name: on_the_way.url if on_the_way else None, name.lower(): None}
+    if on_the_way:
+        variables |= {"NO_PROXY": None, "no_proxy": None}
+    return variables

@@ -254,8 +254,8 @@ def test_a_cluster_that_is_away_during_the_rollout_is_waited_for(
     true = rollout.wait
 
     def cut(*arguments: Any) -> None:
-        # More of them than one look has tries.
-        server.faults = [Fault(503, "GET", "Deployment", times=4), Fault(0, "GET", "Deployment", times=2)]
+        # More of them than one look has tries, twice three.
+        server.faults = [Fault(503, "GET", "Deployment", times=7), Fault(0, "GET", "Deployment", times=2)]
         true(*arguments)
 
     monkeypatch.setattr(rollout, "wait", cut)

@@ -11,7 +11,7 @@ from k8s.envs import environment
 from k8s.envs.environment import ClusterTarget, DirectoryTarget, Environment
 from k8s.prepare import checked, directory, gate
 from k8s.prepare.pin import images
-from k8s.prepare.rendered import RenderedSet, image_line
+from k8s.prepare.rendered import RenderedSet, image_lines
 from k8s.rollouts import apply, live_model, receipt
 from k8s.rollouts.apply import Order, Origin
 from k8s.rollouts.kubectl import Patience
@@ -84,8 +84,8 @@ def _to_directory(rendered: RenderedSet, env: Environment, target: DirectoryTarg
         console.info(f"{what:<12} {name}")
     if not changed:
         console.info("unchanged    every file is as it was")
-    for pin in rendered.pins:
-        console.info(image_line(pin, before.get((pin.identity, pin.path), "")))
+    for line in image_lines(rendered.pins, before):
+        console.info(line)
     if dry_run:
         console.done(f"dry run: {paths.shown(target.path)} was left as it is")
     else:

@@ -23,7 +23,8 @@ from common.run import Result
 from k8s.envs import environment
 from k8s.envs.environment import ClusterTarget
 from k8s.objects import manifests, strict_yaml
-from k8s.rollouts.kubectl import Kubectl, Patience, brief, conflicts, refusal
+from k8s.rollouts.conflicts import conflicts
+from k8s.rollouts.kubectl import Kubectl, Patience, brief, refusal
 
 
 @dataclass(frozen=True, slots=True)

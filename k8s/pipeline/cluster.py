@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,11 @@ from oci.client.patience import TransientError
 from oci.client.target import host_of, is_loopback
 
 from . import pod_reasons
-from .program import PATIENCE
+from .pod_reasons import Endings
+from .program import PATIENCE, say
 
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 _MOST = 32 << 20
-# A container that failed this often will fail again, if nothing but the model is new.
-_CRASHES = 3
 
 
 class ApiError(MissingEnvironmentError):
@@ -55,9 +55,14 @@ class Api:
     Raises:
         UsageError: `kubectl proxy` does not serve at such an address.
         MissingEnvironmentError: this is no pod with a token.
+
+    Attributes:
+        away: for how many seconds a request waits for an API that does not answer; 0: it only tries a few times.
+        silent: for how many it has waited, all in all.
     """
 
     def __init__(self, address: str, account: Path) -> None:
+        self.away, self.silent = 0.0, 0.0
         self._token = account / "token"
         if address:
             if urlsplit(address).scheme != "http" or not is_loopback(urlsplit(address).hostname or ""):
@@ -114,17 +119,39 @@ class Api:
         # An apply patch is YAML; JSON is YAML.
         headers = {"Accept": "application/json", "Content-Type": "application/apply-patch+yaml"}
         request = Request(method, path, headers=headers, body=(lambda: body) if body else None, most=_MOST)
-        attempts = self._http.attempts(action)
+        attempts, since = self._http.attempts(action), 0.0
         try:
             while True:
                 try:
-                    return self._send(request, action)
+                    answer = self._send(request, action)
                 except TransientError as problem:
-                    attempts.failed(problem)
+                    # It answers where it says that one asks too much (429) or at the wrong moment (409).
+                    if not self.away or " answers 4" in problem.reason:
+                        attempts.failed(problem)
+                        continue
+                    since = self._wait(since, f"{action}: {problem.reason}")
+                    continue
+                if since:
+                    self.silent += time.monotonic() - since
+                    say(f"the cluster answers again, after {time.monotonic() - since:.0f} s")
+                return answer
         except ApiError:
             raise
         except PinwheelError as problem:
             raise ApiError(problem.line()) from None
+
+    def _wait(self, since: float, why: str) -> float:
+        """Wait a little for an API that does not answer; returns since when.
+
+        Raises:
+            ApiError: it has been away for too long.
+        """
+        if not since:
+            say("the cluster does not answer; waiting")
+        elif time.monotonic() - since >= self.away:
+            raise ApiError(f"the cluster has not answered for {self.away:.0f} s: {why}")
+        time.sleep(PATIENCE.pause)
+        return since or time.monotonic()
 
     def _send(self, request: Request, action: str) -> dict[str, Any]:
         answer = self._http.send(request)
@@ -141,26 +168,19 @@ class Api:
         return body
 
 
-def pod_problems(pod: dict[str, Any]) -> dict[str, bool]:
-    """What keeps a pod from running: one line for each problem, and whether it is hopeless."""
-    name, status = pod.get("metadata", {}).get("name", "?"), pod.get("status", {})
-    problems: dict[str, bool] = {}
-    for condition in status.get("conditions") or []:
-        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            # A node for it may still be created.
-            problems[_line(name, condition.get("reason", ""), condition.get("message", ""))] = False
-    for container in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
-        waiting = container.get("state", {}).get("waiting") or {}
-        reason, message = waiting.get("reason", ""), waiting.get("message", "")
-        if reason in pod_reasons.ON_ITS_WAY:
-            continue
-        ended = container.get("lastState", {}).get("terminated") or {}
-        explanation = f"exit code {ended['exitCode']}" if "exitCode" in ended else message
-        crashed = reason == "CrashLoopBackOff" and container.get("restartCount", 0) >= _CRASHES
-        line = _line(f"{name}/{container.get('name', '?')}", reason, explanation)
-        problems[line] = crashed or pod_reasons.hopeless(reason, message)
-    return problems
+def pod_problems(pod: dict[str, Any], endings: Endings) -> dict[str, bool]:
+    """What keeps a pod from running: one line for each problem, and whether it is hopeless.
 
-
-def _line(name: str, reason: str, explanation: str) -> str:
-    return " ".join(f"{name}: {reason} {explanation}".split())[:400]
+    Args:
+        pod: as the cluster gives it.
+        endings: what is known from earlier looks.
+    """
+    name = (pod.get("metadata") or {}).get("name", "?")
+    found: dict[str, bool] = {}
+    for problem in pod_reasons.problems(pod, endings):
+        explanation = problem.message if problem.code is None else f"exit code {problem.code}"
+        if problem.hopeless and problem.same:
+            explanation += f", {problem.same} times in a row"
+        place = f"{name}/{problem.container}" if problem.container else name
+        found[" ".join(f"{place}: {problem.reason} {explanation}".split())[:400]] = problem.hopeless
+    return found

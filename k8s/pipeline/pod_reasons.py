@@ -1,29 +1,132 @@
-"""Why the container of a pod does not start, and whether waiting helps. For programs of pods and for deploys alike.
+"""Why a pod does not start or does not stay up, and whether waiting helps: one list for deploy, promote and `train --watch`.
 
-The reasons are the kubelet's (pkg/kubelet/images/types.go, pkg/kubelet/kuberuntime). Whoever gives up on one lets it stand for
-a while first, since somebody may just be mending its cause. A container that crashes is not among them: in a deploy, what it
-needs may come up beside it. Only `promote`, which changes one thing in a set that ran, may give up after a few crashes.
+The reasons are the kubelet's (pkg/kubelet/images/types.go, pkg/kubelet/kuberuntime) and the scheduler's. Whoever gives up on a
+hopeless one lets it stand for a while first, since somebody may just be mending its cause. A container that crashes may wait
+for what comes up beside it, so it is hopeless only after it ended with the same error `ENOUGH` times.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
+# Endings of one container with the same error, after which nobody expects another one.
+ENOUGH = 5
 # The container is only on its way.
 ON_ITS_WAY = frozenset({"", "PodInitializing", "ContainerCreating"})
+CRASHED = "CrashLoopBackOff"
 # Not an image name; an image that is not on the node and may not be pulled; a Secret, ConfigMap or key that is missing, or a
 # user that is not allowed; a command, a mount or a device that the runtime cannot set up. Somebody must mend one of these.
 _HOPELESS = frozenset({"InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "RunContainerError"})
 # A pull that fails may go well the next time, unless the registry says that there is no such image for us.
 _PULLS = frozenset({"ErrImagePull", "ImagePullBackOff"})
 _NO_SUCH_IMAGE = re.compile(r"not ?found|manifest unknown|does not exist|denied|unauthorized|forbidden", re.IGNORECASE)
+# What differs between two tellings of the same: times, addresses, counts.
+_CHANGING = re.compile(r"0x[0-9a-f]+|\d+", re.IGNORECASE)
 
 
-def hopeless(reason: str, message: str) -> bool:
-    """Whether a container that waits for this reason never starts by waiting longer.
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What keeps a pod from running.
+
+    Attributes:
+        container: whose it is; empty: the pod is not scheduled.
+        init: whether that is an init container.
+        reason: the kubelet's or the scheduler's word; empty where a container ended and nothing is said of it since.
+        message: their words.
+        hopeless: waiting does not help.
+        ended: how the container ended last, where it did: `OOMKilled, code 137`.
+        code: with which exit code; None where it did not end.
+        same: how often it ended like that, as far as it was seen.
+    """
+
+    container: str
+    init: bool
+    reason: str
+    message: str
+    hopeless: bool = False
+    ended: str = ""
+    code: int | None = None
+    same: int = 0
+
+
+@dataclass
+class Endings:
+    """How often containers ended with the same error, counted from look to look: a status tells of the last two endings only.
+
+    What ended before the first look is not counted, as nobody knows with which error.
+    """
+
+    _seen: dict[tuple[str, str], tuple[tuple[object, ...], int]] = field(default_factory=dict)
+
+    def count(self, pod: Mapping[str, Any], container: Mapping[str, Any]) -> int:
+        """How often the container is known to have ended as it did last; 0 where it has not, or is well again.
+
+        Args:
+            pod: that it is part of.
+            container: its entry in the pod's status.
+        """
+        metadata = pod.get("metadata") or {}
+        key = (str(metadata.get("uid") or metadata.get("name")), str(container.get("name")))
+        state = container.get("state") or {}
+        last = _error((container.get("lastState") or {}).get("terminated"))
+        error = _error(state.get("terminated")) or last
+        if error is None or container.get("ready"):
+            self._seen.pop(key, None)
+            return 0
+        # The kubelet counts restarts: while it runs again, one less of its starts has ended.
+        ended = int(container.get("restartCount") or 0) + ("running" not in state)
+        before, first = self._seen.get(key, (None, 0))
+        if before != error:
+            twice = bool(state.get("terminated")) and error == last
+            first = ended - twice
+        self._seen[key] = (error, first)
+        return ended - first + 1
+
+
+def _error(terminated: Mapping[str, Any] | None) -> tuple[object, ...] | None:
+    """What makes two endings the same error."""
+    if not terminated:
+        return None
+    return terminated.get("exitCode"), terminated.get("reason"), alike(str(terminated.get("message") or ""))
+
+
+def alike(text: str) -> str:
+    """A text without what changes from one telling to the next."""
+    return _CHANGING.sub("#", text)
+
+
+def problems(pod: Mapping[str, Any], endings: Endings) -> Iterator[Problem]:
+    """What keeps a pod from running: first that it is not scheduled, then each container's own reason.
 
     Args:
-        reason: of the container's `waiting` state.
-        message: of the same state.
+        pod: as the cluster gives it.
+        endings: what is known from earlier looks.
     """
-    return reason in _HOPELESS or (reason in _PULLS and bool(_NO_SUCH_IMAGE.search(message)))
+    status = pod.get("status") or {}
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            # A node for it may still be created.
+            yield Problem("", False, str(condition.get("reason") or "not scheduled"), str(condition.get("message") or ""))
+    for group in ("initContainerStatuses", "containerStatuses"):
+        for container in status.get(group) or ():
+            if problem := _of_container(pod, container, endings, init=group == "initContainerStatuses"):
+                yield problem
+
+
+def _of_container(pod: Mapping[str, Any], container: Mapping[str, Any], endings: Endings, *, init: bool) -> Problem | None:
+    state = container.get("state") or {}
+    waiting = state.get("waiting") or {}
+    reason, message = str(waiting.get("reason") or ""), str(waiting.get("message") or "")
+    same = endings.count(pod, container)
+    last = state.get("terminated") or (container.get("lastState") or {}).get("terminated") or {}
+    name, code = str(container.get("name", "?")), last.get("exitCode")
+    if reason == CRASHED or (code and not container.get("ready")):
+        ended = f"{last.get('reason') or 'Error'}, code {'unknown' if code is None else code}"
+        return Problem(name, init, reason, message, same >= ENOUGH, ended, code, same)
+    if reason in ON_ITS_WAY:
+        return None
+    hopeless = reason in _HOPELESS or (reason in _PULLS and bool(_NO_SUCH_IMAGE.search(message)))
+    return Problem(name, init, reason, message, hopeless)

@@ -29,6 +29,7 @@ from oci.reference import ImageRef
 from . import cluster, rollout_state
 from .cluster import Api, ApiError
 from .model_annotation import ANNOTATION, MANAGER
+from .pod_reasons import Endings, alike
 from .program import say, start
 from .rollout_state import State
 
@@ -36,8 +37,9 @@ from .rollout_state import State
 # again; `none` for no model.
 BEFORE, NOTHING = "pinwheel.io/model-before", "none"
 # Seconds: between two looks at the Deployment; how long a problem must last, as an old one may show for a moment; to put the
-# former model back after SIGTERM, of the 30 that a pod has.
-INTERVAL, GRACE, AFTER_SIGTERM = 3.0, 6.0, 20.0
+# former model back after SIGTERM, of the 30 that a pod has; how long the API may be away once something was changed, as for an
+# upgrade of the control plane.
+INTERVAL, GRACE, AFTER_SIGTERM, AWAY = 3.0, 6.0, 20.0, 600.0
 
 
 class FailedError(Exception):
@@ -57,6 +59,7 @@ class Rollout:
         namespace: of the Deployment.
         name: of the Deployment.
         printed: lines that were printed, so that none is printed twice.
+        endings: of the pods' containers.
         since: when a problem was first seen; 0: there is none.
     """
 
@@ -64,6 +67,7 @@ class Rollout:
     namespace: str
     name: str
     printed: set[str] = field(default_factory=set)
+    endings: Endings = field(default_factory=Endings)
     since: float = 0.0
 
     @property
@@ -91,10 +95,13 @@ class Rollout:
         Raises:
             FailedError: they cannot be, or are not in time.
         """
-        end = time.monotonic() + seconds
+        end, silent = time.monotonic() + seconds, self.api.silent
         self.printed, self.since = set(), 0.0
         while True:
             body = self.api.get(self.path) or {}
+            if self.api.silent > silent:
+                # Nobody could say how far it is, or mend anything.
+                end, silent, self.since = end + self.api.silent - silent, self.api.silent, 0.0
             if not body:
                 raise FailedError("the Deployment is gone")
             if annotation(body) != model:
@@ -130,15 +137,19 @@ class Rollout:
         labels = body.get("spec", {}).get("selector", {}).get("matchLabels", {})
         for pod in self.api.pods(self.namespace, labels):
             if pod.get("metadata", {}).get("annotations", {}).get(ANNOTATION, "") == model:
-                problems |= cluster.pod_problems(pod)
-        for reason in sorted(problems):
-            self.say(reason)
+                found = cluster.pod_problems(pod, self.endings)
+                name = str(pod["metadata"].get("name", "?"))
+                for reason in sorted(found):
+                    # Not again for the next pod, nor for the next restart; an exit code is no number that only passes.
+                    other = reason.replace(name, "")
+                    self.say(reason, other if "exit code" in other else alike(other))
+                problems |= found
         return problems
 
-    def say(self, text: str) -> None:
-        """Print a line, unless it was printed already."""
-        if text not in self.printed:
-            self.printed.add(text)
+    def say(self, text: str, known_by: str = "") -> None:
+        """Print a line, unless it, or one that is known by the same, was printed already."""
+        if (known_by or text) not in self.printed:
+            self.printed.add(known_by or text)
             say(text)
 
 
@@ -189,6 +200,7 @@ def promote(rollout: Rollout, model: str, before: str, seconds: float, replicas:
     """Set the model, and how many pods serve it if that is known, and wait for it."""
     say(f"{rollout.name}: {before or 'no model'} -> {model}")
     applied = rollout.set(model, (before or NOTHING) if before != model else "", replicas=replicas)
+    rollout.api.away = AWAY
     rollout.wait(model, seconds)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
@@ -211,6 +223,8 @@ def put_back(rollout: Rollout, model: str, before: str, reason: str, seconds: fl
     # Ignore a second SIGTERM: this must not be left half done.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     say(f"{model} is not served: {reason}")
+    # Also where the very change was not answered: it may have been made.
+    rollout.api.away = min(AWAY, seconds)
     former = before or "no model, as before"
     if before == model:
         # It was named already when this step began, and no other model is known.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from images.spec import GpuNeeds
@@ -11,6 +11,19 @@ from k8s.objects.findings import Path
 from k8s.objects.manifests import Identity, Manifest
 from oci.reference import ImageRef, short
 
+# What a pod names or mounts, and what judges it, comes before it: the order of Helm's InstallOrder (its kind_sorter.go). Kinds
+# that are not built in stand where "" does: some make what a pod mounts (ExternalSecret).
+_ORDER = (
+    *("PriorityClass", "Namespace", "NetworkPolicy", "ResourceQuota", "LimitRange", "PodDisruptionBudget", "ServiceAccount"),
+    *("Secret", "ConfigMap", "StorageClass", "PersistentVolume", "PersistentVolumeClaim", "CustomResourceDefinition"),
+    *("ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "Service", ""),
+    *("DaemonSet", "Pod", "ReplicationController", "ReplicaSet", "Deployment", "HorizontalPodAutoscaler", "StatefulSet"),
+    *("Job", "CronJob", "IngressClass", "Ingress", "APIService"),
+    *("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"),
+)
+_RANK = {kind: rank for rank, kind in enumerate(_ORDER)}
+# Objects that a line names one by one.
+_FEW = 3
 # Image references as they stand in objects, by the object's identity and the path in it.
 Images = Mapping[tuple[Identity, Path], str]
 
@@ -34,16 +47,30 @@ class Pin:
     pinned: ImageRef
 
 
-def image_line(pin: Pin, before: str) -> str:
-    """One line for people: which image changes from which digest to which."""
+def image_lines(pins: Sequence[Pin], before: Images) -> list[str]:
+    """One line for people for each image that changes in the same way, with the objects that use it.
+
+    Args:
+        pins: of a set.
+        before: the images that were there.
+    """
+    users: dict[tuple[str, str], dict[str, None]] = {}
+    for pin in pins:
+        # A dictionary, as the order of the objects is that of the set.
+        users.setdefault((str(pin.pinned), before.get((pin.identity, pin.path), "")), {})[pin.title] = None
+    return [f"image        {_change(*key)}  ({_named(tuple(titles))})" for key, titles in users.items()]
+
+
+def _change(now: str, before: str) -> str:
+    repository, _, new = now.partition("@")
+    if before == now:
+        return f"{repository}  {short(new)} as before"
     _, _, old = before.partition("@")
-    new = pin.pinned.digest
-    repository = str(pin.pinned).partition("@")[0]
-    if before == str(pin.pinned):
-        change = f"{short(new)} as before"
-    else:
-        change = f"{short(old) if old else before or 'new'} → {short(new)}"
-    return f"image        {pin.title}: {repository}  {change}"
+    return f"{repository}  {short(old) if old else before or 'new'} → {short(new)}"
+
+
+def _named(titles: Sequence[str]) -> str:
+    return ", ".join(titles) if len(titles) <= _FEW else f"{len(titles)} objects, {titles[0]} the first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +114,6 @@ class RenderedSet:
         return {(pin.identity, pin.path): str(pin.pinned) for pin in self.pins}
 
     def text(self) -> str:
-        """All objects as one YAML stream, namespaces first: what needs a namespace comes after it."""
-        ordered = sorted(self.objects, key=lambda one: one.kind != "Namespace")
+        """All objects as one YAML stream, in the order in which they are applied; those of one kind in that of their files."""
+        ordered = sorted(self.objects, key=lambda one: _RANK.get(one.kind, _RANK[""]))
         return strict_yaml.dump(one.body for one in ordered)

@@ -7,7 +7,7 @@ set without a Namespace in it is a part (an example, a run of the pipeline): the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from common.errors import UsageError
@@ -101,6 +101,12 @@ def _claims(manifest: Manifest) -> Iterator[tuple[Path, str]]:
         for number, volume in enumerate(pods.items(template.spec, "volumes")):
             if "ephemeral" in volume:
                 yield template.place("volumes", number, "ephemeral", "volumeClaimTemplate", "spec"), str(volume.get("name", ""))
+
+
+def claims(manifest: Manifest) -> Iterator[Mapping[str, Any]]:
+    """The specs of the volume claims that an object is, or makes: for itself or for each of its pods."""
+    for path, _ in _claims(manifest):
+        yield pods.mapping(_at(manifest.body, path))
 
 
 def _containers(manifest: Manifest) -> Iterator[tuple[Path, str]]:

@@ -31,6 +31,7 @@ from k8s.rollouts import plan as planning
 from k8s.rollouts import recorded as recorded_sets
 from k8s.rollouts.kubectl import Kubectl, Patience, brief
 from k8s.rollouts.lease import Lease
+from k8s.rollouts.outage import Outlasting
 from k8s.rollouts.plan import Plan
 from k8s.rollouts.release import History, Release
 from k8s.rollouts.rollout import FailedError
@@ -170,7 +171,7 @@ def _draft(rendered: RenderedSet, history: History, digest: str, who: str, origi
 def _unchanged(kubectl: Kubectl, rendered: RenderedSet, env: Environment, current: Release, plan: Plan) -> Outcome:
     """Nothing is to be sent: only see that what is there runs."""
     try:
-        rollout.see(kubectl, rendered, env.kubernetes)
+        rollout.see(Outlasting(kubectl), rendered, env.kubernetes)
     except FailedError as problem:
         what = f"the cluster holds the set already, and it does not run: {problem}"
         raise DeployNotRolledBackError(what, where=kubectl.context, fix=f"nothing was sent; {_look(kubectl)}") from None
@@ -196,6 +197,8 @@ def _release(
     release.keep(env.name, text)
     try:
         release.write(kubectl, history)
+        # From here on something is sent: a cluster that goes away now is waited for.
+        kubectl = Outlasting(kubectl, lease)
         doing, recorded = f"applying {len(rendered.objects)} objects", draft.rollback_of is not None
         _put(kubectl, rendered, env.kubernetes, doing, lease, recorded=recorded, again=again)
     except (FailedError, KeyboardInterrupt) as problem:
@@ -248,8 +251,9 @@ def _put(
     taken = takeover.take(kubectl, rendered.objects) if recorded else ()
     with console.step(doing):
         answer = kubectl.apply(rendered.text())
-    if answer.code:
-        raise FailedError(f"apply failed: {brief(answer)}")
+        if answer.code:
+            # Inside the step, which else would be ticked off.
+            raise FailedError(f"apply failed: {brief(answer)}")
     takeover.let_go(kubectl, taken)
     rollout.see(kubectl, rendered, version, again=again, lost=lease.lost)
     if why := lease.lost():
@@ -268,7 +272,7 @@ def _put_back(kubectl: Kubectl, env: Environment, history: History, why: str, pl
     mend = f"mend the cause and deploy again, or {_look(kubectl)}"
     if lost := lease.lost():
         # Whoever has the lease now writes: two writers would leave a mixture.
-        what = f"{why}; nothing was put back, as {lost}{left}"
+        what = f"{why}; nothing was put back{'' if lost in why else f', as {lost}'}{left}"
         raise DeployNotRolledBackError(what, where=kubectl.context, fix=f"see what that deploy did, then {mend}") from None
     good, previous, lacks = history.good, None, "there is no last good set to put back"
     if good is not None:
@@ -285,8 +289,12 @@ def _put_back(kubectl: Kubectl, env: Environment, history: History, why: str, pl
     try:
         _put(kubectl, previous, env.kubernetes, doing, lease, recorded=True, again=kubectl.patience.settle)
     except (FailedError, KeyboardInterrupt) as problem:
+        if isinstance(problem, KeyboardInterrupt):
+            # Told twice: nothing more is waited for.
+            kubectl.given_up = True
         _note(kubectl, history, "half done")
-        what = f"{why}; putting the last good set back failed too: {problem or 'interrupted'}{left}"
+        too = "for the same reason" if str(problem) == why else f"too: {problem or 'interrupted'}"
+        what = f"{why}; putting the last good set back failed {too}{left}"
         fix = f"apply {paths.shown(place)} by hand with --server-side --field-manager=pinwheel, or {_look(kubectl)}"
         raise DeployNotRolledBackError(what, where=kubectl.context, fix=fix) from None
     _note(kubectl, history, "put back")

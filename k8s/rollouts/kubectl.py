@@ -26,14 +26,14 @@ _INSTALL = "install kubectl (the version of your cluster or one beside it) and p
 # What passes by itself: the server is overloaded, restarting or cut off. Everything else would only be refused again.
 _PASSING = re.compile(
     r"InternalError|Internal error|ServiceUnavailable|Too ?Many ?Requests|Timeout:|the server is currently unable|EOF"
-    r"|connection re(?:fused|set)|i/o timeout|TLS handshake timeout|no route to host|no answer within|client connection lost"
-    r"|server closed|has prevented the request from succeeding|unexpected error when reading response body|try again later"
-    r"|context deadline exceeded|http2: |transport is closing|broken pipe",
+    r"|connection re(?:fused|set)|to the server \S+ was refused|i/o timeout|TLS handshake timeout|no route to host"
+    r"|no answer within|client connection lost|server closed|has prevented the request from succeeding|try again later"
+    r"|unexpected error when reading response body|context deadline exceeded|http2: |transport is closing|broken pipe"
+    r"|has not answered for",
     re.IGNORECASE,
 )
 _ADVICE = re.compile(r"Please review the fields above.*?#conflicts", re.DOTALL)
 _UNSERVED = re.compile(r'no matches for kind "([^"]+)" in version "([^"]+)"')
-_CONFLICT = re.compile(r'conflicts? with "(?P<owner>[^"]+)"[^\n]*?:(?P<fields>(?: \.[^\n]*|(?:\n- [^\n]*)+))')
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,9 @@ class Patience:
         tries: of a call that fails with something that may pass.
         lease: how long a deploy that gives no sign of life keeps others away; whole seconds, as the Lease says it.
         hopeless: how long a pod may have a reason that does not get better by waiting; somebody may just be mending it.
+        lasting: how long a trouble of every normal start must last to be told: a pod that waits for its volume or a node.
+        away: how long a cluster may not answer once something was sent, or while one only looks on: as long as an upgrade of
+            its control plane takes (outage.py).
     """
 
     rollout: float = 1800
@@ -58,28 +61,8 @@ class Patience:
     tries: int = 4
     lease: int = 60
     hopeless: float = 120
-
-
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """A field that another manager owns.
-
-    Attributes:
-        owner: the manager, as kubectl names it.
-        field: `.spec.replicas`.
-    """
-
-    owner: str
-    field: str
-
-
-def conflicts(stderr: str) -> tuple[Conflict, ...]:
-    """The conflicts that kubectl reports for a server-side apply."""
-    result = []
-    for match in _CONFLICT.finditer(stderr):
-        for line in match["fields"].strip().splitlines():
-            result.append(Conflict(match["owner"], line.removeprefix("- ").strip()))
-    return tuple(result)
+    lasting: float = 20
+    away: float = 600
 
 
 def brief(result: Result) -> str:
@@ -134,7 +117,9 @@ class Kubectl:
     """
 
     def __init__(self, target: ClusterTarget, patience: Patience) -> None:
-        self.context, self.patience = target.context, patience
+        self.target, self.context, self.patience = target, target.context, patience
+        # For how many seconds the cluster was away while a call waited for it, and whether one gave up on it (outage.py).
+        self.silent, self.given_up = 0.0, False
         self._program = ["kubectl"]
         # Variables beside those of this process.
         self.env: dict[str, str] = {}
@@ -156,19 +141,20 @@ class Kubectl:
         """The whole command line, for a call that goes on while others are made."""
         return [*self._program, "--context", self.context, *args]
 
-    def call(self, args: Sequence[str], *, stdin: str | None = None, timeout: float = 0) -> Result:
+    def call(self, args: Sequence[str], *, stdin: str | None = None, timeout: float = 0, tries: int = 0) -> Result:
         """Run kubectl; what may pass by itself is tried again. The caller looks at the code.
 
         Args:
             args: after `kubectl --context …`.
             stdin: manifests.
             timeout: of one try, seconds; default: a few requests' worth.
+            tries: default: those of the patience.
 
         Raises:
             MissingEnvironmentError: kubectl is not installed.
         """
         argv = self.argv(args)
-        for left in range(self.patience.tries - 1, -1, -1):
+        for left in range((tries or self.patience.tries) - 1, -1, -1):
             result = run(argv, stdin=stdin, timeout=timeout or 4 * self.patience.request, missing=_INSTALL, env=self.env)
             # 124: it used up its time; a second try would double the wait.
             if result.code in {0, 124} or not left or not _PASSING.search(result.stderr):

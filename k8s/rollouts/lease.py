@@ -4,6 +4,10 @@ It is taken before the first object is sent, renewed six times in its duration (
 the end. A deploy that is killed stops renewing: its lease ends by itself, and the next deploy takes it over. Clocks of two
 machines differ, so a lease whose time seems up must also stand still while it is watched, for a third of its duration.
 
+A cluster that is away takes no renewal, and lets nobody else in either. So a lease that could not be renewed for that reason is
+not lost: when the cluster is back, a renewal tells. It is a replace of the very version that we wrote, which fails if somebody
+else took the lease since.
+
 Taking it is a create, or a replace of the very version that was read: of two who try, the server lets one through.
 """
 
@@ -19,8 +23,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from common import console
-from common.errors import PinwheelError, PolicyError
-from k8s.rollouts.kubectl import Kubectl, refusal
+from common.errors import MissingEnvironmentError, PinwheelError, PolicyError
+from k8s.rollouts.kubectl import Kubectl, passing, refusal
 
 RESOURCE = "leases.coordination.k8s.io"
 _TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
@@ -56,8 +60,9 @@ class Lease:
         self._duration = kubectl.patience.lease
         self._body: dict[str, Any] = {}
         self._renewed = 0.0
-        self._gone = ""
-        self._stop = threading.Event()
+        # Who else has it; and whether the last renewal failed only because the cluster was away.
+        self._gone, self._away = "", False
+        self._stop, self._writing = threading.Event(), threading.Lock()
 
     # --- taking ---
 
@@ -73,7 +78,10 @@ class Lease:
         """
         watched, since, told = "", time.monotonic(), False
         while True:
+            asked = time.monotonic()
             live = self._kubectl.get(RESOURCE, self.namespace, self.name)
+            # While the cluster does not answer, its holder cannot renew it either.
+            since += time.monotonic() - asked
             spec = (live or {}).get("spec") or {}
             holder = str(spec.get("holderIdentity") or "")
             if holder == self._me:  # The answer to our own request was lost.
@@ -136,23 +144,39 @@ class Lease:
     # --- keeping ---
 
     def lost(self) -> str:
-        """Why the lease is no longer ours; empty while it is."""
-        if not self._gone and time.monotonic() - self._renewed > self._duration:
-            return f"the lease {self.namespace}/{self.name} could not be renewed for {self._duration} s"
-        return self._gone
+        """Why the lease is no longer ours; empty while it is, and while the cluster is away, as nobody can take it then."""
+        if not self._gone and self._age() > self._duration:
+            self.renew()
+        if self._gone or self._age() <= self._duration:
+            return self._gone
+        if self._away and self._age() <= self._duration + self._kubectl.patience.away:
+            return ""
+        return f"the lease {self.namespace}/{self.name} could not be renewed for {self._age():.0f} s"
 
-    def _renewing(self) -> None:
-        while not self._stop.wait(self._duration / 6) and not self.lost():
+    def _age(self) -> float:
+        return time.monotonic() - self._renewed
+
+    def renew(self) -> bool:
+        """Renew it now; whether the cluster took that. Afterwards `lost` knows what there is to know."""
+        with self._writing:
             started = time.monotonic()
             try:
                 body = {**self._body, "spec": {**self._body["spec"], "renewTime": _now().strftime(_TIME)}}
                 answer = self._kubectl.replace(body)
                 if not answer.code:
-                    self._body, self._renewed = json.loads(answer.stdout), started
-                elif "(Conflict)" in answer.stderr or "(NotFound)" in answer.stderr:
+                    self._body, self._renewed, self._away = json.loads(answer.stdout), started, False
+                    return True
+                self._away = passing(answer)
+                if "(Conflict)" in answer.stderr or "(NotFound)" in answer.stderr:
                     self._look()
             except PinwheelError as problem:
+                self._away = isinstance(problem, MissingEnvironmentError)
                 console.debug(f"lease: {problem.line()}")
+            return False
+
+    def _renewing(self) -> None:
+        while not self._stop.wait(self._duration / 6) and not self._gone:
+            self.renew()
 
     def _look(self) -> None:
         """Somebody wrote it, or an answer to us was lost."""

@@ -14,9 +14,10 @@ from k8s.objects.manifests import Identity, Manifest
 from k8s.pipeline.model_annotation import ANNOTATION, MANAGER
 from k8s.prepare import served_model
 from k8s.prepare.pin import images
-from k8s.prepare.rendered import Images, RenderedSet, image_line
-from k8s.rollouts import crds, diff
-from k8s.rollouts.kubectl import Conflict, Kubectl, UnservedError, brief, conflicts, listed, of_cluster, refusal
+from k8s.prepare.rendered import Images, RenderedSet, image_lines
+from k8s.rollouts import crds, diff, lacks
+from k8s.rollouts.conflicts import Conflict, conflicts
+from k8s.rollouts.kubectl import Kubectl, UnservedError, brief, listed, of_cluster, refusal
 from k8s.rollouts.prune import Leftovers, leftovers
 from k8s.rollouts.release import History
 
@@ -99,8 +100,9 @@ def make(
     left = leftovers(kubectl, rendered, history)
     left.show(asked=prune)
     before = images(there.values(), version)
-    for pin in rendered.pins:
-        console.info(image_line(pin, before.get((pin.identity, pin.path), "")))
+    for line in image_lines(rendered.pins, before):
+        console.info(line)
+    lacks.tell(kubectl, rendered.objects, there.keys())
     return Plan(before, tuple(changed), tuple(missing), unasked, left, served_model.named_by(there.values()))
 
 

@@ -16,6 +16,7 @@ from common.errors import PinwheelError
 from k8s.objects import findings, strict_yaml
 from k8s.objects.manifests import Manifest
 from k8s.pipeline import rollout_state
+from k8s.pipeline.pod_reasons import Endings
 from k8s.pipeline.rollout_state import State
 from k8s.prepare.pin import images
 from k8s.prepare.rendered import RenderedSet
@@ -24,7 +25,7 @@ from k8s.rollouts.kubectl import Kubectl, brief, listed, of_cluster, passing
 from k8s.rollouts.progress import Body, Reason
 
 _WORKLOADS = {"Deployment", "StatefulSet", "DaemonSet"}
-_LAST_LINES = 5
+_LAST_LINES, _NO_LOG = 5, "unable to retrieve container logs for"
 
 
 class FailedError(Exception):
@@ -82,11 +83,16 @@ def wait(kubectl: Kubectl, workloads: Sequence[Manifest], again: float, lost: Ca
         FailedError: one does not get ready; with the reason of its pods.
     """
     patience = kubectl.patience
-    started = time.monotonic()
+    started, silent = time.monotonic(), kubectl.silent
     board = _Board(kubectl)
     with _status() as show:
         while True:
             states = board.look(workloads)
+            if kubectl.silent > silent:
+                # Controllers and kubelets had nobody to tell how far they are: what is said first may be of before.
+                started, silent = started + kubectl.silent - silent, kubectl.silent
+                again = max(again, time.monotonic() - started + patience.settle)
+                board.forget_hopeless()
             waited = time.monotonic() - started
             pending = [workload for workload in workloads if not states[workload.title].done]
             if not pending:
@@ -97,7 +103,7 @@ def wait(kubectl: Kubectl, workloads: Sequence[Manifest], again: float, lost: Ca
             ill = next((workload for workload in pending if states[workload.title].failed and waited >= again), None)
             if waited >= patience.rollout and not ill:
                 ill = pending[0]
-            if ill or waited >= board.due:
+            if ill or time.monotonic() >= board.due:
                 board.explain(pending)
             if stuck := next((workload for workload in pending if board.hopeless(workload) >= patience.hopeless), None):
                 ill = ill or stuck
@@ -126,10 +132,12 @@ class _Board:
         self._states: dict[str, State] = {}
         self._reasons: dict[str, list[Reason]] = {}
         self._hopeless: dict[str, float] = {}
+        self._endings = Endings()
+        self._lasting: dict[tuple[str, str], float] = {}
         self._said: set[str] = set()
         self._silent = ""
         # When the pods are asked next; a rollout that goes well is over before.
-        self.due = 2 * kubectl.patience.pause
+        self.due = self._started + 2 * kubectl.patience.pause
 
     def look(self, workloads: Sequence[Manifest]) -> dict[str, State]:
         """Ask how far they are; where the cluster does not answer for a moment, what was known before."""
@@ -137,6 +145,8 @@ class _Board:
         answer = self._kubectl.request(["get", "-f", "-", "--ignore-not-found", "-o", "json"], stdin=text)
         if answer.code:
             self._silent = f"the cluster does not say how far it is: {brief(answer)}"
+            if self._kubectl.given_up:
+                raise FailedError(brief(answer))
             if not passing(answer):
                 raise FailedError(self._silent)
             self._say(self._silent)
@@ -162,13 +172,14 @@ class _Board:
 
     def explain(self, pending: Sequence[Manifest]) -> None:
         """Ask the pods of the workloads why they do not run, and show what is new."""
-        self.due = time.monotonic() - self._started + max(5.0, 2 * self._kubectl.patience.pause)
+        self.due = time.monotonic() + 2.5 * self._kubectl.patience.pause
         for namespace in sorted({workload.namespace for workload in pending}):
             sets, pods = self._list("replicasets.apps", namespace), self._list("pods", namespace)
             events = self._list("events", namespace, "--field-selector=type=Warning")
             for workload in pending:
                 if workload.namespace == namespace and workload.title in self._live:
-                    self._reasons[workload.title] = progress.reasons(self._live[workload.title], sets, pods, events)
+                    live = self._live[workload.title]
+                    self._reasons[workload.title] = progress.reasons(live, sets, pods, events, self._endings)
                     self._tell(workload)
 
     def _list(self, resource: str, namespace: str, *selector: str) -> list[Body]:
@@ -183,24 +194,42 @@ class _Board:
         elif not any("BackOff" in reason.text for reason in reasons):
             # Between two pulls the kubelet says only that it backs off.
             self._hopeless.pop(workload.title, None)
-        for reason in reasons:
-            if self._say(f"{workload.title}: {reason.text}") and reason.crashed:
+        for reason in self._worth_a_line(workload, reasons):
+            known_by = f"{workload.title}: {reason.known_by or reason.text}"
+            if self._say(f"{workload.title}: {reason.text}", known_by) and reason.crashed:
                 for line in self._last_words(workload.namespace, *reason.crashed):
                     console.warn(f"    {line}")
+
+    def _worth_a_line(self, workload: Manifest, reasons: Sequence[Reason]) -> list[Reason]:
+        """Without what happens at every normal start."""
+        now = time.monotonic()
+        passing = {(workload.title, reason.pod) for reason in reasons if reason.tell == "if it lasts"}
+        others = {key: since for key, since in self._lasting.items() if key[0] != workload.title}
+        self._lasting = others | {key: self._lasting.get(key, now) for key in passing}
+        return [
+            reason
+            for reason in reasons
+            if reason.tell == "at once"
+            or (
+                reason.tell == "if it lasts"
+                and now - self._lasting[workload.title, reason.pod] >= self._kubectl.patience.lasting
+            )
+        ]
 
     def _last_words(self, namespace: str, pod: str, container: str) -> list[str]:
         """The last lines of a container that ended: few, as nobody knows what a program prints."""
         for which in (["--previous"], []):
             answer = self._kubectl.request(["logs", pod, "-n", namespace, "-c", container, f"--tail={_LAST_LINES}", *which])
-            if not answer.code:
+            # Of a container that is gone already the kubelet says so instead of its log, and that all went well.
+            if not answer.code and not answer.stdout.startswith(_NO_LOG):
                 return [progress.brief(line) for line in answer.stdout.splitlines()[-_LAST_LINES:]]
         return []
 
-    def _say(self, text: str) -> bool:
-        """Show a line once."""
-        if text in self._said:
+    def _say(self, text: str, known_by: str = "") -> bool:
+        """Show a line, once for all that is known by the same."""
+        if (known_by or text) in self._said:
             return False
-        self._said.add(text)
+        self._said.add(known_by or text)
         console.warn(text)
         return True
 
@@ -208,6 +237,10 @@ class _Board:
         """For how many seconds a workload has had a reason that does not get better; -1: it has none."""
         since = self._hopeless.get(workload.title)
         return -1 if since is None else time.monotonic() - since
+
+    def forget_hopeless(self) -> None:
+        """What is hopeless must last anew: nobody could mend it."""
+        self._hopeless.clear()
 
     def verdict(self, workload: Manifest, waited: float) -> str:
         """Why a workload is given up, in one line."""

@@ -10,7 +10,7 @@ import datetime
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,9 @@ from rich.text import Text
 from common import console
 from common.errors import TrainingError
 from k8s.pipeline import pod_reasons
+from k8s.pipeline.pod_reasons import Endings, Problem
 from k8s.rollouts.kubectl import Kubectl, listed
+from k8s.rollouts.outage import Outlasting
 from k8s.training.names import NAMESPACE, WORKFLOWS
 
 # Phases of nodes and workflows that nothing follows.
@@ -96,29 +98,43 @@ def model(workflow: Mapping[str, Any]) -> str:
     return ""
 
 
-def reasons(pods: list[dict[str, Any]]) -> dict[str, tuple[str, str]]:
-    """By node id: the pod's name, and why it does not go on (or nothing)."""
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """The pod of a step, and why it does not go on.
+
+    Attributes:
+        pod: its name; empty: it is not known.
+        reason: in the words of whoever refuses it; empty: nothing holds it up.
+        hopeless: waiting does not help.
+    """
+
+    pod: str = ""
+    reason: str = ""
+    hopeless: bool = False
+
+
+def reasons(pods: list[dict[str, Any]], endings: Endings) -> dict[str, Trouble]:
+    """By node id: the pod, and why it does not go on.
+
+    Args:
+        pods: of the workflow.
+        endings: of their containers, from earlier looks.
+    """
     result = {}
     for pod in pods:
-        metadata, status = pod.get("metadata") or {}, pod.get("status") or {}
-        node = (metadata.get("annotations") or {}).get(_NODE)
-        if node:
-            result[str(node)] = (str(metadata.get("name", "")), next(_troubles(status), ""))
+        metadata = pod.get("metadata") or {}
+        if node := (metadata.get("annotations") or {}).get(_NODE):
+            name, found = str(metadata.get("name", "")), list(pod_reasons.problems(pod, endings))
+            # A container that ended is its step's end, of which Argo tells.
+            waiting = [one for one in found if one.reason or one.hopeless]
+            first = next((one for one in waiting if one.hopeless), waiting[0] if waiting else None)
+            result[str(node)] = Trouble(name, _said(first), first.hopeless) if first else Trouble(name)
     return result
 
 
-def _troubles(status: Mapping[str, Any]) -> Iterator[str]:
-    for entry in status.get("conditions") or ():
-        if entry.get("type") == "PodScheduled" and entry.get("status") == "False":
-            yield _said(entry)
-    for entry in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
-        waiting = (entry.get("state") or {}).get("waiting") or {}
-        if waiting.get("reason", "") not in pod_reasons.ON_ITS_WAY:
-            yield _said(waiting)
-
-
-def _said(state: Mapping[str, Any]) -> str:
-    return ": ".join(" ".join(str(state[key]).split()) for key in ("reason", "message") if state.get(key))
+def _said(problem: Problem) -> str:
+    words = problem.ended or " ".join(problem.message.split())
+    return ": ".join(part for part in (problem.reason, words) if part)
 
 
 class _Screen:
@@ -137,14 +153,14 @@ class _Screen:
         if self._live:
             self._live.stop()
 
-    def show(self, now: tuple[Step, ...], why: Mapping[str, tuple[str, str]]) -> None:
+    def show(self, now: tuple[Step, ...], why: Mapping[str, Trouble]) -> None:
         clock = datetime.datetime.now(datetime.UTC)
         grid = Table.grid(padding=(0, 2))
         for step in now:
             reason = (
                 ""
                 if step.phase in ENDED
-                else why.get(step.node, ("", ""))[1] or ("" if step.phase == "Running" else step.message)
+                else why.get(step.node, Trouble()).reason or ("" if step.phase == "Running" else step.message)
             )
             grid.add_row(Text(f"  {_MARKS.get(step.phase, '!')}"), Text(step.name), step.phase, step.took(clock), Text(reason))
             self._tell(step, reason, clock)
@@ -178,9 +194,11 @@ def follow(kubectl: Kubectl, version: str) -> str:
         The model that came out, by digest; empty where the workflow tells of none.
 
     Raises:
-        TrainingError: the workflow failed, or vanished; what the failing step said last was printed.
-        MissingEnvironmentError: the cluster does not answer any more; the workflow goes on.
+        TrainingError: the workflow failed (what the failing step said last was printed), vanished, or waits in vain.
+        MissingEnvironmentError: the cluster has not answered for `Patience.away`; the workflow goes on.
     """
+    kubectl = Outlasting(kubectl)
+    endings, stuck = Endings(), Stuck(kubectl.patience.hopeless)
     with _Screen() as screen:
         while True:
             workflow = kubectl.get(WORKFLOWS, NAMESPACE, version)
@@ -188,21 +206,51 @@ def follow(kubectl: Kubectl, version: str) -> str:
                 fix = "somebody deleted it: run this again"
                 raise TrainingError("the workflow is gone", where=f"{NAMESPACE}/{version}", fix=fix)
             now = steps(workflow)
-            waiting = any(step.phase not in ENDED for step in now)
-            screen.show(now, _pods(kubectl, version) if waiting else {})
+            waiting = [step for step in now if step.phase not in ENDED]
+            why = _pods(kubectl, version, endings) if waiting else {}
+            screen.show(now, why)
             if phase(workflow) in ENDED:
                 break
+            if hung := stuck.longest(waiting, why):
+                fix = "mend its cause: the workflow goes on by itself then, and --watch follows it again"
+                what = f"the step {hung.name} does not start, and waiting longer does not help: {why[hung.node].reason}"
+                raise TrainingError(what, where=f"workflow {NAMESPACE}/{version}", fix=fix)
             time.sleep(kubectl.patience.pause)
     if phase(workflow) in FAILED:
         raise failure(kubectl, workflow, version)
     return model(workflow)
 
 
-def _pods(kubectl: Kubectl, version: str) -> dict[str, tuple[str, str]]:
+class Stuck:
+    """Which step has been hopeless for so long that nobody mends it.
+
+    Args:
+        patience: seconds for which somebody may be mending it.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self._since: dict[str, float] = {}
+
+    def longest(self, waiting: Sequence[Step], why: Mapping[str, Trouble]) -> Step | None:
+        """The step to give up on; None: there is none."""
+        for step in waiting:
+            trouble = why.get(step.node, Trouble())
+            if trouble.hopeless:
+                since = self._since.setdefault(step.node, time.monotonic())
+                if time.monotonic() - since >= self._patience:
+                    return step
+            elif "BackOff" not in trouble.reason:
+                # Between two pulls the kubelet says only that it backs off.
+                self._since.pop(step.node, None)
+        return None
+
+
+def _pods(kubectl: Kubectl, version: str, endings: Endings) -> dict[str, Trouble]:
     """The pods of a workflow; none where we may not see them, as the workflow's own words will do."""
     answer = kubectl.request(["get", "pods", "-n", NAMESPACE, "-l", f"{_WORKFLOW}={version}", "-o", "json"])
     try:
-        return reasons(listed(answer.stdout)) if not answer.code else {}
+        return reasons(listed(answer.stdout), endings) if not answer.code else {}
     except json.JSONDecodeError:
         return {}
 
@@ -216,7 +264,7 @@ def failure(kubectl: Kubectl, workflow: Mapping[str, Any], version: str) -> Trai
         return TrainingError(what, where=f"{NAMESPACE}/{version}", fix=again)
     # The last try says most: the ones before were tried again for some other reason, or the same.
     last = bad[-1]
-    pod = _pods(kubectl, version).get(last.node, ("", ""))[0]
+    pod = _pods(kubectl, version, Endings()).get(last.node, Trouble()).pod
     lines = _log(kubectl, pod) if pod else []
     for line in lines:
         console.err.print(f"    {line}", markup=False, soft_wrap=True)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from common.errors import ExitCode, PinwheelError
 from k8s.pipeline import artifact, cluster
 from k8s.pipeline.cluster import Api, ApiError, pod_problems
+from k8s.pipeline.pod_reasons import Endings
 from oci.reference import ImageRef
 from tests.oci.double import serving
 from tests.oci.real import CERTIFICATE
@@ -111,13 +112,9 @@ TROUBLES: dict[str, tuple[dict[str, Any], dict[str, bool]]] = {
         pod(containerStatuses=[waiting("CreateContainerConfigError", message='secret "x" not found')]),
         {'p/c: CreateContainerConfigError secret "x" not found': True},
     ),
-    "the model was refused": (
+    "it crashed, how often in this way nobody saw": (
         pod(initContainerStatuses=[{**waiting("CrashLoopBackOff", restarts=3), "lastState": {"terminated": {"exitCode": 15}}}]),
-        {"p/c: CrashLoopBackOff exit code 15": True},
-    ),
-    "it crashed once": (
-        pod(containerStatuses=[{**waiting("CrashLoopBackOff", restarts=1), "lastState": {"terminated": {"exitCode": 1}}}]),
-        {"p/c: CrashLoopBackOff exit code 1": False},
+        {"p/c: CrashLoopBackOff exit code 15": False},
     ),
     "no GPU": (
         pod(conditions=[{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}]),
@@ -128,7 +125,19 @@ TROUBLES: dict[str, tuple[dict[str, Any], dict[str, bool]]] = {
 
 @pytest.mark.parametrize(("body", "told"), TROUBLES.values(), ids=TROUBLES)
 def test_what_a_pod_hangs_on_is_told_with_whether_it_can_get_better(body: dict[str, Any], told: dict[str, bool]) -> None:
-    assert pod_problems(body) == told
+    assert pod_problems(body, Endings()) == told
+
+
+def test_a_container_that_was_seen_to_end_five_times_in_the_same_way_is_hopeless() -> None:
+    endings = Endings()
+    told = [
+        pod_problems(pod(containerStatuses=[{**waiting("CrashLoopBackOff", restarts=number), **ended}]), endings)
+        for number, ended in enumerate([{"lastState": {"terminated": {"exitCode": 15}}}] * 5)
+    ]
+    assert told[-2:] == [
+        {"p/c: CrashLoopBackOff exit code 15": False},
+        {"p/c: CrashLoopBackOff exit code 15, 5 times in a row": True},
+    ]
 
 
 def test_the_accounts_folder_is_the_kubelets() -> None:

@@ -208,6 +208,50 @@ def test_an_api_that_stumbles_is_asked_again(start: Callable[..., Cluster], faul
     assert call(one) == 0
 
 
+def away_until_told(one: Cluster, monkeypatch: pytest.MonkeyPatch, word: str = "does not answer") -> list[str]:
+    """An API that is away from the first look at the rollout on, until the step says so; what it says of that."""
+    said: list[str] = []
+    real = promote.Rollout.wait
+
+    def say(text: str) -> None:
+        said.append(text)
+        if word in text:
+            one.away = False
+
+    def wait(self: promote.Rollout, *arguments: Any) -> None:
+        one.away = not said
+        real(self, *arguments)
+
+    monkeypatch.setattr(cluster, "say", say)
+    monkeypatch.setattr(promote.Rollout, "wait", wait)
+    return said
+
+
+def test_an_api_that_is_away_while_the_model_is_waited_for_is_outlasted(
+    start: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = start()
+    said = away_until_told(one, monkeypatch)
+    assert call(one) == 0
+    assert one.model() == NEW
+    assert said[0] == "the cluster does not answer; waiting"
+    assert said[1].startswith("the cluster answers again, after ")
+    assert len(said) == 2
+
+
+def test_an_api_that_stays_away_ends_the_step_with_what_it_could_not_do(
+    start: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = start()
+    said = away_until_told(one, monkeypatch, "never said")
+    monkeypatch.setattr(promote, "AWAY", 0.3)
+    code, problem = code_of(one)
+    one.away = False
+    assert code == ExitCode.DEPLOY_NOT_ROLLED_BACK
+    assert f"{OLD} is NOT served again: the cluster has not answered for 0 s: GET" in problem
+    assert set(said) == {"the cluster does not answer; waiting"}
+
+
 def test_a_patch_that_is_forbidden_changes_nothing_and_says_so(start: Callable[..., Cluster]) -> None:
     one = start()
     one.faults.append(Fault(403))

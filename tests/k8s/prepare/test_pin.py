@@ -12,7 +12,7 @@ from k8s.objects import schema, strict_yaml
 from k8s.objects.findings import Finding
 from k8s.objects.manifests import Identity, Manifest
 from k8s.prepare import pin
-from k8s.prepare.rendered import Pin, image_line
+from k8s.prepare.rendered import Pin, image_lines
 from oci.reference import ImageRef
 from tests.k8s.conftest import API, CPU, NEW, OLD, Checkout
 
@@ -109,12 +109,36 @@ def test_a_removed_version_names_the_one_to_write(checkout: Checkout) -> None:
     assert "write apiVersion autoscaling/v1 or autoscaling/v2" in found
 
 
+def pin_of(name: str, path: str = "") -> Pin:
+    identity = Identity("apps", "Deployment", "n", name)
+    return Pin(f"Deployment n/{name}", identity, (path,), API, ImageRef("r.example", API, "", NEW))
+
+
+def line_of(before: str) -> str:
+    one = pin_of("d")
+    (line,) = image_lines([one], {(one.identity, one.path): before} if before else {})
+    return line
+
+
 def test_pinning_names_the_old_and_the_new_digest() -> None:
-    one = Pin("Deployment n/d", Identity("apps", "Deployment", "n", "d"), (), API, ImageRef("r.example", API, "", NEW))
-    assert image_line(one, "") == f"image        Deployment n/d: r.example/{API}  new → bbbbbbbbbbbb"
-    assert image_line(one, f"r.example/{API}@{OLD}").endswith("aaaaaaaaaaaa → bbbbbbbbbbbb")
-    assert image_line(one, f"r.example/{API}:latest").endswith(f"r.example/{API}:latest → bbbbbbbbbbbb")
-    assert image_line(one, f"r.example/{API}@{NEW}").endswith("bbbbbbbbbbbb as before")
+    assert line_of("") == f"image        r.example/{API}  new → bbbbbbbbbbbb  (Deployment n/d)"
+    assert f"r.example/{API}  aaaaaaaaaaaa → bbbbbbbbbbbb  (" in line_of(f"r.example/{API}@{OLD}")
+    assert f"r.example/{API}:latest → bbbbbbbbbbbb  (" in line_of(f"r.example/{API}:latest")
+    assert "  bbbbbbbbbbbb as before  (" in line_of(f"r.example/{API}@{NEW}")
+
+
+def test_one_image_of_many_containers_is_one_line() -> None:
+    pins = [pin_of(name, path) for name in "dcba" for path in ("containers", "initContainers")]
+    assert image_lines(pins[:2], {}) == [f"image        r.example/{API}  new → bbbbbbbbbbbb  (Deployment n/d)"]
+    assert image_lines(pins[:4], {})[0].endswith("(Deployment n/d, Deployment n/c)")
+    (line,) = image_lines(pins, {})
+    assert line.endswith("(4 objects, Deployment n/d the first)")
+
+
+def test_an_image_that_changes_in_two_ways_is_two_lines() -> None:
+    pins = [pin_of("a"), pin_of("b")]
+    lines = image_lines(pins, {(pins[0].identity, pins[0].path): f"r.example/{API}@{OLD}"})
+    assert [line.rpartition("(")[2] for line in lines] == ["Deployment n/a)", "Deployment n/b)"]
 
 
 NAMES = st.sampled_from(

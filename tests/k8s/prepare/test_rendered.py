@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ import yaml
 
 from common.errors import LockError, PolicyError, UsageError
 from k8s import deploy
+from k8s.objects.manifests import Manifest
 from k8s.prepare import directory
+from k8s.prepare.rendered import RenderedSet
 from k8s.rollouts import receipt
 from lockfiles import images_lock
 from tests.k8s.conftest import API, CPU, NEW, OLD, Checkout
@@ -175,11 +178,26 @@ def test_a_changed_config_map_changes_the_pod_template(checkout: Checkout) -> No
     assert second == hashed()  # Labels are no configuration.
 
 
-def test_namespaces_come_first_in_the_stream(checkout: Checkout) -> None:
+def test_what_a_pod_needs_comes_before_it_in_the_stream(checkout: Checkout) -> None:
     rendered, _ = checkout.check()
     kinds = [body["kind"] for body in yaml.safe_load_all(rendered.text())]
     assert kinds[0] == "Namespace"
     assert len(kinds) == len(rendered.objects)
+    first = kinds.index("Deployment")
+    needed = {"ConfigMap", "NetworkPolicy", "ResourceQuota", "Service", "ServiceAccount"}
+    assert needed <= set(kinds[:first])
+    assert not needed & set(kinds[first:])
+
+
+def test_the_stream_of_the_same_objects_is_the_same_in_whatever_order_they_come() -> None:
+    kinds = ["Namespace", "Secret", "PersistentVolumeClaim", "Widget", "Deployment", "Job"]
+    bodies = {kind: {"apiVersion": "v1", "kind": kind, "metadata": {"name": "one"}} for kind in kinds}
+    texts = set()
+    for given in itertools.permutations(kinds):
+        rendered = RenderedSet(tuple(Manifest("a.yaml", bodies[kind], {}) for kind in given), (), ())
+        texts.add(rendered.text())
+    (text,) = texts
+    assert [body["kind"] for body in yaml.safe_load_all(text)] == kinds
 
 
 def test_the_receipt_holds_what_another_stage_needs(checkout: Checkout) -> None:

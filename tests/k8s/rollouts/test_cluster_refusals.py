@@ -44,8 +44,8 @@ def test_a_429_that_asks_for_a_pause_gets_it(checkout: Checkout, server: ApiServ
 def test_a_500_in_the_middle_of_an_apply_is_put_back_when_it_stays(checkout: Checkout, server: ApiServer) -> None:
     go()
     checkout.lock({API: NEW})
-    # kubectl tries three times; then the server is well again, and the old set is put back.
-    server.faults = [Fault(500, kind="Deployment", times=3)]
+    # Three tries, and as the server says that it is ready, three more; then it is well again, and the old set is put back.
+    server.faults = [Fault(500, kind="Deployment", times=6)]
     with pytest.raises(DeployRolledBackError, match="apply failed: .*etcdserver: leader changed"):
         go()
     assert (running(server), states()) == (image(OLD), [(1, "running"), (2, "put back")])

@@ -5,7 +5,7 @@ import pytest
 from common.errors import MissingEnvironmentError, PolicyError
 from common.run import Result
 from k8s.rollouts import kubectl
-from k8s.rollouts.kubectl import Conflict
+from k8s.rollouts.conflicts import Conflict, conflicts
 
 ADVICE = "\nPlease review the fields above--they currently have other managers. Here\n* …\nSee https://x.example/#conflicts\n"
 
@@ -35,7 +35,7 @@ ADVICE = "\nPlease review the fields above--they currently have other managers. 
     ],
 )
 def test_conflicts_are_read_by_owner_and_field(said: str, expected: list[Conflict]) -> None:
-    assert list(kubectl.conflicts(said)) == expected
+    assert list(conflicts(said)) == expected
 
 
 def test_advice_is_left_out_but_nothing_after_it() -> None:

@@ -3,9 +3,10 @@
 What it does like a real one: discovery, OpenAPI v3, GET, LIST, WATCH, server-side apply with ownership and conflicts, creating
 and replacing with a resource version as precondition, deleting, dry runs, 404 in absent namespaces, generations, rollouts that
 take a while, pods and their logs, kinds of CustomResourceDefinitions. Argo's kinds are served as by its minimal CRDs: without a
-schema, each list one field. What a test injects: `faults` (an answer instead of the true one, or none), `forbidden` (verbs and
-resources that RBAC refuses), `terminating` (namespaces), `bad_images` and `troubles` (rollouts that never finish, and why),
-`race` (a stale failure reported after the next rollout began), `put` (pods, events, whatever a controller would have made).
+schema, each list one field. What a test injects: `faults` (an answer instead of the true one, or none), `away` (nobody
+listens), `forbidden` (verbs and resources that RBAC refuses), `terminating` (namespaces), `bad_images` and `troubles`
+(rollouts that never finish, and why), `race` (a stale failure reported after the next rollout began), `put` (pods, events,
+whatever a controller would have made).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tests.k8s.simulator.controller import Trouble, identity, pods, replica_set
 from tests.k8s.simulator.discovery import Key
 from tests.k8s.simulator.store import CRD, Live, Store
 from tests.k8s.simulator.wire import Fault, Handler, Server
+from tests.waiting import reserved_port
 
 # The scenarios run on both.
 VERSIONS = ("1.32", schema.versions()[-1])
@@ -88,10 +90,28 @@ class ApiServer(Store):
     # --- life ---
 
     def __enter__(self) -> ApiServer:
-        handler = type("Handler", (Handler,), {"api": self})
-        self._http = Server(("127.0.0.1", 0), handler)
-        threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        self._port = reserved_port()
+        self._serve()
         return self
+
+    def _serve(self) -> None:
+        handler = type("Handler", (Handler,), {"api": self})
+        self._http = Server(self._port.getsockname(), handler)
+        threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        self._away = False
+
+    @property
+    def away(self) -> bool:
+        """Whether nobody listens: connections are refused, as by a control plane that is upgraded."""
+        return self._away
+
+    @away.setter
+    def away(self, away: bool) -> None:
+        if away and not self._away:
+            self._away = True
+            self._http.vanish()
+        elif self._away and not away:
+            self._serve()
 
     def __exit__(self, *_: object) -> None:
         with self.changed:
@@ -99,11 +119,11 @@ class ApiServer(Store):
             self.changed.notify_all()
         for timer in self._timers:
             timer.cancel()
-        self._http.shutdown()
-        self._http.server_close()
+        self.away = True
+        self._port.close()
 
     def kubeconfig(self, file: Path, context: str) -> Path:
-        address = f"http://127.0.0.1:{self._http.server_address[1]}"
+        address = f"http://127.0.0.1:{self._port.getsockname()[1]}"
         body = {
             "apiVersion": "v1",
             "kind": "Config",

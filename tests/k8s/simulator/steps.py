@@ -14,7 +14,7 @@ from tests.k8s.conftest import API
 from tests.k8s.simulator.apiserver import ApiServer
 
 # The limits are there to end a hang: a machine many times busier keeps them.
-BRIEF = Patience(rollout=20, settle=3, request=5, pause=0.05, tries=3, lease=6, hopeless=0.5)
+BRIEF = Patience(rollout=20, settle=3, request=5, pause=0.05, tries=3, lease=6, hopeless=0.5, away=60)
 # For rollouts that never end; and for servers that cut every connection, where kubectl itself tries until its time is up.
 IMPATIENT, CUT = dataclasses.replace(BRIEF, rollout=3), dataclasses.replace(BRIEF, request=1, tries=2)
 NAME = "llama-factory-inference"

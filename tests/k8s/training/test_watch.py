@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from common import console
 from common.errors import ExitCode, TrainingError
+from k8s.pipeline.pod_reasons import Endings
 from k8s.training import watch
 from k8s.training.names import NAMESPACE
 from tests.k8s.simulator.argo import Controller
@@ -56,7 +59,8 @@ def waiting(reason: str, message: str, *, init: bool = False) -> dict[str, Any]:
 )
 def test_a_pod_says_why_it_does_not_start(status: dict[str, Any], said: str) -> None:
     pod = {"metadata": {"name": "p", "annotations": {"workflows.argoproj.io/node-id": "n"}}, "status": status}
-    assert watch.reasons([pod, {"metadata": {"name": "other"}}]) == {"n": ("p", said)}
+    found = watch.reasons([pod, {"metadata": {"name": "other"}}], Endings())
+    assert found == {"n": watch.Trouble("p", said, hopeless="secret" in said)}
 
 
 @pytest.mark.parametrize("workflow", [{}, {"status": {}}, {"status": {"nodes": None}}, {"status": {"phase": ""}}])
@@ -135,6 +139,62 @@ def test_a_pod_that_hangs_is_told_with_its_own_reason_once(site: Site, capsys: p
     said = " ".join(capsys.readouterr().err.split())
     assert said.count("train: Pending: Unschedulable: 0/3 nodes: insufficient nvidia.com/gpu") == 1
     assert "train: Pending: ImagePullBackOff: manifest unknown" in said
+
+
+@pytest.mark.host
+def test_a_step_that_waiting_does_not_help_ends_the_watch_and_not_the_workflow(site: Site) -> None:
+    def scene(one: Controller) -> None:
+        one.phase("Running")
+        node = one.step("train", "Pending")
+        one.pod(node, waiting("CreateContainerConfigError", 'secret "x" not found'))
+
+    play(site, scene)
+    hopeless = r'the step train does not start.*does not help: CreateContainerConfigError: secret "x" not found.*goes on'
+    with pytest.raises(TrainingError, match=hopeless):
+        site.go(follow=True)
+    (version,) = site.workflows()
+    assert site.api.body("Workflow", version)["status"]["phase"] == "Running"
+
+
+@pytest.mark.host
+def test_a_cluster_that_is_away_for_a_while_is_waited_for(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true = console.warn
+
+    def warn(text: str) -> None:
+        true(text)
+        if text == "the cluster does not answer; waiting":
+            site.api.away = False
+
+    monkeypatch.setattr(console, "warn", warn)
+
+    def scene(one: Controller) -> None:
+        one.phase("Running")
+        one.step("train", "Running")
+        looked(site)
+        site.api.away = True
+        eventually(lambda: not site.api.away, "that it is waited for")
+        one.succeed(MODEL)
+
+    play(site, scene)
+    assert site.go(follow=True).model == MODEL
+    assert capsys.readouterr().err.count("the cluster does not answer; waiting") == 1
+
+
+def test_a_pull_that_backs_off_between_two_refusals_is_as_hopeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    step = watch.Step("n", "train", "train", "Pending", "", "", "")
+    stuck = watch.Stuck(patience=120)
+    refused = {"n": watch.Trouble("p", "ErrImagePull: manifest unknown", hopeless=True)}
+    assert stuck.longest([step], refused) is None
+    now[0] = 60
+    assert stuck.longest([step], {"n": watch.Trouble("p", "ImagePullBackOff: Back-off pulling image")}) is None
+    now[0] = 121
+    assert stuck.longest([step], refused) == step
+    assert stuck.longest([step], {}) is None
+    assert stuck.longest([step], refused) is None
 
 
 @pytest.mark.host

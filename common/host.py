@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
-from common import apt, console, paths, single_node
+from common import apt, console, engine_address, paths, single_node
+from common.engine_address import INSTALL
 from common.errors import MissingEnvironmentError
 from common.files import write_whole
 from common.run import run, which
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     # Slow to load, and most commands need no engine.
     import docker
 
-INSTALL = "run `invoke engine --install`"
 REGISTRY = "127.0.0.1:5000"
 # The first engine whose containerd image store loads and keeps OCI layouts by digest, as measured.
 OLDEST_ENGINE = (26, 0)
@@ -51,21 +51,22 @@ class Tls:
 
 
 def engine() -> docker.DockerClient:
-    """A client of the engine that DOCKER_HOST or the ordinary socket names.
+    """A client of the engine that DOCKER_HOST, the current context or the ordinary socket names.
 
     Raises:
+        UsageError: that is no address.
         MissingEnvironmentError: none answers, it is too old, or it keeps images in the old store.
     """
     import docker
     import docker.errors
 
+    where = engine_address.address()
     try:
         client = docker.from_env(timeout=600)
         version = str(client.version()["Version"])
         info = client.info()
     except (docker.errors.DockerException, requests.RequestException, OSError) as problem:
-        where = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
-        raise MissingEnvironmentError("no Docker Engine answers", where=where, fix=INSTALL) from problem
+        raise engine_address.silent(where, problem) from problem
     try:
         _check_engine(version, info)
     except MissingEnvironmentError:
@@ -158,14 +159,14 @@ def install(*more: Tool) -> None:
     Raises:
         MissingEnvironmentError: not root, apt fails, or a service does not come up; with the end of its log.
     """
-    running = _running_engine()
-    absent = [tool for tool in (*_needed(engine_answers=running), *CLUSTER_TOOLS, *more) if not installed(tool)]
+    running, ours = _running_engine(), engine_address.address() == engine_address.LOCAL
+    absent = [tool for tool in (*_needed(engine_answers=running or not ours), *CLUSTER_TOOLS, *more) if not installed(tool)]
     if absent:
         with console.step(f"installing {', '.join(tool.package for tool in absent)}"):
             apt.install(
                 [tool.package for tool in absent if not tool.newer], newer=[tool.package for tool in absent if tool.newer]
             )
-    if not running:
+    if not running and engine_address.installable(engine_address.address()):
         with console.step("starting the Docker Engine"):
             _start_engine()
     engine().close()

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from uv import find_uv_bin
 
-from common import host, paths, tools
+from common import paths, tools
+from common.engine_address import INSTALL
 from common.errors import BuildError, LockError, MissingEnvironmentError
 from images import config
 from images.files_entry import FilesEntry
@@ -116,7 +117,7 @@ def buildx() -> str:
     places = os.pathsep.join((tools.PLUGINS, str(Path.home() / ".docker/cli-plugins"), os.environ.get("PATH", "")))
     found = shutil.which("docker-buildx", path=places)
     if found is None:
-        raise MissingEnvironmentError("docker-buildx is not installed", fix=host.INSTALL)
+        raise MissingEnvironmentError("docker-buildx is not installed", fix=INSTALL)
     return found
 
 

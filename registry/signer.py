@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common import console, paths
+from common.engine_address import INSTALL
 from common.errors import MissingEnvironmentError, UsageError
-from common.host import INSTALL
 from common.run import Result, run
 from oci import envelope
 from oci.envelope import PublicKey

@@ -56,7 +56,7 @@ def test_an_engine_with_the_containerd_store_is_taken(fake: type[FakeEngine]) ->
 
 def test_no_engine_is_one_line_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
-    with pytest.raises(MissingEnvironmentError, match=r"^no Docker Engine answers \(unix:///nonexistent/docker.sock\): run"):
+    with pytest.raises(MissingEnvironmentError, match=r"there is no such socket \(unix:///nonexistent/docker.sock\): start it"):
         host.engine()
 
 

@@ -1,0 +1,96 @@
+"""Which Docker Engine is asked, by DOCKER_HOST, the current context or this machine's socket, and why it does not answer."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from common.errors import MissingEnvironmentError, UsageError
+
+INSTALL = "run `invoke engine --install`"
+LOCAL = "unix:///var/run/docker.sock"
+_TUNNEL = (
+    "open a tunnel, `ssh -NL /tmp/engine.sock:/var/run/docker.sock USER@HOST`, and set DOCKER_HOST=unix:///tmp/engine.sock"
+)
+
+
+def address() -> str:
+    """The address that is asked.
+
+    Raises:
+        UsageError: DOCKER_HOST, or the current context, holds no address.
+    """
+    found = os.environ.get("DOCKER_HOST", "")
+    name = "DOCKER_HOST"
+    if not found:
+        from docker.context import ContextAPI
+
+        context = ContextAPI.get_current_context()
+        name = f"the Docker context {context.Name}" if context else ""
+        found = str(context.Host or LOCAL) if context else LOCAL
+    found = found.replace("http+unix://", "unix://")
+    try:
+        parts = urlsplit(found)
+        # Reading a port that is no number raises ValueError.
+        if not parts.scheme or parts.port == 0:
+            raise ValueError
+    except ValueError:
+        fix = "write unix:///PATH or tcp://HOST:PORT"
+        raise UsageError(f"{name} is not the address of a Docker Engine", where=found, fix=fix) from None
+    return found
+
+
+def installable(where: str) -> bool:
+    """Whether an engine of our own may be started: this machine's own socket is meant, and nobody listens there."""
+    if where != LOCAL:
+        return False
+    with socket.socket(socket.AF_UNIX) as asked:
+        try:
+            asked.connect(urlsplit(where).path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            # A daemon that was killed leaves its socket behind.
+            return True
+        except OSError:
+            return False
+    return False
+
+
+def silent(where: str, problem: Exception) -> MissingEnvironmentError:
+    """The error for an engine that does not answer, by its cause.
+
+    Args:
+        where: its address.
+        problem: what the client says.
+    """
+    parts = urlsplit(where)
+    what, fix = "no Docker Engine answers", "start it, or set DOCKER_HOST to one that runs"
+    folder = os.environ.get("DOCKER_CERT_PATH", "")
+    if parts.scheme == "ssh":
+        what, fix = "Pinwheel speaks to no Docker Engine by ssh", _TUNNEL
+    elif os.environ.get("DOCKER_TLS_VERIFY") and not (Path(folder or Path.home() / ".docker") / "ca.pem").exists():
+        what = f"the Docker Engine is to be asked by TLS, and {folder or '~/.docker'}/ca.pem is missing"
+        fix = "put ca.pem, cert.pem and key.pem there, or set DOCKER_CERT_PATH"
+    elif parts.scheme == "unix":
+        file = Path(parts.path)
+        if installable(where):
+            fix = INSTALL
+        elif not file.exists():
+            what = "no Docker Engine answers: there is no such socket"
+        elif not os.access(file, os.R_OK | os.W_OK):
+            what = f"permission denied: the Docker Engine's socket belongs to {file.owner()}:{file.group()}"
+            fix = f"add yourself to the group {file.group()} (`sudo usermod -aG {file.group()} $USER`) and log in again"
+    else:
+        what = f"no Docker Engine answers: {_words(problem)}"
+    return MissingEnvironmentError(what, where=where, fix=fix)
+
+
+def _words(problem: Exception) -> str:
+    text = str(problem)
+    known = {
+        "refused": "connection refused",
+        "Name or service": "the host's name is not known",
+        "timed out": "no answer in time",
+    }
+    return next((meaning for sign, meaning in known.items() if sign in text), type(problem).__name__)

@@ -1,0 +1,91 @@
+"""An engine that does not answer: which was asked, why it is silent, and what helps; no second one is started beside it."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from common import engine_address, host
+from common.errors import MissingEnvironmentError, UsageError
+
+
+@pytest.fixture(autouse=True)
+def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def said(monkeypatch: pytest.MonkeyPatch, address: str) -> str:
+    monkeypatch.setenv("DOCKER_HOST", address)
+    with pytest.raises(MissingEnvironmentError) as caught:
+        host.engine()
+    line = caught.value.line()
+    assert address in line
+    assert "engine --install" not in line
+    return line
+
+
+@pytest.mark.parametrize("text", ["tcp://127.0.0.1:99999", "tcp://127.0.0.1:port", "docker", "tcp://127.0.0.1:0"])
+def test_what_is_no_address_names_its_variable(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("DOCKER_HOST", text)
+    with pytest.raises(UsageError, match="DOCKER_HOST is not the address of a Docker Engine"):
+        host.engine()
+
+
+def test_ssh_is_told_the_way_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "open a tunnel" in said(monkeypatch, "ssh://ada@127.0.0.1")
+
+
+def test_missing_certificates_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    monkeypatch.setenv("DOCKER_CERT_PATH", str(tmp_path))
+    assert f"{tmp_path}/ca.pem is missing" in said(monkeypatch, "tcp://127.0.0.1:2376")
+
+
+def test_an_engine_elsewhere_that_is_not_there_is_not_to_be_installed_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "connection refused" in said(monkeypatch, "tcp://127.0.0.1:1")
+
+
+def test_a_socket_of_another_group_names_the_group(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The commonest of all: not in the group `docker`. Root may open everything, so the answer of the system is put."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "e.sock"))
+        monkeypatch.setattr("common.engine_address.os.access", lambda *_: False)
+        line = said(monkeypatch, f"unix://{tmp_path}/e.sock")
+    assert "permission denied: the Docker Engine's socket belongs to root:root" in line
+    assert "usermod -aG root" in line
+
+
+def test_the_current_context_is_asked_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from docker.context import ContextAPI
+
+    class Away:
+        Name, Host = "away", "http+unix:///nonexistent/away.sock"
+
+    monkeypatch.setattr(ContextAPI, "get_current_context", classmethod(lambda _: Away))
+    assert engine_address.address() == "unix:///nonexistent/away.sock"
+
+
+@pytest.mark.parametrize(("state", "may"), [("missing", True), ("dead", True), ("alive", False)])
+def test_an_engine_is_started_only_where_nobody_listens(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, state: str, may: bool
+) -> None:
+    file = tmp_path / "e.sock"
+    monkeypatch.setattr(engine_address, "LOCAL", f"unix://{file}")
+    with socket.socket(socket.AF_UNIX) as listening:
+        if state != "missing":
+            listening.bind(str(file))
+        if state == "alive":
+            listening.listen()
+        assert engine_address.installable(f"unix://{file}") is may
+    assert not engine_address.installable(f"unix://{tmp_path}/other.sock")
+
+
+def test_no_second_engine_is_started_beside_one_that_is_asked_for_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
+    monkeypatch.setattr(host, "_start_engine", lambda: pytest.fail("a second engine"))
+    monkeypatch.setattr(host, "installed", lambda _: "1")
+    with pytest.raises(MissingEnvironmentError, match="connection refused"):
+        host.install()

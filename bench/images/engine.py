@@ -25,6 +25,7 @@ import requests
 
 from bench.images import scratch
 from common import host
+from common.engine_address import INSTALL
 from common.errors import BuildError, MissingEnvironmentError, RegistryError
 from common.files import write_whole
 from common.run import which
@@ -79,7 +80,7 @@ class Engine(_Daemon):
     def __enter__(self) -> Self:
         self._folder.mkdir(parents=True)
         write_whole(self._folder / "daemon.json", json.dumps({"features": {"containerd-snapshotter": True}}))
-        argv = [which("dockerd", fix=host.INSTALL), "--config-file", str(self._folder / "daemon.json")]
+        argv = [which("dockerd", fix=INSTALL), "--config-file", str(self._folder / "daemon.json")]
         argv += ["--data-root", str(self.data), "--exec-root", str(self._run), "--pidfile", str(self._run / "pid")]
         # It runs no container with a network: bridges and rules of the machine's own engine stay as they are.
         argv += ["--host", self.host, "--bridge=none", "--iptables=false", "--ip6tables=false"]
@@ -154,7 +155,7 @@ class Registry(_Daemon):
         config = self._folder / "config.yml"
         quiet = {"log": {"level": "error", "accesslog": {"disabled": True}}}
         write_whole(config, host.registry_settings(self.address, self._folder / "data", more=quiet))
-        argv = [which("docker-registry", fix=host.INSTALL), "serve", str(config)]
+        argv = [which("docker-registry", fix=INSTALL), "serve", str(config)]
         self._start(argv, self._folder / "log", lambda: host.registry_answers(self.address))
         return self
 

@@ -55,7 +55,7 @@ class RealRegistry:
             self._held = reserved_port()
             self.port = int(self._held.getsockname()[1])
             self._write()
-        argv = [which("docker-registry", fix=host.INSTALL), "serve", str(self.folder / "registry.yml")]
+        argv = [which("docker-registry", fix=INSTALL), "serve", str(self.folder / "registry.yml")]
         self._process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         eventually(self._listens, "a registry that listens")
 

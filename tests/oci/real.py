@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common import host
+from common.engine_address import INSTALL
 from common.run import which
 from tests.oci.double import USER
 from tests.waiting import eventually, reserved_port

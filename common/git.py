@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
+
 from common import paths
 from common.errors import MissingEnvironmentError
 from common.run import run
@@ -17,3 +20,13 @@ def revision() -> str:
     if head.code or changed.code:
         return "unknown"
     return head.stdout.strip() + ("-dirty" if changed.stdout.strip() else "")
+
+
+def ignored(files: Iterable[Path]) -> tuple[str, ...]:
+    """Those of these files of the checkout that git ignores and does not hold all the same; none outside git."""
+    names = "\0".join(sorted({str(file.relative_to(paths.ROOT)) for file in files if file.is_relative_to(paths.ROOT)}))
+    try:
+        answer = run(["git", "-C", paths.ROOT, "check-ignore", "-z", "--stdin"], stdin=names)
+    except MissingEnvironmentError:
+        return ()
+    return tuple(filter(None, answer.stdout.split("\0"))) if answer.code == 0 else ()

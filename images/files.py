@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
-from common import paths
+from common import git, paths
 from common.errors import BuildError, UsageError
 from common.files import CHUNK
 from images import plan, secret_scan
@@ -33,7 +33,7 @@ def layer_plan(image: ImageSpec) -> LayerPlan | None:
     """The plan of an image's files layer; None where its spec names no files.
 
     Raises:
-        UsageError: an entry names what cannot be read, or may not be in an image; or two entries write one path.
+        UsageError: an entry names what cannot be read, git ignores or no image may hold; or two entries write one path.
     """
     files: dict[str, ImageFile] = {}
     folders: dict[str, ImageFolder] = {}
@@ -57,6 +57,10 @@ def layer_plan(image: ImageSpec) -> LayerPlan | None:
                 raise UsageError(
                     f"{files[above].entry} puts a file where {file.entry} needs a folder", where=f"/{above}", fix=_MOVE
                 )
+    for name in git.ignored(file.source for file in files.values()):
+        taken = next(file for file in files.values() if file.source == paths.ROOT / name)
+        what = f"{taken.entry} takes a file that git ignores: no revision would name what the image holds"
+        raise UsageError(what, where=name, fix="commit it (`git add -f`), or leave it out of the entry (`exclude`)")
     return plan.files_layer(files.values(), folders.values()) if files else None
 
 

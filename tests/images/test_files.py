@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import socket
+import subprocess
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -464,3 +465,16 @@ def test_the_programs_of_pods_are_in_every_image_in_one_and_the_same_layer(role:
     assert {f"opt/pinwheel/{path}" for path in needed} <= held
     assert {file.path for file in shared.files} <= held
     assert len(recipe_of(image, BASE).plans) <= plan.MOST
+
+
+def test_a_file_that_git_ignores_is_refused_unless_it_is_committed_all_the_same(repository: Path) -> None:
+    """The image would hold what no revision names, and its provenance would call the checkout clean."""
+    (repository / ".gitignore").write_text("settings.toml\n*.pyc\n")
+    table = {"from": "tool", "to": "/opt/tool"}
+    planned(table)  # outside git nothing can be said
+    subprocess.run(["git", "init", "-q"], cwd=repository, check=True)
+    with pytest.raises(UsageError, match=r"takes a file that git ignores.*\(tool/settings\.toml\): commit it"):
+        planned(table)
+    planned({**table, "exclude": ["settings.toml"]})
+    subprocess.run(["git", "add", "-f", "tool/settings.toml"], cwd=repository, check=True)
+    planned(table)

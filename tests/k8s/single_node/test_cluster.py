@@ -183,7 +183,7 @@ def test_the_platforms_policies_let_out_and_in_what_they_say_and_nothing_else(si
     env = environment.load("local")
     rendered = checked.from_git(env, checked.locked_images(required=True), lambda *_: {})
     sent = [one.body for one in rendered.objects if one.kind == "NetworkPolicy"]
-    site.kubectl("apply", "--server-side", "-f", "-", stdin=strict_yaml.dump(sent))
+    site.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=strict_yaml.dump(sent))
     site.apply("pods.yaml")
     for namespace in ALLOWED:
         site.kubectl("wait", "pod/asks", f"--namespace={namespace}", "--for=condition=Ready", "--timeout=120s")

@@ -24,7 +24,7 @@ Keys:
         are bound to nodes that can run their images. `none`: they do not, and pods go wherever the manifests say.
     model: optional; `reference`, the model that is served, by digest and in the environment's registry, as `invoke train` says
         it; `key`, the public key's file (as under proof) with which its signature is verified before anything is sent. Without
-        a model, what serves one is left out (k8s/prepare/served_model.py). `production` never leaves the key out.
+        a model, what serves one has no pods (k8s/prepare/served_model.py). `production` never leaves the key out.
     storage-class: optional; of every claim that names none itself. Default: the cluster's own default class.
     sizes: optional; `namespace/name: quantity` of a PersistentVolumeClaim, `namespace/workload/claim: quantity` of a claim in a
         pod template (an ephemeral volume) or in `volumeClaimTemplates`, and

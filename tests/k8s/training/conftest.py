@@ -16,6 +16,7 @@ import yaml
 from common import paths
 from k8s.objects import strict_yaml
 from k8s.objects.manifests import Manifest
+from k8s.rollouts.kubectl import Patience
 from k8s.training import experiment, keys, submit
 from k8s.training.experiment import Experiment
 from k8s.training.keys import Known
@@ -114,8 +115,8 @@ class Site:
     lab: Lab
     checkout: Checkout
 
-    def go(self, **options: Any) -> TrainingReceipt:
-        return submit.train(FILE, "staging", patience=BRIEF, **options)
+    def go(self, patience: Patience = BRIEF, **options: Any) -> TrainingReceipt:
+        return submit.train(FILE, "staging", patience=patience, **options)
 
     def controller(self, version: str) -> Controller:
         return Controller(self.api, version)

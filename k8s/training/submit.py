@@ -173,7 +173,9 @@ class _Cluster:
             return self._stands(result, there)
         name, reached = self.run.model.removeprefix(f"{self.env.registry}/models/"), self.env.network.access()
         model = ""
-        if there is None and not again:
+        # The cluster of this machine comes and goes, with its keys and what it serves, while the registry keeps its models: one
+        # that is new trains anew.
+        if there is None and not again and not self.kubectl.target.of_this_machine:
             model = artifact.model_reference(self.env.registry, name, self.run.version, reached=reached)
         if model:
             console.done(f"there        the model of this version is in the registry: {model}")

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 
+from common import single_node
 from common.errors import ExitCode, MissingEnvironmentError, PolicyError, UsageError
+from k8s.envs.environment import ClusterTarget
 from k8s.objects import manifests
 from k8s.objects.manifests import Manifest
-from k8s.training import receipt, submit
+from k8s.training import artifact, receipt, submit
 from k8s.training.names import NAMESPACE
 from oci.client.client import Client
 from oci.client.target import Registry
@@ -97,6 +101,21 @@ def test_a_run_that_goes_on_is_not_begun_again_even_when_asked(site: Site) -> No
     site.controller(version).phase("Running")
     assert site.go(again=True).result == "there"
     assert site.api.body("Workflow", version)["status"]["phase"] == "Running"
+
+
+def test_a_new_cluster_of_this_machine_trains_anew_whatever_the_registry_has_kept(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has keys of its own, and serves nothing yet: the first command, run once more after `--down`, ends with an answer."""
+    asked: list[str] = []
+    monkeypatch.setattr(
+        artifact, "model_reference", lambda *_, **__: asked.append("registry") or "r.example/m@sha256:" + "a" * 64
+    )
+    assert site.go(dry_run=True).result == "there"
+    monkeypatch.setattr(ClusterTarget, "of_this_machine", True)
+    monkeypatch.setattr(single_node, "kubectl", lambda: Path(shutil.which("kubectl") or ""))
+    assert site.go(dry_run=True).result == "planned"
+    assert asked == ["registry"]
 
 
 def test_a_version_whose_model_is_there_is_not_trained_once_more(site: Site, capsys: pytest.CaptureFixture[str]) -> None:

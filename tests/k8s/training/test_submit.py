@@ -107,15 +107,12 @@ def test_a_new_cluster_of_this_machine_trains_anew_whatever_the_registry_has_kep
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has keys of its own, and serves nothing yet: the first command, run once more after `--down`, ends with an answer."""
-    asked: list[str] = []
-    monkeypatch.setattr(
-        artifact, "model_reference", lambda *_, **__: asked.append("registry") or "r.example/m@sha256:" + "a" * 64
-    )
+    kept = f"{site.registry.address}/llm/models/example-tiny@sha256:{'a' * 64}"
+    monkeypatch.setattr(artifact, "model_reference", lambda *_, **__: kept)
     assert site.go(dry_run=True).result == "there"
     monkeypatch.setattr(ClusterTarget, "of_this_machine", True)
     monkeypatch.setattr(single_node, "kubectl", lambda: Path(shutil.which("kubectl") or ""))
     assert site.go(dry_run=True).result == "planned"
-    assert asked == ["registry"]
 
 
 def test_a_version_whose_model_is_there_is_not_trained_once_more(site: Site, capsys: pytest.CaptureFixture[str]) -> None:

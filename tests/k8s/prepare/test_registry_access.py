@@ -15,7 +15,7 @@ from common.errors import PolicyError, RegistryError, UsageError
 from common.files import sha256_bytes
 from k8s import deploy
 from k8s.envs import environment
-from k8s.envs.environment import DirectoryTarget, Environment
+from k8s.envs.environment import ClusterTarget, DirectoryTarget, Environment
 from k8s.objects import pods
 from k8s.objects.manifests import Manifest
 from k8s.prepare import checked, gate
@@ -232,7 +232,7 @@ def test_a_run_goes_to_the_registry_by_the_environments_authority(
             target = DirectoryTarget(checkout.root / "out")
             submit._to_directory(said, env, target, objects, data, ON_A_HUB, dry_run=False)
             return
-        kubectl: Any = SimpleNamespace(preflight=lambda _: None, get=lambda *_: None)
+        kubectl: Any = SimpleNamespace(preflight=lambda _: None, get=lambda *_: None, target=ClusterTarget("c"))
         run: Any = SimpleNamespace(version="v", model=f"{env.registry}/models/x", train_image=f"{env.registry}/train")
         submit._Cluster(kubectl, env, run, objects, data, ON_A_HUB).submit(said, dry_run=False, again=False)
 

@@ -80,7 +80,10 @@ def silent(where: str, problem: Exception) -> MissingEnvironmentError:
             what = "no Docker Engine answers: there is no such socket"
         elif not os.access(file, os.R_OK | os.W_OK):
             what = f"permission denied: the Docker Engine's socket belongs to {file.owner()}:{file.group()}"
-            fix = f"add yourself to the group {file.group()} (`sudo usermod -aG {file.group()} $USER`) and log in again"
+            # Nobody joins the group of root for this.
+            fix = "run it as its owner, or ask who runs the engine"
+            if file.group() != "root":
+                fix = f"add yourself to the group {file.group()} (`sudo usermod -aG {file.group()} $USER`) and log in again"
     else:
         what = f"no Docker Engine answers: {_words(problem)}"
     return MissingEnvironmentError(what, where=where, fix=fix)

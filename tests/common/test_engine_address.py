@@ -48,14 +48,21 @@ def test_an_engine_elsewhere_that_is_not_there_is_not_to_be_installed_here(monke
     assert "connection refused" in said(monkeypatch, "tcp://127.0.0.1:1")
 
 
-def test_a_socket_of_another_group_names_the_group(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("group", "fix"), [("docker", "sudo usermod -aG docker $USER"), ("root", "run it as its owner, or ask who runs the engine")]
+)
+def test_a_socket_that_may_not_be_opened_says_whose_it_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, group: str, fix: str
+) -> None:
     """The commonest of all: not in the group `docker`. Root may open everything, so the answer of the system is put."""
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / "e.sock"))
         monkeypatch.setattr("common.engine_address.os.access", lambda *_: False)
+        monkeypatch.setattr(Path, "group", lambda _: group)
         line = said(monkeypatch, f"unix://{tmp_path}/e.sock")
-    assert "permission denied: the Docker Engine's socket belongs to root:root" in line
-    assert "usermod -aG root" in line
+    assert f"permission denied: the Docker Engine's socket belongs to root:{group}" in line
+    assert fix in line
+    assert "usermod -aG root" not in line
 
 
 def test_the_current_context_is_asked_and_named(monkeypatch: pytest.MonkeyPatch) -> None:

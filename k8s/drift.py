@@ -85,7 +85,7 @@ def _cluster(rendered: RenderedSet, env: Environment, target: ClusterTarget, pat
     asked = Kubectl(target, patience)
     asked.preflight(env.kubernetes)
     namespace = release.home(target, rendered.objects)
-    history = release.read(asked, env.name, namespace)
+    history = release.read(asked, env, namespace)
     if busy := lease.holder(asked, env.name, namespace):
         console.warn(f"a deploy is running, what follows may be half of it: {busy}")
     if half := history.unfinished:

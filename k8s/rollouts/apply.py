@@ -181,7 +181,7 @@ def _draft(rendered: RenderedSet, history: History, digest: str, who: str, origi
 def _unchanged(kubectl: Kubectl, rendered: RenderedSet, env: Environment, current: Release, plan: Plan) -> Outcome:
     """Nothing is to be sent: only see that what is there runs."""
     try:
-        rollout.see(Outlasting(kubectl), rendered, env.kubernetes)
+        rollout.see(Outlasting(kubectl), rendered, env)
     except FailedError as problem:
         what = f"the cluster holds the set already, and it does not run: {problem}"
         raise DeployNotRolledBackError(what, where=kubectl.context, fix=f"nothing was sent; {put_back.look(kubectl)}") from None
@@ -211,7 +211,7 @@ def _release(
         # From here on something is sent: a cluster that goes away now is waited for.
         kubectl = Outlasting(kubectl, lease)
         doing, recorded = f"applying {len(rendered.objects)} objects", draft.rollback_of is not None
-        put_back.put(kubectl, rendered, env.kubernetes, doing, lease, recorded=recorded, again=again)
+        put_back.put(kubectl, rendered, env, doing, lease, recorded=recorded, again=again)
     except (FailedError, KeyboardInterrupt) as problem:
         put_back.put_back(kubectl, env, history, previous, str(problem) or "interrupted from the keyboard", plan, lease)
     # From here on the set runs: what goes wrong now puts nothing back.

@@ -23,7 +23,7 @@ from oci.reference import short
 def put(
     kubectl: Kubectl,
     rendered: RenderedSet,
-    version: str,
+    env: Environment,
     doing: str,
     lease: Lease,
     *,
@@ -35,7 +35,7 @@ def put(
     Args:
         kubectl: of the cluster.
         rendered: the set.
-        version: of Kubernetes, for finding images.
+        env: where it goes.
         doing: says what happens now.
         lease: must still be ours.
         recorded: it is a set of the release record, whose model counts, whatever the pipeline promoted since.
@@ -57,7 +57,7 @@ def put(
             # Inside the step, which else would be ticked off.
             raise FailedError(f"apply failed: {brief(answer)}")
     takeover.let_go(kubectl, taken)
-    rollout.see(kubectl, rendered, version, again=again, lost=lease.lost)
+    rollout.see(kubectl, rendered, env, again=again, lost=lease.lost)
     if why := lease.lost():
         raise FailedError(why)
 
@@ -118,7 +118,7 @@ def put_back(
     place = release.keep(env.name, again.text())
     doing = f"putting the last good set back, release {good.number}"
     try:
-        put(kubectl, again, env.kubernetes, doing, lease, recorded=True, again=kubectl.patience.settle)
+        put(kubectl, again, env, doing, lease, recorded=True, again=kubectl.patience.settle)
     except (FailedError, KeyboardInterrupt) as problem:
         if isinstance(problem, KeyboardInterrupt):
             # Told twice: nothing more is waited for.

@@ -44,6 +44,11 @@ def seconds(count: float) -> str:
     return f"{count:.1f} s" if count < 60 else f"{int(count // 60)} min {int(count % 60):02d} s"
 
 
+def leave_output_to_program() -> None:
+    """From now on everything for people goes to standard error: standard output is for a program that reads it."""
+    out.file = sys.stderr
+
+
 def title(text: str) -> None:
     """The headline of a stage."""
     out.print(f"\n[bold cyan]{escape(text)}[/]")

@@ -19,11 +19,11 @@ from registry.policy import Policy
 from registry.verify import Findings, verify
 
 
-def show(reference: str, key: str = "", policy_file: str = "") -> str:
+def show(named: str, key: str = "", policy_file: str = "") -> str:
     """Verify an image and print the verdict; needs nothing of the build.
 
     Args:
-        reference: of the image, with its registry; a tag is resolved first.
+        named: the image, with its registry; a tag is resolved first.
         key: the public key's file, or a URI that cosign knows; empty: that of the checkout's own pair.
         policy_file: what must hold, see policy.py; empty: its defaults.
 
@@ -35,7 +35,7 @@ def show(reference: str, key: str = "", policy_file: str = "") -> str:
         RegistryError: the registry cannot be read, or has no such image.
         PolicyError: the policy is not met.
     """
-    ref = _reference(reference)
+    ref = reference(named)
     required = policy.read(Path(policy_file)) if policy_file else Policy()
     public = signer.public_key(key)
     pinned, findings = look(ref, public, required)
@@ -76,7 +76,12 @@ def look(ref: ImageRef, key: PublicKey, required: Policy, reached: Access | None
     return ref.pin(digest), verify(attached, digest, key, required)
 
 
-def _reference(text: str) -> ImageRef:
+def reference(text: str) -> ImageRef:
+    """A reference with its registry, as somebody wrote it.
+
+    Raises:
+        UsageError: it is none, or names no registry.
+    """
     try:
         ref = ImageRef.parse(text)
     except ValueError as problem:

@@ -69,6 +69,9 @@ class Double:
         strict: whether a manifest is refused when a blob is missing.
         pretends: digests of blobs that it says it has.
         referrers: whether it has the referrers API.
+        silent: whether it does not say that it noted a subject.
+        fixed: the tags, as a pattern, that cannot be moved once they are there.
+        refuses: the status of its answer to who tries.
         readable: repositories, as patterns, that a token is given for.
         forbids: whether there is no token at all, but a 403, where one of the repositories asked for is not readable.
         ended: nobody needs an answer any more.
@@ -93,6 +96,9 @@ class Double:
     strict: bool = True
     pretends: set[str] = field(default_factory=set)
     referrers: bool = False
+    silent: bool = False
+    fixed: str = ""
+    refuses: int = 400
     readable: set[str] = field(default_factory=lambda: {".*"})
     forbids: bool = False
     ended: threading.Event = field(default_factory=threading.Event)
@@ -271,13 +277,19 @@ class Handler(BaseHTTPRequestHandler):
         held = self.double.manifests[self.repo]
         if self.command == "PUT":
             data = self.rfile.read(self.left)
+            if self.double.fixed and self.rest in held and re.search(self.double.fixed, self.rest):
+                return self.error(self.double.refuses, "TAG_INVALID")
             body = json.loads(data)
             named = [one["digest"] for one in [body.get("config"), *body.get("layers", [])] if one]
             if self.double.strict and not set(named) <= set(self.double.blobs[self.repo]):
                 return self.error(400, "MANIFEST_BLOB_UNKNOWN")
             held[self.rest] = held[digest_of(data)] = (self.headers["Content-Type"], data)
             # Nobody need keep the list of referrers by hand (distribution spec 1.1, "Pushing Manifests with Subject").
-            noted = {"OCI-Subject": body["subject"]["digest"]} if self.double.referrers and "subject" in body else {}
+            noted = (
+                {"OCI-Subject": body["subject"]["digest"]}
+                if self.double.referrers and "subject" in body and not self.double.silent
+                else {}
+            )
             return self.answer(201, {"Docker-Content-Digest": digest_of(data), **noted})
         if self.rest not in held:
             return self.error(404, "MANIFEST_UNKNOWN")
@@ -290,8 +302,10 @@ class Handler(BaseHTTPRequestHandler):
             return self.error(404, "NOT_FOUND")
         listed = []
         for reference, (kind, data) in sorted(self.double.manifests[self.repo].items()):
+            if reference != digest_of(data) or self.rest.encode() not in data:
+                continue
             body = json.loads(data)
-            if reference == digest_of(data) and body.get("subject", {}).get("digest") == self.rest:
+            if (body.get("subject") or {}).get("digest") == self.rest:
                 described = {"mediaType": kind, "digest": reference, "size": len(data)}
                 listed.append({**described, "artifactType": body.get("artifactType") or body["config"]["mediaType"]})
         index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": listed}

@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from common.errors import RegistryError, UsageError
-from oci import attachments
 from oci.client.blob import Blob
 from oci.client.client import Client, FixedTagError
 from oci.client.target import Registry, meant
 from oci.descriptor import CONFIG, MANIFEST, Descriptor, canonical
-from oci.envelope import SIMPLE, Envelope
 from tests.oci.conftest import QUICK
 from tests.oci.double import Double, Handler, answers, digest_of
 
@@ -230,37 +227,3 @@ def test_nothing_is_guessed_of_a_good_name() -> None:
 @pytest.mark.parametrize("text", ["[::1]", "[::1]:5000", "127.0.0.1", "localhost:5000"])
 def test_this_machine_needs_no_tls_by_any_of_its_names(text: str) -> None:
     assert Registry.parse(text).plain_http
-
-
-# --- a stranger's attachment ---
-
-
-@pytest.fixture
-def large(client: Client, double: Double, monkeypatch: pytest.MonkeyPatch) -> bytes:
-    """A blob beside an image that is larger than anything that is read."""
-    monkeypatch.setattr(attachments, "_LARGEST", 1000)
-    holds(double, ONE)
-    data = b"x" * 1001
-    double.blobs[REPOSITORY][digest_of(data)] = data
-    return data
-
-
-def test_what_is_too_large_to_be_proof_takes_no_proof_away(client: Client, double: Double, large: bytes) -> None:
-    own = Envelope(SIMPLE, b'{"critical": {}}', (b"signature",))
-    attachments.write(client, REPOSITORY, digest_of(ONE), "sig", (), (own,))
-    tag = f"{digest_of(ONE).replace(':', '-')}.sig"
-    body: dict[str, Any] = json.loads(double.manifests[REPOSITORY][tag][1])
-    body["layers"].insert(0, {"mediaType": "text/plain", "digest": digest_of(large), "size": len(large)})
-    double.manifests[REPOSITORY][tag] = (MANIFEST, canonical(body))
-    strange, kept = attachments.read(client, REPOSITORY, digest_of(ONE))
-    assert (strange.envelope, strange.left_out) == (None, f"{digest_of(large)}, text/plain, 0 MiB")
-    assert kept.envelope is not None
-    assert kept.envelope.payload == own.payload
-
-
-def test_a_blob_that_is_larger_than_its_descriptor_says_is_refused(client: Client, double: Double, large: bytes) -> None:
-    layers = [{"mediaType": "text/plain", "digest": digest_of(large), "size": 5}]
-    tag = f"{digest_of(ONE).replace(':', '-')}.sig"
-    double.manifests[REPOSITORY][tag] = (MANIFEST, canonical({"schemaVersion": 2, "layers": layers}))
-    with pytest.raises(RegistryError, match="answers with more than 1000 bytes"):
-        attachments.read(client, REPOSITORY, digest_of(ONE))

@@ -219,9 +219,8 @@ def _store(
             gone = []
             if new:
                 attachments.refer(client, repository, image.digest, new)
-                console.warn(
-                    f"{image.name}: {problem.what}: the new statements are attached as referrers, which cosign 2 ignores"
-                )
+                what = f"{problem.what}; the new statements are attached as referrers, which cosign 2 does not read"
+                console.warn(f"{image.name}: {what}")
     if len(gone) < len(superseded):
         console.warn(f"{image.name}: older statements of this key stay where they cannot be replaced, and count as well")
     return gone

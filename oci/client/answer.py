@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -54,7 +55,10 @@ class Answer:
     def explanation(self) -> str:
         """The status and the server's own error messages, all of them: they may repeat secrets, see `Http.scrub`."""
         errors = "; ".join(f"{code} {message}".strip() for code, message in self._errors())
-        return f"{self.status} {errors}".strip()
+        # What stands before the registry answers with web pages.
+        title = re.search(rb"<title>([^<]{1,200})", self.data) if not errors else None
+        said = title[1].decode(errors="replace").removeprefix(str(self.status)) if title else errors
+        return f"{self.status} {said.strip()}".strip()
 
     def _errors(self) -> list[tuple[str, str]]:
         try:

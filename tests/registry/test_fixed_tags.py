@@ -35,7 +35,7 @@ def test_what_is_new_is_attached_by_digest_and_found(fixed: Double, capsys: pyte
     assert kinds(fixed) == sorted([statement.SIGNATURE, statement.SBOM, statement.PROVENANCE, statement.SMOKE])
     assert [item.tag for item in attached(fixed) if item.envelope] == ["sig", "att", "att", ""]
     assert holds(fixed)
-    assert "attached as referrers, which cosign 2 ignores" in capsys.readouterr().err
+    assert "attached as referrers, which cosign 2 does not read" in capsys.readouterr().err
 
 
 def test_the_list_under_the_tag_is_kept_only_where_the_registry_keeps_none(fixed: Double) -> None:

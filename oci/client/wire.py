@@ -31,6 +31,11 @@ class Wire(Http):
         self._auth = Auth(target, self._fetch)
         self.prepare = self._auth.prepare
 
+    @property
+    def token_lifetime(self) -> float:
+        """Seconds that the registry's tokens last; 0 where it gives none."""
+        return self._auth.lifetime
+
     def scrub(self, text: str) -> str:
         """The registry's message as one short line, without any of our secrets."""
         return self._auth.scrub(text)
@@ -41,6 +46,8 @@ class Wire(Http):
         if origin(answer.url) != self._origin:
             where = f"{self.elsewhere(answer.url)} answers {self.scrub(answer.explanation())}, and gets no login"
         fix = "the registry's answer says why; see its documentation or log"
+        if "NAME_UNKNOWN" in answer.codes:
+            fix = "there is no such repository: look at the name" + (", or create it there first" if self._writes else "")
         if answer.status in _ABOUT_IT:
             return UnusableError(f"{action} failed", where=where, fix=fix, why=f"the registry answers {answer.status}")
         return RegistryError(f"{action} failed", where=where, fix=fix)

@@ -60,6 +60,7 @@ class Double:
         asked: every request, in order.
         auth: how it knows users: nothing, `basic` or `bearer`.
         lifetime: seconds a token lasts.
+        slow: seconds for a MiB of a request's body, before anything is looked at, as behind a proxy that buffers.
         least: OCI-Chunk-Min-Length; 0: none.
         largest: bytes of a request's body, more is answered with 413; 0: any.
         chunks: whether it takes PATCH.
@@ -87,6 +88,7 @@ class Double:
     tokens: dict[str, tuple[set[str], float]] = field(default_factory=dict)
     auth: str = ""
     lifetime: float = 60
+    slow: float = 0
     least: int = 0
     largest: int = 0
     chunks: bool = True
@@ -179,6 +181,7 @@ class Handler(BaseHTTPRequestHandler):
         self.request_ = Request(self.command, self.path, {k.lower(): v for k, v in self.headers.items()})
         self.double.asked.append(self.request_)
         self.left = int(self.headers.get("Content-Length") or 0)
+        self.double.ended.wait(self.double.slow * self.left / (1 << 20))
         if fault := self.double.fault(self.command, self.path):
             return fault.act(self)
         if parts.path == "/token":

@@ -227,3 +227,53 @@ def test_nothing_is_guessed_of_a_good_name() -> None:
 @pytest.mark.parametrize("text", ["[::1]", "[::1]:5000", "127.0.0.1", "localhost:5000"])
 def test_this_machine_needs_no_tls_by_any_of_its_names(text: str) -> None:
     assert Registry.parse(text).plain_http
+
+
+# --- a repository that has to be created first (aws/containers-roadmap#1970) ---
+
+NOT_THERE = answers(404, {}, b'{"errors": [{"code": "NAME_UNKNOWN", "message": "The repository team/image does not exist"}]}')
+
+
+def hangs_up(handler: Handler) -> None:
+    handler.close_connection = True
+
+
+def upload(client: Client) -> None:
+    with Blob("layer", digest_of(b"layer"), 5, b"layer") as blob:
+        client.upload(REPOSITORY, blob, lambda _: None)
+
+
+def test_an_upload_that_is_cut_at_its_start_is_asked_for_the_reason(client: Client, double: Double) -> None:
+    double.fail("POST", "uploads", hangs_up, times=99)
+    double.fail("GET", "manifests/", NOT_THERE, times=9)
+    with pytest.raises(RegistryError, match="The repository team/image does not exist.*create it there first"):
+        upload(client)
+    assert double.count("POST") == 2
+
+
+def test_a_refusal_to_who_asks_for_the_reason_is_said(client: Client, double: Double) -> None:
+    double.fail("POST", "uploads", hangs_up, times=99)
+    double.fail("GET", "manifests/", denied("DENIED", "somebody has to allow ecr:CreateRepository for this user"), times=9)
+    with pytest.raises(RegistryError, match="somebody has to allow ecr:CreateRepository"):
+        upload(client)
+
+
+@pytest.mark.parametrize("cuts", [1, 2, 3])
+def test_a_repository_that_is_only_not_there_yet_is_pushed_to_after_a_cut(client: Client, double: Double, cuts: int) -> None:
+    double.fail("POST", "uploads", hangs_up, times=cuts)
+    upload(client)
+    assert double.blobs[REPOSITORY][digest_of(b"layer")] == b"layer"
+
+
+def test_a_start_that_is_answered_with_a_reason_says_it(client: Client, double: Double) -> None:
+    double.fail("POST", "uploads", NOT_THERE)
+    with pytest.raises(RegistryError, match="NAME_UNKNOWN The repository team/image does not exist.*create it there first"):
+        upload(client)
+
+
+def test_who_only_reads_is_not_told_to_create_anything(double: Double) -> None:
+    double.fail("GET", "manifests/", NOT_THERE)
+    with Client(Registry(double.address, ""), QUICK) as reader, pytest.raises(RegistryError) as caught:
+        reader.manifest(REPOSITORY, "1")
+    assert "there is no such repository: look at the name" in caught.value.line()
+    assert "create" not in caught.value.line()

@@ -28,7 +28,7 @@ class Statement:
         kind: the predicate's type, a URI; `SIGNATURE` for a signature, which says nothing more.
         digests: of its subjects.
         predicate: its content.
-        name: the repository, of a plain signature; else empty: there the digest alone counts.
+        name: the repository, of a signature that names one; else empty: there the digest alone counts.
     """
 
     kind: str
@@ -77,6 +77,7 @@ def parse(envelope: Envelope) -> Statement:
         kind, predicate = body["predicateType"], body.get("predicate") or {}
         if not isinstance(kind, str) or not isinstance(predicate, dict):
             raise ValueError("a predicate that is no object")
-        return Statement(kind, digests, predicate)
+        name = body["subject"][0].get("name") if kind == SIGNATURE and body["subject"] else ""
+        return Statement(kind, digests, predicate, str(name or ""))
     except (KeyError, TypeError, AttributeError, RecursionError) as problem:
         raise ValueError(f"no statement: {type(problem).__name__} {problem}") from None

@@ -71,8 +71,8 @@ def look(ref: ImageRef, key: PublicKey, required: Policy, reached: Access | None
         data = client.manifest(ref.repository, ref.digest or ref.tag or "latest")
         digest = sha256_bytes(data)
         attached = attachments.read(client, ref.repository, digest)
-    for large in (item.left_out for item in attached if item.left_out):
-        console.warn(f"not read, too large to be proof: {large}, attached to {ref.pin(digest)}")
+    for text in attachments.left_out(attached):
+        console.warn(f"{ref.pin(digest)}: {text}")
     return ref.pin(digest), verify(attached, digest, key, required)
 
 

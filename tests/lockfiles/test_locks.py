@@ -72,7 +72,13 @@ EDITS = {
     ),
     "input_shim_name": ("small.in", r"\Z", '[shims]\nThree = "1.0"\n', "not a package and its version", "small.in:3"),
     "input_shim_not_normal": ("small.in", r"\Z", '[shims]\nthree = "1.0RC1"\n', "not a package and its", "small.in:3"),
-    "input_address": ("small.in", '"one==1.0"', '"one @ https://x.example.com/one.whl"', "names no location", "small.in:1"),
+    "input_address": (
+        "small.in",
+        '"one==1.0"',
+        '"one @ https://x.example.com/one.whl"',
+        "its address names no content",
+        "small.in:1",
+    ),
     "input_empty": ("small.in", '"one==1.0"', "", "requires must be a list of strings, and not empty", "small.in"),
     "input_exception_without_reason": (
         "small.in",

@@ -219,7 +219,8 @@ def _origins(file: Path, requires: tuple[str, ...], sources: dict[str, Any]) -> 
                 raise OriginError("it has an address in requires", "keep one of the two")
             found[package] = origins.of_source(package, entry)
     except OriginError as problem:
-        where = f"sources.{package}" if package in sources else repr(package)
+        # Not the whole requirement: an address may hold a login.
+        where = f"sources.{package}" if package in sources else Requirement(package).name
         raise UsageError(f"{where}: {problem.what}", where=_line(file, package), fix=problem.fix) from None
     return tuple(origin for _, origin in sorted(found.items()))
 

@@ -194,7 +194,7 @@ class Catalogue:
 
     def _read_asks(self, project: str, version: Version) -> Asks:
         if stated := self._stated.get(project):
-            return self._evaluate(list(stated.requires), [])
+            return self._evaluate(list(stated.requires), metadata.extras(stated.requires))
         release = next((one for one in self.releases(project) if one.version == version and not one.trouble), None)
         if release is None or release.wheel is None:
             return Asks()

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import zipfile
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from email.parser import HeaderParser
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,11 @@ class Direct:
         file = {"name": self.artifact.file, "size": self.artifact.size, "hashes": {"sha256": self.artifact.sha256}}
         kind = {"wheels": [file]} if self.artifact.file.endswith(".whl") else {"sdist": file}
         return {"name": self.name, "version": self.version, **kind}
+
+    def stated(self) -> SdistInput:
+        """As an input describes a package that has this one version."""
+        asked = HeaderParser().parsestr(self.metadata).get_all("Requires-Dist") or []
+        return SdistInput(self.name, self.version, tuple(asked))
 
     def stand_in(self, folder: Path) -> Path:
         """Write a wheel of nothing but metadata, for the resolver: it must neither unpack nor build anything."""
@@ -280,7 +285,7 @@ def _gone(origin: Origin) -> MissingEnvironmentError:
 
 
 def _stated_metadata(stated: SdistInput) -> str:
-    extras = sorted({extra for text in stated.requires for extra in re.findall(r"""extra\s*==\s*['"]([^'"]+)""", text)})
+    extras = metadata.extras(stated.requires)
     head = ["Metadata-Version: 2.1", f"Name: {stated.name}", f"Version: {stated.version}"]
     head += [f"Provides-Extra: {extra}" for extra in extras] + [f"Requires-Dist: {text}" for text in stated.requires]
     return "\n".join(head) + "\n"

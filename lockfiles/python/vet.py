@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from email.parser import HeaderParser
@@ -19,11 +18,10 @@ from lockfiles import inputs
 from lockfiles.inputs import SetInput
 from lockfiles.model import Wheel
 from lockfiles.python import index, settings, wheels
-from lockfiles.python.metadata import Metadata, target
+from lockfiles.python.metadata import Metadata, extras, target
 from lockfiles.python.settings import Index
 
 _PARALLEL = 8
-_EXTRA = re.compile(r"""extra\s*==\s*['"]([^'"]+)""")
 
 
 def check_extras(wanted: SetInput, versions: Mapping[str, str], known: Mapping[str, Metadata], python: str) -> None:
@@ -44,8 +42,8 @@ def check_extras(wanted: SetInput, versions: Mapping[str, str], known: Mapping[s
         if name not in known or (one.marker and not one.marker.evaluate(target(python))):
             continue
         head = HeaderParser().parsestr(known[name].text)
-        told = {*(head.get_all("Provides-Extra") or []), *_EXTRA.findall(" ".join(head.get_all("Requires-Dist") or []))}
-        has = sorted(map(canonicalize_name, told))
+        told = map(canonicalize_name, head.get_all("Provides-Extra") or [])
+        has = sorted({*told, *extras(head.get_all("Requires-Dist") or [])})
         for extra in sorted(map(canonicalize_name, one.extras)):
             if extra not in has:
                 fix = f"it has {', '.join(has)}" if has else "it has none: name what it should bring yourself"

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from common.errors import LockError, MissingEnvironmentError
 from common.run import run
 from lockfiles.inputs import SetInput
 from lockfiles.model import Artifact
-from lockfiles.python import index, settings, sources
+from lockfiles.python import index, metadata, settings, sources
 from lockfiles.python.cooldown import Window
 from lockfiles.python.direct import Direct
 from lockfiles.python.remote import RemoteFile
@@ -64,6 +65,8 @@ def resolve(
     window: Window | None = None,
     direct: Mapping[str, Direct] | None = None,
     asked: Collection[str] | None = None,
+    *,
+    alone: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Resolve a set to exact packages; the result is uv's PEP 751 tables by normalised name.
 
@@ -75,6 +78,7 @@ def resolve(
         window: which files are old enough; default all.
         direct: what comes from no index.
         asked: packages of which a release may be taken that its authors withdrew; default any, and nothing is said.
+        alone: without what the packages ask for.
 
     Raises:
         LockError: the requirements cannot all hold; with the resolver's explanation. Or a release was withdrawn.
@@ -83,6 +87,9 @@ def resolve(
     direct = direct or {}
     indexes = {o.name: settings.named(o.index) for o in wanted.origins if o.index and not offline.offline()}
     indexes = {name: one for name, one in indexes.items() if one != settings.default()}
+    overridden = {canonicalize_name(Requirement(text).name) for text in wanted.overrides} & set(indexes)
+    if overridden and not alone:
+        direct = {**direct, **_settled(wanted, overridden, python, glibc, preferred, window)}
     with tempfile.TemporaryDirectory(prefix="pinwheel-resolve-") as scratch:
         here = Path(scratch)
         stand_ins = {name: one.stand_in(here).as_uri() for name, one in direct.items()}
@@ -117,6 +124,7 @@ def resolve(
         for sdist in wanted.sdists:
             argv += ["--no-binary", sdist.name]
         argv += window.options() if window else []
+        argv += ["--no-deps"] if alone else []
         argv += ["--only-binary", ":all:", here / ("pyproject.toml" if indexes else "set.in")]
         with sources.configured(tuple(indexes.values())) as source:
             said = _uv(argv, source, f"{wanted.name}.in does not resolve")
@@ -129,6 +137,20 @@ def resolve(
             entry |= {"size": known.size, "hashes": {"sha256": known.sha256}}
     found = {str(canonicalize_name(package["name"])): package for package in body["packages"]}
     return {name: direct[name].table() if name in direct else package for name, package in found.items()}
+
+
+def _settled(
+    wanted: SetInput, names: Collection[str], python: str, glibc: str, preferred: Mapping[str, str], window: Window | None
+) -> dict[str, Direct]:
+    """Packages that have both an override and an index of their own; uv would look for the override on the default index."""
+    lines = tuple(text for text in wanted.overrides if canonicalize_name(Requirement(text).name) in names)
+    asking = replace(wanted, requires=lines, overrides=(), sdists=())
+    tags = platform_tags(python, glibc)
+    found = resolve(asking, python, glibc, preferred, window, alone=True)
+    files = {name: choose(package, tags, f"lockfiles/{wanted.name}.in") for name, package in found.items()}
+    with index.session() as http:
+        known = metadata.read_all(files.values(), index.Locator(http), http)
+    return {name: Direct(name, str(found[name]["version"]), file, known[file.sha256].text) for name, file in files.items()}
 
 
 def _at(line: str, places: Mapping[str, str]) -> str:

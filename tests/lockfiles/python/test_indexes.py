@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from common import offline, paths
 from common.errors import LockError, MissingEnvironmentError, UsageError
@@ -91,6 +92,18 @@ def test_a_private_namesake_of_a_public_package_does_not_slip_in_either(index: I
         ask(locks, "acme", "two", more=f'{TAKEN}two = {{ index = "{home}" }}\n')
         lock.write_all()
         assert versions() == {"acme": "1.0", "two": version}
+
+
+def test_an_override_of_such_a_package_looks_on_its_own_index(index: Index, private: Index, locks: Path) -> None:
+    index.add("acme", "1.5", uploaded=OLD)
+    index.add("user", "1.0", "acme>=7", uploaded=OLD)
+    private.add("acme", "1.5", "three", uploaded=OLD)
+    private.add("acme", "2.0", uploaded=OLD)
+    ask(locks, "acme", "user", more=f'overrides = ["acme<2"]\n{TAKEN}')
+    lock.write_all()
+    assert versions() == {"acme": "1.5", "three": "1.0", "user": "1.0"}
+    assert not asked(index, "acme")
+    check.check()
 
 
 def test_an_index_that_mirrors_another_has_no_namesakes(index: Index, private: Index, locks: Path) -> None:
@@ -227,10 +240,10 @@ def test_of_two_logins_on_one_server_the_nearer_one_is_sent(monkeypatch: pytest.
     monkeypatch.setenv("UV_DEFAULT_INDEX", "https://proxy.example.com/all/simple")
     with index_.session() as http:
         for name in ("one", "two"):
-            request = index_.requests.Request("GET", f"https://proxy.example.com/{name}/files/x.whl")
+            request = requests.Request("GET", f"https://proxy.example.com/{name}/files/x.whl")
             sent = http.prepare_request(request).headers["Authorization"]
-            assert sent == index_.requests.auth._basic_auth_str(name, "pw")
-        other = http.prepare_request(index_.requests.Request("GET", "https://cdn.example.com/one/files/x.whl"))
+            assert sent == requests.auth._basic_auth_str(name, "pw")
+        other = http.prepare_request(requests.Request("GET", "https://cdn.example.com/one/files/x.whl"))
         assert "Authorization" not in other.headers
 
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
+
+import requests
 
 from common import console, paths
 from common.errors import MissingEnvironmentError
 from common.files import sha256_file
 from common.offline import offline
 from common.run import run
-from lockfiles import lockfile, store
+from lockfiles import inputs, lockfile, store
 from lockfiles.debian import resolver
-from lockfiles.model import Artifact
-from lockfiles.python import index, sdist
+from lockfiles.model import Artifact, SetLock
+from lockfiles.python import direct, index, sdist
 from lockfiles.store import mirror
 
 
@@ -37,9 +39,15 @@ def fetch(names: Iterable[str]) -> None:
         to_make = store.take((wheel.artifact for wheel in ours), mirror.places(), http)
         wanted = [wheel.artifact for lock in locks for wheel in lock.wheels if not (wheel.sdist or wheel.shim)]
         wanted += [wheel.sdist for wheel in ours if wheel.sdist and wheel.artifact in to_make]
-        store.download(wanted, index.Locator(http), http)
+        _download(locks, wanted, http)
     for lock in locks:
         sdist.make_missing(base, lock)
+
+
+def _download(locks: Iterable[SetLock], wanted: Collection[Artifact], http: requests.Session) -> None:
+    for lock in locks:
+        direct.fetch(inputs.read_set(lock.name), lock, wanted, http)
+    store.download(wanted, index.Locator(http), http)
 
 
 def write_mirror(names: Iterable[str], target: Path, more: Iterable[Artifact] = ()) -> tuple[int, int]:
@@ -66,7 +74,8 @@ def write_mirror(names: Iterable[str], target: Path, more: Iterable[Artifact] = 
     held = set(artifacts(names)) - shims
     with index.session() as http:
         # The sources of wheels that were in the store already.
-        store.download([a for a in held if not a.file.endswith((".deb", ".whl"))], index.Locator(http), http)
+        sources = [artifact for artifact in held if not artifact.file.endswith((".deb", ".whl"))]
+        _download([lockfile.read_set(name) for name in names], sources, http)
     return mirror.write(target, {*held, *more, *_toolkit()}, store.verified)
 
 

@@ -35,6 +35,8 @@ from lockfiles.model import Artifact, BaseLock, Deb, Gpu, SetLock, Wheel
 
 _RELOCK = "run `invoke lock`"
 _RESTORE = "restore it from git, or remove it and " + _RELOCK
+# The hash of a git object, of either kind.
+_GIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _LINE = re.compile(r'^("(?:[^"\\]|\\.)*") = \{', re.MULTILINE)
 
 
@@ -60,6 +62,7 @@ def write_set(lock: SetLock) -> None:
         wheels[w.name] = {"version": w.version, **_artifact(w.artifact)}
         if w.sdist:
             wheels[w.name] |= {f"sdist-{key}": value for key, value in _artifact(w.sdist).items()}
+        wheels[w.name] |= {"commit": w.commit, "tree": w.tree} if w.commit else {}
         wheels[w.name] |= {"shim": True} if w.shim else {}
         wheels[w.name] |= {"licence": w.licence, "needs": list(w.needs)}
     head: dict[str, Any] = {"inputs": lock.inputs, "date": lock.date, "python": lock.python, "glibc": lock.glibc}
@@ -92,7 +95,7 @@ def read_set(set_name: str) -> SetLock:
         LockError: it is missing, edited, or not a lock of this format; with the line.
     """
     doc = _read(set_name, "wheels", {"inputs", "date", "python", "glibc"}, {"cuda", "driver", "compute"})
-    known = {"sdist-file", "sdist-size", "sdist-sha256", "shim"}
+    known = {"sdist-file", "sdist-size", "sdist-sha256", "shim", "commit", "tree"}
     wheels = []
     for name, e in doc.entries.items():
         doc.keys(name, {"version", "file", "size", "sha256", "licence", "needs"}, known)
@@ -110,7 +113,10 @@ def read_set(set_name: str) -> SetLock:
             if name != canonicalize_name(name) or package != name or str(version) != e["version"]:
                 raise doc.refused(name, f"{name} {e['version']}: its file is {file}")
         shim = bool(e.get("shim", False))
-        wheels.append(Wheel(name, e["version"], artifact, sdist, shim, tuple(e["needs"]), e["licence"]))
+        commit, tree = e.get("commit", ""), e.get("tree", "")
+        if ("commit" in e or "tree" in e) and not (sdist and _GIT.fullmatch(str(commit)) and _GIT.fullmatch(str(tree))):
+            raise doc.refused(name, f"{name}: a commit and its tree stand together, beside the source that holds them")
+        wheels.append(Wheel(name, e["version"], artifact, sdist, shim, tuple(e["needs"]), e["licence"], commit, tree))
     head = doc.head
     gpu = None
     if "cuda" in head:

@@ -61,6 +61,8 @@ class Wheel:
         needs: what it asks for on the image's platform, sorted: its Requires-Dist whose markers hold, without them
             (`numpy<3,>=1.17`, `uvicorn[standard]`); those of its extras too, where the set asks for the extras.
         licence: SPDX expression, read from the wheel's metadata; see licences.py.
+        commit, tree: of the git repository whose files the sdist holds, hex; empty for others. The tree's hash is that of the
+            package's folder.
     """
 
     name: str
@@ -70,6 +72,8 @@ class Wheel:
     shim: bool = False
     needs: tuple[str, ...] = ()
     licence: str = ""
+    commit: str = ""
+    tree: str = ""
 
 
 @dataclass(frozen=True, slots=True)

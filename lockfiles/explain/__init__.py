@@ -24,7 +24,7 @@ from lockfiles.explain.moving import Move
 from lockfiles.explain.nearest import Found
 from lockfiles.inputs import SdistInput, SetInput
 from lockfiles.model import BaseLock
-from lockfiles.python import cooldown, index, wheels
+from lockfiles.python import cooldown, direct, index, wheels
 
 # A search that takes longer than this is told with what it found.
 SECONDS = 300.0
@@ -72,11 +72,15 @@ class _Explanation:
     """Of one input."""
 
     def __init__(self, wanted: SetInput, base: BaseLock, http: requests.Session, days: int) -> None:
-        self._wanted, self._file = wanted, f"{wanted.name}.in"
+        self._file = f"{wanted.name}.in"
         self._python, self._glibc = base.version("python3.11"), base.version("libc6")
-        self._catalogue = Catalogue(http, self._python, self._glibc, wanted.sdists)
-        first = canonicalize_name(Requirement(wanted.requires[0]).name)
-        self._days = days if cooldown.possible(first, days) else 0
+        self._direct = direct.bring(wanted, wheels.platform_tags(self._python, self._glibc), {}, http)
+        # What comes from no index has the one version that it has, and asks for what it says, like a source that is described.
+        given = tuple(one.stated() for one in self._direct.values())
+        self._wanted = replace(wanted, sdists=(*(s for s in wanted.sdists if s.name not in self._direct), *given))
+        self._catalogue = Catalogue(http, self._python, self._glibc, self._wanted.sdists, wanted.origins)
+        self._days = days if cooldown.possible(cooldown.probe([wanted]), days) else 0
+        self._untimed = cooldown.untimed(wanted, self._days)
 
     def tell(self) -> bool:
         """Print it; returns whether the input resolves."""
@@ -101,8 +105,8 @@ class _Explanation:
     def _resolve(self, candidate: SetInput) -> dict[str, dict[str, Any]]:
         # A brand-new release is taken where the user's own lines ask for it, never because we propose it.
         own = replace(candidate, requires=tuple(line for line in candidate.requires if line in self._wanted.requires))
-        window = cooldown.window(self._days, cooldown.asked_for((*own.requires, *own.overrides)), {})
-        return wheels.resolve(candidate, self._python, self._glibc, {}, window)
+        window = cooldown.window(self._days, cooldown.asked_for((*own.requires, *own.overrides)), {}, self._untimed)
+        return wheels.resolve(candidate, self._python, self._glibc, {}, window, self._direct)
 
     def _tell_refusal(self, said: str) -> None:
         with console.step("asking the index who needs what"):

@@ -18,7 +18,8 @@ from lockfiles.changes import Locked
 from lockfiles.debian import resolver
 from lockfiles.inputs import BaseInput, SetInput
 from lockfiles.model import Artifact, BaseLock, SetLock, Wheel
-from lockfiles.python import cooldown, gpu, index, metadata, sdist, wheels
+from lockfiles.python import cooldown, gpu, index, metadata, shim, wheels
+from lockfiles.sdists import build, requirements
 
 _Lock = TypeVar("_Lock", BaseLock, SetLock)
 # What `--upgrade` calls all Debian packages together.
@@ -49,6 +50,9 @@ class Keeping:
         if canonicalize_name(self.upgrade) in {wheel.name for wheel in lock.wheels}:
             return None
         if (lock.python, lock.glibc) != (base.version("python3.11"), base.version("libc6")):
+            return None
+        if any(wheel.sdist and wheel.build is None for wheel in lock.wheels):
+            # An older lock: it does not name what builds its sources.
             return None
         # A source is built in the base.
         same_base = not wanted.sdists or (self.before.base and base.debs == self.before.base.debs)
@@ -235,7 +239,7 @@ def resolve_set(set_input: SetInput, base: BaseLock, keeping: Keeping, leader: S
     for shimmed, version in set_input.shims:
         if shimmed in packages:
             raise LockError(f"{shimmed} is both resolved and a shim", where=where, fix="drop one")
-        chosen.append(sdist.shim(shimmed, version))
+        chosen.append(shim.make(shimmed, version))
     with index.session() as http:
         locate = index.Locator(http)
         lock = SetLock(
@@ -243,10 +247,12 @@ def resolve_set(set_input: SetInput, base: BaseLock, keeping: Keeping, leader: S
         )
         if built:
             resolver.fetch(base.debs)
-            backend = sdist.backend_of(lock)
             sources = {n: _source(packages[n]) for n in built if n in packages}
-            store.download([backend, *sources.values()], locate, http)
-            made = [sdist.lock_built(base, built[n], source, backend) for n, source in sorted(sources.items())]
+            store.download(sources.values(), locate, http)
+            # What is built against a package of the set, is built against the set's own version of it.
+            same = requirements.versions(keeping.before.sets.get(set_input.name)) | {w.name: w.version for w in lock.wheels}
+            resolve = requirements.resolver(set_input, base, same, window, http)
+            made = [build.lock_built(base, built[n], source, resolve) for n, source in sorted(sources.items())]
             lock = replace(lock, wheels=tuple(sorted((*lock.wheels, *made), key=lambda w: w.name)))
         known = metadata.read_all([wheel.artifact for wheel in lock.wheels], locate, http)
         asked = gpu.needs(lock.wheels, locate, http)

@@ -100,7 +100,7 @@ def _build(layout: Layout, recipes: list[Recipe], base: BaseLock, root: Rootfs) 
     for recipe in recipes:
         if recipe.config.key not in done:
             accounts = config.accounts(root.tar)
-            fill = partial(config.fill, recipe.spec, accounts, base.version("python3.11"))
+            fill = partial(config.fill, recipe.spec, accounts, base.version("python3.11"), root.tree)
             done[recipe.config.key] = layer.make(layout, recipe.config, fill)
         if recipe.files and recipe.files.key not in done:
             done[recipe.files.key] = layer.make(layout, recipe.files, partial(files.fill, recipe.files))

@@ -47,11 +47,20 @@ class BaseInput:
 
 @dataclass(frozen=True, slots=True)
 class SdistInput:
-    """A package that is published as source only; `requires` is its stated Requires-Dist."""
+    """A package that is built from its source.
+
+    Attributes:
+        name, version: of the package.
+        requires: its stated Requires-Dist; what belongs to extras may be left out.
+        build: what building it needs (PEP 508); None for what its pyproject.toml declares.
+        reproducible: whether two builds must give the same bytes.
+    """
 
     name: str
     version: str
     requires: tuple[str, ...]
+    build: tuple[str, ...] | None = None
+    reproducible: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +152,10 @@ def read_set_file(file: Path) -> SetInput:
     body = _load(file, {"requires", "overrides", "sources", "sdists", "shims", "agrees"})
     sdists = []
     for package, entry in sorted(_mapping(file, body, "sdists").items()):
-        if not isinstance(entry, dict) or set(entry) != {"version", "requires"}:
-            raise UsageError(f"sdists.{package} needs exactly version and requires", where=paths.shown(file), fix="write both")
-        sdists.append(SdistInput(package, str(entry["version"]), _strings(file, entry, "requires")))
+        sdists.append(_sdist(file, package, entry))
     requires, overrides = _strings(file, body, "requires", required=True), _strings(file, body, "overrides")
     shims = tuple(sorted(_mapping(file, body, "shims").items()))
-    plain_only = overrides + tuple(text for sdist in sdists for text in sdist.requires)
+    plain_only = overrides + tuple(text for one in sdists for text in (*one.requires, *(one.build or ())))
     _check_requirements(file, requires + plain_only)
     for text in plain_only:
         if Requirement(text).url:
@@ -223,6 +230,18 @@ def _origins(file: Path, requires: tuple[str, ...], sources: dict[str, Any]) -> 
         where = f"sources.{package}" if package in sources else Requirement(package).name
         raise UsageError(f"{where}: {problem.what}", where=_line(file, package), fix=problem.fix) from None
     return tuple(origin for _, origin in sorted(found.items()))
+
+
+def _sdist(file: Path, package: str, entry: object) -> SdistInput:
+    if not isinstance(entry, dict) or not {"version", "requires"} <= set(entry):
+        raise UsageError(f"sdists.{package} needs version and requires", where=paths.shown(file), fix="write both")
+    if unknown := sorted(set(entry) - {"version", "requires", "build", "reproducible"}):
+        fix = "known are version, requires, build, reproducible"
+        raise UsageError(f"unknown key 'sdists.{package}.{unknown[0]}'", where=paths.shown(file), fix=fix)
+    if not isinstance(reproducible := entry.get("reproducible", True), bool):
+        raise UsageError(f"sdists.{package}.reproducible is true or false", where=paths.shown(file), fix="mend it")
+    build = _strings(file, entry, "build") if "build" in entry else None
+    return SdistInput(package, str(entry["version"]), _strings(file, entry, "requires"), build, reproducible)
 
 
 def _load(file: Path, known: set[str]) -> dict[str, Any]:

@@ -22,8 +22,9 @@ from lockfiles import check, fetching, inputs, lock, lockfile, sbom, store
 from lockfiles.inputs import SdistInput
 from lockfiles.model import Artifact, BaseLock, Wheel
 from lockfiles.python import index as index_
-from lockfiles.python import packing, sdist
+from lockfiles.python import packing
 from lockfiles.python.packing import Entry
+from lockfiles.sdists import build as building
 from tests.lockfiles.conftest import OLD, versions
 from tests.lockfiles.small_index import Index, wheel
 
@@ -66,16 +67,16 @@ def builds(index: Index, monkeypatch: pytest.MonkeyPatch) -> list[Artifact]:
     index.add("setuptools", "80.0", uploaded=OLD)
     built: list[Artifact] = []
 
-    def build(_: BaseLock, wanted: SdistInput, source: Artifact, __: Artifact) -> Wheel:
+    def build(_: BaseLock, wanted: SdistInput, source: Artifact, __: object) -> Wheel:
         store.verified(source)
         built.append(source)
         data = wheel(wanted.name, wanted.version, wanted.requires)
         made = Artifact(f"{wanted.name}-{wanted.version}-py3-none-any.whl", len(data), hashlib.sha256(data).hexdigest())
         with store.adding(made) as out:
             out.write(data)
-        return Wheel(wanted.name, wanted.version, made, source)
+        return Wheel(wanted.name, wanted.version, made, source, build=())
 
-    monkeypatch.setattr(sdist, "lock_built", build)
+    monkeypatch.setattr(building, "lock_built", build)
     monkeypatch.setattr("lockfiles.debian.resolver.fetch", lambda _: None)
     return built
 

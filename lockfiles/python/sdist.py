@@ -103,7 +103,7 @@ def lock_built(base: BaseLock, wanted: SdistInput, sdist: Artifact, backend: Art
         LockError: the built metadata asks for other packages than the input states.
     """
     inputs = f"{rootfs.key(base)} {sdist.sha256} {backend.sha256} {wanted.requires}"
-    note = paths.cache() / "built" / f"{hashlib.sha256(inputs.encode()).hexdigest()}.json"
+    note = paths.cache("built", f"{hashlib.sha256(inputs.encode()).hexdigest()}.json")
     try:
         known = Artifact(**json.loads(note.read_text()))
         if store.has(known):

@@ -31,7 +31,8 @@ from tests.oci.double import PASSWORD, USER, Double, answers, digest_of, serving
 from tests.registry import signing
 from tests.registry.signing import OTHER, OWN
 
-IMAGE = canonical({"schemaVersion": 2, "mediaType": MANIFEST, "config": {"digest": digest_of(b"{}")}, "layers": []})
+CONFIG = digest_of(b"{}")
+IMAGE = canonical({"schemaVersion": 2, "mediaType": MANIFEST, "config": {"digest": CONFIG}, "layers": []})
 DIGEST = digest_of(IMAGE)
 REPOSITORY = "team/llama-factory-train"
 
@@ -61,7 +62,7 @@ MINE, THEIRS = Local("own", OWN.public_key()), Local("other", OTHER.public_key()
 
 
 def proof(*, smoke: dict[str, Any] | None = None, source: str = signing.COMMIT) -> Proof:
-    predicates = {statement.SBOM: signing.COMPONENTS, statement.PROVENANCE: signing.build(source=source)}
+    predicates = {statement.SBOM: signing.COMPONENTS, statement.PROVENANCE: signing.build(source=source, config_digest=CONFIG)}
     if smoke:
         predicates[statement.SMOKE] = smoke
     return Proof(dataclasses.replace(signing.BUILT, digest=DIGEST), predicates)
@@ -288,7 +289,7 @@ def everything() -> list[Attached]:
     return [
         signing.attest(statement.SIGNATURE, {}, digest=DIGEST),
         signing.attest(statement.SBOM, signing.COMPONENTS, digest=DIGEST),
-        signing.attest(statement.PROVENANCE, signing.build(), digest=DIGEST),
+        signing.attest(statement.PROVENANCE, signing.build(config_digest=CONFIG), digest=DIGEST),
         signing.attest(statement.SMOKE, ran(), digest=DIGEST),
     ]
 
@@ -424,7 +425,7 @@ def test_verify_shows_a_table_and_the_digest_of_a_tag(double: Double, key: str, 
 
 
 def test_verify_refuses_with_every_reason_and_its_own_exit_code(double: Double, key: str, tmp_path: Path) -> None:
-    push(double, proof(smoke=ran(), source="abc-dirty"))
+    push(double, proof(smoke=ran(), source=f"{signing.COMMIT}-dirty"))
     policy = tmp_path / "policy.toml"
     policy.write_text('smoke = "gpu"\ndirty = false\n')
     with pytest.raises(PolicyError, match="provenance bad: .*differed.*; smoke bad: .*a GPU is asked for") as refused:

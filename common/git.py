@@ -1,7 +1,7 @@
 """What git says of this checkout, where that cannot be made up.
 
 A revision is called clean only when every file of the checkout is, byte for byte, what the commit's own hash covers. Files and
-trees are hashed here ("Git Internals: Git Objects", git-scm.com/book), so nothing that decides what git shows or passes over has a
+trees are hashed here ("Git Internals: Git Objects", git-scm.com/book): nothing that decides what git shows or passes over has a
 say: its variables, index and flags, filters, replaced or grafted objects, another work tree.
 """
 

@@ -20,6 +20,8 @@ Keys:
     proof: `none`, or what an image must carry to be deployed: `key`, the public key's file (below the repository unless
         absolute); `policy`, optional, the mapping of registry/policy.py; `refuse`, optional, `false` to warn only. The
         environment `production` always asks and refuses.
+    deploy-keys: the public keys (k8s/envs/trusted_keys.py) whose release records count; optional: without any, that of the
+        checkout's own pair (k8s/rollouts/deploy_key.py). `production` names them.
     gpu-labels: optional; `nvidia` (default): GPU nodes carry the labels of NVIDIA's GPU feature discovery, and pods with a GPU
         are bound to nodes that can run their images. `none`: they do not, and pods go wherever the manifests say.
     model: optional; `reference`, the model that is served, by digest and in the environment's registry, as `invoke train` says
@@ -44,9 +46,10 @@ from pathlib import Path
 from common import paths, single_node
 from common.errors import UsageError
 from common.reader import Keys
-from k8s.envs import network, settings
+from k8s.envs import network, settings, trusted_keys
 from k8s.envs.network import Network
 from k8s.envs.settings import Settings
+from k8s.envs.trusted_keys import TrustedKey
 from k8s.objects import schema, strict_yaml
 from k8s.objects.findings import Finding
 from oci.reference import ImageRef
@@ -126,6 +129,7 @@ class Environment:
         registry: where the target pulls images from.
         kubernetes: the target's minor version.
         proof: what images must carry; None: nothing.
+        deploy_keys: whose release records count; none: that of the checkout.
         secrets: keys of each Secret made elsewhere, by (namespace, name).
         gpu: whether it has GPUs.
         gpu_labels: whether GPU nodes say by labels what they have.
@@ -146,6 +150,7 @@ class Environment:
     model: Model | None = None
     settings: Settings = field(default_factory=Settings)
     network: Network = field(default_factory=Network)
+    deploy_keys: tuple[TrustedKey, ...] = ()
 
     @property
     def where(self) -> str:
@@ -205,6 +210,9 @@ def parse(text: str, name: str, file: str) -> Environment:
     proof = _proof(top)
     if name == _STRICT and not (proof and proof.refuse):
         raise top.refused("proof", f"{_STRICT} always asks for proof and refuses what has none")
+    deploy_keys = trusted_keys.parse(top, "deploy-keys") if "deploy-keys" in top else ()
+    if name == _STRICT and isinstance(target, ClusterTarget) and not deploy_keys:
+        raise top.refused("deploy-keys", f"{_STRICT} goes back to no release that just any checkout signed")
     secrets = _secrets(top.below("secrets", optional=True))
     accelerator = top.choice("accelerator", ("nvidia", "none"))
     if name == _STRICT and accelerator == "none":
@@ -214,7 +222,9 @@ def parse(text: str, name: str, file: str) -> Environment:
     sets = settings.parse(top)
     top.end()
     gpu = accelerator == "nvidia"
-    return Environment(name, file, target, registry, kubernetes, proof, secrets, gpu, labels == "nvidia", model, sets, reached)
+    return Environment(
+        name, file, target, registry, kubernetes, proof, secrets, gpu, labels == "nvidia", model, sets, reached, deploy_keys
+    )
 
 
 def _target(keys: Keys) -> DirectoryTarget | ClusterTarget:

@@ -62,6 +62,17 @@ def from_git(env: Environment, locked: Mapping[str, PinnedImage], live: served_m
     return replace(rendered, objects=tuple(waiting))
 
 
+def again(objects: Sequence[Manifest], env: Environment) -> tuple[Finding, ...]:
+    """What is wrong by today's rules with a set that was sent before, sorted.
+
+    Args:
+        objects: the set as it was sent.
+        env: the environment it is for.
+    """
+    walks = [schema.schema(env.kubernetes).walk(manifest) for manifest in objects]
+    return tuple(sorted({*(finding for walk in walks for finding in walk.findings), *rules.check(walks, env)}))
+
+
 def _read(places: Sequence[Path], env: Environment) -> tuple[tuple[Manifest, ...], tuple[Finding, ...]]:
     """The manifests as the environment sets them, and what cannot be read."""
     objects, unreadable = manifests.load(places)

@@ -336,6 +336,7 @@ LOCK, PACKAGE = (
 )
 SOURCE = signing.build()["buildDefinition"]["resolvedDependencies"][0]
 NOTHING: Any = ...
+value: Any
 EMPTY: list[tuple[int, str, dict[str, Any], str, Any]] = [
     *(
         (BOM, statement.SBOM, signing.COMPONENTS, "components", value)

@@ -49,6 +49,7 @@ def run(
     stdin: str | None = None,
     timeout: float | None = None,
     missing: str = "run `invoke engine --install`",
+    exact: bool = False,
 ) -> Result:
     """Run a program to its end and return its result.
 
@@ -63,6 +64,7 @@ def run(
         stdin: its standard input; default none.
         timeout: seconds.
         missing: what to do if the program is not installed.
+        exact: whether bytes of its output that are no UTF-8 stay (as lone surrogates) instead of being replaced.
 
     Raises:
         MissingEnvironmentError: the program is not installed.
@@ -78,15 +80,14 @@ def run(
             env={
                 name: value for name, value in {**(os.environ if inherit else {}), **(env or {})}.items() if value is not None
             },
-            input=stdin,
+            input=None if stdin is None else stdin.encode("utf-8", "surrogateescape"),
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,
-            encoding="utf-8",
-            errors="replace",
             timeout=timeout,
             check=False,
         )
-        result = Result(finished.returncode, finished.stdout, finished.stderr)
+        output = finished.stdout.decode("utf-8", "surrogateescape" if exact else "replace")
+        result = Result(finished.returncode, output, finished.stderr.decode("utf-8", "replace"))
     except subprocess.TimeoutExpired:
         result = Result(124, "", f"no answer within {timeout} s")
     if result.code and error is not None:

@@ -21,10 +21,10 @@ from pathlib import Path
 from common import console, git, paths, workers
 from common.errors import BuildError, MissingEnvironmentError
 from common.files import PART, sha256_file
-from images import bill, budget, compare, config, files, layer, receipt, spec
+from images import assembly, bill, budget, compare, config, files, layer, receipt, spec
 from images.layer import Layer
 from images.plan import LayerPlan
-from images.receipt import BuildReceipt, BuiltImage, BuiltLayer
+from images.receipt import BuildReceipt, BuiltImage
 from images.recipe import Recipe, recipe_of
 from lockfiles import check, fetching, lockfile
 from lockfiles.debian import rootfs
@@ -108,36 +108,12 @@ def _build(layout: Layout, recipes: list[Recipe], base: BaseLock, root: Rootfs) 
     images = []
     for recipe in recipes:
         layers = [done[one.key] for one in recipe.plans]
-        gpu = spec.gpu(recipe.spec.role, recipe.lock)
         if not layout.lists(recipe.spec.name, recipe.version, [one.digest for one in layers]):
             held = [layer.held(layout, one) for one in layers]
             layer.check_conflicts(held, recipe.spec.conflicts)
             if recipe.files:
                 files.check_places(recipe.files, recipe.spec.files, root.tar, held)
-        base_image = config.base_image(layout, layers[0], base.version("python3.11"), base.date)
-        manifest, described = config.image(
-            layout, recipe.spec, layers, base=base_image, version=recipe.version, inputs=recipe.inputs, date=recipe.date
-        )
-        layout.publish(base_image, config.BASE, base.version("python3.11"))
-        layout.publish(manifest, recipe.spec.name, recipe.version)
-        built = tuple(
-            BuiltLayer(one.what, one.digest, one.diff_id, one.size, one.unpacked, one.key in reused) for one in layers
-        )
-        images.append(
-            BuiltImage(
-                name=recipe.spec.name,
-                role=recipe.spec.role,
-                version=recipe.version,
-                digest=manifest.digest,
-                config_digest=described.digest,
-                size=sum(one.size for one in layers),
-                unpacked=sum(one.unpacked for one in layers),
-                inputs=recipe.inputs,
-                layers=built,
-                driver=gpu.driver if gpu else 0,
-                compute=gpu.compute if gpu else (),
-            )
-        )
+        images.append(assembly.assemble(layout, recipe, base, layers, reused))
     return tuple(images)
 
 

@@ -35,7 +35,7 @@ def signed_statements(attached: Sequence[Attached], digest: str, key: PublicKey,
 def is_signed(attached: Sequence[Attached], image: ImageRef, key: PublicKey) -> bool:
     """Whether the key's plain signature, for this digest in this repository, is among what is attached."""
     statements = signed_statements(attached, image.digest, key, statement.SIGNATURE)
-    return any(item.tag != "att" and parsed.name == _place(image) for item, parsed in statements)
+    return any(item.tag != "att" and parsed.names == (_place(image),) for item, parsed in statements)
 
 
 def attach(client: Client, image: ImageRef, attached: Sequence[Attached], sign: Callable[[bytes], bytes]) -> None:
@@ -82,7 +82,7 @@ def verify(client: Client, image: ImageRef, key: PublicKey) -> None:
             reason = "no signature of it is by the key that is trusted here"
         else:
             # The most useful answer: the right key signed, but for another image or place.
-            reason = f"it is signed as {f'{parsed.name}@{parsed.digests[0]}'[:300]!r}, which is another one"
+            reason = f"it is signed as {f'{parsed.names[0]}@{parsed.digests[0]}'[:300]!r}, which is another one"
             break
     raise PolicyError(f"{image} is refused: {reason}")
 

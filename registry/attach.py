@@ -24,7 +24,7 @@ from oci.envelope import Envelope
 from oci.reference import ImageRef
 from oci.signature import signed_statements
 from oci.statement import Statement
-from registry import provenance, result, signer
+from registry import provenance, recompute, result, signer
 from registry.signer import Signer
 from registry.verify import NAMES
 from smoke import receipt as smoke_receipt
@@ -75,7 +75,8 @@ def attach(registry: str, *, key: str = "", keyless: bool = False) -> str:
         the outcome in a few words.
 
     Raises:
-        BuildError: nothing was built, or SBOM or locks are not those of the build; nothing is attached.
+        BuildError: nothing was built, or `dist/` says something else than specs, locks and git; nothing is attached.
+        SmokeError: the smoke receipt is none that a run writes, or is about another configuration; nothing is attached.
         UsageError: there is no such key or registry.
         MissingEnvironmentError: cosign is missing or cannot use the key.
         RegistryError: the registry refuses or fails, or does not hold what was attached; says what is missing.
@@ -113,7 +114,8 @@ def check(registry: str, *, key: str = "", keyless: bool = False) -> None:
         keyless: as for `attach`.
 
     Raises:
-        BuildError: nothing was built, or SBOM or locks are not those of the build.
+        BuildError: nothing was built, or `dist/` says something else than specs, locks and git.
+        SmokeError: the smoke receipt is none that a run writes, or is about another configuration.
         UsageError: there is no such key or registry, or key and keyless are both given.
         MissingEnvironmentError: cosign is missing or cannot use the key.
     """
@@ -137,17 +139,13 @@ def _last_run() -> SmokeReceipt | None:
 
 
 def _proof(image: BuiltImage, built: BuildReceipt, run: SmokeReceipt | None) -> Proof:
-    sbom = provenance.read_sbom(image)
+    true = recompute.inputs(image, built)
     build = provenance.predicate(
-        image,
-        source=built.source,
-        locks=provenance.locks(image, built.toolkit),
-        sbom=sbom,
-        finished=built.finished,
-        builder=_builder(),
+        image, source=built.source, locks=true.locks, sbom=true.sbom, finished=built.finished, builder=_builder()
     )
-    predicates = {statement.SBOM: sbom, statement.PROVENANCE: build}
+    predicates = {statement.SBOM: true.sbom, statement.PROVENANCE: build}
     if run is not None and result.speaks(run, image.digest):
+        result.check(run, image)
         predicates[statement.SMOKE] = result.predicate(run, result.payload_digest())
     return Proof(image, predicates)
 

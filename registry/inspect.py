@@ -12,11 +12,11 @@ from oci.client import access
 from oci.client.access import Access
 from oci.client.client import Client
 from oci.client.target import Registry, meant
-from oci.envelope import PublicKey
+from oci.envelope import PublicKey, read_json
 from oci.reference import ImageRef
 from registry import policy, signer
 from registry.policy import Policy
-from registry.verify import Findings, verify
+from registry.verify import Findings, Place, verify
 
 
 def show(named: str, key: str = "", policy_file: str = "") -> str:
@@ -73,7 +73,16 @@ def look(ref: ImageRef, key: PublicKey, required: Policy, reached: Access | None
         attached = attachments.read(client, ref.repository, digest)
     for text in attachments.left_out(attached):
         console.warn(f"{ref.pin(digest)}: {text}")
-    return ref.pin(digest), verify(attached, digest, key, required)
+    place = Place(ref.repository.rpartition("/")[2], _configuration(data))
+    return ref.pin(digest), verify(attached, digest, key, required, place=place)
+
+
+def _configuration(manifest: bytes) -> str:
+    """The digest of the configuration that a manifest names; empty where it names none, as an index does."""
+    try:
+        return str(read_json(manifest)["config"]["digest"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
 
 
 def reference(text: str) -> ImageRef:

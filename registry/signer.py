@@ -98,7 +98,7 @@ def public_key(key: str = "") -> PublicKey:
     """
     if "://" in key:
         return envelope.public_key(_public(key), key)
-    file = Path(key) if key else folder() / "cosign.pub"
+    file = Path(key) if key else checked_folder() / "cosign.pub"
     try:
         pem = file.read_bytes()
     except OSError as problem:
@@ -139,6 +139,24 @@ def check_keyless(image: str, kinds: Sequence[str]) -> None:
         _cosign(["verify-attestation", *anybody, "--type", kind, image], what=f"reading {kind} back with cosign")
 
 
+def checked_folder() -> Path:
+    """The folder of the checkout's own keys, whether it is there or not.
+
+    A link, or a link in it, may lead to a folder that git does not ignore, that others may read, or to somebody else's key.
+
+    Raises:
+        UsageError: it or a key in it is a link, or something else that is not made here.
+    """
+    home = folder()
+    fix = "put what it leads to in its place, or name your key: --key FILE"
+    if home.is_symlink() or (home.exists() and not home.is_dir()):
+        raise UsageError("the place of the checkout's own keys is no folder", where=paths.shown(home), fix=fix)
+    for file in sorted([*home.glob("*.key"), *home.glob("*.pub")]):
+        if file.is_symlink() or not file.is_file():
+            raise UsageError("a key of the checkout's own is no file", where=paths.shown(file), fix=fix)
+    return home
+
+
 @contextlib.contextmanager
 def own_folder() -> Iterator[Path]:
     """The folder of the checkout's own keys, made if it is missing and held: two that begin together use the same pair.
@@ -146,11 +164,7 @@ def own_folder() -> Iterator[Path]:
     Raises:
         UsageError: something else lies in its place.
     """
-    home = folder()
-    if home.is_symlink() or (home.exists() and not home.is_dir()):
-        # A link may lead to a folder that git does not ignore, or that others may read.
-        fix = "put a folder in its place, or name your key: --key FILE"
-        raise UsageError("the place of the checkout's own keys is no folder", where=paths.shown(home), fix=fix)
+    home = checked_folder()
     home.mkdir(mode=0o700, exist_ok=True)
     home.chmod(0o700)
     with (home / ".lock").open("w") as guard:

@@ -73,7 +73,7 @@ class Source:
 
 def path() -> Path:
     """Where the index lies."""
-    return paths.cache() / "advisories" / "index.sqlite"
+    return paths.cache("advisories", "index.sqlite")
 
 
 def fetch() -> str:

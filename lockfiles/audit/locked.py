@@ -57,7 +57,7 @@ def python(name: str, version: str) -> Package:
 def sources(debs: Iterable[Deb]) -> dict[Deb, Package]:
     """The source packages of Debian packages, by which advisories name them. Said by the package itself (its control file)."""
     wanted = sorted(debs, key=lambda deb: deb.name)
-    file = paths.cache() / "advisories" / "sources.json"
+    file = paths.cache("advisories", "sources.json")
     known = _remembered(file)
     unread = [deb for deb in wanted if deb.artifact.sha256 not in known]
     absent = {artifact.sha256 for artifact in store.missing(deb.artifact for deb in unread)}

@@ -118,7 +118,7 @@ def remembered(scope: str) -> frozenset[tuple[str, str]] | None:
 
 def _memory(scope: str) -> Path:
     safe = "".join(letter if letter.isalnum() else "-" for letter in scope)[:80]
-    return paths.cache() / "advisories" / f"last-{safe}.json"
+    return paths.cache("advisories", f"last-{safe}.json")
 
 
 def _fix(finding: Finding) -> str:

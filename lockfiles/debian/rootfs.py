@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import console, paths
+from common import console, owned, paths
 from common.apt import RELEASE
 from common.errors import BuildError
 from common.files import sha256_bytes, sha256_file
@@ -151,9 +151,10 @@ def made(lock: BaseLock, home: Path | None = None) -> Rootfs:
         LockError: a deb's bytes are not the lock's.
         BuildError: mmdebstrap fails.
     """
-    home = home or paths.cache() / "rootfs"
+    home = home or paths.cache("rootfs")
     home.mkdir(parents=True, exist_ok=True)
     target = home / key(lock)
+    owned.check(target)
     # Two builds at once: the second waits and finds it done.
     with (home / ".lock").open("w") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)

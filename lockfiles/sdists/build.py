@@ -154,7 +154,7 @@ def lock_built(base: BaseLock, wanted: SdistInput, sdist: Artifact, resolve: Res
     requires = _declared(base, sdist) if wanted.build is None else wanted.build
     needs = resolve(requires)
     inputs = [_FORMAT, rootfs.key(base), sdist.sha256, [need.sha256 for need in needs], asdict(wanted)]
-    note = paths.cache() / "built" / f"{hashlib.sha256(json.dumps(inputs).encode()).hexdigest()}.json"
+    note = paths.cache("built", f"{hashlib.sha256(json.dumps(inputs).encode()).hexdigest()}.json")
     if (known := _noted(note)) is None:
         with ExitStack() as stack:
             shop = stack.enter_context(workshop(base, sdist, needs))

@@ -25,7 +25,8 @@ from tests.oci.double import Double, digest_of
 from tests.registry import signing
 from tests.registry.signing import OTHER, OWN
 
-IMAGE = canonical({"schemaVersion": 2, "mediaType": MANIFEST, "config": {"digest": digest_of(b"{}")}, "layers": []})
+CONFIG = digest_of(b"{}")
+IMAGE = canonical({"schemaVersion": 2, "mediaType": MANIFEST, "config": {"digest": CONFIG}, "layers": []})
 DIGEST = digest_of(IMAGE)
 REPOSITORY = "team/llama-factory-train"
 
@@ -47,7 +48,7 @@ MINE, THEIRS = Local("own", OWN.public_key()), Local("other", OTHER.public_key()
 
 
 def proof(*, smoke: dict[str, Any] | None = None, source: str = signing.COMMIT) -> Proof:
-    predicates = {statement.SBOM: signing.COMPONENTS, statement.PROVENANCE: signing.build(source=source)}
+    predicates = {statement.SBOM: signing.COMPONENTS, statement.PROVENANCE: signing.build(source=source, config_digest=CONFIG)}
     if smoke:
         predicates[statement.SMOKE] = smoke
     return Proof(dataclasses.replace(signing.BUILT, digest=DIGEST), predicates)

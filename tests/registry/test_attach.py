@@ -22,6 +22,7 @@ from tests.oci.conftest import QUICK
 from tests.oci.double import PASSWORD, USER, Double, answers, digest_of
 from tests.registry import signing
 from tests.registry.pushing import (
+    CONFIG,
     DIGEST,
     IMAGE,
     LATER,
@@ -206,7 +207,7 @@ def everything() -> list[Attached]:
     return [
         signing.attest(statement.SIGNATURE, {}, digest=DIGEST),
         signing.attest(statement.SBOM, signing.COMPONENTS, digest=DIGEST),
-        signing.attest(statement.PROVENANCE, signing.build(), digest=DIGEST),
+        signing.attest(statement.PROVENANCE, signing.build(config_digest=CONFIG), digest=DIGEST),
         signing.attest(statement.SMOKE, ran(), digest=DIGEST),
     ]
 
@@ -324,7 +325,7 @@ def test_verify_shows_a_table_and_the_digest_of_a_tag(double: Double, key: str, 
 
 
 def test_verify_refuses_with_every_reason_and_its_own_exit_code(double: Double, key: str, tmp_path: Path) -> None:
-    push(double, proof(smoke=ran(), source="abc-dirty"))
+    push(double, proof(smoke=ran(), source=f"{signing.COMMIT}-dirty"))
     policy = tmp_path / "policy.toml"
     policy.write_text('smoke = "gpu"\ndirty = false\n')
     with pytest.raises(PolicyError, match="provenance bad: .*differed.*; smoke bad: .*a GPU is asked for") as refused:

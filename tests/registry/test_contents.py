@@ -12,18 +12,18 @@ from lockfiles.audit.model import Package
 from oci.client.access import Access
 from registry import contents
 from tests.oci.double import Double
+from tests.registry.pushing import DIGEST, proof, push, ran, reference
 from tests.registry.signing import OTHER, OWN, REPOSITORY
-from tests.registry.test_attach import DIGEST, double, proof, push, ran, reference  # noqa: F401 - a fixture
 
 
-def test_the_packages_of_a_pushed_image_by_its_sbom(own_folders: Path, double: Double) -> None:  # noqa: F811
+def test_the_packages_of_a_pushed_image_by_its_sbom(own_folders: Path, double: Double) -> None:
     push(double, proof(smoke=ran()))
     pinned, found = contents.of_image(reference(double), OWN.public_key(), Access())
     assert str(pinned) == f"{double.address}/{REPOSITORY}@{DIGEST}"
     assert found == {Package("PyPI", "jieba", "0.42.1", "jieba"), Package("Debian", "bash", "5.2", "bash")}
 
 
-def test_an_sbom_of_another_key_says_nothing(own_folders: Path, double: Double) -> None:  # noqa: F811
+def test_an_sbom_of_another_key_says_nothing(own_folders: Path, double: Double) -> None:
     push(double, proof(smoke=ran()))
     with pytest.raises(PolicyError, match="no SBOM that this key signed is attached"):
         contents.of_image(reference(double), OTHER.public_key(), Access())
@@ -35,7 +35,7 @@ def test_what_an_sbom_names_otherwise_is_passed_over() -> None:
     assert contents.packages({}) == frozenset()
 
 
-def test_the_public_key_is_read_from_its_file(own_folders: Path, double: Double) -> None:  # noqa: F811
+def test_the_public_key_is_read_from_its_file(own_folders: Path, double: Double) -> None:
     file = own_folders / "own.pub"
     file.write_bytes(OWN.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     with pytest.raises(PolicyError, match="no SBOM"):

@@ -292,12 +292,8 @@ def _conflict(entry: Keys) -> Conflict:
 
 
 def _record_error(entry: Keys) -> RecordError:
-    stated = RecordError(
-        values.package(entry, "package"),
-        values.line(entry, "version"),
-        values.path(entry, "path"),
-        values.line(entry, "reason"),
-    )
+    package, version = values.package(entry, "package"), values.line(entry, "version")
+    stated = RecordError(package, version, values.record_path(entry, "path"), values.line(entry, "reason"))
     entry.end()
     return stated
 

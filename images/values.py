@@ -146,6 +146,14 @@ def path(keys: Keys, key: str) -> str:
     return text
 
 
+def record_path(keys: Keys, key: str) -> str:
+    """A path as a wheel's RECORD has it: some name folders there, with a slash at the end, or write Windows' separators."""
+    text = line(keys, key)
+    if text.startswith("/") or {"", ".", ".."} & set(text.removesuffix("/").split("/")):
+        raise keys.refused(key, f"expected a path as the wheel has it, got {text!r}")
+    return text
+
+
 def _one_line(keys: Keys, key: str, text: str) -> str:
     if any(ord(character) < 32 or 0x7F <= ord(character) < 0xA0 for character in text) or len(text) > _LONGEST:
         raise keys.refused(key, f"expected one line of at most {_LONGEST} characters, got {text[:80]!r}")

@@ -40,6 +40,11 @@ def names() -> tuple[str, ...]:
     return tuple(model.name for model in models_in.read_input())
 
 
+def commits() -> dict[str, str]:
+    """What stands for each locked model, by name: its commit, or the digest of its content; none without a good lock."""
+    return {model.name: model.commit for model in _locked().models}
+
+
 def resolve_all(upgrade: str = "") -> ModelsLock:
     """What models.lock should hold; writes nothing.
 

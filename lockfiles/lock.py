@@ -44,6 +44,7 @@ def write_all(upgrade: str = "") -> tuple[Locked, Locked]:
     """
     # A damaged lock is not taken for none: everything it held would move.
     before = changes.read(strict=True)
+    # A model that makes no sense is refused here, before any set is resolved.
     _known(upgrade, before)
     rules = policy.read()
     set_inputs = {name: inputs.read_set(name) for name in inputs.set_names()}
@@ -81,7 +82,7 @@ def write_all(upgrade: str = "") -> tuple[Locked, Locked]:
         lockfile.write_set(_keep_date(lock, partial(lockfile.read_set, name)))
     toolkit.write(body)
     models.write(model_locks)
-    return before, Locked(lockfile.read_base(), {name: lockfile.read_set(name) for name in locks})
+    return before, changes.read(strict=True)
 
 
 def _known(upgrade: str, before: Locked) -> None:

@@ -269,7 +269,9 @@ def _read(name: str, table: str, needed: set[str], optional: set[str]) -> _Docum
         at = re.search(r"at line (\d+)", str(problem))
         raise LockError(f"not a lock: {problem}", where=f"{where}:{at[1]}" if at else where, fix=_RESTORE) from None
     if head.get("format") != FORMAT:
-        raise LockError(f"lock format {head.get('format')!r}, this Pinwheel reads {FORMAT}", where=where, fix=_RELOCK)
+        found = head.get("format")
+        fix = "take a newer Pinwheel" if isinstance(found, int) and found > FORMAT else f"relock once: {_RELOCK}"
+        raise LockError(f"lock format {found!r}, this Pinwheel reads {FORMAT}", where=where, fix=fix)
     entries = head.pop(table, None)
     if not isinstance(entries, dict) or not entries or not all(isinstance(e, dict) for e in entries.values()):
         raise LockError(f"no [{table}]", where=where, fix=_RESTORE)

@@ -25,6 +25,7 @@ from lockfiles.explain.nearest import Found
 from lockfiles.inputs import SdistInput, SetInput
 from lockfiles.model import BaseLock
 from lockfiles.python import cooldown, direct, index, wheels
+from lockfiles.python.solver import UnresolvedError
 
 # A search that takes longer than this is told with what it found.
 SECONDS = 300.0
@@ -89,11 +90,9 @@ class _Explanation:
                 packages = self._resolve(self._wanted)
                 notes.append(self._amount(packages))
         except LockError as problem:
-            said = problem.what
-        else:
-            return self._tell_success(packages)
-        self._tell_refusal(said)
-        return False
+            self._tell_refusal(problem)
+            return False
+        return self._tell_success(packages)
 
     def _tell_success(self, packages: dict[str, dict[str, Any]]) -> bool:
         clash = sorted(name for name, _ in self._wanted.shims if name in packages)
@@ -108,7 +107,7 @@ class _Explanation:
         window = cooldown.window(self._days, cooldown.asked_for((*own.requires, *own.overrides)), {}, self._untimed)
         return wheels.resolve(candidate, self._python, self._glibc, {}, window, self._direct)
 
-    def _tell_refusal(self, said: str) -> None:
+    def _tell_refusal(self, problem: LockError) -> None:
         with console.step("asking the index who needs what"):
             demands = Demands(self._wanted, self._catalogue, self._python)
             conflicts = demands.conflicts()
@@ -117,8 +116,10 @@ class _Explanation:
             _tell_conflict(conflict)
         if not conflicts:
             console.info("the resolver says:")
-            for sentence in sentences(said):
+            for sentence in sentences(problem.what):
                 console.info(f"    {sentence}")
+        for remedy in problem.remedies if isinstance(problem, UnresolvedError) else ():
+            console.info(remedy)
         for note in demands.missing_extras():
             _tell_extra(note)
         sources = {conflict.package: conflict.source for conflict in conflicts if conflict.source}

@@ -10,7 +10,7 @@ import re
 import sys
 import tempfile
 import tomllib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,21 +20,16 @@ from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import canonicalize_name, parse_wheel_filename
 from uv import find_uv_bin
 
-from common import console, offline
-from common.errors import LockError, MissingEnvironmentError
-from common.run import run
+from common import offline
+from common.errors import LockError
 from lockfiles.inputs import SetInput
 from lockfiles.model import Artifact
-from lockfiles.python import index, metadata, settings, sources
+from lockfiles.python import index, metadata, settings, solver, sources
 from lockfiles.python.cooldown import Window
 from lockfiles.python.direct import Direct
 from lockfiles.python.remote import RemoteFile
 from lockfiles.python.settings import Index
-from lockfiles.python.sources import Source
 
-# How uv's messages call an input that it reads as a project.
-_PROJECT = "pinwheel-input"
-_YANKED = re.compile(r"`([\w.-]+)==([^`]+)` is yanked(?: \(reason: \"(.*?)\"\))?")
 _LEGACY = {(2, 17): "manylinux2014", (2, 12): "manylinux2010", (2, 5): "manylinux1"}
 
 
@@ -127,9 +122,9 @@ def resolve(
         argv += ["--no-deps"] if alone else []
         argv += ["--only-binary", ":all:", here / ("pyproject.toml" if indexes else "set.in")]
         with sources.configured(tuple(indexes.values())) as source:
-            said = _uv(argv, source, f"{wanted.name}.in does not resolve")
+            said = solver.run_uv(argv, source, f"{wanted.name}.in does not resolve", f"lockfiles/{wanted.name}.in")
         if asked is not None:
-            _tell_withdrawn(said, asked, f"lockfiles/{wanted.name}.in")
+            solver.tell_withdrawn(said, asked, f"lockfiles/{wanted.name}.in")
         body = tomllib.loads((here / "pylock.toml").read_text())
     files = [f for package in body["packages"] for f in (*package.get("wheels", []), package.get("sdist")) if f]
     for entry in files:
@@ -164,24 +159,16 @@ def _at(line: str, places: Mapping[str, str]) -> str:
 
 
 def _project(requires: list[str], indexes: Mapping[str, Index]) -> str:
-    lines = ["[project]", f"name = {json.dumps(_PROJECT)}", 'version = "0"', f"dependencies = {json.dumps(requires)}"]
+    lines = ["[project]", f"name = {json.dumps(solver.PROJECT)}", 'version = "0"', f"dependencies = {json.dumps(requires)}"]
     lines += ["[tool.uv.sources]"] + [f"{name} = {{ index = {json.dumps(one.name)} }}" for name, one in indexes.items()]
     for one in dict.fromkeys(indexes.values()):
         lines += ["[[tool.uv.index]]", f"name = {json.dumps(one.name)}", f"url = {json.dumps(one.url)}", "explicit = true"]
     return "\n".join(lines) + "\n"
 
 
-def _tell_withdrawn(said: str, asked: Collection[str], where: str) -> None:
-    for name, version, reason in _YANKED.findall(said):
-        package = f"{canonicalize_name(name)} {version}"
-        why = f"withdrawn by its authors (yanked{', ' + reason if reason else ''})"
-        if canonicalize_name(name) not in asked:
-            fix = f"`invoke lock --upgrade {name}` takes another; who means it pins {name}=={version}"
-            raise LockError(f"{package} was {why}", where=where, fix=fix)
-        console.warn(f"{package} was {why}; it is taken, for an input pins it")
-
-
-def resolve_toolkit(pyproject: Path, preferred: str, upgrade: str, window: Window | None = None) -> str:
+def resolve_toolkit(
+    pyproject: Path, preferred: str, upgrade: str, window: Window | None = None, asked: Collection[str] = ()
+) -> str:
     """Resolve Pinwheel's own dependencies, for every platform, as requirements with hashes.
 
     Args:
@@ -189,6 +176,7 @@ def resolve_toolkit(pyproject: Path, preferred: str, upgrade: str, window: Windo
         preferred: requirements whose versions are kept where possible; may be empty.
         upgrade: a package that may move, `all`, or nothing.
         window: which files are old enough; default all.
+        asked: packages of which a release may be taken that its authors withdrew.
 
     Raises:
         LockError, MissingEnvironmentError: as `resolve`.
@@ -196,22 +184,14 @@ def resolve_toolkit(pyproject: Path, preferred: str, upgrade: str, window: Windo
     with tempfile.TemporaryDirectory(prefix="pinwheel-resolve-") as scratch:
         target = Path(scratch) / "toolkit.txt"
         target.write_text(preferred)
-        argv: list[str | Path] = [
-            find_uv_bin(),
-            "pip",
-            "compile",
-            "--quiet",
-            "--no-config",
-            "--universal",
-            "--python-version",
-            "3.11",
-        ]
+        argv: list[str | Path] = [find_uv_bin(), "pip", "compile", "--no-config", "--universal", "--python-version", "3.11"]
         if upgrade:
             argv += ["--upgrade"] if upgrade == "all" else ["--upgrade-package", upgrade]
         argv += window.options() if window else []
         argv += ["--extra", "test", "--generate-hashes", "--no-header", "--output-file", target, pyproject]
         with sources.configured() as source:
-            _uv(argv, source, "pyproject.toml does not resolve")
+            said = solver.run_uv(argv, source, "pyproject.toml does not resolve", "pyproject.toml")
+        solver.tell_withdrawn(said, asked, "pyproject.toml")
         # uv's "via" comments name the project by its path when it has one; only the package names are kept.
         return re.sub(r"\(\S*pyproject\.toml\)", "(pyproject.toml)", target.read_text())
 
@@ -272,27 +252,3 @@ def artifact(entry: dict[str, Any]) -> Artifact:
 def file_name(entry: dict[str, Any]) -> str:
     """A PEP 751 file entry's name: given, or the last part of its address."""
     return str(entry.get("name") or str(entry.get("url") or entry["path"]).rpartition("/")[2].partition("#")[0])
-
-
-def _uv(argv: list[str | Path], source: Source, what: str) -> str:
-    """Run uv; returns what it remarked."""
-    result = run([*argv, *source.options], env=source.environment, missing="run ./invokew")
-    if result.code:
-        lines = list(_meaningful(result.stderr))
-        text = " ".join(lines)
-        if "provided package locations" in text and offline.offline():
-            raise MissingEnvironmentError(f"{what} with what is on this machine: {text}", fix=offline.FIX)
-        if re.search(r"\b40[137]\b|authentication credentials", text):
-            raise MissingEnvironmentError(f"your index refuses: {text}", fix="check its address and your credentials for it")
-        if "No solution found" in text or "no versions" in text or "not found in the package registry" in text:
-            raise LockError(f"{what}: {text}", fix="loosen or move a pin")
-        raise MissingEnvironmentError(f"uv failed: {text}", fix="check the network and your uv or pip configuration")
-    return result.stderr
-
-
-def _meaningful(stderr: str) -> Iterator[str]:
-    for line in stderr.splitlines():
-        text = line.strip(" ×╰─▶│├").strip()
-        # What it says beside its verdict.
-        if text and not text.startswith(("warning:", "Resolved ")):
-            yield text

@@ -530,8 +530,8 @@ def test_only_what_moved_is_told(locks: Path, capsys: pytest.CaptureFixture[str]
     small = before.sets["small"]
     bumped = replace(small.wheels[1], version="2.1", artifact=artifact("two-2.1-py3-none-any.whl", b"x" * 99), licence="ISC")
     fresh = SetLock("fresh", inputs.read_set("small").digest, "2026-01-02", "3.11.2", "2.36", small.wheels)
-    after = changes.Locked(before.base, {"small": replace(small, wheels=(small.wheels[0], bumped)), "fresh": fresh})
-    assert changes.show(before, after) == "1 packages moved"
+    after = replace(before, sets={"small": replace(small, wheels=(small.wheels[0], bumped)), "fresh": fresh})
+    assert changes.show(before, after) == "1 package moved; fresh new"
     said = " ".join("".join(capsys.readouterr()).split())
     assert "two 2.0 2.1 +75 B MIT → ISC small" in said
     assert "small: licences + ISC" in said

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import datetime
+import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from common import console
 from common.errors import LockError
-from lockfiles import check, lock, lockfile
-from tests.lockfiles.conftest import OLD, versions
+from lockfiles import changes, check, explain, lock, lockfile
+from lockfiles.model import Deb
+from tests.lockfiles.conftest import OLD, artifact, versions
 from tests.lockfiles.small_index import Index, wheel
 
 pytestmark = pytest.mark.slow
@@ -17,7 +24,7 @@ TWO = "files/two-1.0-py3-none-any.whl"
 
 
 def ask(locks: Path, *requires: str, more: str = "") -> None:
-    (locks / "small.in").write_text(f"requires = {list(requires)}\n{more}")
+    (locks / "small.in").write_text(f"requires = {json.dumps(requires)}\n{more}")
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> str:
@@ -135,3 +142,89 @@ def test_a_release_that_was_withdrawn_after_it_was_locked_is_refused_until_someb
     lock.write_all("two")
     assert versions()["two"] == "1.0"
     check.check()
+
+
+UNRESOLVED = {
+    "young": ('requires = ["user"]', "young==2.0 is younger than the cooldown in policy.toml"),
+    "young_range": ('requires = ["young>=2"]', "young==2.0 is younger than the cooldown in policy.toml"),
+    "source_only": ('requires = ["src"]', r"src is published as source only: describe it under \[sdists.src\]"),
+    "nowhere": ('requires = ["nowhere"]', r"nowhere is not on the index that is asked for it: \[sources\] names another one"),
+    "pins_apart": ('requires = ["one==1.0", "two==9"]', "loosen or move a pin"),
+}
+
+
+@pytest.mark.parametrize("name", UNRESOLVED)
+def test_a_lock_that_fails_names_the_very_command_and_only_options_that_there_are(
+    index: Index, locks: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, expected = UNRESOLVED[name]
+    young = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    index.add("young", "1.0", uploaded=OLD)
+    index.add("young", "2.0", uploaded=young)
+    index.add("user", "1.0", "young>=2", uploaded=OLD)
+    index.add_sdist("src", "1.0")
+    index._uploaded["src-1.0.tar.gz"] = OLD
+    (locks / "small.in").write_text(f"{text}\n")
+    with pytest.raises(LockError, match=expected) as refused:
+        lock.write_all()
+    line = refused.value.line()
+    assert "`invoke lock --explain lockfiles/small.in`" in line
+    with pytest.raises(LockError, match="small.in does not resolve"):
+        explain.explain(str(locks / "small.in"), 7)
+    for told in (line, said(capsys)):
+        options = set(re.findall(r"(?<!\w)--?[a-z]{2}[a-z-]*|exclude-newer[a-z-]*", told)) - {"--explain", "--upgrade"}
+        assert not options
+    # What is proposed for a release that is too young works.
+    if name == "young":
+        ask(locks, "user", "young==2.0")
+        lock.write_all()
+        assert versions()["young"] == "2.0"
+
+
+def test_a_withdrawn_tool_is_refused_like_a_package(index: Index, locks: Path) -> None:
+    lock.write_all()
+    index.add("tool", "2.0", uploaded=OLD)
+    project = '[project]\nname = "x"\nversion = "0"\nrequires-python = ">=3.11"\ndependencies = ["tool"{}]\n'
+    project += "[project.optional-dependencies]\ntest = []\n"
+    (locks.parent / "pyproject.toml").write_text(project.format(""))
+    lock.write_all()
+    index._yanked.add("tool-2.0-py3-none-any.whl")
+    (locks.parent / "pyproject.toml").write_text(project.format(', "three"'))
+    with pytest.raises(LockError, match="tool 2.0 was withdrawn"):
+        lock.write_all()
+
+
+def test_every_move_is_told_and_nothing_moved_is_true(
+    index: Index, locks: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert changes.show(*lock.write_all()) == "small new"
+    assert changes.show(*lock.write_all()) == "nothing moved"
+    index.add("tool", "2.0", uploaded=OLD)
+    (locks.parent / "pyproject.toml").write_text(
+        '[project]\nname = "x"\nversion = "0"\nrequires-python = ">=3.11"\ndependencies = ["tool"]\n'
+        "[project.optional-dependencies]\ntest = []\n"
+    )
+    (locks / "models.in").write_text('[models.tiny]\nmade = "demonstration"\n')
+    ask(locks, "one", "three")
+    assert changes.show(*lock.write_all()) == "1 package, 1 tool, 1 model moved"
+    told = said(capsys)
+    assert "toolkit: tool absent → 2.0" in told
+    assert "model tiny absent → " in told
+
+
+def test_a_table_of_debs_is_readable_whatever_their_licences(
+    locks: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = changes.read()
+    assert before.base
+    names = ["openssh-server", "openssh-client", "openssh-sftp-server", "libpython3.11-stdlib"]
+    licence = " AND ".join(f"BSD-{number}-Clause" for number in range(40))
+    debs = tuple(Deb(name, "1:9.2p1-2+deb12u7", "amd64", artifact(f"{name}.deb"), licence=licence) for name in names)
+    after = replace(before, base=replace(before.base, debs=(*before.base.debs, *debs)))
+    for width in (40, 80, 160):
+        monkeypatch.setattr(console, "out", Console(width=width, force_terminal=True, highlight=False))
+        assert changes.show(before, after) == "4 packages moved"
+        told = capsys.readouterr().out
+        for name in names:
+            assert name in told
+        assert "BSD-0-Clause and 39 more" in told or width < 160

@@ -112,14 +112,16 @@ def _objects(file: str, body: Any, lines: Mapping[findings.Path, int]) -> Iterat
         yield whole
         return
     items = body["items"]
-    if (whole.api_version, whole.kind) != ("v1", "List") or not isinstance(items, list):
-        yield whole.finding(
-            (), f"{whole.kind} is a server's answer, not something to apply", "give each object its own document"
-        )
+    if not isinstance(items, list):
+        yield whole.finding(("items",), "it is no list", "write the objects as a list")
         return
+    # Of a list of one kind the items need not say what they are.
+    kind = whole.kind.removesuffix("List")
+    known = {"apiVersion": whole.api_version, "kind": kind} if kind else {}
     for number, item in enumerate(items):
-        if isinstance(item, dict) and isinstance(item.get("kind"), str) and isinstance(item.get("apiVersion"), str):
-            yield Manifest(file, item, lines, ("items", number))
+        filled = {**known, **item} if isinstance(item, dict) else {}
+        if all(isinstance(filled.get(key), str) for key in ("apiVersion", "kind")):
+            yield Manifest(file, filled, lines, ("items", number))
         else:
             yield whole.finding(("items", number), "an item without apiVersion and kind", "write both")
 

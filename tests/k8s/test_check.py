@@ -40,7 +40,7 @@ def test_optional_references_and_what_is_always_there_are_no_findings(checkout: 
 
 
 def test_all_findings_come_at_once_sorted_by_file_and_line(checkout: Checkout) -> None:
-    checkout.edit("service.yaml", "targetPort: http", "targetPort: 8080")
+    checkout.edit("service.yaml", "targetPort: http", "targetPort: web")
     checkout.edit("hpa.yaml", "minReplicas: 1", "minReplicas: 5")
     checkout.edit("deployment.yaml", "maxSurge: 0", "maxSurge: 1")
     found = checkout.check()[1]
@@ -49,7 +49,7 @@ def test_all_findings_come_at_once_sorted_by_file_and_line(checkout: Checkout) -
 
 
 def test_run_check_prints_every_finding_and_refuses(checkout: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
-    checkout.edit("service.yaml", "targetPort: http", "targetPort: 8080")
+    checkout.edit("service.yaml", "targetPort: http", "targetPort: web")
     checkout.edit("hpa.yaml", "minReplicas: 1", "minReplicas: 5")
     with pytest.raises(PolicyError, match="2 findings in 2 files") as caught:
         check.run_check([str(checkout.manifests)], "staging")

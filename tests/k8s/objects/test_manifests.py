@@ -50,7 +50,7 @@ def refusal(text: str) -> str:
         ("kind: Pod\n", "apiVersion missing"),
         ("{}\n", "apiVersion and kind missing"),
         ("apiVersion: v1\nkind: 5\n", "kind missing"),
-        ("apiVersion: v1\nkind: PodList\nitems: []\n", "PodList is a server's answer"),
+        ("apiVersion: v1\nkind: PodList\nitems: {}\n", "it is no list"),
         ("apiVersion: v1\nkind: List\nitems: [{kind: Pod}]\n", "items[0]: an item without apiVersion and kind"),
         ("[" * 100_000, "not readable: RecursionError"),
     ],

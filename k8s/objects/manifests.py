@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +14,8 @@ from k8s.objects import findings
 from k8s.objects.findings import Finding
 from k8s.objects.strict_yaml import documents
 
+# Stands for standard input among places.
+STDIN = Path("-")
 _SUFFIXES = {".yaml", ".yml", ".json"}
 
 
@@ -146,7 +149,9 @@ def files(places: Iterable[Path]) -> tuple[Path, ...]:
     """
     found: set[Path] = set()
     for place in places:
-        if place.is_dir():
+        if place == STDIN:
+            found.add(place)
+        elif place.is_dir():
             found |= {file for file in place.rglob("*") if file.suffix in _SUFFIXES and file.is_file()}
         elif place.is_file():
             found.add(place)
@@ -171,12 +176,13 @@ def load(places: Sequence[Path]) -> tuple[tuple[Manifest, ...], tuple[Finding, .
     objects: list[Manifest] = []
     refused: list[Finding] = []
     for file in files(places):
+        named = "standard-input" if file == STDIN else paths.shown(file)
         try:
-            text = file.read_bytes().decode()
+            text = (sys.stdin.buffer.read() if file == STDIN else file.read_bytes()).decode()
         except (OSError, UnicodeDecodeError) as problem:
-            refused.append(Finding(paths.shown(file), 1, "", "", f"cannot be read: {problem}", "a manifest is UTF-8 text"))
+            refused.append(Finding(named, 1, "", "", f"cannot be read: {problem}", "a manifest is UTF-8 text"))
             continue
-        for one in parse(text, paths.shown(file.absolute())):
+        for one in parse(text, named if file == STDIN else paths.shown(file.absolute())):
             if isinstance(one, Manifest):
                 objects.append(one)
             else:

@@ -33,8 +33,10 @@ _AMBIGUOUS = re.compile(
     r"(?i:y|n|yes|no|on|off|[-+]?\.inf|\.nan|[-+]?0b[01_]+|[-+]?0o[0-7_]+|[-+]?0x[0-9a-f]*_[0-9a-f_]*)|[-+]?[0-9][0-9_]*_[0-9_.]*"
 )
 _JSON = json.JSONDecoder()
-# In JSON: an escape, two halves of one character as one.
-_ESCAPE = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\.", re.DOTALL)
+# In JSON: an escape, two halves of one character as one; and what YAML takes only as an escape (YAML 1.2.2, 5.1).
+_ESCAPE = re.compile(
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\.|[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]", re.DOTALL
+)
 _PLAIN = re.compile(r"[A-Za-z0-9/._-][A-Za-z0-9/._@:+=-]*(?<!:)")
 _TAGS = {
     f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "timestamp", "value", "merge", "map", "seq")
@@ -160,6 +162,8 @@ def _as_yaml(match: re.Match[str]) -> str:
     written = match[0]
     if written == "\\/":
         return "/"
+    if len(written) == 1:
+        return f"\\u{ord(written):04x}"
     return f"\\U{ord(json.loads(chr(34) + written + chr(34))):08x}" if len(written) == 12 else written
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from common import console, paths
 from common.errors import LockError, PolicyError, UsageError
 from k8s.envs import accepted
+from k8s.envs.accepted import Sorted
 from k8s.envs.environment import Environment
 from k8s.objects import manifests, schema
 from k8s.objects.findings import Finding, named
@@ -38,9 +39,16 @@ def check(
     Raises:
         UsageError: a place does not exist or holds no manifest, or the environment sets something that the manifests have not.
     """
+    rendered, told = judge(places, env, locked)
+    say(told, env)
+    return rendered, told.refused
+
+
+def judge(places: Sequence[Path], env: Environment, locked: Mapping[str, PinnedImage]) -> tuple[RenderedSet, Sorted]:
+    """As `check`, and says nothing: with what the environment accepts."""
     objects, unreadable = _read(places, env)
     rendered, findings = _judged(objects, env, locked)
-    return rendered, _not_accepted({*unreadable, *findings}, env)
+    return rendered, accepted.apply(sorted({*unreadable, *findings}), env.accepted, datetime.date.today())
 
 
 def from_git(env: Environment, locked: Mapping[str, PinnedImage], live: served_model.Live) -> RenderedSet:
@@ -59,7 +67,9 @@ def from_git(env: Environment, locked: Mapping[str, PinnedImage], live: served_m
     objects, unreadable = _read([_own()], env)
     settled = served_model.settle(objects, env, live)
     rendered, findings = _judged(settled.objects, env, locked, settled.models)
-    refuse(_not_accepted({*unreadable, *findings}, env))
+    told = accepted.apply(sorted({*unreadable, *findings}), env.accepted, datetime.date.today())
+    say(told, env)
+    refuse(told.refused)
     waiting = (served_model.without_pods(one) if one.identity in settled.idle else one for one in rendered.objects)
     return replace(rendered, objects=tuple(waiting))
 
@@ -95,16 +105,14 @@ def _judged(
     return rendered, found
 
 
-def _not_accepted(findings: Iterable[Finding], env: Environment) -> tuple[Finding, ...]:
-    """The findings, sorted, without those that the environment accepts; those are said, and entries that accept nothing."""
-    told = accepted.apply(sorted(findings), env.accepted, datetime.date.today())
+def say(told: Sorted, env: Environment) -> None:
+    """Print what the environment accepts, each time, and the entries that accept nothing."""
     for finding, entry in told.accepted:
         console.warn(f"accepted until {entry.until} ({entry.reason}): {finding.line_with_rule()}")
     for entry in told.ended:
         console.warn(f"accepts nothing since {entry.until}: {entry.rule}, {entry.object}: mend it, or renew it in {env.file}")
     for entry in told.idle:
         console.warn(f"accepts what was not found: {entry.rule}, {entry.object}: remove it from {env.file}")
-    return told.refused
 
 
 def refuse(findings: Sequence[Finding]) -> None:

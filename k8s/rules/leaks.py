@@ -29,7 +29,7 @@ _OTHER_KEYS = re.compile(
 )
 # They end as a secret does and are none: a name for a cluster, a switch, a number.
 _NO_SECRET_NAME = re.compile(
-    r"cluster[_-]?token|(?:random|empty|allow|disable|enable|use|require|no|has|is|max|min|num|image_?pull|tls|cert)"
+    r"cluster[_-]?token|(?:^|[_.-])(?:random|empty|allow|disable|enable|use|require|no|has|is|max|min|num|image_?pull|tls|cert)"
     r"[_.-](?:\w*[_.-])?(?:token|password|passwd|secret|credentials?|key)",
     re.IGNORECASE,
 )

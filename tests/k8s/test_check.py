@@ -65,6 +65,21 @@ def test_run_check_of_a_clean_file_says_what_would_run(checkout: Checkout, capsy
     assert f"{number} objects are clean for staging (Kubernetes 1.32)" in said
 
 
+def test_a_file_without_an_object_is_a_usage_error(checkout: Checkout) -> None:
+    (checkout.root / "empty.yaml").write_text("# nothing here yet\n---\n# nor here\n")
+    with pytest.raises(UsageError, match="no object in these files"):
+        check.run_check([str(checkout.root / "empty.yaml")], "staging")
+    with pytest.raises(UsageError, match="nothing to check"):
+        check.run_check([], "staging")
+
+
+def test_what_an_environment_sets_need_not_be_in_somebody_elses_manifests(checkout: Checkout) -> None:
+    file = checkout.root / "k8s" / "envs" / "staging.yaml"
+    file.write_text(file.read_text() + "sizes: {llm-training/training-work: 1Gi}\n")
+    (checkout.root / "other.yaml").write_text("apiVersion: v1\nkind: Namespace\nmetadata: {name: other}\n")
+    check.run_check([str(checkout.root / "other.yaml")], "staging")
+
+
 def test_check_works_before_anything_was_pushed_but_not_with_an_edited_lock(checkout: Checkout) -> None:
     images_lock.path().unlink()
     with pytest.raises(PolicyError):

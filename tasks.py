@@ -19,12 +19,13 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
-from common import console, offline, paths
+from common import console, offline, paths, words
 from common.errors import ExitCode, MissingEnvironmentError, PinwheelError, UsageError
 from common.files import FULL
 from common.signals import TerminatedError, terminable
 from common.summary import Summary
 
+words.take_lists()
 summary = Summary()
 atexit.register(summary.show)
 
@@ -38,7 +39,7 @@ def stage(**options: Any) -> Callable[[Callable[..., str]], Any]:
         @functools.wraps(body)
         def guarded(*args: Any, **kwargs: Any) -> None:
             if kwargs.get("json") or kwargs.get("sarif"):
-                console.leave_output_to_program()
+                console.aside()
             try:
                 with terminable(), summary.stage(called) as outcome, offline.forced(wanted=kwargs.pop("offline", False)):
                     outcome.append(body(*args, **kwargs))
@@ -387,7 +388,7 @@ def ask(_: Context, question: str, env: str) -> str:
 
 @stage(help={"env": "one of k8s/envs/"})
 def drift(_: Context, env: str) -> str:
-    """Compare what runs, the release record and this checkout; code 15 where they differ."""
+    """Compare what runs, the release record and this checkout; code 19 where they differ."""
     from k8s.drift import drift as look
 
     return look(env)
@@ -438,12 +439,29 @@ def envs(_: Context) -> str:
     return compare.show()
 
 
-@stage(help={"path": "a file or folder of manifests; more of them after --", "env": "one of k8s/envs/"})
-def check(context: Context, path: str, env: str = "rendered") -> str:
+@stage(
+    iterable=["path"],
+    positional=["path"],
+    help={
+        "path": "files or folders of manifests, as many as you like; - is standard input",
+        "env": "one of k8s/envs/",
+        "json": "write what was found to standard output as JSON",
+        "sarif": "the same as SARIF 2.1.0, for CI",
+    },
+)
+def check(
+    context: Context,
+    path: list[str],
+    env: str = "rendered",
+    json: bool = False,  # noqa: FBT001
+    sarif: bool = False,  # noqa: FBT001
+) -> str:
     """Check and pin any plain manifests; sends nothing."""
-    from k8s.check import run_check
+    if json and sarif:
+        raise UsageError("--json and --sarif exclude each other", fix="give one of them")
+    from k8s.check import JSON, SARIF, run_check
 
-    return run_check([path, *shlex.split(context.remainder)], env)
+    return run_check([*path, *shlex.split(context.remainder)], env, JSON if json else SARIF if sarif else "")
 
 
 @stage(

@@ -1,6 +1,7 @@
 """What a person sees: rich on a terminal, plain lines elsewhere or with CI=true.
 
-Results and progress go to standard output, errors to standard error. Nothing here is parsed by a program: receipts are.
+Results and progress go to standard output, errors to standard error. Nothing here is parsed by a program: receipts are, and
+what a command writes by `machine`, while all else goes to standard error.
 """
 
 from __future__ import annotations
@@ -33,6 +34,17 @@ err = Console(highlight=False, width=_WIDTH, stderr=True, force_terminal=False i
 _VERBOSE = os.environ.get("PINWHEEL_VERBOSE", "") not in {"", "0"}
 
 
+def aside() -> None:
+    """From now on people read standard error: standard output is for a program."""
+    out.file = sys.stderr
+
+
+def machine(text: str) -> None:
+    """What a program reads: as it is, to standard output."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
 def size(count: float) -> str:
     """A number of bytes for people, in decimal units as registries and disks count."""
     for unit in ("B", "kB", "MB", "GB"):
@@ -45,11 +57,6 @@ def size(count: float) -> str:
 def seconds(count: float) -> str:
     """A duration for people."""
     return f"{count:.1f} s" if count < 60 else f"{int(count // 60)} min {int(count % 60):02d} s"
-
-
-def leave_output_to_program() -> None:
-    """From now on everything for people goes to standard error: standard output is for a program that reads it."""
-    out.file = sys.stderr
 
 
 def title(text: str) -> None:

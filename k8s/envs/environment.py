@@ -13,7 +13,10 @@ Keys:
     ports: optional; on which ports `hub` (default [443]) and `api-server` ([443, 6443]) answer, and `registry`, where that is
         not the port of its address alone. What NetworkPolicies let out follows them (k8s/prepare/policy_ports.py).
     kubernetes: minor version of the target, as a string; manifests are checked against its schema.
-    secrets: optional; `namespace/name: [key, …]` for each Secret that is made outside of this repository.
+    secrets, config-maps: optional; `namespace/name: [key, …]` for each Secret or ConfigMap made outside of this repository.
+    claims, service-accounts, priority-classes: optional; the same for PersistentVolumeClaims and ServiceAccounts
+        (`[namespace/name, …]`) and PriorityClasses (`[name, …]`).
+    accept: optional; findings of `invoke check` that are right here and shall not refuse a set: k8s/envs/accepted.py.
     accelerator: optional; `nvidia` (default), or `none`: for a cluster without a GPU. Then nothing asks for one, models are
         served by the CPU build of the api image, and experiments train on the CPU (k8s/prepare/accelerator.py). `production`
         refuses it.
@@ -46,7 +49,9 @@ from pathlib import Path
 from common import paths, single_node
 from common.errors import UsageError
 from common.reader import Keys
-from k8s.envs import network, settings, trusted_keys
+from k8s.envs import accepted, elsewhere, network, settings, trusted_keys
+from k8s.envs.accepted import Accepted
+from k8s.envs.elsewhere import Elsewhere
 from k8s.envs.network import Network
 from k8s.envs.settings import Settings
 from k8s.envs.trusted_keys import TrustedKey
@@ -131,6 +136,8 @@ class Environment:
         proof: what images must carry; None: nothing.
         deploy_keys: whose release records count; none: that of the checkout.
         secrets: keys of each Secret made elsewhere, by (namespace, name).
+        elsewhere: what else is made outside of this repository, and the keys it holds.
+        accepted: the findings that shall not refuse a set.
         gpu: whether it has GPUs.
         gpu_labels: whether GPU nodes say by labels what they have.
         model: what is served; None: whatever is served already, or nothing.
@@ -150,6 +157,8 @@ class Environment:
     model: Model | None = None
     settings: Settings = field(default_factory=Settings)
     network: Network = field(default_factory=Network)
+    elsewhere: Elsewhere = field(default_factory=dict)
+    accepted: tuple[Accepted, ...] = ()
     deploy_keys: tuple[TrustedKey, ...] = ()
 
     @property
@@ -213,7 +222,8 @@ def parse(text: str, name: str, file: str) -> Environment:
     deploy_keys = trusted_keys.parse(top, "deploy-keys") if "deploy-keys" in top else ()
     if name == _STRICT and isinstance(target, ClusterTarget) and not deploy_keys:
         raise top.refused("deploy-keys", f"{_STRICT} goes back to no release that just any checkout signed")
-    secrets = _secrets(top.below("secrets", optional=True))
+    secrets, made = elsewhere.parse(top)
+    accepts = accepted.parse(top)
     accelerator = top.choice("accelerator", ("nvidia", "none"))
     if name == _STRICT and accelerator == "none":
         raise top.refused("accelerator", f"{_STRICT} serves on GPUs: nobody proves the CPU build of vLLM for it")
@@ -223,7 +233,21 @@ def parse(text: str, name: str, file: str) -> Environment:
     top.end()
     gpu = accelerator == "nvidia"
     return Environment(
-        name, file, target, registry, kubernetes, proof, secrets, gpu, labels == "nvidia", model, sets, reached, deploy_keys
+        name,
+        file,
+        target,
+        registry,
+        kubernetes,
+        proof,
+        secrets,
+        gpu=gpu,
+        gpu_labels=labels == "nvidia",
+        model=model,
+        settings=sets,
+        network=reached,
+        elsewhere=made,
+        accepted=accepts,
+        deploy_keys=deploy_keys,
     )
 
 
@@ -274,15 +298,3 @@ def _model(top: Keys, registry: str, *, strict: bool) -> Model | None:
     if not written.startswith(f"{registry}/"):
         raise keys.refused("reference", f"{written} is not in the environment's registry, {registry}")
     return Model(reference, str(paths.ROOT / key) if key else "")
-
-
-def _secrets(keys: Keys) -> dict[tuple[str, str], frozenset[str]]:
-    found = {}
-    for place, held in keys.body.items():
-        namespace, slash, name = place.partition("/")
-        if not (namespace and slash and name) or "/" in name:
-            raise keys.refused(place, "write namespace/name")
-        if not isinstance(held, list) or not held or not all(isinstance(key, str) for key in held):
-            raise keys.refused(place, "write the list of the keys it holds")
-        found[(namespace, name)] = frozenset(held)
-    return found

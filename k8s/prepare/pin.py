@@ -141,16 +141,16 @@ def pin(
     refused: list[Finding] = list(followed.refused)
     for number, walk in enumerate(walks):
         manifest = walk.manifest
-        if manifest.body.get("status"):
-            what = "a status is written"
-            refused.append(manifest.finding(("status",), what, "remove it: the cluster writes it, and it names images"))
+        if _says_something(manifest.body.get("status")):
+            fix = "remove it: the cluster writes it, and nobody pins what it names"
+            refused.append(manifest.finding(("status",), "a status is written", fix))
         refused += _unseen(walk)
         for text in walk.texts:
             if text.path[:1] == ("status",) or (text.owner, text.field) in FALSE_FRIENDS:
                 continue
             if (number, text.path) in followed.values:
                 continue  # A parameter; its values are pinned, or refused already.
-            if (text.owner, text.field) in IMAGE_FIELDS or (number, text.path) in followed.places:
+            if (text.owner, text.field) in IMAGE_FIELDS or ((number, text.path) in followed.places and not _is_key(text)):
                 try:
                     ref = _resolve(text.value, rules)
                 except _RefusedError as problem:
@@ -167,6 +167,18 @@ def pin(
     return tuple(pinned), tuple(pins), tuple(refused)
 
 
+def _is_key(text: Text) -> bool:
+    """Whether a text is the key at a path, and not the value."""
+    return not text.field and text.value == text.path[-1]
+
+
+def _says_something(status: object) -> bool:
+    """Whether a status holds a value; generators write empty ones."""
+    if isinstance(status, (dict, list)):
+        return any(map(_says_something, status.values() if isinstance(status, dict) else status))
+    return status not in (None, "")
+
+
 def _unseen(walk: Walk) -> Iterator[Finding]:
     """Manifests that a workflow gets from elsewhere while it runs."""
     for part in walk.parts:
@@ -177,13 +189,14 @@ def _unseen(walk: Walk) -> Iterator[Finding]:
 
 def images(objects: Iterable[Manifest], version: str) -> Images:
     """Every image reference in these objects, whatever it is; of a parameter, its values."""
-    kinds = schema.schema(version)
-    walks = [kinds.walk(manifest) for manifest in objects]
+    together = list(objects)
+    kinds = schema.of_set(version, together)
+    walks = [kinds.walk(manifest) for manifest in together]
     followed = Followed(walks)
     return {
         (walk.manifest.identity, text.path): text.value
         for number, walk in enumerate(walks)
         for text in walk.texts
-        if (number, text.path) in followed.places
+        if ((number, text.path) in followed.places and not _is_key(text))
         or ((text.owner, text.field) in IMAGE_FIELDS and (number, text.path) not in followed.values)
     }

@@ -9,7 +9,9 @@ from k8s.objects.findings import Finding
 from k8s.objects.schema import Walk
 from k8s.rules import (
     egress,
+    leaks,
     objects,
+    pod_security,
     pods,
     policies,
     quotas,
@@ -33,9 +35,11 @@ def check(walks: Sequence[Walk], env: Environment) -> Iterator[Finding]:
     sent_later = [inner.manifest for walk in walks for inner in walk.inner]  # By workflows, while they run.
     whole = WholeSet.of_walks(walks, env)
     yield from objects.check(walks)
-    yield from pods.check([*written, *sent_later])
+    yield from pods.check([*written, *sent_later], whole)
     yield from security.check([*written, *sent_later])
-    yield from references.check(walks, env)
+    yield from pod_security.check([*written, *sent_later])
+    yield from leaks.check([*walks, *(inner for walk in walks for inner in walk.inner)])
+    yield from references.check(walks, whole)
     yield from policies.check(walks, whole)
     yield from egress.check(whole)
     yield from quotas.check(whole)

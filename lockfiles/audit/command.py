@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Literal
 
+from common import console
 from common.errors import AuditError
 from lockfiles.audit import report
 from lockfiles.audit.report import Audit
@@ -23,7 +23,7 @@ def conclude(audit: Audit, form: Literal["text", "json", "sarif"]) -> str:
     if form == "text":
         report.show(audit)
     else:
-        sys.stdout.write(audit.json() if form == "json" else audit.sarif())
+        console.machine(audit.json() if form == "json" else audit.sarif())
     report.remember(audit)
     silenced = sum(bool(one.vex) for one in audit.findings)
     counts = f"{len(audit.findings)} known defects in {audit.packages} packages" + (

@@ -52,18 +52,18 @@ class Audit:
 
     def json(self) -> str:
         """As JSON."""
-        return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=2) + "\n"
+        return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=2)
 
     def sarif(self) -> str:
         """As SARIF: a finding stands at the lock's line that holds the package."""
         found = []
         for one in self.findings:
-            level: sarif.Level = "note" if one.vex else "error" if one in self.failing else "warning"
+            level: sarif.Level = "error" if one in self.failing else "warning"
             text = f"{one.package}: {one.severity}, {_fix(one)}. {one.summary or ', '.join(one.ids)}"
             for place in one.places:
                 file, line = _line(place, one)
-                found.append(sarif.Result(one.ids[0], text, file, line, level))
-        return sarif.document("audit", found)
+                found.append(sarif.Result(one.ids[0], text, file, line, str(one.package), level, one.vex))
+        return sarif.document(found)
 
 
 def ordered(findings: Sequence[Finding], new: frozenset[tuple[str, str]]) -> tuple[Finding, ...]:

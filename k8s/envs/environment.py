@@ -20,6 +20,8 @@ Keys:
     proof: `none`, or what an image must carry to be deployed: `key`, the public key's file (below the repository unless
         absolute); `policy`, optional, the mapping of registry/policy.py; `refuse`, optional, `false` to warn only. The
         environment `production` always asks and refuses.
+    other-images: optional; other people's images that are allowed without proof of ours, one by one
+        (k8s/envs/other_images.py).
     gpu-labels: optional; `nvidia` (default): GPU nodes carry the labels of NVIDIA's GPU feature discovery, and pods with a GPU
         are bound to nodes that can run their images. `none`: they do not, and pods go wherever the manifests say.
     model: optional; `reference`, the model that is served, by digest and in the environment's registry, as `invoke train` says
@@ -44,8 +46,9 @@ from pathlib import Path
 from common import paths, single_node
 from common.errors import UsageError
 from common.reader import Keys
-from k8s.envs import network, settings
+from k8s.envs import network, other_images, settings
 from k8s.envs.network import Network
+from k8s.envs.other_images import OtherImage
 from k8s.envs.settings import Settings
 from k8s.objects import schema, strict_yaml
 from k8s.objects.findings import Finding
@@ -132,6 +135,7 @@ class Environment:
         model: what is served; None: whatever is served already, or nothing.
         settings: what it sets in the manifests.
         network: how the registry is reached, and the ports that pods go to.
+        other_images: other people's images that are allowed.
     """
 
     name: str
@@ -146,6 +150,7 @@ class Environment:
     model: Model | None = None
     settings: Settings = field(default_factory=Settings)
     network: Network = field(default_factory=Network)
+    other_images: tuple[OtherImage, ...] = ()
 
     @property
     def where(self) -> str:
@@ -189,14 +194,15 @@ def parse(text: str, name: str, file: str) -> Environment:
     Raises:
         UsageError: it holds something else than the keys above.
     """
-    bodies = []
+    documents = []
     for document in strict_yaml.documents(text, file):
         if isinstance(document, Finding):
             raise UsageError(document.what, where=f"{file}:{document.line}", fix=document.fix)
-        bodies.append(document[0])
-    if len(bodies) != 1:
-        raise UsageError(f"{len(bodies)} YAML documents, not one", where=file, fix=_FIX)
-    top = Keys(bodies[0], file, fix=_FIX)
+        documents.append(document)
+    if len(documents) != 1:
+        raise UsageError(f"{len(documents)} YAML documents, not one", where=file, fix=_FIX)
+    body, lines = documents[0]
+    top = Keys(body, file, fix=_FIX)
     target = _target(top.below("target"))
     registry, reached = network.parse(top, strict=name == _STRICT)
     kubernetes = top.text("kubernetes")
@@ -212,9 +218,23 @@ def parse(text: str, name: str, file: str) -> Environment:
     labels = top.choice("gpu-labels", ("nvidia", "none"))
     model = _model(top, registry, strict=name == _STRICT)
     sets = settings.parse(top)
+    others = other_images.parse(top, lines)
     top.end()
-    gpu = accelerator == "nvidia"
-    return Environment(name, file, target, registry, kubernetes, proof, secrets, gpu, labels == "nvidia", model, sets, reached)
+    return Environment(
+        name=name,
+        file=file,
+        target=target,
+        registry=registry,
+        kubernetes=kubernetes,
+        proof=proof,
+        secrets=secrets,
+        gpu=accelerator == "nvidia",
+        gpu_labels=labels == "nvidia",
+        model=model,
+        settings=sets,
+        network=reached,
+        other_images=others,
+    )
 
 
 def _target(keys: Keys) -> DirectoryTarget | ClusterTarget:

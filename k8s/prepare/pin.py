@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from k8s.envs.environment import Environment
+from k8s.envs.other_images import under
 from k8s.objects import argo_schema, embedded, schema
 from k8s.objects.findings import Finding
 from k8s.objects.manifests import Manifest
@@ -54,12 +55,13 @@ def _resolve(written: str, rules: _Rules) -> ImageRef:
     except ValueError:
         raise _RefusedError(f"{written!r} is not an image reference", "write a name from lockfiles/images.lock") from None
     name = ref.repository.rsplit("/", 1)[-1]
-    own = ref.registry and str(ref).startswith(f"{rules.env.registry}/")
     if ref.pinned:
-        locked = rules.digests.get(name) if own else None
+        own = under(ref, rules.env.registry)
+        locked = rules.digests.get(own)
         if locked and locked != ref.digest:
-            raise _RefusedError(f"{name} is pinned to {ref.digest}, images.lock says {locked}", f"write `{name}`")
-        pinned = ref
+            raise _RefusedError(f"{own} is pinned to {ref.digest}, images.lock says {locked}", f"write `{own}`")
+        # However its registry was spelled: the nodes know it as the environment writes it.
+        pinned = ImageRef.parse(f"{rules.env.registry}/{own}").pin(ref.digest) if locked else ref
     elif name in rules.names and (ref.registry or ref.repository != name or ref.tag):
         raise _RefusedError(f"{written} is not pinned", f"write the bare name `{name}`; registry and digest are put in for you")
     elif ref.registry or ref.tag or "/" in ref.repository:

@@ -110,12 +110,12 @@ SPOILED = {
         'value: "{{workflow.parameters.version}}"',
         "value: quay.io/x/y:1",
         "'quay.io/x/y:1' looks like an image",
-        "name images only where Kubernetes pulls them",
+        "name images only where Kubernetes",
     ),
     "image_in_a_script": (
         "          echo used\n",
-        f"          echo used; docker run {API}\n",
-        f"templates[2].script.source: '{API}' looks like an image",
+        f"          echo used; docker run x/{API}:1\n",
+        f"templates[2].script.source: 'x/{API}:1' looks like an image",
         "name images only",
     ),
     "manifest_from_an_artifact": (

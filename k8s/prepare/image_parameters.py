@@ -117,20 +117,7 @@ class Followed:
         A template that another workflow refers to sees that workflow's arguments as `workflow.parameters`.
         """
         for other in self._flows.flows:
-            if other is flow or self._flows.base(other) is flow or any(flow is one for one in self._used(other)):
+            if other is flow or self._flows.base(other) is flow or any(flow is one for one in self._flows.used(other)):
                 for path, one in other.arguments():
                     if one.get("name") == name:
                         yield from self._declared(other, path, one)
-
-    def _used(self, flow: Flow) -> list[Flow]:
-        """The objects whose templates a workflow calls, directly or through others."""
-        found: list[Flow] = []
-        waiting = [self._flows.base(flow) or flow]
-        while waiting:
-            here = waiting.pop()
-            if any(here is one for one in found):
-                continue
-            found.append(here)
-            targets = (self._flows.target(here, call) for call in here.calls())
-            waiting += [target[0] for target in targets if target]
-        return found

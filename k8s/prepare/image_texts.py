@@ -158,6 +158,8 @@ class Texts:
             )
         if path[-1] == "value" and len(path) > 2 and path[-3] == "env":
             return self._values.get((*path[:-1], "name"), ""), text.value, 0
+        if path[-1] == "value" and not text.owner and (changed := self._values.get((*path[:-1], "path"), "")):
+            return changed.rsplit("/", 1)[-1], text.value, 0  # An operation of a JSON patch.
         mapped = text.field in {"annotations", "data", "stringData", "binaryData"} or not text.owner
         return (str(path[-1]) if mapped and isinstance(path[-1], str) else text.field if mapped else "", text.value, 0)
 

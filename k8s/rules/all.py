@@ -17,6 +17,7 @@ from k8s.rules import (
     security,
     workflow,
     workflow_scripts,
+    workflow_sent,
     workflow_values,
 )
 from k8s.rules.whole_set import WholeSet
@@ -42,3 +43,4 @@ def check(walks: Sequence[Walk], env: Environment) -> Iterator[Finding]:
     yield from workflow.check(walks)
     yield from workflow_values.check(walks)
     yield from workflow_scripts.check(written)
+    yield from workflow_sent.check(walks)

@@ -22,6 +22,8 @@ Keys:
         environment `production` always asks and refuses.
     other-images: optional; other people's images that are allowed without proof of ours, one by one
         (k8s/envs/other_images.py).
+    mutators: optional; `Kind/name` of each MutatingWebhookConfiguration, MutatingAdmissionPolicy or
+        MutatingAdmissionPolicyBinding of the set: they change pods after they were checked, so that others are refused.
     gpu-labels: optional; `nvidia` (default): GPU nodes carry the labels of NVIDIA's GPU feature discovery, and pods with a GPU
         are bound to nodes that can run their images. `none`: they do not, and pods go wherever the manifests say.
     model: optional; `reference`, the model that is served, by digest and in the environment's registry, as `invoke train` says
@@ -136,6 +138,7 @@ class Environment:
         settings: what it sets in the manifests.
         network: how the registry is reached, and the ports that pods go to.
         other_images: other people's images that are allowed.
+        mutators: kind and name of the objects of the set that may change others when they are made.
     """
 
     name: str
@@ -151,6 +154,7 @@ class Environment:
     settings: Settings = field(default_factory=Settings)
     network: Network = field(default_factory=Network)
     other_images: tuple[OtherImage, ...] = ()
+    mutators: frozenset[str] = frozenset()
 
     @property
     def where(self) -> str:
@@ -219,6 +223,7 @@ def parse(text: str, name: str, file: str) -> Environment:
     model = _model(top, registry, strict=name == _STRICT)
     sets = settings.parse(top)
     others = other_images.parse(top, lines)
+    mutators = frozenset(top.texts("mutators", ()))
     top.end()
     return Environment(
         name=name,
@@ -234,6 +239,7 @@ def parse(text: str, name: str, file: str) -> Environment:
         settings=sets,
         network=reached,
         other_images=others,
+        mutators=mutators,
     )
 
 

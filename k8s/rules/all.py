@@ -9,6 +9,7 @@ from k8s.objects.findings import Finding
 from k8s.objects.schema import Walk
 from k8s.rules import (
     egress,
+    mutators,
     objects,
     pods,
     policies,
@@ -34,6 +35,7 @@ def check(walks: Sequence[Walk], env: Environment) -> Iterator[Finding]:
     sent_later = [inner.manifest for walk in walks for inner in walk.inner]  # By workflows, while they run.
     whole = WholeSet.of_walks(walks, env)
     yield from objects.check(walks)
+    yield from mutators.check([*written, *sent_later], env)
     yield from pods.check([*written, *sent_later])
     yield from security.check([*written, *sent_later])
     yield from references.check(walks, env)

@@ -9,7 +9,7 @@ from common import console
 from common.errors import UsageError
 from k8s import report
 from k8s.envs import environment
-from k8s.prepare import checked
+from k8s.prepare import checked, gate
 
 # How the result is told to other programs.
 JSON, SARIF = "json", "sarif"
@@ -43,6 +43,8 @@ def run_check(places: Sequence[str], env_name: str, form: str = "") -> str:
         console.info(f"{pin.title}: {pin.written} → {pin.pinned}")
     for placement in rendered.placements:
         console.info(placement.text())
+    for line in gate.unproven((pin.pinned for pin in rendered.pins), env):
+        console.warn(f"deploy would refuse {line}")
     outcome = f"{len(rendered.objects)} objects are clean for {env.name} (Kubernetes {env.kubernetes})"
     console.done(outcome)
     return outcome

@@ -25,6 +25,10 @@ Keys:
         environment `production` always asks and refuses.
     deploy-keys: the public keys (k8s/envs/trusted_keys.py) whose release records count; optional: without any, that of the
         checkout's own pair (k8s/rollouts/deploy_key.py). `production` names them.
+    other-images: optional; other people's images that are allowed without proof of ours, one by one
+        (k8s/envs/other_images.py).
+    mutators: optional; `Kind/name` of each MutatingWebhookConfiguration, MutatingAdmissionPolicy or
+        MutatingAdmissionPolicyBinding of the set: they change pods after they were checked, so that others are refused.
     gpu-labels: optional; `nvidia` (default): GPU nodes carry the labels of NVIDIA's GPU feature discovery, and pods with a GPU
         are bound to nodes that can run their images. `none`: they do not, and pods go wherever the manifests say.
     model: optional; `reference`, the model that is served, by digest and in the environment's registry, as `invoke train` says
@@ -49,10 +53,11 @@ from pathlib import Path
 from common import paths, single_node
 from common.errors import UsageError
 from common.reader import Keys
-from k8s.envs import accepted, elsewhere, network, settings, trusted_keys
+from k8s.envs import accepted, elsewhere, network, other_images, settings, trusted_keys
 from k8s.envs.accepted import Accepted
 from k8s.envs.elsewhere import Elsewhere
 from k8s.envs.network import Network
+from k8s.envs.other_images import OtherImage
 from k8s.envs.settings import Settings
 from k8s.envs.trusted_keys import TrustedKey
 from k8s.objects import schema, strict_yaml
@@ -143,6 +148,8 @@ class Environment:
         model: what is served; None: whatever is served already, or nothing.
         settings: what it sets in the manifests.
         network: how the registry is reached, and the ports that pods go to.
+        other_images: other people's images that are allowed.
+        mutators: kind and name of the objects of the set that may change others when they are made.
     """
 
     name: str
@@ -160,6 +167,8 @@ class Environment:
     elsewhere: Elsewhere = field(default_factory=dict)
     accepted: tuple[Accepted, ...] = ()
     deploy_keys: tuple[TrustedKey, ...] = ()
+    other_images: tuple[OtherImage, ...] = ()
+    mutators: frozenset[str] = frozenset()
 
     @property
     def where(self) -> str:
@@ -203,14 +212,15 @@ def parse(text: str, name: str, file: str) -> Environment:
     Raises:
         UsageError: it holds something else than the keys above.
     """
-    bodies = []
+    documents = []
     for document in strict_yaml.documents(text, file):
         if isinstance(document, Finding):
             raise UsageError(document.what, where=f"{file}:{document.line}", fix=document.fix)
-        bodies.append(document[0])
-    if len(bodies) != 1:
-        raise UsageError(f"{len(bodies)} YAML documents, not one", where=file, fix=_FIX)
-    top = Keys(bodies[0], file, fix=_FIX)
+        documents.append(document)
+    if len(documents) != 1:
+        raise UsageError(f"{len(documents)} YAML documents, not one", where=file, fix=_FIX)
+    body, lines = documents[0]
+    top = Keys(body, file, fix=_FIX)
     target = _target(top.below("target"))
     registry, reached = network.parse(top, strict=name == _STRICT)
     kubernetes = top.text("kubernetes")
@@ -230,17 +240,18 @@ def parse(text: str, name: str, file: str) -> Environment:
     labels = top.choice("gpu-labels", ("nvidia", "none"))
     model = _model(top, registry, strict=name == _STRICT)
     sets = settings.parse(top)
+    others = other_images.parse(top, lines)
+    mutators = frozenset(top.texts("mutators", ()))
     top.end()
-    gpu = accelerator == "nvidia"
     return Environment(
-        name,
-        file,
-        target,
-        registry,
-        kubernetes,
-        proof,
-        secrets,
-        gpu=gpu,
+        name=name,
+        file=file,
+        target=target,
+        registry=registry,
+        kubernetes=kubernetes,
+        proof=proof,
+        secrets=secrets,
+        gpu=accelerator == "nvidia",
         gpu_labels=labels == "nvidia",
         model=model,
         settings=sets,
@@ -248,6 +259,8 @@ def parse(text: str, name: str, file: str) -> Environment:
         elsewhere=made,
         accepted=accepts,
         deploy_keys=deploy_keys,
+        other_images=others,
+        mutators=mutators,
     )
 
 

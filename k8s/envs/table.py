@@ -39,6 +39,8 @@ def settings(env: Environment) -> dict[str, str]:
     if env.model:
         found["model"] = str(env.model.reference)
         found["model key"] = paths.shown(Path(env.model.key)) if env.model.key else "none"
+    for other in env.other_images:
+        found[f"other image {other.reference}"] = other.text()
     found["gpu-labels"] = "nvidia" if env.gpu_labels else "none"
     found |= env.settings.rows()
     return found

@@ -235,7 +235,7 @@ class Schema:
         for key, item in value.items():
             below = (*path, key)
             if (definition, key) in EMBEDDED and isinstance(item, str):
-                self._embedded(walk, item, below, whole=value.get("action") in _WHOLE)
+                self._embedded(walk, item, below, str(value.get("action", "")))
             elif key in known:
                 self._visit(walk, item, known[key], below, definition, key)
             elif (definition, key) in _MISPLACED:
@@ -252,15 +252,15 @@ class Schema:
                 walk.texts.append(Text(below, key, definition, name))
                 self._visit(walk, item, extra, below, definition, name)
 
-    def _embedded(self, walk: Walk, text: str, path: Path, *, whole: bool) -> None:
-        """Look into a text that holds manifests, or a patch of a pod."""
+    def _embedded(self, walk: Walk, text: str, path: Path, action: str) -> None:
+        """Look into a text that holds manifests, or a patch of a pod, or what `action: patch` changes in any object."""
         bodies, problem = embedded.read(text)
-        patch = path[-1] == "podSpecPatch"
-        if not problem and (not all(isinstance(body, dict) for body in bodies) or (patch and len(bodies) != 1)):
+        patch, whole = path[-1] == "podSpecPatch", action in _WHOLE
+        whole_objects = all(isinstance(body, dict) for body in bodies) and not (patch and len(bodies) != 1)
+        if not problem and action != "patch" and not whole_objects:
             problem = "it is no mapping" if patch else "a document in it is no object"
         if problem:
-            fix = "put each {{…}} in quotes: it is read before Argo fills them in" if "{{" in text else "mend the text"
-            walk.findings.append(walk.manifest.finding(path, f"cannot be read: {problem}", fix))
+            walk.findings.append(walk.manifest.finding(path, f"cannot be read: {problem}", "mend the text"))
             return
         if patch:
             part = Walk(walk.manifest)
@@ -272,6 +272,10 @@ class Schema:
             return
         outer = walk.manifest
         for number, body in enumerate(bodies):
+            if action == "patch" and not (isinstance(body, dict) and "kind" in body):
+                # A JSON patch, or a merge patch of the object that the flags name: no schema says of which kind.
+                self._visit(walk, body, {}, (*path, number), "", "")
+                continue
             inner = self.walk(Manifest(outer.file, body, outer.lines, (*outer.prefix, *path, number)))
             if whole:
                 walk.inner.append(inner)

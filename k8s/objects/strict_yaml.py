@@ -7,6 +7,7 @@ and what hides structure (anchors, tags) is refused. A text that passes means th
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -28,15 +29,20 @@ _INT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
 _OCTAL = re.compile(r"[-+]?0[0-7]+")
 _HEX = re.compile(r"[-+]?0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
-# One parser's string is the other's number or boolean.
+# One parser's string is the other's number or boolean: words of YAML 1.1, other bases, and `_` between digits, which Go's
+# parser passes over.
 _AMBIGUOUS = re.compile(
-    r"(?i:y|n|yes|no|on|off|[-+]?\.inf|\.nan|[-+]?0b[01_]+|[-+]?0o[0-7_]+|[-+]?0x[0-9a-f]*_[0-9a-f_]*)|[-+]?[0-9][0-9_]*_[0-9_.]*"
+    r"(?i:y|n|yes|no|on|off|[-+]?\.inf|\.nan|[-+]?0b[01_]+|[-+]?0o[0-7_]+|[-+]?0x(?=[0-9a-f_]*_)[0-9a-f_]*)|[-+]?0X[0-9a-fA-F_]+"
+    r"|[-+]?(?=[0-9.])(?=[^_]*_)[0-9_]*\.?[0-9_]*(?:[eE][-+]?[0-9_]+)?"
 )
 _JSON = json.JSONDecoder()
 # In JSON: an escape, two halves of one character as one; and what YAML takes only as an escape (YAML 1.2.2, 5.1).
 _ESCAPE = re.compile(
     r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\.|[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]", re.DOTALL
 )
+# What looks like a number, a date, a time or an address to some parser is written in quotes.
+_NUMERIC = re.compile(r"[-+.0-9][-+.:_0-9a-fA-FxXoOTtZz]*|[-+.]?(?i:inf|infinity|nan)")
+_LEAST, _MOST = -(1 << 63), (1 << 64) - 1
 _PLAIN = re.compile(r"[A-Za-z0-9/._-][A-Za-z0-9/._@:+=-]*(?<!:)")
 _TAGS = {
     f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "timestamp", "value", "merge", "map", "seq")
@@ -74,10 +80,19 @@ def _scalar(node: yaml.ScalarNode) -> Any:
         return None
     if text in _BOOL:
         return _BOOL[text]
+    number: int | float
     for pattern, base in ((_INT, 10), (_OCTAL, 8), (_HEX, 16)):
         if pattern.fullmatch(text):
-            return int(text, base)
-    return float(text) if _FLOAT.fullmatch(text) else text
+            number = int(text, base)
+            break
+    else:
+        if not _FLOAT.fullmatch(text):
+            return text
+        number = float(text)
+    # Go has numbers of 64 bits: of more digits it makes a float, of more than that a string.
+    if not (_LEAST <= number <= _MOST if isinstance(number, int) else math.isfinite(number)):
+        raise _RefusedError(node.start_mark, f"the number {text[:40]} has more than 64 bits", "put it in quotes, or write less")
+    return number
 
 
 def _plain_form(text: str) -> str:
@@ -190,6 +205,13 @@ class _Dumper(yaml.SafeDumper):
         super().increase_indent(flow, False)
 
 
+def _is_text(node: yaml.ScalarNode) -> bool:
+    try:
+        return isinstance(_scalar(node), str)
+    except _RefusedError:
+        return False
+
+
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     style: str | None = '"'
     if "\n" in text:
@@ -197,7 +219,7 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
         style = "|" if text.replace("\n", "").isprintable() else '"'
     else:
         node = yaml.ScalarNode("tag:yaml.org,2002:str", text, yaml.Mark("", 0, 0, 0, None, 0))
-        plain = _PLAIN.fullmatch(text) and not _AMBIGUOUS.fullmatch(text) and isinstance(_scalar(node), str)
+        plain = _PLAIN.fullmatch(text) and not (_AMBIGUOUS.fullmatch(text) or _NUMERIC.fullmatch(text)) and _is_text(node)
         style = None if plain else '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 

@@ -130,7 +130,12 @@ class Flows:
     @classmethod
     def of(cls, walks: Sequence[Walk]) -> Flows:
         """The flows among these objects."""
-        found = [Flow.of(number, walk.manifest) for number, walk in enumerate(walks)]
+        return cls.of_manifests([walk.manifest for walk in walks])
+
+    @classmethod
+    def of_manifests(cls, objects: Sequence[Manifest]) -> Flows:
+        """The flows among these objects."""
+        found = [Flow.of(number, manifest) for number, manifest in enumerate(objects)]
         return cls([one for one in found if one.path])
 
     def named(self, namespace: str, name: Any, *, cluster: bool) -> Flow | None:
@@ -147,6 +152,19 @@ class Flows:
             return flow
         cluster = bool(flow.referenced.get("clusterScope"))
         return self.named(flow.manifest.namespace, flow.referenced.get("name"), cluster=cluster)
+
+    def used(self, flow: Flow) -> list[Flow]:
+        """The objects whose templates a workflow calls, directly or through others."""
+        found: list[Flow] = []
+        waiting = [self.base(flow) or flow]
+        while waiting:
+            here = waiting.pop()
+            if any(here is one for one in found):
+                continue
+            found.append(here)
+            targets = (self.target(here, call) for call in here.calls())
+            waiting += [target[0] for target in targets if target]
+        return found
 
     def target(self, flow: Flow, call: Call) -> tuple[Flow, Step] | None:
         """The template that a call means; None when it is not in the set."""

@@ -15,7 +15,7 @@ from k8s.envs.environment import Environment
 from k8s.objects import manifests, schema
 from k8s.objects.findings import Finding, named
 from k8s.objects.manifests import Manifest
-from k8s.prepare import accelerator, gpu_nodes, pin, policy_ports, registry_access, served_model, settings
+from k8s.prepare import accelerator, argo_texts, gpu_nodes, pin, policy_ports, registry_access, served_model, settings
 from k8s.prepare.config_hashes import with_config_hashes
 from k8s.prepare.rendered import RenderedSet
 from k8s.rules import all as rules
@@ -113,10 +113,21 @@ def _judged(
     walks = [kinds.walk(manifest) for manifest in objects]
     pinned, pins, unpinned = pin.pin(walks, env, {name: image.digest for name, image in locked.items()}, models)
     placed, placements, nowhere = gpu_nodes.place(pinned, pins, env, locked)
-    misfits = [finding for walk in walks for finding in walk.findings]
+    filled = argo_texts.fill(objects)
+    # What Argo will read: the rules see the first values, the schema all of them.
+    rounds = [
+        [walk if one is walk.manifest else kinds.walk(one) for walk, one in zip(walks, objects, strict=True)]
+        for objects in filled.rounds
+    ]
+    misfits = [finding for walks in rounds for walk in walks for finding in walk.findings]
     rendered = RenderedSet(with_config_hashes(placed), pins, placements)
-    found = {*named("image", unpinned), *named("gpu-node", nowhere), *named("schema", misfits), *rules.check(walks, env)}
-    return rendered, found
+    found = {
+        *named("image", (*unpinned, *filled.refused)),
+        *named("gpu-node", nowhere),
+        *named("schema", misfits),
+        *rules.check(rounds[0], env),
+    }
+    return rendered, found | (set() if found else set(named("image", _left_open(rendered, env))))
 
 
 def say(told: Sorted, env: Environment) -> None:
@@ -127,6 +138,19 @@ def say(told: Sorted, env: Environment) -> None:
         console.warn(f"accepts nothing since {entry.until}: {entry.rule}, {entry.object}: mend it, or renew it in {env.file}")
     for entry in told.idle:
         console.warn(f"accepts what was not found: {entry.rule}, {entry.object}: remove it from {env.file}")
+
+
+def _left_open(rendered: RenderedSet, env: Environment) -> set[Finding]:
+    """Images that would not be pinned once Argo has filled its texts in."""
+    found = set()
+    for objects in argo_texts.fill(rendered.objects).rounds:
+        changed = [one for one, before in zip(objects, rendered.objects, strict=True) if one is not before]
+        titles = {one.identity: one for one in changed}
+        for (identity, path), image in pin.images(changed, env.kubernetes).items():
+            if "@sha256:" not in image:
+                what = f"Argo would make {image} of it, which is not pinned"
+                found.add(titles[identity].finding(path, what, "write the image itself by digest"))
+    return found
 
 
 def refuse(findings: Sequence[Finding]) -> None:

@@ -9,23 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from k8s.objects.findings import Finding, Path
 from k8s.objects.pods import mapping, tasks
 from k8s.objects.schema import Walk
 from k8s.objects.workflows import Call, Flow, Flows, Step
+from k8s.prepare.image_texts import IMAGE_FIELDS, Mention
 
-# The fields that name something a node pulls and runs or mounts, in every Kubernetes version there is a schema for, and in
-# Argo's kinds (tests/k8s/prepare/test_image_paths.py goes through all of them).
-IMAGE_FIELDS = {
-    ("Container", "image"),
-    ("ContainerNode", "image"),
-    ("EphemeralContainer", "image"),
-    ("ImageVolumeSource", "reference"),
-    ("ScriptTemplate", "image"),
-    ("UserContainer", "image"),
-}
 _PARAMETER = re.compile(r"\{\{\s*(inputs|workflow)\.parameters\.([A-Za-z0-9_-]+)\s*\}\}")
 _ITEM = re.compile(r"\{\{\s*item(?:\.([A-Za-z0-9_-]+))?\s*\}\}")
 _FIX = "write the image itself, or a parameter whose values stand in this set"
@@ -42,11 +34,12 @@ class Followed:
         refused: what cannot be followed.
     """
 
-    def __init__(self, walks: Sequence[Walk]) -> None:
+    def __init__(self, walks: Sequence[Walk], mentioned: Mapping[Place, Sequence[Mention]] = MappingProxyType({})) -> None:
         """Follow every image of these objects that is a parameter.
 
         Args:
             walks: of the whole set.
+            mentioned: what their texts name beside the fields in which Kubernetes looks for images.
         """
         self._flows = Flows.of(walks)
         self._seen: set[tuple[Place, str]] = set()
@@ -54,10 +47,12 @@ class Followed:
         self.refused: list[Finding] = []
         for flow in self._flows.flows:
             for text in walks[flow.number].texts:
-                if (text.owner, text.field) in IMAGE_FIELDS and "{{" in text.value:
+                place, named = (flow.number, text.path), [text.value] if (text.owner, text.field) in IMAGE_FIELDS else []
+                named += [one.reference for one in mentioned.get(place, ())]
+                for value in (one for one in named if "{{" in one):
                     self._seen.clear()
-                    found = tuple(dict.fromkeys(self._follow(flow, text.path, text.value)))
-                    self.values[(flow.number, text.path)] = found
+                    found = tuple(dict.fromkeys(self._follow(flow, text.path, value)))
+                    self.values[place] = (*self.values.get(place, ()), *found)
         self.places = frozenset(place for places in self.values.values() for place in places)
 
     def _refuse(self, flow: Flow, path: Path, what: str) -> None:
@@ -140,20 +135,7 @@ class Followed:
         A template that another workflow refers to sees that workflow's arguments as `workflow.parameters`.
         """
         for other in self._flows.flows:
-            if other is flow or self._flows.base(other) is flow or any(flow is one for one in self._used(other)):
+            if other is flow or self._flows.base(other) is flow or any(flow is one for one in self._flows.used(other)):
                 for path, one in other.arguments():
                     if one.get("name") == name:
                         yield from self._declared(other, path, one)
-
-    def _used(self, flow: Flow) -> list[Flow]:
-        """The objects whose templates a workflow calls, directly or through others."""
-        found: list[Flow] = []
-        waiting = [self._flows.base(flow) or flow]
-        while waiting:
-            here = waiting.pop()
-            if any(here is one for one in found):
-                continue
-            found.append(here)
-            targets = (self._flows.target(here, call) for call in here.calls())
-            waiting += [target[0] for target in targets if target]
-        return found

@@ -289,7 +289,7 @@ def test_a_model_that_a_manifest_names_itself_is_refused(
     file.write_text(yaml.safe_dump(manifest))
     with pytest.raises(PolicyError, match="1 finding in 1 file"):
         settled(checkout)
-    assert "looks like an image" in capsys.readouterr().err
+    assert "a model is named in a manifest" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("metadata", ["text", [1]])

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     import docker
 
 REGISTRY = "127.0.0.1:5000"
-# The first engine whose containerd image store loads and keeps OCI layouts by digest, as measured.
-OLDEST_ENGINE = (26, 0)
 _DAEMON_JSON = Path("/etc/docker/daemon.json")
 
 
@@ -63,22 +61,25 @@ def engine() -> docker.DockerClient:
     where = engine_address.address()
     try:
         client = docker.from_env(timeout=600)
-        version = str(client.version()["Version"])
+        version = client.version()
         info = client.info()
     except (docker.errors.DockerException, requests.RequestException, OSError) as problem:
         raise engine_address.silent(where, problem) from problem
     try:
-        _check_engine(version, info)
+        _check_engine(where, version, info)
     except MissingEnvironmentError:
         client.close()
         raise
     return client
 
 
-def _check_engine(version: str, info: dict[str, Any]) -> None:
+def _check_engine(where: str, answer: dict[str, Any], info: dict[str, Any]) -> None:
+    if engine_address.is_podman(where, answer):
+        raise engine_address.podman(where, answer)
+    version = str(answer["Version"])
     numbers = re.match(r"(\d+)\.(\d+)", version)
-    if numbers is None or (int(numbers[1]), int(numbers[2])) < OLDEST_ENGINE:
-        oldest = ".".join(map(str, OLDEST_ENGINE))
+    if numbers is None or (int(numbers[1]), int(numbers[2])) < engine_address.OLDEST:
+        oldest = ".".join(map(str, engine_address.OLDEST))
         raise MissingEnvironmentError(
             f"Docker Engine {version} is too old",
             fix=f"install {oldest} or newer; `invoke engine --install` does on a machine without one",

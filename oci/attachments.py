@@ -17,23 +17,18 @@ from common.files import sha256_bytes
 from oci import bundle, statement
 from oci import envelope as dsse
 from oci.client.blob import Blob
-from oci.client.client import Client
+from oci.client.client import Client, FixedTagError
 from oci.client.patience import UnusableError
 from oci.descriptor import CONFIG, INDEX, MANIFEST, Descriptor, canonical
 from oci.envelope import SIMPLE, Envelope
-from oci.reference import check_digest
+from oci.reading import MOST, Reading, checked, named
 
 DSSE = "application/vnd.dsse.envelope.v1+json"
 _SIGNATURE = "dev.cosignproject.cosign/signature"
-# Manifests and blobs: a scan every day for some years. A longer list is refused, never cut: its end could hide a failed result.
-_MOST = 2000
-# Bytes of one blob, and of all together. An SBOM takes half a megabyte; a larger one is not ours and takes no proof away.
-_LARGEST, _MOST_BYTES = 64 << 20, 1 << 30
 # Lines about what is left out.
 _SHOWN = 5
 # The other kinds are not kept in memory.
 _KINDS = frozenset({statement.SIGNATURE, statement.SBOM, statement.PROVENANCE, statement.SMOKE})
-_FIX = "look at what is attached: `cosign tree` lists it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +60,7 @@ def read(client: Client, repository: str, digest: str, tags: Sequence[str] = ("s
     Raises:
         RegistryError: the registry cannot be read, or more is attached than is worked through.
     """
-    reading = _Reading(client, repository, digest)
+    reading = Reading(client, repository, digest)
     return [*(item for tag in tags for item in _tagged(reading, tag)), *_bundles(reading)]
 
 
@@ -102,7 +97,7 @@ def write(client: Client, repository: str, digest: str, tag: str, kept: Sequence
         _put_tag(client, repository, _tag(digest, tag), readable, added)
 
 
-def refer(client: Client, repository: str, digest: str, envelopes: Sequence[Envelope]) -> None:
+def refer(client: Client, repository: str, digest: str, envelopes: Sequence[Envelope], fixed: FixedTagError) -> None:
     """Attach statements by manifests that name the image as their subject: no tag is moved where the registry lists such.
 
     Args:
@@ -110,11 +105,19 @@ def refer(client: Client, repository: str, digest: str, envelopes: Sequence[Enve
         repository: the whole path within it.
         digest: of the image.
         envelopes: of the statements.
+        fixed: why they are not in one of cosign's tags.
 
     Raises:
-        FixedTagError: the registry has no referrers API, and the tag that stands for it cannot be moved.
-        RegistryError: the registry refuses or fails.
+        RegistryError: the registry takes them neither here nor there.
     """
+    try:
+        _refer(client, repository, digest, envelopes)
+    except RegistryError as problem:
+        what = f"{fixed.what}; and attaching by digest instead failed: {problem.what}"
+        raise RegistryError(what, where=problem.where, fix=fixed.fix) from None
+
+
+def _refer(client: Client, repository: str, digest: str, envelopes: Sequence[Envelope]) -> None:
     image = client.manifest(repository, digest)
     subject = Descriptor(str(json.loads(image).get("mediaType", MANIFEST)), digest, len(image))
     empty = _put(client, repository, bundle.EMPTY, bundle.NOTHING)
@@ -126,11 +129,11 @@ def refer(client: Client, repository: str, digest: str, envelopes: Sequence[Enve
         described = Descriptor(MANIFEST, sha256_bytes(data), len(data)).json()
         if not client.put_manifest(repository, described["digest"], data):
             unlisted.append({**described, "artifactType": bundle.TYPE, "annotations": body["annotations"]})
-    by_api = (client.referrers(repository, digest, _MOST) or []) if unlisted else []
+    by_api = (client.referrers(repository, digest, MOST) or []) if unlisted else []
     unlisted = [entry for entry in unlisted if entry["digest"] not in {listed.get("digest") for listed in by_api}]
     if unlisted:
         # Whoever pushes keeps the list where the registry does not.
-        present = _Reading(client, repository, digest).manifest(_tag(digest)) or {"manifests": []}
+        present = Reading(client, repository, digest).manifest(_tag(digest)) or {"manifests": []}
         if not isinstance(present.get("manifests"), list):
             what = f"the tag {_tag(digest)} holds no list of referrers"
             raise RegistryError(what, where=repository, fix="remove that tag, then push again")
@@ -175,84 +178,7 @@ def _tag(digest: str, ending: str = "") -> str:
     return digest.replace(":", "-") + (f".{ending}" if ending else "")
 
 
-@dataclass
-class _Reading:
-    """Reads from one repository, within bounds: whoever may write to it could list endlessly many things.
-
-    Attributes:
-        client: of the registry.
-        repository: the whole path within it.
-        image: the digest of what it is all attached to.
-        things: how many were asked for so far.
-        size: bytes of all of them.
-    """
-
-    client: Client
-    repository: str
-    image: str
-    things: int = 0
-    size: int = 0
-
-    def manifest(self, reference: str) -> dict[str, Any] | None:
-        """A manifest; None when there is none.
-
-        Raises:
-            UnusableError: it is none, or too large.
-        """
-        data = self.client.find_manifest(self.repository, reference, beside=self.image)
-        if data is None:
-            return None
-        self._count(len(data))
-        try:
-            body = json.loads(data)
-        except (ValueError, RecursionError):
-            body = None
-        if not isinstance(body, dict):
-            raise UnusableError(f"{reference} is no manifest", where=self.repository, fix=_FIX, why="it is no manifest")
-        return body
-
-    def blob(self, layer: Any) -> bytes:
-        """The bytes of one attached blob.
-
-        Raises:
-            UnusableError: it is not to be had as its descriptor says, or larger than any proof.
-        """
-        descriptor = layer if isinstance(layer, dict) else {}
-        digest, size = checked(descriptor), descriptor.get("size")
-        if type(size) is not int or size < 0:
-            raise UnusableError("it names no size")
-        if size > _LARGEST:
-            raise UnusableError("too large to be proof")
-        self._count(size)
-        return self.client.read_blob(self.repository, digest, size)
-
-    def _count(self, size: int) -> None:
-        self.things, self.size = self.things + 1, self.size + size
-        if self.things > _MOST or self.size > _MOST_BYTES:
-            what = f"more than {_MOST} things, or {_MOST_BYTES >> 20} MiB, are attached to one image"
-            raise RegistryError(what, where=f"{self.repository}@{self.image}", fix=_FIX)
-
-
-def checked(descriptor: dict[str, Any]) -> str:
-    """The digest that a descriptor names, checked, because it becomes part of an address.
-
-    Raises:
-        UnusableError: it is no SHA-256.
-    """
-    try:
-        return check_digest(str(descriptor.get("digest")))
-    except ValueError:
-        raise UnusableError("its digest is no SHA-256") from None
-
-
-def _named(descriptor: Any, why: str) -> str:
-    """What something that is left out says of itself, and why it is; safe to print: strangers wrote it."""
-    said = descriptor if isinstance(descriptor, dict) else {}
-    text = f"{said.get('digest')!s:.160}, {said.get('mediaType')!s:.80}, {said.get('size')!s:.20} bytes: {why}"
-    return "".join(letter if letter.isprintable() else "�" for letter in text)
-
-
-def _tagged(reading: _Reading, tag: str) -> list[Attached]:
+def _tagged(reading: Reading, tag: str) -> list[Attached]:
     name = _tag(reading.image, tag)
     try:
         manifest = reading.manifest(name)
@@ -267,11 +193,11 @@ def _tagged(reading: _Reading, tag: str) -> list[Attached]:
     return [_attached(reading, layer, tag, _plain if tag == "sig" else lambda _, data: dsse.parse(data)) for layer in layers]
 
 
-def _attached(reading: _Reading, layer: Any, tag: str, parse: Callable[[dict[str, Any], bytes], Envelope]) -> Attached:
+def _attached(reading: Reading, layer: Any, tag: str, parse: Callable[[dict[str, Any], bytes], Envelope]) -> Attached:
     try:
         data = reading.blob(layer)
     except UnusableError as problem:
-        return Attached(None, tag, layer if isinstance(layer, dict) else None, _named(layer, problem.why))
+        return Attached(None, tag, layer if isinstance(layer, dict) else None, named(layer, problem.why))
     try:
         envelope = parse(layer, data)
         known = envelope.payload_type == SIMPLE or statement.parse(envelope).kind in _KINDS
@@ -285,13 +211,13 @@ def _plain(layer: dict[str, Any], data: bytes) -> Envelope:
     return Envelope(SIMPLE, data, (dsse.decode(signature),))
 
 
-def _bundles(reading: _Reading) -> list[Attached]:
+def _bundles(reading: Reading) -> list[Attached]:
     attached = []
     for descriptor in _referrers(reading):
         try:
             manifest = reading.manifest(checked(descriptor)) or {}
         except UnusableError as problem:
-            attached.append(Attached(None, left_out=_named(descriptor, problem.why)))
+            attached.append(Attached(None, left_out=named(descriptor, problem.why)))
             continue
         subject, layers = manifest.get("subject"), manifest.get("layers")
         if isinstance(subject, dict) and subject.get("digest") == reading.image and isinstance(layers, list):
@@ -301,9 +227,9 @@ def _bundles(reading: _Reading) -> list[Attached]:
     return attached
 
 
-def _referrers(reading: _Reading) -> list[dict[str, Any]]:
+def _referrers(reading: Reading) -> list[dict[str, Any]]:
     """The referrers that may hold a bundle, by the API and by the tag that stands for it, each once."""
-    listed = list(reading.client.referrers(reading.repository, reading.image, _MOST) or [])
+    listed = list(reading.client.referrers(reading.repository, reading.image, MOST) or [])
     try:
         by_tag = (reading.manifest(_tag(reading.image)) or {}).get("manifests")
     except UnusableError:

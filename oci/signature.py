@@ -54,9 +54,10 @@ def attach(client: Client, image: ImageRef, attached: Sequence[Attached], sign: 
     kept = [item for item in attached if item.tag == "sig"]
     try:
         attachments.write(client, image.repository, image.digest, "sig", kept, [Envelope(SIMPLE, payload, (sign(payload),))])
-    except FixedTagError:
+    except FixedTagError as fixed:
         bare = Envelope(IN_TOTO, statement.make(statement.SIGNATURE, _place(image), image.digest, {}), ())
-        attachments.refer(client, image.repository, image.digest, [replace(bare, signatures=(sign(bare.signed),))])
+        signed = replace(bare, signatures=(sign(bare.signed),))
+        attachments.refer(client, image.repository, image.digest, [signed], fixed)
 
 
 def verify(client: Client, image: ImageRef, key: PublicKey) -> None:

@@ -216,7 +216,7 @@ def _store(
         except FixedTagError as problem:
             gone = []
             if new:
-                attachments.refer(client, repository, image.digest, new)
+                attachments.refer(client, repository, image.digest, new, problem)
                 what = f"{problem.what}; the new statements are attached as referrers, which cosign 2 does not read"
                 console.warn(f"{image.name}: {what}")
     if len(gone) < len(superseded):

@@ -188,6 +188,11 @@ class Handler(BaseHTTPRequestHandler):
             return self._token()
         found = _PATH.fullmatch(parts.path)
         if found is None:
+            if parts.path == "/v2/" and self.double.auth and "Authorization" not in self.headers:
+                # Which is how skopeo finds out what is asked for.
+                realm = f'realm="{self.double.scheme}://{self.double.address}/token",service="double"'
+                self._refuse(f"Bearer {realm}" if self.double.auth == "bearer" else 'Basic realm="double"')
+                return None
             return self.answer(200 if parts.path == "/v2/" else 404)
         self.repo, kind, self.rest = found["repo"], found["kind"], found["rest"]
         if not self._allowed():

@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from common.errors import PolicyError, RegistryError, UsageError
-from oci import attachments, statement
+from oci import attachments, reading, statement
 from oci.attachments import Attached
 from oci.client.client import Client
 from oci.client.target import Registry
@@ -272,8 +272,8 @@ def test_more_referrers_than_are_worked_through_are_refused_and_not_cut(double: 
 def test_more_than_anybody_attaches_is_refused_before_it_fills_the_memory(
     double: Double, monkeypatch: pytest.MonkeyPatch, things: int, size: int
 ) -> None:
-    monkeypatch.setattr(attachments, "_MOST", 200)
-    monkeypatch.setattr(attachments, "_MOST_BYTES", 64 << 10)
+    monkeypatch.setattr(reading, "MOST", 200)
+    monkeypatch.setattr(reading, "MOST_BYTES", 64 << 10)
     layers = []
     for number in range(things):
         data = str(number).encode().ljust(size)

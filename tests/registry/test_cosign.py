@@ -27,7 +27,7 @@ from images.receipt import BuildReceipt, BuiltImage
 from oci import attachments, statement
 from oci.attachments import Attached
 from oci.client.blob import Blob
-from oci.client.client import Client
+from oci.client.client import Client, FixedTagError
 from oci.client.target import Registry
 from oci.descriptor import CONFIG, MANIFEST, canonical
 from oci.envelope import IN_TOTO, SIMPLE, Envelope
@@ -372,7 +372,7 @@ def test_what_is_attached_by_digest_is_read_by_the_cosign_that_reads_bundles(
         )
     ]
     with Client(Registry(ref.registry, ""), writes=True) as client:
-        attachments.refer(client, ref.repository, ref.digest, [one for one in made if one])
+        attachments.refer(client, ref.repository, ref.digest, [one for one in made if one], FixedTagError("the tag is fixed"))
     ours = inspect.look(ref, OWN.public_key(), ASKED)[1]
     assert ours.holds, ours
     assert not inspect.look(ref, OTHER.public_key(), ASKED)[1].holds

@@ -9,7 +9,7 @@ import pytest
 
 from common.errors import PolicyError, RegistryError
 from oci import attachments, signature, statement
-from oci.client.client import Client, FixedTagError
+from oci.client.client import Client
 from oci.client.target import Registry
 from registry import inspect
 from registry.policy import Policy
@@ -96,9 +96,18 @@ def test_where_nothing_can_be_moved_the_rule_is_named_and_not_another_push(fixed
     # The list of referrers is not there yet: once it can be made.
     push(fixed, proof(smoke=ran()))
     assert holds(fixed)
-    with pytest.raises(FixedTagError, match=f"the tag {TAG} cannot be moved") as caught:
+    with pytest.raises(RegistryError, match=rf"{TAG}\.att cannot be moved: .* failed: the tag {TAG} cannot be moved") as caught:
         push(fixed, proof(smoke=ran(started=LATER)))
     assert "let the rule leave out tags that begin with `sha256-`" in caught.value.line()
+
+
+def test_a_registry_that_takes_no_such_manifest_has_its_words_and_the_rule_said(fixed: Double) -> None:
+    push(fixed, proof())
+    fixed.fail(
+        "PUT", "manifests/sha256:", answers(415, {}, b'{"errors": [{"code": "UNSUPPORTED", "message": "no artifacts here"}]}')
+    )
+    with pytest.raises(RegistryError, match=r"no artifacts here.*let the rule leave out tags that begin with `sha256-`"):
+        push(fixed, proof(smoke=ran()))
 
 
 def test_a_registry_whose_api_does_not_say_that_it_noted_the_subject_is_asked(fixed: Double) -> None:

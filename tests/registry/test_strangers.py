@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from common.errors import RegistryError
-from oci import attachments, bundle, signature, statement
+from oci import attachments, bundle, signature
 from oci.client.client import Client
 from oci.client.target import Registry
 from oci.descriptor import INDEX, MANIFEST, canonical
@@ -244,7 +244,3 @@ def test_of_many_that_are_left_out_the_first_are_named(pushed: Double, capsys: p
     said = capsys.readouterr().err
     assert said.count("left out, it cannot be read") == 5
     assert "45 more things that are attached cannot be read" in said
-
-
-def test_the_kinds_that_are_kept_are_all_that_is_asked_for() -> None:
-    assert {statement.SIGNATURE, statement.SBOM, statement.PROVENANCE, statement.SMOKE} == attachments._KINDS

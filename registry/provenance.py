@@ -148,13 +148,16 @@ def _source(source: str) -> dict[str, Any]:
 
 
 def _packages(sbom: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every deb and wheel, and the source of a wheel that was built here, by purl; our files by path; all with their digest."""
+    """Every deb and wheel, and what a wheel of ours was built from, by purl; our files by path; all with their digest."""
     packages: list[dict[str, Any]] = []
     for component in sbom["components"]:
         for entry in [component, *component.get("pedigree", {}).get("ancestors", [])]:
             digest = next(part["content"] for part in entry["hashes"] if part["alg"] == "SHA-256")
             name = {"uri": entry["purl"]} if "purl" in entry else {"name": entry["name"]}
-            packages.append({**name, "digest": {"sha256": digest}})
+            note = entry.get("pedigree", {}).get("notes", "")
+            package = {**name, "digest": {"sha256": digest}, **({"annotations": {"build": note}} if note else {})}
+            # One wheel may have built several.
+            packages += [package] if package not in packages else []
     return sorted(packages, key=lambda package: str(package.get("uri") or package["name"]))
 
 

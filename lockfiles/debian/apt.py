@@ -132,6 +132,11 @@ class Apt:
             for target in self._targets():
                 if (target["RELEASE"], target["COMPONENT"]) == (one.suite, one.component):
                     release = ",".join(f"{letter}={target[key]}" for key, letter in letters.items() if target[key])
+                    if not release:
+                        what = (
+                            f"the Release file of {one.suite} says neither Origin nor Label: its packages cannot be told apart"
+                        )
+                        raise LockError(what, where=target["REPO_URI"], fix="have its owner add them")
                     for packages, priority in (("*", _NEVER), (" ".join(name for name, _ in one.packages), _NAMED)):
                         yield f"Package: {packages}\nPin: release {release}\nPin-Priority: {priority}\n"
 

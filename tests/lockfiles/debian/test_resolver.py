@@ -18,7 +18,7 @@ from common.apt import KEYRING, Mirror
 from common.errors import BuildError, LockError, MissingEnvironmentError, UsageError
 from common.files import sha256_file
 from common.run import Result, run
-from lockfiles import store
+from lockfiles import inputs, store
 from lockfiles.debian import apt, resolver
 from lockfiles.debian.suites import Suite
 from lockfiles.inputs import BaseInput
@@ -559,7 +559,7 @@ def _further(mirror: SmallMirror, folder: Path, monkeypatch: pytest.MonkeyPatch,
     release = (suite / "Release").read_text().replace("Debian", "Acme").replace("bookworm", "stable")
     home = folder / "gpg"
     home.mkdir(mode=0o700)
-    gpg = ["gpg", "--homedir", home, "--batch", "--passphrase", "", "--quiet"]
+    gpg: list[str | Path] = ["gpg", "--homedir", home, "--batch", "--passphrase", "", "--quiet"]
     run([*gpg, "--quick-gen-key", "acme@example.com", "ed25519", "sign"], error=BuildError)
     (suite / "Release").write_text(release)
     suite.rename(root / "dists/stable")
@@ -575,7 +575,7 @@ def _further(mirror: SmallMirror, folder: Path, monkeypatch: pytest.MonkeyPatch,
     address = f"http://127.0.0.1:{server.server_port}/"
     monkeypatch.setattr(apt, "further_mirrors", lambda *_: (Mirror("stable", address, "main", keyring),))
     real = apt._source
-    debian = apt.debian_mirrors()[0]
+    debian = Mirror("bookworm", mirror.address)
     monkeypatch.setattr(
         apt, "_source", lambda m: real(m).replace(f"Signed-By: {KEYRING}", "Trusted: yes") if m == debian else real(m)
     )
@@ -592,7 +592,7 @@ def test_from_a_further_suite_comes_what_is_named_and_nothing_else(
     debs = resolver.resolve(wanted)[0]
     assert [(d.name, d.version) for d in debs] == [("base", "1.0"), ("library", "2:2.0+b1~x"), ("tool", "7.0")]
     # What was locked from Debian before the suite was named, moves there; and then stays.
-    monkeypatch.setattr(resolver.inputs, "read_base", lambda: wanted)
+    monkeypatch.setattr(inputs, "read_base", lambda: wanted)
     before = resolver.resolve(BaseInput(("library", "tool"), ("merger",), ""))[0]
     moved = resolver.resolve(wanted, before)[0]
     assert [(d.name, d.version) for d in moved] == [(d.name, d.version) for d in debs]

@@ -20,6 +20,8 @@ from packaging.version import InvalidVersion, Version
 from common import paths
 from common.errors import UsageError
 from lockfiles import origins
+from lockfiles.debian import suites
+from lockfiles.debian.suites import Suite
 from lockfiles.origins import Origin, OriginError
 
 # Part of every inputs digest: a change of what a lock means makes all locks stale.
@@ -35,14 +37,18 @@ class BaseInput:
     """`base.in`.
 
     Attributes:
-        packages: Debian packages the images need.
+        packages: names of the Debian packages the images need, those of all suites.
         without: packages that no dependency may bring in.
         digest: over the meaning of the file, not its comments or layout.
+        versions: (name, version) of those that are pinned.
+        suites: others than Debian 12's own.
     """
 
     packages: tuple[str, ...]
     without: tuple[str, ...]
     digest: str
+    versions: tuple[tuple[str, str], ...] = ()
+    suites: tuple[Suite, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +130,22 @@ def read_base() -> BaseInput:
         UsageError: it is missing, no TOML, or says something unknown.
     """
     file = paths.LOCKFILES / "base.in"
-    body = _load(file, {"packages", "without"})
-    return BaseInput(
-        _strings(file, body, "packages", required=True), _strings(file, body, "without"), _digest({"kind": "base", **body})
-    )
+    body = _load(file, {"packages", "without", "suites"})
+    further = suites.read(body.get("suites", []), file)
+    named = [suites.package(text, file) for text in _strings(file, body, "packages", required=True)]
+    named += [package for one in further for package in one.packages]
+    names = [name for name, _ in named]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"{name} is named twice", where=_line(file, name), fix="name it once, in one suite")
+    without = _strings(file, body, "without")
+    for name in without:
+        if suites.package(name, file)[1]:
+            raise UsageError(f"without: not a name: {name!r}", where=_line(file, name), fix="write it without a version")
+    # What signs a suite is a part of what is meant: its keys, not where the file lies.
+    keys = {"keys": found} if (found := [one.keys() for one in further if one.keys()]) else {}
+    versions = tuple((name, version) for name, version in named if version)
+    return BaseInput(tuple(names), without, _digest({"kind": "base", **body, **keys}), versions, further)
 
 
 def read_set(name: str) -> SetInput:

@@ -107,7 +107,7 @@ def _source(source: str) -> dict[str, Any]:
 
 
 def _packages(sbom: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every deb and wheel, and the source of a wheel that was built here, by purl; our files by path; all with their digest."""
+    """Every deb and wheel, and what a wheel of ours was built from, by purl; our files by path; all with their digest."""
     packages: list[dict[str, Any]] = []
     for component in sbom["components"]:
         for entry in [component, *component.get("pedigree", {}).get("ancestors", [])]:
@@ -115,7 +115,10 @@ def _packages(sbom: dict[str, Any]) -> list[dict[str, Any]]:
             name = {"uri": entry["purl"]} if "purl" in entry else {"name": entry["name"]}
             told = {part["name"]: part["value"] for part in entry.get("properties", [])}
             commit = {"gitCommit": told["pinwheel:commit"]} if "pinwheel:commit" in told else {}
-            packages.append({**name, "digest": {"sha256": digest, **commit}})
+            note = entry.get("pedigree", {}).get("notes", "")
+            package = {**name, "digest": {"sha256": digest, **commit}, **({"annotations": {"build": note}} if note else {})}
+            # One wheel may have built several.
+            packages += [package] if package not in packages else []
     return sorted(packages, key=lambda package: str(package.get("uri") or package["name"]))
 
 

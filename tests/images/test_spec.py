@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -170,3 +171,10 @@ def test_a_user_whom_no_file_names_has_a_name_and_a_home_to_write_to(uid: int) -
     argv = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "/usr/bin/python3", "-I", "-c", code]
     done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("pinwheel pinwheel\n", "")
+
+
+def test_the_documentation_has_every_key() -> None:
+    text = (Path(__file__).parents[2] / "docs/images.md").read_text()
+    named = {"left_out": "leave_out"}
+    keys = {named.get(field.name, field.name) for field in dataclasses.fields(spec.ImageSpec)} - {"role"}
+    assert [key for key in sorted(keys) if f"`{key}`" not in text and f"[{key}]" not in text] == []

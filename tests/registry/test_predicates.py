@@ -42,6 +42,15 @@ def test_provenance_names_every_input_by_digest() -> None:
     assert made["runDetails"]["metadata"]["finishedOn"] == "2026-11-23T17:00:00+00:00"
 
 
+def test_provenance_says_how_a_wheel_of_ours_was_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = json.loads(json.dumps(signing.COMPONENTS))
+    body["components"][0]["pedigree"]["notes"] = "built here; not reproducible, as its input states"
+    monkeypatch.setattr(signing, "COMPONENTS", body)
+    named = {one.get("uri"): one.get("annotations") for one in signing.build()["buildDefinition"]["resolvedDependencies"]}
+    assert named["pkg:pypi/jieba@0.42.1"] == {"build": "built here; not reproducible, as its input states"}
+    assert named["pkg:deb/debian/bash@5.2"] is None
+
+
 @pytest.mark.parametrize(
     ("source", "commit", "clean"),
     [("abc", "abc", True), ("abc-dirty", "abc", False), ("unknown", "unknown", False)],

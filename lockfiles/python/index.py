@@ -7,9 +7,7 @@ extra indexes of a host's configuration would mix other builds into a resolution
 from __future__ import annotations
 
 import os
-import sys
 import threading
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -17,9 +15,8 @@ import requests
 from packaging.utils import canonicalize_name, parse_sdist_filename, parse_wheel_filename
 from requests.adapters import HTTPAdapter
 
-from common import offline
+from common import offline, pip
 from common.errors import LockError, MissingEnvironmentError
-from common.run import run
 from lockfiles.model import Artifact
 from lockfiles.store import mirror
 
@@ -44,26 +41,15 @@ def url() -> str:
     for variable in ("UV_DEFAULT_INDEX", "UV_INDEX_URL"):
         if value := os.environ.get(variable):
             return value
-    # What decides where pip looks; with the same, it would say the same again.
-    setting = tuple(sorted(item for item in os.environ.items() if item[0].startswith(("PIP_", "HOME", "XDG_", "VIRTUAL_ENV"))))
-    for line in _pip_says(setting).splitlines():
-        key, _, value = line.partition("=")
-        if key in {":env:.index-url", "global.index-url", "user.index-url", "site.index-url"}:
-            return value.strip("'\"")
+    try:
+        configured = pip.settings("install")
+    except ValueError as problem:
+        raise MissingEnvironmentError(f"your pip configuration cannot be read: {problem}", fix="mend it") from None
+    if "index-url" in configured:
+        return configured["index-url"]
     from pypi_simple import PYPI_SIMPLE_ENDPOINT
 
     return PYPI_SIMPLE_ENDPOINT
-
-
-@lru_cache(maxsize=8)
-def _pip_says(_: tuple[tuple[str, str], ...]) -> str:
-    said = run(
-        [sys.executable, "-m", "pip", "config", "list"],
-        error=MissingEnvironmentError,
-        what="reading your pip configuration",
-        fix="mend it; `pip config debug` shows its files",
-    )
-    return said.stdout
 
 
 class _OfflineAdapter(HTTPAdapter):

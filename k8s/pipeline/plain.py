@@ -1,7 +1,7 @@
 """Files on the volume of a run, where steps that ran before may have put anything.
 
-The steps share one volume and do not trust each other: a training runs what an experiment says. A link could lead a later step to
-its key or its login, a pipe would hold it for ever. So each folder of a path is opened below the one before, and no link is
+The steps share one volume and do not trust each other: a training runs what an experiment says. A link could lead a later step
+to its key or its login, a pipe would hold it for ever. So each folder of a path is opened below the one before, and no link is
 followed.
 """
 
@@ -98,7 +98,7 @@ def _folder(folder: Path) -> int:
         except OSError as problem:
             where = Path(*folder.parts[:number])
             if problem.errno in {errno.ELOOP, errno.ENOTDIR}:
-                raise _refused(where) from None
+                raise _refused(where, "folder") from None
             raise _named(problem, where) from None
         finally:
             os.close(fd)
@@ -106,8 +106,8 @@ def _folder(folder: Path) -> int:
     return fd
 
 
-def _refused(path: Path) -> PolicyError:
-    return PolicyError(f"{path} is not a plain file or folder: an earlier step put something else there")
+def _refused(path: Path, kind: str = "file") -> PolicyError:
+    return PolicyError(f"{path} is not a plain {kind}: an earlier step put something else there")
 
 
 def _named(problem: OSError, path: Path) -> OSError:

@@ -1,4 +1,4 @@
-"""What the configuration of the API may say of how a signed model is served: by lists, since LLaMA-Factory passes much of it on.
+"""What the API's configuration may say of how a signed model is served: by lists, since LLaMA-Factory passes much of it on.
 
 `vllm_config` goes to vLLM as it is (llamafactory/chat/vllm_engine.py), where a key can name another model, a plugin's class or
 code of a hub. So only keys that set sizes, numbers and modes are taken, and values without a path or an address.

@@ -4,8 +4,8 @@
 
 The command's output is passed on as it is and also added to `<logs>/NAME.log`, where `<logs>` is `paths.logs` of
 `run.json` in the configuration's folder. The command runs in `--workdir`, by default here, where `python -m` finds the programs
-beside this one; other programs want a folder to write to. With `--fresh` one of the `paths` of `run.json` is emptied first: what
-a step hands on is its own, and nothing that lay there before. SIGTERM, SIGINT and SIGHUP are passed on; the exit
+beside this one; other programs want a folder to write to. With `--fresh` one of the `paths` of `run.json` is emptied first, so
+that a step hands on what is its own, and nothing that lay there before. SIGTERM, SIGINT and SIGHUP are passed on; the exit
 code is the command's own, in the form of a shell (128 + n for signal n, 127 if there is no such program).
 """
 

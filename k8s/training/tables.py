@@ -1,6 +1,6 @@
 """Tables in an experiment that LLaMA-Factory passes on to another library as they are: what may stand in them, by lists.
 
-The rest of LLaMA-Factory's keys are checked one by one (rules.py); in these tables a key could name code, a file or a model that
+LLaMA-Factory's own keys are checked one by one (rules.py); in these tables a key could name code, a file or a model that
 nothing pins.
 """
 

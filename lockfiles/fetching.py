@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import requests
 
-from common import console, paths
+from common import console, paths, pip
 from common.errors import MissingEnvironmentError
 from common.files import sha256_file
 from common.offline import offline
@@ -89,11 +88,15 @@ def _toolkit() -> Iterator[Artifact]:
         console.warn("the toolkit's own wheels are left out of the mirror: pip needs the network for them")
         return
     with tempfile.TemporaryDirectory(prefix="pinwheel-toolkit-") as folder:
-        argv: list[str | Path] = [sys.executable, "-m", "pip", "download", "--quiet", "--require-hashes", "--no-deps"]
+        argv: list[str | Path] = [*pip.PIP, "download", "--quiet", "--require-hashes", "--no-deps"]
         argv += ["--only-binary", ":all:", "--dest", folder, "--requirement", paths.LOCKFILES / "toolkit.txt"]
         with console.step("fetching the toolkit's wheels"):
             what, fix = "fetching the toolkit's wheels (pip download)", "check the network and your pip configuration"
-            run(argv, error=MissingEnvironmentError, what=what, fix=fix)
+            try:
+                own = pip.environment("download")
+            except ValueError as problem:
+                raise MissingEnvironmentError(f"pip cannot read its configuration: {problem}", fix=fix) from None
+            run(argv, env=own, inherit=False, error=MissingEnvironmentError, what=what, fix=fix)
         for file in sorted(Path(folder).iterdir()):
             artifact = Artifact(file.name, file.stat().st_size, sha256_file(file).removeprefix("sha256:"))
             store.add_file(artifact, file)

@@ -228,6 +228,7 @@ def _cosign(argv: Sequence[str], *, what: str) -> Result:
         what=what,
         fix=f"cosign's message says why; a key with a password needs COSIGN_PASSWORD (cosign missing: {INSTALL})",
         env={"COSIGN_PASSWORD": password},
+        passes=[part.removeprefix("env://") for part in argv if part.startswith("env://")],
         timeout=_LIMIT,
         missing=MISSING,
     )

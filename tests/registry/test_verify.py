@@ -336,42 +336,27 @@ LOCK, PACKAGE = (
 )
 SOURCE = signing.build()["buildDefinition"]["resolvedDependencies"][0]
 NOTHING: Any = ...
-NONE: tuple[Any, ...] = ([], NOTHING, None, {}, "jieba", [{}], [1], {"a": 1})
-EMPTY: list[tuple[int, str, dict[str, Any], str, Any]] = [
-    *((BOM, statement.SBOM, signing.COMPONENTS, "components", value) for value in NONE),
-    *(
-        (BOM, statement.SBOM, signing.COMPONENTS, "components/0/hashes", value)
-        for value in ([], NOTHING, [{"alg": "MD5", "content": "a"}])
-    ),
-    (BOM, statement.SBOM, signing.COMPONENTS, "components/1/purl", NOTHING),
-    (BOM, statement.SBOM, signing.COMPONENTS, "components/1/hashes/0/content", "a"),
-    *(
-        (BUILD, statement.PROVENANCE, signing.build(), INPUTS, value)
-        for value in (
-            [],
-            NOTHING,
-            None,
-            [SOURCE],
-            [LOCK, PACKAGE],
-            [SOURCE, LOCK],
-            [SOURCE, PACKAGE],
-            [SOURCE, {}, LOCK, PACKAGE],
-        )
-    ),
-    *(
-        (BUILD, statement.PROVENANCE, signing.build(), f"{INPUTS}/0/digest/gitCommit", value)
-        for value in ("", NOTHING, None, "main", "HEAD", "0" * 40, "abc", "A" * 40, "unknown", 1)
-    ),
-    *((BUILD, statement.PROVENANCE, signing.build(), f"{INPUTS}/2/digest", value) for value in ({}, NOTHING, {"sha256": "x"})),
-    *(
-        (BUILD, statement.PROVENANCE, signing.build(), "buildDefinition/externalParameters/image", value)
-        for value in ("another", "", NOTHING, None, "../train", 1)
-    ),
-    *(
-        (BUILD, statement.PROVENANCE, signing.build(), "buildDefinition/internalParameters/inputs", value)
-        for value in ("", NOTHING, None, "x")
-    ),
-    *((SMOKE, statement.SMOKE, smoke(), "passedTests", value) for value in ([], ["train", "train"])),
+SAID = (
+    (BOM, statement.SBOM, signing.COMPONENTS),
+    (BUILD, statement.PROVENANCE, signing.build()),
+    (SMOKE, statement.SMOKE, smoke()),
+)
+INSTEAD: dict[str, list[Any]] = {
+    "components": [[], NOTHING, None, {}, "jieba", [{}], [1], {"a": 1}],
+    "components/0/hashes": [[], NOTHING, [{"alg": "MD5", "content": "a"}]],
+    "components/1/purl": [NOTHING],
+    "components/1/hashes/0/content": ["a"],
+    INPUTS: [[], NOTHING, None, [SOURCE], [LOCK, PACKAGE], [SOURCE, LOCK], [SOURCE, PACKAGE], [SOURCE, {}, LOCK, PACKAGE]],
+    f"{INPUTS}/0/digest/gitCommit": ["", NOTHING, None, "main", "HEAD", "0" * 40, "abc", "A" * 40, "unknown", 1],
+    f"{INPUTS}/2/digest": [{}, NOTHING, {"sha256": "x"}],
+    "buildDefinition/externalParameters/image": ["another", "", NOTHING, None, "../train", 1],
+    "buildDefinition/internalParameters/inputs": ["", NOTHING, None, "x"],
+    "passedTests": [[], ["train", "train"]],
+}
+EMPTY = [
+    (*next(one for one in SAID if path.partition("/")[0] in one[2]), path, other)
+    for path, others in INSTEAD.items()
+    for other in others
 ]
 
 

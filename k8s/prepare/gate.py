@@ -10,7 +10,7 @@ from pathlib import Path
 
 from common import console, host, paths
 from common.errors import PolicyError
-from k8s.envs.environment import Environment
+from k8s.envs.environment import Environment, Model
 from oci.reference import ImageRef
 from registry import inspect, signer
 from registry.policy import Policy
@@ -62,7 +62,7 @@ def check(images: Iterable[ImageRef], env: Environment) -> tuple[tuple[str, str]
 
 
 def check_model(env: Environment) -> tuple[tuple[str, str], ...]:
-    """See that the model which the environment names is in its registry and signed by the key it names.
+    """See that each model which the environment names is in its registry and signed by the key it names.
 
     The pods look again, with the key of their own cluster; what this refuses would never get ready there.
 
@@ -74,9 +74,11 @@ def check_model(env: Environment) -> tuple[tuple[str, str], ...]:
         RegistryError: the registry cannot be read, or has no such model.
         UsageError: the public key, or the registry's certificate authority, cannot be read.
     """
-    model = env.model
-    if model is None:
-        return ()
+    named = dict.fromkeys(model for model in (env.model, *env.models.values()) if model)
+    return tuple(proof for model in named for proof in _signed(model, env))
+
+
+def _signed(model: Model, env: Environment) -> tuple[tuple[str, str], ...]:
     if not model.key:
         console.warn(f"nobody verifies the model's signature before the pods do: no `model.key` ({env.file})")
         return ()

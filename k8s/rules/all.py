@@ -10,6 +10,7 @@ from k8s.objects.schema import Walk
 from k8s.rules import (
     egress,
     leaks,
+    limits,
     objects,
     pod_security,
     pods,
@@ -35,6 +36,7 @@ def check(walks: Sequence[Walk], env: Environment) -> Iterator[Finding]:
     sent_later = [inner.manifest for walk in walks for inner in walk.inner]  # By workflows, while they run.
     whole = WholeSet.of_walks(walks, env)
     yield from objects.check(walks)
+    yield from limits.check([*walks, *(inner for walk in walks for inner in walk.inner)])
     yield from pods.check([*written, *sent_later], whole)
     yield from security.check([*written, *sent_later])
     yield from pod_security.check([*written, *sent_later])

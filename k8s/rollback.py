@@ -12,7 +12,7 @@ import dataclasses
 from common import console, paths
 from common.errors import MissingEnvironmentError, PinwheelError, PolicyError, RegistryError, UsageError
 from k8s.envs import environment
-from k8s.envs.environment import ClusterTarget, Environment
+from k8s.envs.environment import ClusterTarget, Environment, Model
 from k8s.objects import manifests
 from k8s.prepare import gate, served_model
 from k8s.prepare.rendered import RenderedSet
@@ -118,13 +118,16 @@ def _choose(
 
 def _check_models(rendered: RenderedSet, env: Environment) -> tuple[tuple[str, str], ...]:
     """The signatures of the models that an older set serves, by the key that counts now."""
-    if env.model is None:
-        return ()
+    served: set[tuple[str, Model]] = set()
+    for manifest in rendered.objects:
+        name, now = served_model.named_in(manifest), env.model_of(manifest.namespace, manifest.name)
+        if name and now:
+            served.add((name, now))
     proof: list[tuple[str, str]] = []
-    for name in sorted({name for manifest in rendered.objects if (name := served_model.named_in(manifest))}):
+    for name, now in sorted(served, key=str):
         try:
             reference = ImageRef.parse(name)
         except ValueError:
             raise PolicyError("the set in the release record was edited", where=name, fix="do not use it") from None
-        proof += gate.check_model(dataclasses.replace(env, model=dataclasses.replace(env.model, reference=reference)))
+        proof += gate.check_model(dataclasses.replace(env, model=dataclasses.replace(now, reference=reference), models={}))
     return tuple(proof)

@@ -34,6 +34,8 @@ Keys:
     model: optional; `reference`, the model that is served, by digest and in the environment's registry, as `invoke train` says
         it; `key`, the public key's file (as under proof) with which its signature is verified before anything is sent. Without
         a model, what serves one has no pods (k8s/prepare/served_model.py). `production` never leaves the key out.
+    models: optional; `namespace/name: {reference: …, key: …}` of each workload that serves a model of its own; `model` is for
+        the others.
     storage-class: optional; of every claim that names none itself. Default: the cluster's own default class.
     sizes: optional; `namespace/name: quantity` of a PersistentVolumeClaim, `namespace/workload/claim: quantity` of a claim in a
         pod template (an ephemeral volume) or in `volumeClaimTemplates`, and
@@ -146,6 +148,7 @@ class Environment:
         gpu: whether it has GPUs.
         gpu_labels: whether GPU nodes say by labels what they have.
         model: what is served; None: whatever is served already, or nothing.
+        models: what single workloads serve, by `namespace/name`; the others serve `model`.
         settings: what it sets in the manifests.
         network: how the registry is reached, and the ports that pods go to.
         other_images: other people's images that are allowed.
@@ -169,6 +172,7 @@ class Environment:
     deploy_keys: tuple[TrustedKey, ...] = ()
     other_images: tuple[OtherImage, ...] = ()
     mutators: frozenset[str] = frozenset()
+    models: Mapping[str, Model] = field(default_factory=dict)
 
     @property
     def where(self) -> str:
@@ -178,6 +182,10 @@ class Environment:
                 return f"directory {paths.shown(path)}"
             case ClusterTarget(context):
                 return "the cluster of this machine" if self.target.of_this_machine else f"cluster of context {context}"
+
+    def model_of(self, namespace: str, name: str) -> Model | None:
+        """What a workload serves here; None: whatever it serves already, or nothing."""
+        return self.models.get(f"{namespace}/{name}", self.model)
 
     def image_for(self, name: str) -> str:
         """The image of ours that runs here where a manifest names `name`: what serves on a CPU is another build."""
@@ -238,7 +246,8 @@ def parse(text: str, name: str, file: str) -> Environment:
     if name == _STRICT and accelerator == "none":
         raise top.refused("accelerator", f"{_STRICT} serves on GPUs: nobody proves the CPU build of vLLM for it")
     labels = top.choice("gpu-labels", ("nvidia", "none"))
-    model = _model(top, registry, strict=name == _STRICT)
+    model = _model(top.below("model"), registry, strict=name == _STRICT) if "model" in top else None
+    models = _models(top.below("models", optional=True), registry, strict=name == _STRICT)
     sets = settings.parse(top)
     others = other_images.parse(top, lines)
     mutators = frozenset(top.texts("mutators", ()))
@@ -261,6 +270,7 @@ def parse(text: str, name: str, file: str) -> Environment:
         deploy_keys=deploy_keys,
         other_images=others,
         mutators=mutators,
+        models=models,
     )
 
 
@@ -294,10 +304,16 @@ def _proof(top: Keys) -> Gate | None:
     return Gate(str(paths.ROOT / key), asked, refuse)
 
 
-def _model(top: Keys, registry: str, *, strict: bool) -> Model | None:
-    if "model" not in top:
-        return None
-    keys = top.below("model")
+def _models(keys: Keys, registry: str, *, strict: bool) -> dict[str, Model]:
+    found = {}
+    for place in tuple(keys.body):
+        if place.count("/") != 1 or not all(place.split("/")):
+            raise keys.refused(place, "write namespace/name")
+        found[place] = _model(keys.below(place), registry, strict=strict)
+    return found
+
+
+def _model(keys: Keys, registry: str, *, strict: bool) -> Model:
     written, key = keys.text("reference"), keys.text("key") if "key" in keys else ""
     keys.end()
     if strict and not key:

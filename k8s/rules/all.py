@@ -10,6 +10,7 @@ from k8s.objects.schema import Walk
 from k8s.rules import (
     egress,
     leaks,
+    limits,
     mutators,
     objects,
     pod_security,
@@ -38,6 +39,7 @@ def check(walks: Sequence[Walk], env: Environment) -> Iterator[Finding]:
     whole = WholeSet.of_walks(walks, env)
     yield from objects.check(walks)
     yield from mutators.check([*written, *sent_later], env)
+    yield from limits.check([*walks, *(inner for walk in walks for inner in walk.inner)])
     yield from pods.check([*written, *sent_later], whole)
     yield from security.check([*written, *sent_later])
     yield from pod_security.check([*written, *sent_later])

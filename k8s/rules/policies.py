@@ -31,10 +31,14 @@ def check(walks: Sequence[Walk], known: WholeSet) -> Iterator[Finding]:
             case "Ingress":
                 yield from _ingress(walk, known)
             case "HorizontalPodAutoscaler":
-                first = scaled.setdefault((manifest.namespace, *target(manifest)), manifest)
-                if first is not manifest:
-                    what = f"scales what {first.title} scales already"
-                    yield manifest.finding(("spec", "scaleTargetRef"), what, "keep one; two take turns in undoing each other")
+                yield from _scaled_once(manifest, scaled.setdefault((manifest.namespace, *target(manifest)), manifest))
+
+
+@rule("autoscaler")
+def _scaled_once(manifest: Manifest, first: Manifest) -> Iterator[Finding]:
+    if first is not manifest:
+        what = f"scales what {first.title} scales already"
+        yield manifest.finding(("spec", "scaleTargetRef"), what, "keep one; two take turns in undoing each other")
 
 
 def _shown(selector: Mapping[str, Any]) -> str:

@@ -88,6 +88,7 @@ def _script(path: Path, container: Mapping[str, Any]) -> tuple[Path, Script] | N
     return None
 
 
+@rule("script")
 def _curl(manifest: Manifest, path: Path, command: Command) -> Iterator[Finding]:
     if command.name == "curl" and not any(word in _FAIL or _short_f(word) for word in command.words):
         what = "curl without --fail: it takes a server's error page for the file, and calls it a success"

@@ -95,6 +95,8 @@ def _cluster(rendered: RenderedSet, env: Environment, target: ClusterTarget, pat
         fix = "run `invoke deploy`"
         raise DriftError(f"drift: no release of {env.name} ran yet", where=f"ConfigMap {namespace}/{release.NAME}", fix=fix)
     console.info(f"record       {good.text()}")
+    if good.excuse:
+        console.warn(f"{good.text()} runs {good.excuse.text()}")
     recorded = recorded_sets.read_set(history, good, env)
     everything = {manifest.identity: manifest for manifest in (*recorded.objects, *rendered.objects)}
     text = strict_yaml.dump(manifest.body for manifest in everything.values())
@@ -118,6 +120,9 @@ def _cluster(rendered: RenderedSet, env: Environment, target: ClusterTarget, pat
         raise DriftError(
             f"drift: {drifted} of {len(everything)} objects", where=env.where, fix=f"{_FIX}, `invoke rollback` what ran before"
         )
+    if good.excuse and good.excuse.over:
+        fix = "prove its images and deploy them, or `invoke rollback`"
+        raise DriftError(f"release {good.number} still runs {good.excuse.text()}", where=env.where, fix=fix)
     return f"no drift: {len(everything)} objects are as release {good.number} left them and as git says"
 
 

@@ -24,6 +24,7 @@ Keys:
         (k8s/envs/other_images.py).
     mutators: optional; `Kind/name` of each MutatingWebhookConfiguration, MutatingAdmissionPolicy or
         MutatingAdmissionPolicyBinding of the set: they change pods after they were checked, so that others are refused.
+    without-proof: optional; who may deploy without proof, and for how long (k8s/envs/without_proof.py).
     gpu-labels: optional; `nvidia` (default): GPU nodes carry the labels of NVIDIA's GPU feature discovery, and pods with a GPU
         are bound to nodes that can run their images. `none`: they do not, and pods go wherever the manifests say.
     model: optional; `reference`, the model that is served, by digest and in the environment's registry, as `invoke train` says
@@ -48,10 +49,11 @@ from pathlib import Path
 from common import paths, single_node
 from common.errors import UsageError
 from common.reader import Keys
-from k8s.envs import network, other_images, settings
+from k8s.envs import network, other_images, settings, without_proof
 from k8s.envs.network import Network
 from k8s.envs.other_images import OtherImage
 from k8s.envs.settings import Settings
+from k8s.envs.without_proof import WithoutProof
 from k8s.objects import schema, strict_yaml
 from k8s.objects.findings import Finding
 from oci.reference import ImageRef
@@ -138,6 +140,7 @@ class Environment:
         settings: what it sets in the manifests.
         network: how the registry is reached, and the ports that pods go to.
         other_images: other people's images that are allowed.
+        without_proof: who may deploy without proof; None: nobody.
         mutators: kind and name of the objects of the set that may change others when they are made.
     """
 
@@ -155,6 +158,7 @@ class Environment:
     network: Network = field(default_factory=Network)
     other_images: tuple[OtherImage, ...] = ()
     mutators: frozenset[str] = frozenset()
+    without_proof: WithoutProof | None = None
 
     @property
     def where(self) -> str:
@@ -223,6 +227,7 @@ def parse(text: str, name: str, file: str) -> Environment:
     model = _model(top, registry, strict=name == _STRICT)
     sets = settings.parse(top)
     others = other_images.parse(top, lines)
+    excused = without_proof.parse(top, strict=name == _STRICT)
     mutators = frozenset(top.texts("mutators", ()))
     top.end()
     return Environment(
@@ -240,6 +245,7 @@ def parse(text: str, name: str, file: str) -> Environment:
         network=reached,
         other_images=others,
         mutators=mutators,
+        without_proof=excused,
     )
 
 

@@ -33,7 +33,7 @@ from k8s.rollouts.kubectl import Kubectl, Patience, brief
 from k8s.rollouts.lease import Lease
 from k8s.rollouts.outage import Outlasting
 from k8s.rollouts.plan import Plan
-from k8s.rollouts.release import History, Release
+from k8s.rollouts.release import Excuse, History, Release
 from k8s.rollouts.rollout import FailedError
 from oci.reference import short
 
@@ -67,11 +67,13 @@ class Origin:
         source: git revision its manifests come from.
         proof: what the gate found, by image.
         rollback_of: the release whose set this is, if it is a rollback.
+        excuse: why it goes without proof.
     """
 
     source: str
     proof: tuple[tuple[str, str], ...] = ()
     rollback_of: int | None = None
+    excuse: Excuse | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,8 @@ def deploy(
             return Outcome(plan.before, plan.changed)
         current = history.last
         doomed = order.of(plan)
-        if not (plan.changed or doomed) and current and current.state == "running" and current.set == digest:
+        same = current is not None and current.state == "running" and (current.set, current.excuse) == (digest, origin.excuse)
+        if current is not None and same and not (plan.changed or doomed):
             return _unchanged(kubectl, rendered, env, current, plan)
         if plan.changed or doomed:
             deleting = f" and delete {len(doomed)} objects" if doomed else ""
@@ -165,7 +168,8 @@ def deploy(
 def _draft(rendered: RenderedSet, history: History, digest: str, who: str, origin: Origin) -> Release:
     number = history.last.number + 1 if history.last else 1
     references = tuple(sorted({str(pin.pinned) for pin in rendered.pins}))
-    return Release(number, "begun", who, release.now(), "", origin.source, digest, references, origin.proof, origin.rollback_of)
+    made = (number, "begun", who, release.now(), "", origin.source, digest, references, origin.proof, origin.rollback_of)
+    return Release(*made, excuse=origin.excuse)
 
 
 def _unchanged(kubectl: Kubectl, rendered: RenderedSet, env: Environment, current: Release, plan: Plan) -> Outcome:

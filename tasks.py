@@ -315,7 +315,13 @@ _TO_CLUSTER = {
 }
 
 
-@stage(help={**_TO_CLUSTER, "prune": "delete what earlier releases left and the manifests no longer have; listed first"})
+@stage(
+    help={
+        **_TO_CLUSTER,
+        "prune": "delete what earlier releases left and the manifests no longer have; listed first",
+        "without-proof": "in an emergency, the reason why images may go that lack proof; the environment says who may",
+    }
+)
 def deploy(
     _: Context,
     env: str,
@@ -323,11 +329,12 @@ def deploy(
     yes: bool = False,  # noqa: FBT001
     wait: bool = False,  # noqa: FBT001
     prune: bool = False,  # noqa: FBT001
+    without_proof: str = "",
 ) -> str:
     """Check the manifests, pin every image by digest, ask for its proof; then render or apply, as the environment says."""
     from k8s.deploy import deploy as deploy_to
 
-    return deploy_to(env, dry_run=dry_run, yes=yes, wait=wait, prune=prune).outcome()
+    return deploy_to(env, dry_run=dry_run, yes=yes, wait=wait, prune=prune, without_proof=without_proof).outcome()
 
 
 @stage(help=_TO_CLUSTER)

@@ -95,6 +95,8 @@ def _cluster(rendered: RenderedSet, env: Environment, target: ClusterTarget, pat
         fix = "run `invoke deploy`"
         raise DriftError(f"drift: no release of {env.name} ran yet", where=f"ConfigMap {namespace}/{release.NAME}", fix=fix)
     console.info(f"record       {good.text()}")
+    if good.excuse:
+        console.warn(f"{good.text()} runs {good.excuse.text()}")
     recorded = recorded_sets.read_set(history, good, env)
     everything = {manifest.identity: manifest for manifest in (*recorded.objects, *rendered.objects)}
     text = strict_yaml.dump(manifest.body for manifest in everything.values())
@@ -115,10 +117,13 @@ def _cluster(rendered: RenderedSet, env: Environment, target: ClusterTarget, pat
     for identity, changes in sorted(foreign.items(), key=lambda item: everything[item[0]].title):
         for change in changes:
             console.warn(f"{everything[identity].title}: {change.text}, by {change.owner}")
-    if drifted or wrong:
-        parts = [f"{drifted} of {len(everything)} objects"] if drifted else []
-        what = "drift: " + "; ".join([*parts, *wrong[:3]])
-        raise DriftError(what, where=env.where, fix=f"{_FIX}, `invoke rollback` what ran before")
+    parts = [f"{drifted} of {len(everything)} objects"] if drifted else []
+    parts += wrong[:3]
+    if good.excuse and good.excuse.over:
+        parts.append(f"release {good.number} still runs {good.excuse.text()}")
+    if parts:
+        fix = f"{_FIX}, `invoke rollback` what ran before; without proof: prove its images and deploy them"
+        raise DriftError(f"drift: {'; '.join(parts)}", where=env.where, fix=fix)
     return f"no drift: {len(everything)} objects are as release {good.number} left them and as git says"
 
 

@@ -29,6 +29,7 @@ Keys:
         (k8s/envs/other_images.py).
     mutators: optional; `Kind/name` of each MutatingWebhookConfiguration, MutatingAdmissionPolicy or
         MutatingAdmissionPolicyBinding of the set: they change pods after they were checked, so that others are refused.
+    without-proof: optional; who may deploy without proof, and for how long (k8s/envs/without_proof.py).
     gpu-labels: optional; `nvidia` (default): GPU nodes carry the labels of NVIDIA's GPU feature discovery, and pods with a GPU
         are bound to nodes that can run their images. `none`: they do not, and pods go wherever the manifests say.
     model: optional; `reference`, the model that is served, by digest and in the environment's registry, as `invoke train` says
@@ -55,13 +56,14 @@ from pathlib import Path
 from common import paths, single_node
 from common.errors import UsageError
 from common.reader import Keys
-from k8s.envs import accepted, elsewhere, network, other_images, settings, trusted_keys
+from k8s.envs import accepted, elsewhere, network, other_images, settings, trusted_keys, without_proof
 from k8s.envs.accepted import Accepted
 from k8s.envs.elsewhere import Elsewhere
 from k8s.envs.network import Network
 from k8s.envs.other_images import OtherImage
 from k8s.envs.settings import Settings
 from k8s.envs.trusted_keys import TrustedKey
+from k8s.envs.without_proof import WithoutProof
 from k8s.objects import schema, strict_yaml
 from k8s.objects.findings import Finding
 from oci.reference import ImageRef
@@ -152,6 +154,7 @@ class Environment:
         settings: what it sets in the manifests.
         network: how the registry is reached, and the ports that pods go to.
         other_images: other people's images that are allowed.
+        without_proof: who may deploy without proof; None: nobody.
         mutators: kind and name of the objects of the set that may change others when they are made.
     """
 
@@ -173,6 +176,7 @@ class Environment:
     other_images: tuple[OtherImage, ...] = ()
     mutators: frozenset[str] = frozenset()
     models: Mapping[str, Model] = field(default_factory=dict)
+    without_proof: WithoutProof | None = None
 
     @property
     def where(self) -> str:
@@ -250,6 +254,7 @@ def parse(text: str, name: str, file: str) -> Environment:
     models = _models(top.below("models", optional=True), registry, strict=name == _STRICT)
     sets = settings.parse(top)
     others = other_images.parse(top, lines)
+    excused = without_proof.parse(top, strict=name == _STRICT)
     mutators = frozenset(top.texts("mutators", ()))
     top.end()
     return Environment(
@@ -271,6 +276,7 @@ def parse(text: str, name: str, file: str) -> Environment:
         other_images=others,
         mutators=mutators,
         models=models,
+        without_proof=excused,
     )
 
 

@@ -39,6 +39,8 @@ def settings(env: Environment) -> dict[str, str]:
     if env.model:
         found["model"] = str(env.model.reference)
         found["model key"] = paths.shown(Path(env.model.key)) if env.model.key else "none"
+    if allowed := env.without_proof:
+        found["without-proof"] = f"{', '.join(sorted(allowed.people)) or 'anybody'}, {allowed.hours} hours"
     for other in env.other_images:
         found[f"other image {other.reference}"] = other.text()
     for place, model in sorted(env.models.items()):

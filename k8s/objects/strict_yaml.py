@@ -42,7 +42,7 @@ _ESCAPE = re.compile(
 )
 # What looks like a number, a date, a time or an address to some parser is written in quotes.
 _NUMERIC = re.compile(r"[-+.0-9][-+.:_0-9a-fA-FxXoOTtZz]*|[-+.]?(?i:inf|infinity|nan)")
-_LEAST, _MOST = -(1 << 63), (1 << 64) - 1
+_LEAST, _MOST = -(1 << 63), (1 << 63) - 1
 _PLAIN = re.compile(r"[A-Za-z0-9/._-][A-Za-z0-9/._@:+=-]*(?<!:)")
 _TAGS = {
     f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "timestamp", "value", "merge", "map", "seq")
@@ -89,7 +89,7 @@ def _scalar(node: yaml.ScalarNode) -> Any:
         if not _FLOAT.fullmatch(text):
             return text
         number = float(text)
-    # Go has numbers of 64 bits: of more digits it makes a float, of more than that a string.
+    # kubectl has whole numbers of 64 bits: of more digits it makes a float, of more than that a string.
     if not (_LEAST <= number <= _MOST if isinstance(number, int) else math.isfinite(number)):
         raise _RefusedError(node.start_mark, f"the number {text[:40]} has more than 64 bits", "put it in quotes, or write less")
     return number

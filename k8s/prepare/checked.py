@@ -15,7 +15,17 @@ from k8s.envs.environment import Environment
 from k8s.objects import manifests, schema
 from k8s.objects.findings import Finding, named
 from k8s.objects.manifests import Manifest
-from k8s.prepare import accelerator, argo_texts, gpu_nodes, pin, policy_ports, registry_access, served_model, settings
+from k8s.prepare import (
+    accelerator,
+    admission,
+    argo_texts,
+    gpu_nodes,
+    pin,
+    policy_ports,
+    registry_access,
+    served_model,
+    settings,
+)
 from k8s.prepare.config_hashes import with_config_hashes
 from k8s.prepare.rendered import RenderedSet
 from k8s.rules import all as rules
@@ -120,7 +130,7 @@ def _judged(
         for objects in filled.rounds
     ]
     misfits = [finding for walks in rounds for walk in walks for finding in walk.findings]
-    rendered = RenderedSet(with_config_hashes(placed), pins, placements)
+    rendered = RenderedSet(admission.fill(with_config_hashes(placed), pins, env), pins, placements)
     found = {
         *named("image", (*unpinned, *filled.refused)),
         *named("gpu-node", nowhere),

@@ -25,6 +25,10 @@ from registry.verify import Findings
 _SIGNED = Policy(sbom=False, provenance=False, smoke="none")
 
 
+# How the verdict on what was deployed all the same begins in the record.
+LACKING = "LACKING"
+
+
 @dataclass(frozen=True, slots=True)
 class _Verdict:
     """What the gate says of an image.
@@ -45,7 +49,7 @@ class _Verdict:
 
     def recorded(self) -> tuple[str, str]:
         """The verdict as the release record has it."""
-        return self.image, self.text if self.holds else f"LACKING {self.text}"
+        return self.image, self.text if self.holds else f"{LACKING} {self.text}"
 
 
 def check(

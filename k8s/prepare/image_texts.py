@@ -43,8 +43,9 @@ IMAGE_FIELDS = {
     ("ScriptTemplate", "image"),
     ("UserContainer", "image"),
 }
-# A block device in a Ceph cluster is called an image as well.
-FALSE_FRIENDS = {("RBDVolumeSource", "image"), ("RBDPersistentVolumeSource", "image")}
+# A block device in a Ceph cluster is called an image as well; what a policy says of images runs none.
+FALSE_FRIENDS = {("RBDVolumeSource", "image"), ("RBDPersistentVolumeSource", "image"), ("Variable", "expression")}
+FALSE_FRIENDS |= {("Validation", "expression"), ("Validation", "messageExpression")}
 _NAMED = re.compile(r".*images?|(?:.*[^a-z0-9])?related_image_.+", re.IGNORECASE)
 _FLAG = re.compile(r"(--?[A-Za-z][\w.-]*)(?:=(.*))?", re.DOTALL)
 _IN_SCRIPT = re.compile(r"(?<!\S)(--?[A-Za-z][\w.-]*)(?:=|\s+)[\"']?([^\s\"';|&-][^\s\"';|&]*)")

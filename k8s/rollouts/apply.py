@@ -31,7 +31,7 @@ from k8s.rollouts.kubectl import Kubectl, Patience
 from k8s.rollouts.lease import Lease
 from k8s.rollouts.outage import Outlasting
 from k8s.rollouts.plan import Plan
-from k8s.rollouts.release import History, Release
+from k8s.rollouts.release import Excuse, History, Release
 from k8s.rollouts.rollout import FailedError
 
 
@@ -64,11 +64,13 @@ class Origin:
         source: git revision its manifests come from.
         proof: what the gate found, by image.
         rollback_of: the release whose set this is, if it is a rollback.
+        excuse: why it goes without proof.
     """
 
     source: str
     proof: tuple[tuple[str, str], ...] = ()
     rollback_of: int | None = None
+    excuse: Excuse | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,8 @@ def deploy(
             return Outcome(plan.before, plan.changed)
         current = history.last
         doomed = order.of(plan)
-        if not (plan.changed or doomed) and current and current.state == "running" and current.set == digest:
+        same = current is not None and current.state == "running" and (current.set, current.excuse) == (digest, origin.excuse)
+        if current is not None and same and not (plan.changed or doomed):
             return _unchanged(kubectl, rendered, env, current, plan)
         if plan.changed or doomed:
             deleting = f" and delete {len(doomed)} objects" if doomed else ""
@@ -165,16 +168,17 @@ def deploy(
 def _draft(rendered: RenderedSet, history: History, digest: str, who: str, origin: Origin) -> Release:
     references = tuple(sorted({str(pin.pinned) for pin in rendered.pins}))
     return Release(
-        history.next_number,
-        "begun",
-        who,
-        release.now(),
-        "",
-        origin.source,
-        digest,
-        references,
-        origin.proof,
-        origin.rollback_of,
+        number=history.next_number,
+        state="begun",
+        who=who,
+        begun=release.now(),
+        ended="",
+        source=origin.source,
+        set=digest,
+        images=references,
+        proof=origin.proof,
+        rollback_of=origin.rollback_of,
+        excuse=origin.excuse,
     )
 
 

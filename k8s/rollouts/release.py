@@ -39,11 +39,35 @@ from k8s.rollouts import signed_record
 from k8s.rollouts.kubectl import CONFIG_MAP_ROOM, Kubectl, refusal
 
 NAME = "pinwheel-release"
+# How the record writes a time, UTC: later ones sort behind.
+TIME = "%Y-%m-%dT%H:%M:%SZ"
 KEPT = 5
 # A set is text of some kilobytes; more than this was not written here.
 _LARGEST = 64 << 20
 
 State = Literal["begun", "running", "put back", "half done"]
+
+
+@dataclass(frozen=True, slots=True)
+class Excuse:
+    """Why a set was deployed though an image of it lacks proof, and until when that holds.
+
+    Attributes:
+        reason: in the words of who deployed it.
+        until: UTC.
+    """
+
+    reason: str
+    until: str
+
+    @property
+    def over(self) -> bool:
+        """Whether its time is over."""
+        return now() > self.until
+
+    def text(self) -> str:
+        """The excuse for people."""
+        return f"without proof, which is {'over since' if self.over else 'allowed until'} {self.until}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +87,7 @@ class Release:
         proof: what the gate found, by image; empty where the environment asks for none.
         rollback_of: the release whose set this is, where it was made by a rollback.
         pruned: objects of earlier releases that it deleted.
+        excuse: why it was deployed without proof; null where everything carries it.
     """
 
     number: int
@@ -76,6 +101,7 @@ class Release:
     proof: tuple[tuple[str, str], ...]
     rollback_of: int | None = None
     pruned: tuple[str, ...] = ()
+    excuse: Excuse | None = None
 
     @property
     def position(self) -> int:
@@ -187,7 +213,7 @@ def keep(environment: str, text: str) -> Path:
 
 def now() -> str:
     """The present as the record writes it."""
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.datetime.now(datetime.UTC).strftime(TIME)
 
 
 def who() -> str:

@@ -298,13 +298,18 @@ def push(_: Context, registry: str = "", key: str = "", keyless: bool = False) -
         "ref": "an image in a registry, by tag or digest",
         "key": "the public key's file, or a URI that cosign knows; default: that of .keys/",
         "policy": "a file that says what must hold (docs/proof.md); default: everything, on a CPU at least",
+        "subject": "who signed without a key: a mail address, or a workflow's URI with its ref",
+        "issuer": "with --subject: whose login it is, a URI",
     }
 )
-def verify(_: Context, ref: str, key: str = "", policy: str = "") -> str:
+def verify(_: Context, ref: str, key: str = "", policy: str = "", subject: str = "", issuer: str = "") -> str:
     """Say whether an image carries its proof: signature, SBOM, provenance, a passed smoke run of this very digest."""
     from registry import inspect as show
+    from registry.keyless import Identity
 
-    return show.show(ref, key, policy)
+    if bool(subject) != bool(issuer):
+        raise UsageError("--subject and --issuer go together", fix="give both")
+    return show.show(ref, key, policy, Identity(issuer, subject) if subject else None)
 
 
 _TO_CLUSTER = {

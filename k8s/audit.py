@@ -14,7 +14,7 @@ from lockfiles.audit import run
 from lockfiles.audit.model import Package
 from lockfiles.audit.report import Audit
 from oci.reference import ImageRef
-from registry import contents, signer
+from registry import contents
 
 
 def audit(env_name: str, *, patience: Patience | None = None) -> Audit:
@@ -47,7 +47,7 @@ def audit(env_name: str, *, patience: Patience | None = None) -> Audit:
             spec = mapping(pod.get("spec"))
             for group in ("initContainers", "containers", "ephemeralContainers"):
                 references |= {str(container.get("image")) for container in items(spec, group)}
-    key = signer.public_key(env.proof.key)
+    key = env.proof.signers.trust(env.file)
     found: dict[Package, set[str]] = {}
     for reference in sorted(references):
         try:

@@ -12,7 +12,8 @@ import dataclasses
 from common import console, paths
 from common.errors import MissingEnvironmentError, PinwheelError, PolicyError, RegistryError, UsageError
 from k8s.envs import environment
-from k8s.envs.environment import ClusterTarget, Environment, Model
+from k8s.envs.environment import ClusterTarget, Environment
+from k8s.envs.proof import Model
 from k8s.objects import manifests
 from k8s.prepare import gate, served_model
 from k8s.prepare.rendered import RenderedSet

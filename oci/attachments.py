@@ -27,8 +27,8 @@ DSSE = "application/vnd.dsse.envelope.v1+json"
 _SIGNATURE = "dev.cosignproject.cosign/signature"
 # Lines about what is left out.
 _SHOWN = 5
-# The other kinds are not kept in memory.
-_KINDS = frozenset({statement.SIGNATURE, statement.SBOM, statement.PROVENANCE, statement.SMOKE})
+# What is known of an image; the other kinds are not kept in memory.
+KINDS = frozenset({statement.SIGNATURE, statement.SBOM, statement.PROVENANCE, statement.SMOKE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +40,19 @@ class Attached:
         tag: `sig` or `att` if it lies in one of cosign's tags; else empty.
         layer: its descriptor in that tag's manifest.
         left_out: where it cannot be had: its digest, type and size as it says, and why.
+        bundle: the whole sigstore bundle of its envelope, with what vouches for a signature without a key; else empty.
     """
 
     envelope: Envelope | None
     tag: str = ""
     layer: dict[str, Any] | None = None
     left_out: str = ""
+    bundle: bytes = b""
 
 
-def read(client: Client, repository: str, digest: str, tags: Sequence[str] = ("sig", "att")) -> list[Attached]:
+def read(
+    client: Client, repository: str, digest: str, tags: Sequence[str] = ("sig", "att"), kinds: frozenset[str] = KINDS
+) -> list[Attached]:
     """Everything that is attached to an image, in the registry's order.
 
     Args:
@@ -56,11 +60,12 @@ def read(client: Client, repository: str, digest: str, tags: Sequence[str] = ("s
         repository: the whole path within it.
         digest: of the image.
         tags: the ones of cosign's tags that are read; referrers are read always.
+        kinds: the statements that are asked for.
 
     Raises:
         RegistryError: the registry cannot be read, or more is attached than is worked through.
     """
-    reading = Reading(client, repository, digest)
+    reading = Reading(client, repository, digest, kinds)
     return [*(item for tag in tags for item in _tagged(reading, tag)), *_bundles(reading)]
 
 
@@ -200,8 +205,8 @@ def _attached(reading: Reading, layer: Any, tag: str, parse: Callable[[dict[str,
         return Attached(None, tag, layer if isinstance(layer, dict) else None, named(layer, problem.why))
     try:
         envelope = parse(layer, data)
-        known = envelope.payload_type == SIMPLE or statement.parse(envelope).kind in _KINDS
-        return Attached(envelope if known else None, tag, layer)
+        known = envelope.payload_type == SIMPLE or statement.parse(envelope).kind in reading.kinds
+        return Attached(envelope if known else None, tag, layer, bundle=b"" if tag or not known else data)
     except (ValueError, AttributeError):
         return Attached(None, tag, layer)
 

@@ -26,6 +26,7 @@ class Reading:
         client: of the registry.
         repository: the whole path within it.
         image: the digest of what it is all attached to.
+        kinds: the kinds of statements that are asked for.
         things: how many were asked for so far.
         size: bytes of all of them.
     """
@@ -33,6 +34,7 @@ class Reading:
     client: Client
     repository: str
     image: str
+    kinds: frozenset[str] = frozenset()
     things: int = 0
     size: int = 0
 

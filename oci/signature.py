@@ -17,9 +17,23 @@ from oci.reference import ImageRef
 from oci.statement import Statement
 
 
-def signed_statements(attached: Sequence[Attached], digest: str, key: PublicKey, kind: str) -> list[tuple[Attached, Statement]]:
-    """The statements of one kind that the key signed about exactly this digest."""
-    signed = []
+def by_key(key: PublicKey) -> Callable[[Attached], bool]:
+    """Whether a key signed what is attached."""
+    return lambda item: item.envelope is not None and item.envelope.holds(key)
+
+
+def signed_statements(
+    attached: Sequence[Attached], digest: str, signed: Callable[[Attached], bool], kind: str
+) -> list[tuple[Attached, Statement]]:
+    """The statements of one kind about exactly this digest that somebody signed whose word counts.
+
+    Args:
+        attached: everything that is attached.
+        digest: of the image.
+        signed: whether somebody whose word counts signed one of them.
+        kind: the predicate's type.
+    """
+    found = []
     for item in attached:
         if item.envelope is None:
             continue
@@ -27,14 +41,14 @@ def signed_statements(attached: Sequence[Attached], digest: str, key: PublicKey,
             parsed = statement.parse(item.envelope)
         except ValueError:
             continue
-        if parsed.kind == kind and digest in parsed.digests and item.envelope.holds(key):
-            signed.append((item, parsed))
-    return signed
+        if parsed.kind == kind and digest in parsed.digests and signed(item):
+            found.append((item, parsed))
+    return found
 
 
 def is_signed(attached: Sequence[Attached], image: ImageRef, key: PublicKey) -> bool:
     """Whether the key's plain signature, for this digest in this repository, is among what is attached."""
-    statements = signed_statements(attached, image.digest, key, statement.SIGNATURE)
+    statements = signed_statements(attached, image.digest, by_key(key), statement.SIGNATURE)
     return any(item.tag != "att" and parsed.names == (_place(image),) for item, parsed in statements)
 
 

@@ -22,7 +22,7 @@ from oci.client.patience import Patience
 from oci.client.target import Registry
 from oci.envelope import Envelope
 from oci.reference import ImageRef
-from oci.signature import signed_statements
+from oci.signature import by_key, signed_statements
 from oci.statement import Statement
 from registry import provenance, recompute, result, signer
 from registry.signer import Signer
@@ -183,7 +183,7 @@ def deliver(client: Client, proof: Proof, own: Signer) -> None:
     superseded: list[Attached] = []
     for kind, predicate in proof.predicates.items():
         payload = statement.make(kind, repository, image.digest, predicate)
-        found = signed_statements(attached, image.digest, own.public, kind)
+        found = signed_statements(attached, image.digest, by_key(own.public), kind)
         stays, new[kind] = _choose(image.name, found, predicate, payload)
         older[kind] = [item for item, _ in found]
         superseded += [item for item in older[kind] if item not in stays]
@@ -255,7 +255,7 @@ def _read_back(client: Client, proof: Proof, own: Signer, expected: dict[str, li
     if not signature.is_signed(attached, ImageRef(client.target.host, repository, "", image.digest), own.public):
         problems.append("signature missing")
     for kind, payloads in expected.items():
-        items = [item for item, _ in signed_statements(attached, image.digest, own.public, kind)]
+        items = [item for item, _ in signed_statements(attached, image.digest, by_key(own.public), kind)]
         if sorted(_payloads(items)) != payloads:
             problems.append(f"{NAMES[kind]} {'is another' if items else 'missing'}")
     if problems:

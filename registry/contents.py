@@ -20,7 +20,8 @@ from oci.client.target import Registry
 from oci.envelope import PublicKey
 from oci.reference import ImageRef
 from oci.signature import signed_statements
-from registry import inspect, signer
+from registry import inspect, signer, trust
+from registry.trust import Trust
 
 
 def audit(reference: str, key: str = "") -> Audit:
@@ -40,7 +41,7 @@ def audit(reference: str, key: str = "") -> Audit:
     return run.judge(str(pinned), {package: {str(pinned)} for package in packages})
 
 
-def of_image(ref: ImageRef, key: PublicKey, reached: Access | None = None) -> tuple[ImageRef, frozenset[Package]]:
+def of_image(ref: ImageRef, key: PublicKey | Trust, reached: Access | None = None) -> tuple[ImageRef, frozenset[Package]]:
     """The reference by digest, and the packages that the image's SBOM names.
 
     Args:
@@ -55,7 +56,7 @@ def of_image(ref: ImageRef, key: PublicKey, reached: Access | None = None) -> tu
     with Client(Registry(ref.registry, "", reached or access.of_folder())) as client:
         digest = ref.digest or sha256_bytes(client.manifest(ref.repository, ref.tag or "latest"))
         attached = attachments.read(client, ref.repository, digest)
-    found = [parsed.predicate for _, parsed in signed_statements(attached, digest, key, statement.SBOM)]
+    found = [parsed.predicate for _, parsed in signed_statements(attached, digest, trust.of(key).signed, statement.SBOM)]
     if not found:
         fix = "name the key of who pushed it (--key), or push it with proof"
         raise PolicyError("no SBOM that this key signed is attached: nobody knows what is in it", where=str(ref), fix=fix)

@@ -15,17 +15,20 @@ from oci.client.target import Registry, meant
 from oci.envelope import PublicKey, read_json
 from oci.reference import ImageRef
 from registry import policy, signer
+from registry.keyless import Identity
 from registry.policy import Policy
+from registry.trust import Trust
 from registry.verify import Findings, Place, verify
 
 
-def show(named: str, key: str = "", policy_file: str = "") -> str:
+def show(named: str, key: str = "", policy_file: str = "", identity: Identity | None = None) -> str:
     """Verify an image and print the verdict; needs nothing of the build.
 
     Args:
         named: the image, with its registry; a tag is resolved first.
         key: the public key's file, or a URI that cosign knows; empty: that of the checkout's own pair.
         policy_file: what must hold, see policy.py; empty: its defaults.
+        identity: who signed without a key; then the key counts only if it is named.
 
     Returns:
         the outcome in a few words.
@@ -37,8 +40,8 @@ def show(named: str, key: str = "", policy_file: str = "") -> str:
     """
     ref = reference(named)
     required = policy.read(Path(policy_file)) if policy_file else Policy()
-    public = signer.public_key(key)
-    pinned, findings = look(ref, public, required)
+    keys = () if identity and not key else (signer.public_key(key),)
+    pinned, findings = look(ref, Trust(keys, (identity,) if identity else ()), required)
     console.info(str(pinned) if ref.digest else f"{ref} is {pinned}")
     marks = {"holds": "✓ holds", "missing": "✗ missing", "bad": "✗ bad", "not asked": "- not asked"}
     console.table(
@@ -49,15 +52,17 @@ def show(named: str, key: str = "", policy_file: str = "") -> str:
         summary = "; ".join(f"{finding.name} {finding.state}: {finding.text}" for finding in findings.wrong)
         fix = "do not run it; or look whether key and policy are those you meant"
         raise PolicyError(f"the image does not carry the proof that is asked for: {summary}", where=str(pinned), fix=fix)
-    return f"{pinned} carries what the policy asks for, signed by key {findings.key}"
+    return f"{pinned} carries what the policy asks for, signed by {findings.key}"
 
 
-def look(ref: ImageRef, key: PublicKey, required: Policy, reached: Access | None = None) -> tuple[ImageRef, Findings]:
+def look(
+    ref: ImageRef, trusted: PublicKey | Trust, required: Policy, reached: Access | None = None
+) -> tuple[ImageRef, Findings]:
     """Resolve a reference and judge what is attached to the image.
 
     Args:
         ref: with its registry; by tag or digest.
-        key: whose signatures count.
+        trusted: whose signatures count.
         required: the policy that must be met.
         reached: how the registry that it names is reached; default: as PINWHEEL_REGISTRY says.
 
@@ -74,7 +79,7 @@ def look(ref: ImageRef, key: PublicKey, required: Policy, reached: Access | None
     for text in attachments.left_out(attached):
         console.warn(f"{ref.pin(digest)}: {text}")
     place = Place(ref.repository.rpartition("/")[2], _configuration(data))
-    return ref.pin(digest), verify(attached, digest, key, required, place=place)
+    return ref.pin(digest), verify(attached, digest, trusted, required, place=place)
 
 
 def _configuration(manifest: bytes) -> str:

@@ -15,12 +15,13 @@ from typing import Any, Literal
 from images import spec
 from oci import statement
 from oci.attachments import Attached
-from oci.envelope import PublicKey, fingerprint
+from oci.envelope import PublicKey
 from oci.reference import check_digest
 from oci.signature import signed_statements
 from oci.statement import Statement
-from registry import provenance, result
+from registry import provenance, result, trust
 from registry.policy import Policy
+from registry.trust import Trust
 
 State = Literal["holds", "missing", "bad", "not asked"]
 NAMES = {
@@ -70,7 +71,7 @@ class Findings:
 
     Attributes:
         digest: of the image.
-        key: fingerprint of the key whose signatures count.
+        key: whose signatures count: `key 0123456789abcdef`.
         findings: one for each kind of proof.
     """
 
@@ -100,7 +101,7 @@ class _BadError(Exception):
 def verify(
     attached: Sequence[Attached],
     digest: str,
-    key: PublicKey,
+    trusted: PublicKey | Trust,
     policy: Policy,
     *,
     place: Place | None = None,
@@ -111,35 +112,35 @@ def verify(
     Args:
         attached: everything that is attached.
         digest: of the image manifest, as computed from its bytes.
-        key: whose signatures count.
+        trusted: whose signatures count.
         policy: what must hold.
         place: where the image was found; None: nobody looked, and the digest alone counts.
         now: the time that ages are counted to; default: the present.
     """
-    at = now or datetime.datetime.now(datetime.UTC)
+    at, who = now or datetime.datetime.now(datetime.UTC), trust.of(trusted)
     checks: tuple[tuple[str, bool, Callable[[dict[str, Any]], str]], ...] = (
-        (statement.SIGNATURE, policy.signature, lambda _: f"by key {fingerprint(key)}"),
+        (statement.SIGNATURE, policy.signature, lambda _: f"by {who}"),
         (statement.SBOM, policy.sbom, _sbom),
         (statement.PROVENANCE, policy.provenance, lambda predicate: _provenance(predicate, policy, place)),
         (statement.SMOKE, policy.smoke != "none", lambda predicate: _smoke(predicate, digest, policy, place, at)),
     )
-    findings = tuple(_judge(attached, digest, key, kind, check, place, required=required) for kind, required, check in checks)
-    return Findings(digest, fingerprint(key), findings)
+    findings = tuple(_judge(attached, digest, who, kind, check, place, required=required) for kind, required, check in checks)
+    return Findings(digest, str(who), findings)
 
 
 def _judge(
     attached: Sequence[Attached],
     digest: str,
-    key: PublicKey,
+    who: Trust,
     kind: str,
     check: Callable[[dict[str, Any]], str],
     place: Place | None,
     *,
     required: bool,
 ) -> Finding:
-    name, good = NAMES[kind], signed_statements(attached, digest, key, kind)
+    name, good = NAMES[kind], signed_statements(attached, digest, who.signed, kind)
     if not good:
-        reason = _why_missing(attached, digest, key, kind)
+        reason = _why_missing(attached, digest, who, kind)
         state: State = "bad" if reason else "missing"
         return Finding(name, state if required else "not asked", _shown(reason) or "none is attached")
     try:
@@ -160,7 +161,7 @@ def _shown(text: str) -> str:
     return "".join(letter if letter.isprintable() else "�" for letter in cut)
 
 
-def _why_missing(attached: Sequence[Attached], digest: str, key: PublicKey, kind: str) -> str:
+def _why_missing(attached: Sequence[Attached], digest: str, who: Trust, kind: str) -> str:
     """Why content that looks like proof of a kind does not count; empty if nothing looks like it."""
     reason = ""
     for item in attached:
@@ -175,8 +176,8 @@ def _why_missing(attached: Sequence[Attached], digest: str, key: PublicKey, kind
             continue
         if parsed.kind != kind:
             continue
-        if not item.envelope.holds(key):
-            reason = f"not signed by key {fingerprint(key)}, or altered since"
+        if not who.signed(item):
+            reason = f"not signed by {who}, or altered since"
         elif digest not in parsed.digests:
             reason = f"signed for another image: {', '.join(parsed.digests)}"
     return reason

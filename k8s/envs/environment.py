@@ -23,7 +23,7 @@ Keys:
     proof: `none`, or what an image must carry to be deployed: `key`, the public key's file (below the repository unless
         absolute); `policy`, optional, the mapping of registry/policy.py; `refuse`, optional, `false` to warn only. The
         environment `production` always asks and refuses.
-    deploy-keys: the public keys (k8s/envs/trusted_keys.py) whose release records count; optional: without any, that of the
+    deploy-keys: the public keys (k8s/envs/trusted.py) whose release records count; optional: without any, that of the
         checkout's own pair (k8s/rollouts/deploy_key.py). `production` names them.
     other-images: optional; other people's images that are allowed without proof of ours, one by one
         (k8s/envs/other_images.py).
@@ -56,19 +56,17 @@ from pathlib import Path
 from common import paths, single_node
 from common.errors import UsageError
 from common.reader import Keys
-from k8s.envs import accepted, elsewhere, network, other_images, settings, trusted_keys, without_proof
+from k8s.envs import accepted, elsewhere, network, other_images, proof, settings, trusted, without_proof
 from k8s.envs.accepted import Accepted
 from k8s.envs.elsewhere import Elsewhere
 from k8s.envs.network import Network
 from k8s.envs.other_images import OtherImage
+from k8s.envs.proof import Gate, Model
 from k8s.envs.settings import Settings
-from k8s.envs.trusted_keys import TrustedKey
+from k8s.envs.trusted import TrustedKey
 from k8s.envs.without_proof import WithoutProof
 from k8s.objects import schema, strict_yaml
 from k8s.objects.findings import Finding
-from oci.reference import ImageRef
-from registry import policy
-from registry.policy import Policy
 
 # The environment that is never deployed to without proof.
 _STRICT = "production"
@@ -102,34 +100,6 @@ class ClusterTarget:
     def of_this_machine(self) -> bool:
         """Whether it is the cluster that `invoke cluster` starts: for trying, and nobody else's."""
         return self.kubeconfig == str(single_node.kubeconfig())
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """What an image must carry.
-
-    Attributes:
-        key: the public key's file.
-        policy: what must hold.
-        refuse: whether an image that does not carry it is refused; or only warned about.
-    """
-
-    key: str
-    policy: Policy = field(default_factory=Policy)
-    refuse: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """The model that is served.
-
-    Attributes:
-        reference: by digest.
-        key: the public key's file; empty: its signature is not looked at before a deploy.
-    """
-
-    reference: ImageRef
-    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,32 +208,32 @@ def parse(text: str, name: str, file: str) -> Environment:
     kubernetes = top.text("kubernetes")
     if kubernetes not in schema.versions():
         raise top.refused("kubernetes", f"no schema for version {kubernetes!r}, there are {', '.join(schema.versions())}")
-    proof = _proof(top)
-    if name == _STRICT and not (proof and proof.refuse):
+    asked = proof.gate(top)
+    if name == _STRICT and not (asked and asked.refuse):
         raise top.refused("proof", f"{_STRICT} always asks for proof and refuses what has none")
-    deploy_keys = trusted_keys.parse(top, "deploy-keys") if "deploy-keys" in top else ()
-    if name == _STRICT and isinstance(target, ClusterTarget) and not deploy_keys:
-        raise top.refused("deploy-keys", f"{_STRICT} goes back to no release that just any checkout signed")
+    deploy_keys = trusted.parse(top, "deploy-keys") if "deploy-keys" in top else ()
     secrets, made = elsewhere.parse(top)
     accepts = accepted.parse(top)
     accelerator = top.choice("accelerator", ("nvidia", "none"))
     if name == _STRICT and accelerator == "none":
         raise top.refused("accelerator", f"{_STRICT} serves on GPUs: nobody proves the CPU build of vLLM for it")
     labels = top.choice("gpu-labels", ("nvidia", "none"))
-    model = _model(top.below("model"), registry, strict=name == _STRICT) if "model" in top else None
-    models = _models(top.below("models", optional=True), registry, strict=name == _STRICT)
+    model = proof.model(top.below("model"), registry, strict=name == _STRICT) if "model" in top else None
+    models = proof.models(top.below("models", optional=True), registry, strict=name == _STRICT)
     sets = settings.parse(top)
     others = other_images.parse(top, lines)
     excused = without_proof.parse(top, strict=name == _STRICT)
     mutators = frozenset(top.texts("mutators", ()))
     top.end()
+    if name == _STRICT and isinstance(target, ClusterTarget) and not deploy_keys:
+        raise top.refused("deploy-keys", f"missing: {_STRICT} goes back to no release that just any checkout signed")
     return Environment(
         name=name,
         file=file,
         target=target,
         registry=registry,
         kubernetes=kubernetes,
-        proof=proof,
+        proof=asked,
         secrets=secrets,
         gpu=accelerator == "nvidia",
         gpu_labels=labels == "nvidia",
@@ -297,39 +267,3 @@ def _target(keys: Keys) -> DirectoryTarget | ClusterTarget:
         return ClusterTarget(context, namespace, str(paths.state() / Path(file).expanduser()) if file else "")
     keys.end()
     raise AssertionError
-
-
-def _proof(top: Keys) -> Gate | None:
-    if top.body.get("proof") == "none":
-        del top.body["proof"]
-        return None
-    keys = top.below("proof")
-    key, refuse = keys.text("key"), keys.flag("refuse", default=True)
-    asked = policy.parse(keys.body.pop("policy", {}), f"{keys.file}, proof.policy")
-    keys.end()
-    return Gate(str(paths.ROOT / key), asked, refuse)
-
-
-def _models(keys: Keys, registry: str, *, strict: bool) -> dict[str, Model]:
-    found = {}
-    for place in tuple(keys.body):
-        if place.count("/") != 1 or not all(place.split("/")):
-            raise keys.refused(place, "write namespace/name")
-        found[place] = _model(keys.below(place), registry, strict=strict)
-    return found
-
-
-def _model(keys: Keys, registry: str, *, strict: bool) -> Model:
-    written, key = keys.text("reference"), keys.text("key") if "key" in keys else ""
-    keys.end()
-    if strict and not key:
-        raise keys.refused("key", f"{_STRICT} serves no model whose signature nobody verified")
-    try:
-        reference = ImageRef.parse(written)
-    except ValueError:
-        raise keys.refused("reference", f"{written!r} is no reference") from None
-    if not reference.pinned or reference.tag:
-        raise keys.refused("reference", f"{written} is not by digest alone: write {registry}/…@sha256:…")
-    if not written.startswith(f"{registry}/"):
-        raise keys.refused("reference", f"{written} is not in the environment's registry, {registry}")
-    return Model(reference, str(paths.ROOT / key) if key else "")

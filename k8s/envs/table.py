@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 
 from common import console, paths
 from k8s.envs import environment
@@ -26,7 +25,7 @@ def settings(env: Environment) -> dict[str, str]:
     gate = env.proof
     found["proof"] = "none" if gate is None else "refuses" if gate.refuse else "warns"
     if gate:
-        found["proof key"] = paths.shown(Path(gate.key))
+        found["proof key"] = gate.signers.named()
         for one in dataclasses.fields(gate.policy):
             found[f"proof {one.name.replace('_', '-')}"] = _text(getattr(gate.policy, one.name))
     for (namespace, name), keys in sorted(env.secrets.items()):
@@ -38,14 +37,14 @@ def settings(env: Environment) -> dict[str, str]:
     found["accelerator"] = "nvidia" if env.gpu else "none"
     if env.model:
         found["model"] = str(env.model.reference)
-        found["model key"] = paths.shown(Path(env.model.key)) if env.model.key else "none"
+        found["model key"] = env.model.signers.named() if env.model.signers else "none"
     if allowed := env.without_proof:
         found["without-proof"] = f"{', '.join(sorted(allowed.people)) or 'anybody'}, {allowed.hours} hours"
     for other in env.other_images:
         found[f"other image {other.reference}"] = other.text()
     for place, model in sorted(env.models.items()):
         found[f"model {place}"] = str(model.reference)
-        found[f"model key {place}"] = paths.shown(Path(model.key)) if model.key else "none"
+        found[f"model key {place}"] = model.signers.named() if model.signers else "none"
     found["gpu-labels"] = "nvidia" if env.gpu_labels else "none"
     found |= env.settings.rows()
     return found

@@ -12,12 +12,14 @@ from pathlib import Path
 
 from common import console, host, paths
 from common.errors import PolicyError, UsageError
-from k8s.envs.environment import Environment, Gate, Model
+from k8s.envs.environment import Environment
 from k8s.envs.other_images import KEY, OtherImage, canonical, under
+from k8s.envs.proof import Gate, Model
 from oci.envelope import PublicKey
 from oci.reference import ImageRef
 from registry import inspect, signer
 from registry.policy import Policy
+from registry.trust import Trust
 from registry.verify import Findings
 
 # Of a model nobody makes an SBOM, and no smoke ladder runs it: what it is made of says the card inside it. Of other people's
@@ -88,7 +90,7 @@ def check(
     if lacking and gate.refuse and not excused:
         raise PolicyError(
             f"{len(lacking)} image{'s' if len(lacking) > 1 else ''} without the proof {env.name} asks for: {lacking[0].text}",
-            where=f"{', '.join(one.image for one in lacking)}; key {paths.shown(Path(gate.key))}, policy in {env.file}",
+            where=f"{', '.join(one.image for one in lacking)}; signers: {gate.signers.named()}, policy in {env.file}",
             fix=f"{'; '.join(dict.fromkeys(one.fix for one in lacking))}; nothing was sent",
         )
     return tuple(sorted(one.recorded() for one in verdicts))
@@ -111,7 +113,7 @@ def unproven(images: Iterable[ImageRef], env: Environment) -> list[str]:
 
 def _verdicts(images: Iterable[ImageRef], env: Environment, gate: Gate) -> list[_Verdict]:
     allowed = {one.reference: one for one in env.other_images}
-    own: PublicKey | None = None
+    own: Trust | None = None
     verdicts = []
     for image in images:
         if entry := allowed.get(canonical(image)):
@@ -120,9 +122,8 @@ def _verdicts(images: Iterable[ImageRef], env: Environment, gate: Gate) -> list[
             verdicts.append(_stranger(env, str(image)))
         else:
             if own is None:
-                own = _key(
-                    gate.key, f"`invoke push` makes this checkout's own pair, or name who pushes at `proof.key` in {env.file}"
-                )
+                fix = f"`invoke push` makes this checkout's own pair, or name who pushes at `proof.key` in {env.file}"
+                own = gate.signers.trust(env.file, fix)
                 _reach(env)
             _, found = inspect.look(image, own, gate.policy, env.network.access())
             fix = f"run `invoke smoke{' --gpu' if gate.policy.smoke == 'gpu' else ''} push` for what is ours"
@@ -149,7 +150,7 @@ def _allowed(image: str, entry: OtherImage, env: Environment) -> _Verdict:
     key = _key(entry.signer, f"mend `signer` at {entry.where}")
     _, found = inspect.look(entry.reference, key, _SIGNED, env.network.access())
     if found.holds:
-        return _Verdict(image, True, "allowed", f"{entry.text()}; signed by key {found.key}")
+        return _Verdict(image, True, "allowed", f"{entry.text()}; signed by {found.key}")
     fix = f"do not use it, or mend `signer` at {entry.where}"
     return _Verdict(image, False, "", f"its signer did not sign it: {_why(found)} (key {paths.shown(Path(entry.signer))})", fix)
 
@@ -199,20 +200,20 @@ def check_model(env: Environment) -> tuple[tuple[str, str], ...]:
 
 
 def _signed(model: Model, env: Environment) -> tuple[tuple[str, str], ...]:
-    if not model.key:
+    if model.signers is None:
         console.warn(f"nobody verifies the model's signature before the pods do: no `model.key` ({env.file})")
         return ()
-    key = signer.public_key(model.key)
+    trust = model.signers.trust(env.file)
     _reach(env)
-    _, found = inspect.look(model.reference, key, _SIGNED, env.network.access())
+    _, found = inspect.look(model.reference, trust, _SIGNED, env.network.access())
     if not found.holds:
         raise PolicyError(
             f"the model does not carry the signature {env.name} asks for: {_why(found)}",
-            where=f"{model.reference}; key {paths.shown(Path(model.key))}, {env.file}",
+            where=f"{model.reference}; signers: {model.signers.named()}, {env.file}",
             fix="name a model that `invoke train` registered, or the public half of the key it signs with; nothing was sent",
         )
-    console.info(f"signed       {model.reference}: by key {found.key}")
-    return ((str(model.reference), f"model signed by key {found.key}"),)
+    console.info(f"signed       {model.reference}: by {found.key}")
+    return ((str(model.reference), f"model signed by {found.key}"),)
 
 
 def _reach(env: Environment) -> None:

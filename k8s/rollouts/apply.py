@@ -25,14 +25,15 @@ from k8s.envs.environment import ClusterTarget, Environment
 from k8s.objects.manifests import Manifest
 from k8s.prepare import gpu_nodes
 from k8s.prepare.rendered import Images, RenderedSet
-from k8s.rollouts import consent, deploy_key, prune, put_back, release, rollout
+from k8s.rollouts import consent, deploy_key, prune, put_back, release, rollout, stamp
 from k8s.rollouts import plan as planning
 from k8s.rollouts.kubectl import Kubectl, Patience
 from k8s.rollouts.lease import Lease
 from k8s.rollouts.outage import Outlasting
 from k8s.rollouts.plan import Plan
-from k8s.rollouts.release import Excuse, History, Release
+from k8s.rollouts.release import History, Release
 from k8s.rollouts.rollout import FailedError
+from k8s.rollouts.stamp import Excuse
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +155,7 @@ def deploy(
                 yes=order.yes or target.of_this_machine,
             )
         planning.lay_grounds(kubectl, plan)
-        who = release.who()
+        who = stamp.who()
         with Lease(kubectl, env.name, namespace, who).held(wait=order.wait) as lease:
             if release.version(kubectl, namespace) == history.version:
                 draft = _draft(rendered, history, digest, who, origin)
@@ -171,7 +172,7 @@ def _draft(rendered: RenderedSet, history: History, digest: str, who: str, origi
         number=history.next_number,
         state="begun",
         who=who,
-        begun=release.now(),
+        begun=stamp.now(),
         ended="",
         source=origin.source,
         set=digest,
@@ -220,7 +221,7 @@ def _release(
         put_back.put_back(kubectl, env, history, previous, str(problem) or "interrupted from the keyboard", plan, lease)
     # From here on the set runs: what goes wrong now puts nothing back.
     gone, left = prune.delete(kubectl, doomed, lease.lost)
-    ended = dataclasses.replace(draft, state="running", ended=release.now(), pruned=gone)
+    ended = dataclasses.replace(draft, state="running", ended=stamp.now(), pruned=gone)
     try:
         release.write(kubectl, env, history.with_release(ended))
     except PinwheelError as problem:

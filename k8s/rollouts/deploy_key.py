@@ -15,8 +15,8 @@ from pathlib import Path
 
 from common import console, paths
 from common.errors import UsageError
-from k8s.envs import trusted_keys
 from k8s.envs.environment import Environment
+from k8s.envs.trusted import public_keys
 from oci import envelope
 from oci.envelope import PublicKey
 from registry import signer
@@ -42,7 +42,7 @@ def trusted(env: Environment) -> tuple[PublicKey, ...]:
         UsageError: one cannot be read, or none counts today.
     """
     if env.deploy_keys:
-        return trusted_keys.public_keys(env.deploy_keys, env.file)
+        return public_keys(env.deploy_keys, env.file)
     own = signer.folder() / "deploy.pub"
     return (signer.public_key(str(own)),) if own.exists() else ()
 

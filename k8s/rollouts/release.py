@@ -17,11 +17,8 @@ from __future__ import annotations
 import base64
 import binascii
 import dataclasses
-import datetime
-import getpass
 import gzip
 import json
-import socket
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,45 +26,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common import console, paths, reader
-from common.errors import MissingEnvironmentError, PinwheelError, PolicyError, UsageError
+from common.errors import PinwheelError, PolicyError, UsageError
 from common.files import sha256_bytes, write_whole
-from common.run import run
 from k8s.envs.environment import ClusterTarget, Environment
 from k8s.objects import strict_yaml
 from k8s.objects.manifests import Manifest
 from k8s.rollouts import signed_record
 from k8s.rollouts.kubectl import CONFIG_MAP_ROOM, Kubectl, refusal
+from k8s.rollouts.stamp import Excuse
 
 NAME = "pinwheel-release"
 # How the record writes a time, UTC: later ones sort behind.
-TIME = "%Y-%m-%dT%H:%M:%SZ"
 KEPT = 5
 # A set is text of some kilobytes; more than this was not written here.
 _LARGEST = 64 << 20
 
 State = Literal["begun", "running", "put back", "half done"]
-
-
-@dataclass(frozen=True, slots=True)
-class Excuse:
-    """Why a set was deployed though an image of it lacks proof, and until when that holds.
-
-    Attributes:
-        reason: in the words of who deployed it.
-        until: UTC.
-    """
-
-    reason: str
-    until: str
-
-    @property
-    def over(self) -> bool:
-        """Whether its time is over."""
-        return now() > self.until
-
-    def text(self) -> str:
-        """The excuse for people."""
-        return f"without proof, which is {'over since' if self.over else 'allowed until'} {self.until}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,26 +183,6 @@ def keep(environment: str, text: str) -> Path:
     place = local(environment, digest_of(text))
     write_whole(place, text)
     return place
-
-
-def now() -> str:
-    """The present as the record writes it."""
-    return datetime.datetime.now(datetime.UTC).strftime(TIME)
-
-
-def who() -> str:
-    """Who deploys: git's name for the user, else the system's, and the machine. No address, nothing secret."""
-    try:
-        named = run(["git", "-C", paths.ROOT, "config", "user.name"]).stdout
-    except MissingEnvironmentError:
-        named = ""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # A user id without a name, as in many containers.
-        user = "unknown"
-    name = "".join(letter for letter in named if letter.isprintable()).strip()[:60]
-    account = f"{user}@{socket.gethostname()}"
-    return f"{name}, {account}" if name else account
 
 
 def version(kubectl: Kubectl, namespace: str) -> str:

@@ -97,7 +97,7 @@ def newest(env: Environment) -> Signed | None:
     keys = deploy_key.trusted(env)
     try:
         with Client(_registry(env), _PATIENCE) as client:
-            attached = attachments.read(client, _repository(env), _place(env))
+            attached = attachments.read(client, _repository(env), _place(env), ("att",), frozenset({KIND}))
     except RegistryError as problem:
         console.warn(f"nobody knows whether the release record is the newest: {problem.line()}")
         return None

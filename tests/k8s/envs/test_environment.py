@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from pathlib import Path
 
 import pytest
 
 from common.errors import UsageError
 from k8s.envs import environment
-from k8s.envs.environment import ClusterTarget, DirectoryTarget, Gate
+from k8s.envs.environment import ClusterTarget, DirectoryTarget
+from k8s.envs.proof import Gate
+from k8s.envs.trusted import Signers, TrustedKey
 from k8s.envs.without_proof import WithoutProof
+from registry.keyless import Identity
 from registry.policy import Policy
 from tests.k8s.conftest import Checkout
 
@@ -108,9 +112,11 @@ def test_nodes_carry_nvidias_labels_unless_it_is_said_that_they_do_not(text: str
 def test_the_gate_is_read_and_refuses_unless_told_to_warn(checkout: Checkout) -> None:
     text = GOOD.replace("none", "{key: keys/a.pub, policy: {smoke: gpu, max-age-days: 7}}")
     gate = environment.parse(text, "e", "e.yaml").proof
-    assert gate == Gate(str(checkout.root / "keys/a.pub"), Policy(smoke="gpu", max_age_days=7), refuse=True)
+    assert gate == Gate(
+        Signers((TrustedKey(str(checkout.root / "keys/a.pub")),)), Policy(smoke="gpu", max_age_days=7), refuse=True
+    )
     warned = environment.parse(GOOD.replace("none", "{key: /a.pub, refuse: false}"), "e", "e.yaml").proof
-    assert warned == Gate("/a.pub", Policy(), refuse=False)
+    assert warned == Gate(Signers((TrustedKey("/a.pub"),)), Policy(), refuse=False)
 
 
 @pytest.mark.parametrize("proof", ["none", "{key: k, refuse: false}"])
@@ -127,9 +133,48 @@ def test_the_projects_clusters_ask_for_proof_from_a_gpu() -> None:
 
 
 def test_production_names_who_may_deploy_without_proof() -> None:
-    strict = GOOD.replace("none", "{key: k}")
+    strict = GOOD.replace("none", "{key: k}") + "deploy-keys: d.pub\n"
     for people in ("", "people: [], "):
         with pytest.raises(UsageError, match="without-proof.people: production names who may deploy without proof"):
             environment.parse(f"{strict}without-proof: {{{people}hours: 1}}\n", "production", "e.yaml")
     named = environment.parse(f"{strict}without-proof: {{people: [Ada], hours: 1}}\n", "production", "e.yaml")
     assert named.without_proof == WithoutProof(frozenset({"Ada"}), 1)
+
+
+@pytest.mark.parametrize(
+    ("written", "signers"),
+    [
+        ("{key: [/a.pub, /b.pub]}", Signers((TrustedKey("/a.pub"), TrustedKey("/b.pub")))),
+        (
+            "{key: [{file: /a.pub, until: 2027-01-31}, {file: /b.pub, from: 2027-01-01}]}",
+            Signers((TrustedKey("/a.pub", None, date(2027, 1, 31)), TrustedKey("/b.pub", date(2027, 1, 1)))),
+        ),
+        (
+            "{identities: [{issuer: 'https://i.example', subject: a@example.com}]}",
+            Signers((), (Identity("https://i.example", "a@example.com"),)),
+        ),
+    ],
+)
+def test_several_keys_and_identities_may_be_trusted(written: str, signers: Signers) -> None:
+    gate = environment.parse(GOOD.replace("none", written), "e", "e.yaml").proof
+    assert gate is not None
+    assert gate.signers == signers
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("{key: []}", "proof.key: name the file of a public key, or a list of them"),
+        ("{key: [1]}", "proof.key[0]: expected a mapping, got 1"),
+        ("{key: [{file: k, until: soon}]}", "until: 'soon' is no day"),
+        ("{key: [{file: k, from: 2027-02-01, until: 2027-01-31}]}", "until: 2027-01-31 is before 2027-02-01"),
+        ("{key: [{file: k, since: 2027-02-01}]}", "since: unknown key"),
+        ("{identities: [{issuer: i}]}", "proof.identities[0].subject: missing"),
+        ("{identities: []}", "proof.key: missing"),
+        ("{identities: [{issuer: i, subject: s, name: x}]}", "name: unknown key"),
+    ],
+)
+def test_a_signer_that_cannot_be_meant_is_refused(written: str, message: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        environment.parse(GOOD.replace("none", written), "e", "e.yaml")
+    assert message in refused.value.line()

@@ -15,7 +15,8 @@ from common import paths
 from common.errors import PolicyError, RegistryError, UsageError
 from k8s import deploy
 from k8s.envs import environment
-from k8s.envs.environment import Environment, Model
+from k8s.envs.environment import Environment
+from k8s.envs.proof import Model
 from k8s.objects import manifests
 from k8s.objects.manifests import Identity, Manifest
 from k8s.pipeline.model_annotation import ANNOTATION
@@ -35,7 +36,7 @@ from tests.registry.signing import OTHER, OWN, sealed
 WORKLOAD = "Deployment llm-inference/llama-factory-inference"
 HANGING = {f"{kind} llm-inference/llama-factory-inference" for kind in ("HorizontalPodAutoscaler", "PodDisruptionBudget")}
 REFERENCE = f"registry.example.com/llm/{models.MODEL}"
-BASE = 'target: {cluster: {context: c}}\nregistry: registry.example.com/llm\nkubernetes: "1.32"\nproof: {key: k.pub}\n'
+BASE = 'target: {cluster: {context: c}}\nregistry: registry.example.com/llm\nkubernetes: "1.32"\nproof: {key: k.pub}\ndeploy-keys: d.pub\n'
 
 
 def settled(checkout: Checkout, env: str = "rendered") -> tuple[dict[str, Manifest], Environment]:
@@ -159,7 +160,8 @@ def test_the_gate_looks_at_every_model_with_its_own_key(monkeypatch: pytest.Monk
     looked: list[tuple[str, str]] = []
 
     def look(model: Model, _env: Environment) -> tuple[tuple[str, str], ...]:
-        looked.append((str(model.reference), Path(model.key).name))
+        assert model.signers
+        looked.append((str(model.reference), model.signers.named()))
         return ()
 
     monkeypatch.setattr(gate, "_signed", look)
@@ -218,7 +220,8 @@ def test_production_does_not_serve_a_model_whose_signature_nobody_verified() -> 
         environment.parse(BASE + f"model: {{reference: {REFERENCE}}}\n", "production", "f")
     env = environment.parse(BASE + f"model: {{reference: {REFERENCE}, key: m.pub}}\n", "production", "f")
     assert env.model is not None
-    assert (str(env.model.reference), Path(env.model.key).name) == (REFERENCE, "m.pub")
+    assert env.model.signers
+    assert (str(env.model.reference), env.model.signers.named()) == (REFERENCE, "m.pub")
 
 
 # --- the gate ---
@@ -287,7 +290,7 @@ def test_a_model_without_our_signature_is_refused_in_one_line_and_nothing_is_wri
     with pytest.raises(PolicyError, match="the model does not carry the signature rendered asks for: signature") as refused:
         deploy.deploy("rendered")
     assert refused.value.exit_code == 15
-    assert f"{double.address}/{REPOSITORY}@{DIGEST}; key model.pub" in refused.value.line()
+    assert f"{double.address}/{REPOSITORY}@{DIGEST}; signers: model.pub" in refused.value.line()
     assert not (gated.root / "dist/rendered").exists()
 
 

@@ -15,8 +15,9 @@ import pytest
 
 from common import paths
 from common.errors import PolicyError, UsageError
-from k8s.envs.environment import Environment, Gate
-from k8s.envs.trusted_keys import TrustedKey
+from k8s.envs.environment import Environment
+from k8s.envs.proof import Gate
+from k8s.envs.trusted import Signers, TrustedKey
 from k8s.rollouts import deploy_key, release
 from registry import signer
 from tests.k8s.rollouts.test_release import Cluster, after, env, made
@@ -40,7 +41,7 @@ def double(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Double]:
 
 def asking(double: Double) -> Environment:
     """An environment that asks for proof, so that its registry knows the newest release."""
-    return dataclasses.replace(env("e"), registry=f"{double.address}/team", proof=Gate("k.pub"))
+    return dataclasses.replace(env("e"), registry=f"{double.address}/team", proof=Gate(Signers((TrustedKey("k.pub"),))))
 
 
 def written(number: int = 2, where: Environment | None = None) -> Cluster:
@@ -155,7 +156,7 @@ def test_who_writes_into_the_registry_alone_gains_nothing(double: Double) -> Non
 
 
 def test_a_registry_that_is_away_is_said_and_no_obstacle(capsys: pytest.CaptureFixture[str]) -> None:
-    away = dataclasses.replace(env("e"), registry="127.0.0.1:1/team", proof=Gate("k.pub"))
+    away = dataclasses.replace(env("e"), registry="127.0.0.1:1/team", proof=Gate(Signers((TrustedKey("k.pub"),))))
     cluster = written(2)
     assert release.read(cluster, away, "n").good == made(2)
     assert "nobody knows whether the release record is the newest" in " ".join(capsys.readouterr().err.split())

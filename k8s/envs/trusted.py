@@ -1,8 +1,9 @@
-"""The public keys that an environment trusts, each with the days on which it counts.
+"""Whom an environment trusts: public keys, each with the days on which it counts, and identities that sign without a key.
 
-Written as one file, as a list of files, or as a list of mappings: `{file: k8s/keys/2027.pub, from: 2027-01-01, until:
+Keys are written as one file, as a list of files, or as a list of mappings: `{file: k8s/keys/2027.pub, from: 2027-01-01, until:
 2028-01-31}`. Both days belong to the time; without one it is open at that end. A key is changed without signing anything anew:
-the new one is named beside the old one, and the old one gets an end.
+the new one is named beside the old one, and the old one gets an end. An identity is `{issuer: …, subject: …}`, see
+registry/keyless.py.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from common import paths
 from common.errors import UsageError
 from common.reader import Keys
 from oci.envelope import PublicKey
 from registry import signer
+from registry.keyless import Identity
+from registry.trust import Trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,8 @@ def parse(keys: Keys, name: str) -> tuple[TrustedKey, ...]:
         UsageError: something else stands there.
     """
     written = keys.body.get(name)
+    if written is None:
+        raise keys.refused(name, "missing")
     if isinstance(written, str):
         return (TrustedKey(str(paths.ROOT / keys.text(name))),)
     if not isinstance(written, list) or not written:
@@ -61,6 +67,56 @@ def parse(keys: Keys, name: str) -> tuple[TrustedKey, ...]:
             raise entry.refused("until", f"{until} is before {since}")
         found.append(TrustedKey(str(paths.ROOT / file), since, until))
     return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Signers:
+    """Whose signatures an environment trusts.
+
+    Attributes:
+        keys: each with its days.
+        identities: who may sign without a key.
+        root: the trust root's file for identities; empty: sigstore's public one.
+    """
+
+    keys: tuple[TrustedKey, ...] = ()
+    identities: tuple[Identity, ...] = ()
+    root: str = ""
+
+    def named(self) -> str:
+        """For people: files and identities."""
+        return ", ".join([*(paths.shown(Path(key.file)) for key in self.keys), *map(str, self.identities)]) or "none"
+
+    def trust(self, where: str, fix: str = "") -> Trust:
+        """Those that count today.
+
+        Args:
+            where: the environment's file, for the error message.
+            fix: what to do about a key that cannot be read; default: in the words of what reads it.
+
+        Raises:
+            UsageError: a key cannot be read, or nobody counts today.
+        """
+        try:
+            keys = public_keys(self.keys, where) if self.keys else ()
+        except UsageError as problem:
+            raise UsageError(problem.what, where=problem.where, fix=fix or problem.fix) from None
+        return Trust(keys, self.identities, self.root)
+
+
+def signers(keys: Keys) -> Signers:
+    """Read `key`, `identities` and `trust-root` of a mapping: at least one of the first two.
+
+    Raises:
+        UsageError: something else stands there.
+    """
+    found = []
+    for entry in keys.each("identities"):
+        found.append(Identity(entry.text("issuer"), entry.text("subject")))
+        entry.end()
+    trusted = parse(keys, "key") if "key" in keys or not found else ()
+    root = keys.text("trust-root") if "trust-root" in keys else ""
+    return Signers(trusted, tuple(found), str(paths.ROOT / root) if root else "")
 
 
 def public_keys(trusted: Iterable[TrustedKey], where: str) -> tuple[PublicKey, ...]:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 from common import console, host
 from common.errors import BuildError, RegistryError, UsageError
@@ -21,7 +22,7 @@ from lockfiles.images_lock import PinnedImage
 from oci.client.auth import RefusedError
 from oci.client.blob import Blob
 from oci.client.client import Client
-from oci.client.patience import Patience
+from oci.client.patience import Patience, settled
 from oci.client.target import Registry
 from oci.layout import Layout
 from oci.reference import ImageRef
@@ -133,7 +134,7 @@ def _push(client: Client, sender: Sender, parcel: _Parcel) -> None:
             "skopeo": lambda at: skopeo.digest(target, at),
         }
         for reader, read in readers.items():
-            actual = _settled(read, reference, image.digest, client.patience)
+            actual = settled(partial(read, reference), image.digest, client.patience)
             if actual != image.digest:
                 raise RegistryError(
                     f"{reference} holds {actual}, but {image.digest} was pushed",
@@ -141,23 +142,3 @@ def _push(client: Client, sender: Sender, parcel: _Parcel) -> None:
                     fix="do not use this tag; something altered it on the way or in the registry",
                 )
     console.done(f"{ref.pin(image.digest)} read back by tag and by digest, twice each")
-
-
-def _settled(read: Callable[[ImageRef], str], reference: ImageRef, expected: str, patience: Patience) -> str:
-    """The digest that a reader finds, once what was pushed can be read; for a while it may be missing, or the one before.
-
-    Raises:
-        RegistryError: it cannot be read.
-    """
-    end, pause = time.monotonic() + patience.readable, patience.pause
-    while True:
-        try:
-            found = read(reference)
-        except RegistryError:
-            found = ""
-            if time.monotonic() >= end:
-                raise
-        if found == expected or time.monotonic() >= end:
-            return found
-        time.sleep(pause)
-        pause = min(2 * pause, patience.longest)

@@ -77,14 +77,15 @@ def push(registry: str, proven: frozenset[str]) -> str:
         client.prepare()
         # Both readers, before the first byte is sent; our own client says more of what is wrong.
         for parcel in parcels:
-            ref = target.ref(parcel.image.name, parcel.image.version)
+            ref, hidden = target.ref(parcel.image.name, parcel.image.version), False
             try:
                 client.find_manifest(ref.repository, ref.tag)
             except RefusedError as problem:
                 # Some hide with 403 that there is no such tag.
-                if problem.status != _FORBIDDEN:
+                hidden = problem.status == _FORBIDDEN
+                if not hidden:
                     raise
-            skopeo.check(target, ref)
+            skopeo.check(target, ref, hidden=hidden)
         sender = Sender(client, [target.prefix + name for name in names])
         for parcel in parcels:
             if parcel.image.digest not in proven:

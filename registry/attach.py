@@ -18,7 +18,7 @@ from images.receipt import BuildReceipt, BuiltImage
 from oci import attachments, envelope, signature, statement
 from oci.attachments import Attached
 from oci.client.client import Client, FixedTagError
-from oci.client.patience import Patience
+from oci.client.patience import Patience, settled
 from oci.client.target import Registry
 from oci.envelope import Envelope
 from oci.reference import ImageRef
@@ -248,19 +248,21 @@ def _read_back(client: Client, proof: Proof, own: Signer, expected: dict[str, li
     Raises:
         RegistryError: it does not hold all of it.
     """
-    image = proof.image
-    repository = client.target.prefix + image.name
-    attached = attachments.read(client, repository, image.digest)
-    problems = []
-    if not signature.is_signed(attached, ImageRef(client.target.host, repository, "", image.digest), own.public):
-        problems.append("signature missing")
-    for kind, payloads in expected.items():
-        items = [item for item, _ in signed_statements(attached, image.digest, by_key(own.public), kind)]
-        if sorted(_payloads(items)) != payloads:
-            problems.append(f"{NAMES[kind]} {'is another' if items else 'missing'}")
-    if problems:
-        summary = "; ".join(problems)
-        raise RegistryError(f"{image.name} was signed, and the registry does not hold all of it: {summary}", where=repository)
+    name = proof.image.name
+    reference = ImageRef(client.target.host, client.target.prefix + name, "", proof.image.digest)
+
+    def problems() -> str:
+        attached = attachments.read(client, reference.repository, reference.digest)
+        found = [] if signature.is_signed(attached, reference, own.public) else ["signature missing"]
+        for kind, payloads in expected.items():
+            items = [item for item, _ in signed_statements(attached, reference.digest, by_key(own.public), kind)]
+            if sorted(_payloads(items)) != payloads:
+                found.append(f"{NAMES[kind]} {'is another' if items else 'missing'}")
+        return "; ".join(found)
+
+    if summary := settled(problems, "", client.patience):
+        what = f"{name} was signed, and the registry does not hold all of it: {summary}"
+        raise RegistryError(what, where=reference.repository)
 
 
 def _payloads(attached: Sequence[Attached]) -> list[bytes]:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 from common import console, host
 from common.errors import BuildError, RegistryError, UsageError
@@ -21,7 +22,7 @@ from lockfiles.images_lock import PinnedImage
 from oci.client.auth import RefusedError
 from oci.client.blob import Blob
 from oci.client.client import Client
-from oci.client.patience import Patience
+from oci.client.patience import Patience, settled
 from oci.client.target import Registry
 from oci.layout import Layout
 from oci.reference import ImageRef
@@ -76,14 +77,15 @@ def push(registry: str, proven: frozenset[str]) -> str:
         client.prepare()
         # Both readers, before the first byte is sent; our own client says more of what is wrong.
         for parcel in parcels:
-            ref = target.ref(parcel.image.name, parcel.image.version)
+            ref, hidden = target.ref(parcel.image.name, parcel.image.version), False
             try:
                 client.find_manifest(ref.repository, ref.tag)
             except RefusedError as problem:
                 # Some hide with 403 that there is no such tag.
-                if problem.status != _FORBIDDEN:
+                hidden = problem.status == _FORBIDDEN
+                if not hidden:
                     raise
-            skopeo.check(target, ref)
+            skopeo.check(target, ref, hidden=hidden)
         sender = Sender(client, [target.prefix + name for name in names])
         for parcel in parcels:
             if parcel.image.digest not in proven:
@@ -133,7 +135,7 @@ def _push(client: Client, sender: Sender, parcel: _Parcel) -> None:
             "skopeo": lambda at: skopeo.digest(target, at),
         }
         for reader, read in readers.items():
-            actual = _settled(read, reference, image.digest, client.patience)
+            actual = settled(partial(read, reference), image.digest, client.patience)
             if actual != image.digest:
                 raise RegistryError(
                     f"{reference} holds {actual}, but {image.digest} was pushed",
@@ -141,23 +143,3 @@ def _push(client: Client, sender: Sender, parcel: _Parcel) -> None:
                     fix="do not use this tag; something altered it on the way or in the registry",
                 )
     console.done(f"{ref.pin(image.digest)} read back by tag and by digest, twice each")
-
-
-def _settled(read: Callable[[ImageRef], str], reference: ImageRef, expected: str, patience: Patience) -> str:
-    """The digest that a reader finds, once what was pushed can be read; for a while it may be missing, or the one before.
-
-    Raises:
-        RegistryError: it cannot be read.
-    """
-    end, pause = time.monotonic() + patience.readable, patience.pause
-    while True:
-        try:
-            found = read(reference)
-        except RegistryError:
-            found = ""
-            if time.monotonic() >= end:
-                raise
-        if found == expected or time.monotonic() >= end:
-            return found
-        time.sleep(pause)
-        pause = min(2 * pause, patience.longest)

@@ -23,7 +23,8 @@ RETRIES = "3"
 # Seconds for one answer.
 PATIENCE = 300.0
 # What no push mends: said before the first byte is sent.
-_HOPELESS = ("unauthorized", "authentication required", "x509", "no such host", "proxyconnect", "denied")
+_HOPELESS = ("authentication required", "x509", "no such host", "proxyconnect", "remote error: tls")
+_REFUSED = ("unauthorized", "denied")
 
 
 def digest(target: Registry, ref: ImageRef) -> str:
@@ -36,14 +37,19 @@ def digest(target: Registry, ref: ImageRef) -> str:
     return sha256_bytes(answer.stdout.encode())
 
 
-def check(target: Registry, ref: ImageRef) -> None:
+def check(target: Registry, ref: ImageRef, *, hidden: bool) -> None:
     """Find out before anything is sent whether skopeo could read it back.
+
+    Args:
+        target: the registry.
+        ref: the image by its tag, which need not be there yet.
+        hidden: whether our own client was refused the tag as somebody known: that may only mean that it is not there.
 
     Raises:
         RegistryError: it could not log in, or not reach the registry.
     """
     answer = _inspect(target, ref, None)
-    if answer.code and any(word in answer.stderr.lower() for word in _HOPELESS):
+    if answer.code and any(word in answer.stderr.lower() for word in (_HOPELESS if hidden else _HOPELESS + _REFUSED)):
         why = (answer.stderr.strip().splitlines() or [""])[-1][:400]
         fix = "it has the login, certificates and proxy of our own client; nothing was sent"
         raise RegistryError("skopeo, which reads back what is pushed, cannot read there", where=why, fix=fix)

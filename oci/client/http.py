@@ -86,6 +86,7 @@ class Http:
         self._sockets = Sockets(self._pool)
         self.stopped = self._sockets.stopped
         self._secret = secret or dict
+        self._answered = False
         self._origin = origin(server.address)
 
     def close(self) -> None:
@@ -210,6 +211,7 @@ class Http:
                 timeout=timeout,
                 preload_content=False,
             )
+        self._answered = True
         return Stream(response, request.url, self)
 
     @contextmanager
@@ -225,7 +227,8 @@ class Http:
             if self.stopped.is_set():
                 raise StoppedError from None
             self._check_proxy(problem)
-            if hopeless := tls.refusal(problem, url, self.server, self._proxy):
+            untried = None if self._answered else self._pool
+            if hopeless := tls.refusal(problem, url, self.server, self._proxy, untried):
                 raise hopeless from None
             away = f" by {self.elsewhere(url)}" if origin(url) != self._origin else ""
             raise TransientError(_reason(problem) + away) from None

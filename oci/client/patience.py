@@ -8,9 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from common.errors import RegistryError
 
+_Read = TypeVar("_Read")
 # Fewer bytes than this between two failures are no progress: a connection that breaks after every few bytes ends in an error.
 _PROGRESS = 1 << 20
 
@@ -137,3 +139,22 @@ def asked_to_wait(headers: Mapping[str, str]) -> float:
         return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
     except (ValueError, TypeError):
         return 0
+
+
+def settled(read: Callable[[], _Read], expected: _Read, patience: Patience) -> _Read:
+    """What a reader finds, once what was pushed can be read; for a while it may be missing, or be what was there before.
+
+    Raises:
+        RegistryError: it cannot be read.
+    """
+    end, pause = time.monotonic() + patience.readable, patience.pause
+    while True:
+        try:
+            found = read()
+            if found == expected or time.monotonic() >= end:
+                return found
+        except RegistryError:
+            if time.monotonic() >= end:
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, patience.longest)

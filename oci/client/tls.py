@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime
 import ssl
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,11 +20,14 @@ from oci.client.target import Server, host_of
 # OpenSSL's X509_V_ERR_… for not yet valid, expired; for another name, another address; for no known issuer, itself as issuer.
 _TIMES, _NAMES, _ITSELF = frozenset({9, 10}), frozenset({62, 64}), frozenset({18})
 _LEAF = 21
-# Seconds for the one question after a failure: which certificate it was.
-_LOOK = 10.0
+# Seconds to look once more after a failure: at the certificate, or for the server's last words.
+_LOOK, _QUIET = 10.0, 3.0
+_CUT = (ssl.SSLEOFError, ConnectionResetError, BrokenPipeError, ConnectionAbortedError)
 
 
-def refusal(problem: BaseException, url: str, server: Server, on_the_way: Proxy | None) -> RegistryError | None:
+def refusal(
+    problem: BaseException, url: str, server: Server, on_the_way: Proxy | None, untried: urllib3.PoolManager | None
+) -> RegistryError | None:
     """The error, where the problem is one of certificates; None where it is another.
 
     Args:
@@ -31,21 +35,44 @@ def refusal(problem: BaseException, url: str, server: Server, on_the_way: Proxy 
         url: the address that was asked for.
         server: that the client speaks to; may have sent us to the address.
         on_the_way: the proxy.
+        untried: the connections, as long as no answer came by them.
     """
     host = host_of(url)
-    if said := trust.refuses(problem):
+    said = trust.refuses(problem)
+    if not said and untried and url.startswith("https:") and any(isinstance(cause, _CUT) for cause in trust.causes(problem)):
+        said = _alert(untried, url, on_the_way)
+    if said:
         return _of_ours(said, host, server)
-    cause: BaseException | None = problem
-    while cause is not None:
+    for cause in trust.causes(problem):
         if isinstance(cause, ssl.SSLCertVerificationError):
             what = f"{server.called}'s certificate is not trusted: {cause.verify_message}"
             return RegistryError(what, where=host, fix=_mend(cause.verify_code, url, server, on_the_way))
         if isinstance(cause, ssl.SSLError) and cause.reason in {"WRONG_VERSION_NUMBER", "HTTP_REQUEST"}:
             fix = "give it a certificate, or say `plain-http` of it where that will do (README, Settings)"
             return RegistryError(f"{server.called} does not speak TLS", where=host, fix=fix)
-        inner = cause.args[-1] if cause.args else None
-        cause = inner if isinstance(inner, BaseException) else cause.__cause__ or cause.__context__
     return None
+
+
+def _alert(pools: urllib3.PoolManager, url: str, on_the_way: Proxy | None) -> str:
+    """What a server says that ends TLS 1.3 after the handshake: whoever sends a request at once may find the end alone."""
+    try:
+        with _connection(pools, url, on_the_way) as connection:
+            connection.sock.settimeout(_QUIET)
+            connection.sock.recv(1)
+    except (urllib3.exceptions.HTTPError, OSError) as problem:
+        return trust.refuses(problem)
+    return ""
+
+
+@contextmanager
+def _connection(pools: urllib3.PoolManager, url: str, on_the_way: Proxy | None) -> Iterator[Any]:
+    """A connection of its own, after the handshake; no request is sent."""
+    parts = urlsplit(url)
+    pool: Any = pools.connection_from_host(parts.hostname, parts.port, parts.scheme)
+    with closing(pool._new_conn()) as connection:
+        connection.timeout = _LOOK
+        pool._prepare_proxy(connection) if on_the_way else connection.connect()
+        yield connection
 
 
 def _of_ours(said: str, host: str, server: Server) -> RegistryError:
@@ -100,13 +127,8 @@ def _presented(url: str, on_the_way: Proxy | None) -> x509.Certificate | None:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     pools = on_the_way.manager(ssl_context=context) if on_the_way else urllib3.PoolManager(ssl_context=context)
-    parts = urlsplit(url)
     try:
-        pool: Any = pools.connection_from_host(parts.hostname, parts.port, parts.scheme)
-        # Not by a request: urllib3 would warn of it.
-        with closing(pool._get_conn(_LOOK)) as connection:
-            connection.timeout = _LOOK
-            pool._prepare_proxy(connection) if on_the_way else connection.connect()
+        with _connection(pools, url, on_the_way) as connection:
             return x509.load_der_x509_certificate(connection.sock.getpeercert(binary_form=True))
     except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError, TypeError):
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,13 +64,20 @@ def pairs(host: str) -> tuple[Pair, ...]:
     return tuple(Pair(place / name, place / f"{name.removesuffix('.cert')}.key") for name in names if name.endswith(".cert"))
 
 
-def refuses(problem: BaseException | None) -> str:
-    """What a server says of our certificate, in the words of TLS (RFC 8446, 6.2), where it ends a connection for it."""
+def causes(problem: BaseException | None) -> Iterator[BaseException]:
+    """An error, and what it came from; urllib3 keeps that among the arguments."""
     while problem is not None:
-        if isinstance(problem, ssl.SSLError) and (problem.reason or "").partition("_ALERT_")[2] in _OF_CERTIFICATES:
-            return problem.reason.partition("_ALERT_")[2].lower().replace("_", " ")
+        yield problem
         inner = problem.args[-1] if problem.args else None
         problem = inner if isinstance(inner, BaseException) else problem.__cause__ or problem.__context__
+
+
+def refuses(problem: BaseException) -> str:
+    """What a server says of our certificate, in the words of TLS (RFC 8446, 6.2), where it ends a connection for it."""
+    for cause in causes(problem):
+        alert = (cause.reason or "").partition("_ALERT_")[2] if isinstance(cause, ssl.SSLError) else ""
+        if alert in _OF_CERTIFICATES:
+            return alert.lower().replace("_", " ")
     return ""
 
 

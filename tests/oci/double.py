@@ -70,6 +70,7 @@ class Double:
         strict: whether a manifest is refused when a blob is missing.
         pretends: digests of blobs that it says it has.
         referrers: whether it has the referrers API.
+        hides: whether it refuses a tag that is not there, as Artifactory does to who may not list tags.
         silent: whether it does not say that it noted a subject.
         fixed: the tags, as a pattern, that cannot be moved once they are there.
         refuses: the status of its answer to who tries.
@@ -98,6 +99,7 @@ class Double:
     strict: bool = True
     pretends: set[str] = field(default_factory=set)
     referrers: bool = False
+    hides: bool = False
     silent: bool = False
     fixed: str = ""
     refuses: int = 400
@@ -300,7 +302,8 @@ class Handler(BaseHTTPRequestHandler):
             )
             return self.answer(201, {"Docker-Content-Digest": digest_of(data), **noted})
         if self.rest not in held:
-            return self.error(404, "MANIFEST_UNKNOWN")
+            hidden = self.double.hides and not self.rest.startswith("sha256:")
+            return self.error(403, "UNAUTHORIZED") if hidden else self.error(404, "MANIFEST_UNKNOWN")
         kind, data = held[self.rest]
         head = {"Content-Type": kind, "Content-Length": str(len(data)), "Docker-Content-Digest": digest_of(data)}
         return self.answer(200, head, data)

@@ -182,6 +182,14 @@ def test_a_registry_that_does_not_keep_what_it_takes_is_found_out(double: Double
         push(double, proof(smoke=ran(started=LATER)))
 
 
+@pytest.mark.parametrize("late", [r"\.att$", r"\.sig$"])
+def test_proof_that_can_be_read_only_after_a_while_is_waited_for(double: Double, late: str) -> None:
+    """A replica, or a cache, that answers with what it had: once before the push, once within, twice after it."""
+    double.fail("GET", late, answers(404), times=4)
+    push(double, proof(smoke=ran()))
+    assert kinds(double) == ALL
+
+
 def test_a_push_that_was_cut_short_is_completed_by_the_next(double: Double) -> None:
     double.fail("PUT", r"manifests/.*\.att", answers(400))
     with pytest.raises(RegistryError):

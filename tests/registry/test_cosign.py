@@ -10,6 +10,7 @@ import datetime
 import json
 import re
 import shlex
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -323,6 +324,47 @@ def test_a_bundle_of_another_key_beside_good_proof_changes_neither_verdict(
     store(ref, case(ref))
     attest_as_bundle(cosign, ref, folder, FAILED)
     assert any(one.tag == "" for one in attached(ref))
+    assert inspect.look(ref, OWN.public_key(), ASKED)[1].holds
+    assert by_cosign(cosign, ref, ASKED, "cosign", folder) == [0, 0, 0, 0]
+
+
+STRANGE = b"a stranger's"
+
+
+def gone(registry: RealRegistry) -> None:
+    shutil.rmtree(registry.data / "blobs/sha256" / sha256_bytes(STRANGE)[7:9])
+
+
+def cut(registry: RealRegistry) -> None:
+    (file,) = (registry.data / "blobs/sha256").glob(f"*/{sha256_bytes(STRANGE)[7:]}/data")
+    file.write_bytes(STRANGE[:5])
+
+
+def other_bytes(registry: RealRegistry) -> None:
+    (file,) = (registry.data / "blobs/sha256").glob(f"*/{sha256_bytes(STRANGE)[7:]}/data")
+    file.write_bytes(STRANGE[::-1])
+
+
+@pytest.mark.parametrize(
+    ("said", "act"),
+    [(5, None), (5000, None), (None, gone), (None, cut), (None, other_bytes)],
+    ids=["larger than it says", "smaller than it says", "missing", "cut", "other bytes"],
+)
+def test_a_stranger_whose_attachment_cannot_be_read_changes_neither_verdict(
+    registry: RealRegistry, cosign: Path, folder: Path, said: int | None, act: Callable[[RealRegistry], None] | None
+) -> None:
+    ref = put(registry, f"stranger-{folder.name.strip('_').lower()}", folder)
+    store(ref, case(ref.digest))
+    with Client(Registry(ref.registry, ""), writes=True) as client:
+        with Blob("strange", sha256_bytes(STRANGE), len(STRANGE), STRANGE) as blob:
+            client.upload(ref.repository, blob, lambda _: None)
+        tag = ref.digest.replace(":", "-") + ".att"
+        body = json.loads(client.manifest(ref.repository, tag))
+        size = len(STRANGE) if said is None else said
+        body["layers"].insert(0, {"mediaType": attachments.DSSE, "digest": sha256_bytes(STRANGE), "size": size})
+        client.put_manifest(ref.repository, tag, canonical(body))
+    if act:
+        act(registry)
     assert inspect.look(ref, OWN.public_key(), ASKED)[1].holds
     assert by_cosign(cosign, ref, ASKED, "cosign", folder) == [0, 0, 0, 0]
 

@@ -89,6 +89,12 @@ def without_referrers(place: Place) -> tuple[Double, str]:
     return double, address
 
 
+def hiding_tags(place: Place) -> tuple[Double, str]:
+    double, address = plain(place)
+    double.hides = True
+    return double, address
+
+
 def token_server(place: Place) -> tuple[Double, str]:
     double, address = plain(place)
     double.auth = "bearer"
@@ -130,6 +136,7 @@ FAMILIES: dict[str, Family] = {
     "immutable tags": immutable,
     "immutable tags, referrers API": immutable_with_referrers,
     "no referrers API, 403": without_referrers,
+    "403 for a tag that is not there": hiding_tags,
     "token server": token_server,
     "Basic only": basic_only,
     "behind a proxy, its own CA": behind_a_proxy,

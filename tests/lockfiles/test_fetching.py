@@ -32,7 +32,8 @@ SHIM = artifact(*shim.contents("three", "3.0"))
 def index(locks: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
     """A set with a wheel of each kind, and an index that has what is published; the deb was fetched, the wheel built before."""
     lockfile.write_base(BaseLock("", "2026-01-02", (Deb("libc6", "2.36", "amd64", DEB),)))
-    wheels = (Wheel("one", "1.0", PLAIN), Wheel("three", "3.0", SHIM, shim=True), Wheel("two", "2.0", BUILT, SOURCE, build=(NEED,)))
+    built = Wheel("two", "2.0", BUILT, SOURCE, build=(NEED,))
+    wheels = (Wheel("one", "1.0", PLAIN), Wheel("three", "3.0", SHIM, shim=True), built)
     lockfile.write_set(SetLock("small", "", "2026-01-02", "3.11.2", "2.36", wheels))
     for one in (DEB, BUILT):
         with store.adding(one) as out:

@@ -32,7 +32,6 @@ class Tool:
 
 TOOLS = (
     Tool("mmdebstrap", "mmdebstrap", newer=False, need="build: the base layer"),
-    Tool("unshare", "util-linux", newer=False, need="build: sdists without network"),
     Tool("dockerd", "docker.io", newer=True, need="smoke: the engine"),
     Tool("containerd", "containerd", newer=True, need="smoke: the engine's image store"),
     Tool("docker-buildx", "docker-buildx", newer=True, need="test, bench: the reference images"),
@@ -46,6 +45,7 @@ CLUSTER_TOOLS = (
     Tool("ip", "iproute2", newer=False, need="cluster"),
     Tool("runc", "runc", newer=False, need="cluster: the containers of pods"),
     Tool("nsenter", "util-linux", newer=False, need="cluster"),
+    Tool("unshare", "util-linux", newer=False, need="cluster"),
     Tool("mount", "mount", newer=False, need="cluster"),
     Tool("ps", "procps", newer=False, need="cluster"),
     Tool("bridge", "containernetworking-plugins", newer=False, need="cluster: the network of pods"),

@@ -50,7 +50,7 @@ class RecordError:
     Attributes:
         package: the wheel's.
         version: for which this was looked at; another version is checked anew.
-        path: in the wheel.
+        path: pattern of paths in the wheel or in its RECORD, `*` matching `/` too.
         reason: what was found.
     """
 
@@ -81,7 +81,7 @@ class Rules:
 
     Attributes:
         dropped: paths in the image whose file loses to another package's.
-        excused: paths in the wheel whose RECORD entry is known to be wrong.
+        excused: patterns of paths in the wheel or in its RECORD that are known to differ, `*` matching `/` too.
         left_out: patterns of paths in the wheel, `*` matching `/` too, of files that no image holds.
     """
 

@@ -147,10 +147,10 @@ def path(keys: Keys, key: str) -> str:
 
 
 def record_path(keys: Keys, key: str) -> str:
-    """A path as a wheel's RECORD has it: some name folders there, with a slash at the end, or write Windows' separators."""
+    """A pattern of paths as a RECORD has them: some are absolute there, name folders, or have Windows' separators."""
     text = line(keys, key)
-    if text.startswith("/") or {"", ".", ".."} & set(text.removesuffix("/").split("/")):
-        raise keys.refused(key, f"expected a path as the wheel has it, got {text!r}")
+    if not text.strip("/"):
+        raise keys.refused(key, f"expected a path as RECORD has it, got {text!r}")
     return text
 
 

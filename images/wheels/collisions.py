@@ -28,7 +28,7 @@ from images.wheels.zip_archive import Archive
 from lockfiles import inputs, store
 from lockfiles.model import SetLock, Wheel
 
-# Lines of image.toml that are printed; more of them are no reading matter.
+# Conflicts of two packages that are printed; more of them are no reading matter.
 _SHOWN = 40
 
 
@@ -132,7 +132,8 @@ def check(lock: SetLock, spec: ImageSpec, made: Iterable[Files], to_make: Iterab
         without = f"overrides = [\"{other}; python_version < '0'\"]"
         console.info(f"  leave one out, such as in lockfiles/{lock.name}.in: {without}; or say in image.toml which stays:")
         for place in places[:_SHOWN]:
-            console.info(f'    [[conflicts]]\n    path = "{place}"\n    keep = "{one}"\n    drop = "{other}"\n    reason = "…"')
+            for line in ("[[conflicts]]", f'path = "{place}"', f'keep = "{one}"', f'drop = "{other}"', 'reason = "…"'):
+                console.info(f"    {line}")
         if len(places) > _SHOWN:
             console.info(f"    and {len(places) - _SHOWN} more")
     names = "; ".join(f"{one} and {other} at {len(places)}" for (one, other), places in pairs.items())

@@ -40,7 +40,11 @@ def refused(wheel: Wheel, path: str, why: str) -> BuildError:
 
 def unrecorded(wheel: Wheel, path: str, why: str, others: Sequence[str] = ()) -> BuildError:
     """The error for files that RECORD describes wrongly; pip installs some of those, and a spec may accept them by name."""
-    more = f", and so with {len(others)} more ({', '.join(map(shown, others[:5]))})" if others else ""
+    more = (
+        f", and so with {len(others)} more ({', '.join(map(shown, others[:5]))}; `*` in a path stands for all)"
+        if others
+        else ""
+    )
     table = f'[[record_errors]] package = "{wheel.name}" version = "{wheel.version}" path = "{shown(path)}" reason = "…"'
     fix = f"the wheel is broken or hostile; pin another version, or look at each file and state in image.toml: {table}"
     return BuildError(f"{wheel.artifact.file}: {shown(path)} {shown(why)}{more}", where="docs/images.md", fix=fix)

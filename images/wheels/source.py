@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import BinaryIO, cast
 
@@ -82,10 +82,10 @@ class Source(WheelSource):
         unlisted = {record_path, f"{record_path}.jws", f"{record_path}.p7s"}
         self._check_record(records, unlisted)
         for path, info in entries.items():
-            if path == record_path or self._left_out(path):
+            if path == record_path or self._matches(path, self._rules.left_out):
                 continue
             record = records.get(path, (path, "", ""))
-            if path in self._rules.excused:
+            if self._matches(path, self._rules.excused):
                 record = (path, "", "")
             entry = Entry(self._archive.chunks(info), info.file_size, record, self._wheel)
             yield record, cast(BinaryIO, entry), bool(info.external_attr >> 16 & 0o111)
@@ -94,11 +94,9 @@ class Source(WheelSource):
         """Refuse a RECORD that says too little or too much of some file, unless the image's spec accepts it by name."""
         entries, wrong = self._archive.entries, dict[str, str]()
         for path in entries.keys() | records.keys():
-            if path in self._rules.excused:
-                self.met.add(path)
-            elif path in unlisted:
+            if self._matches(path, self._rules.excused) or path in unlisted:
                 continue
-            elif path not in records:
+            if path not in records:
                 wrong[path] = "is not in RECORD"
             elif path not in entries:
                 wrong[path] = "is in RECORD but not in the archive"
@@ -108,8 +106,9 @@ class Source(WheelSource):
             first = min(wrong)
             raise unrecorded(self._wheel, first, wrong[first], sorted(wrong)[1:])
 
-    def _left_out(self, path: str) -> bool:
-        matching = [pattern for pattern in self._rules.left_out if fnmatchcase(path, pattern)]
+    def _matches(self, path: str, patterns: Iterable[str]) -> bool:
+        """Whether one of the spec's patterns is, or matches, a path; those that do are noted as met."""
+        matching = [pattern for pattern in patterns if path == pattern or fnmatchcase(path, pattern)]
         self.met.update(matching)
         return bool(matching)
 

@@ -26,6 +26,6 @@ def test_offline_nothing_is_installed_and_no_list_is_updated(monkeypatch: pytest
     expected = "installing skopeo kubectl needs the network, and this run is offline: run it without --offline"
     with pytest.raises(MissingEnvironmentError, match=expected):
         apt.install(["skopeo"], newer=["kubectl"])
-    monkeypatch.setattr(apt, "_configured_mirrors", set)
+    monkeypatch.setattr(apt, "_configured", set)
     with pytest.raises(MissingEnvironmentError, match="`apt-get update` needs the network"):
         apt.debian_mirrors()

@@ -21,6 +21,8 @@ pytestmark = pytest.mark.slow
 DEB = artifact("libc6_2.36_amd64.deb")
 PLAIN = artifact("one-1.0-py3-none-any.whl")
 SOURCE = artifact("two-2.0.tar.gz")
+# What builds it: in the lock, and in no image.
+NEED = artifact("setuptools-80.0-py3-none-any.whl")
 BUILT = artifact("two-2.0-py3-none-any.whl")
 TOOL = "tool-1.0-py3-none-any.whl"
 SHIM = artifact(*shim.contents("three", "3.0"))
@@ -30,14 +32,15 @@ SHIM = artifact(*shim.contents("three", "3.0"))
 def index(locks: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
     """A set with a wheel of each kind, and an index that has what is published; the deb was fetched, the wheel built before."""
     lockfile.write_base(BaseLock("", "2026-01-02", (Deb("libc6", "2.36", "amd64", DEB),)))
-    wheels = (Wheel("one", "1.0", PLAIN), Wheel("three", "3.0", SHIM, shim=True), Wheel("two", "2.0", BUILT, SOURCE))
+    built = Wheel("two", "2.0", BUILT, SOURCE, build=(NEED,))
+    wheels = (Wheel("one", "1.0", PLAIN), Wheel("three", "3.0", SHIM, shim=True), built)
     lockfile.write_set(SetLock("small", "", "2026-01-02", "3.11.2", "2.36", wheels))
     for one in (DEB, BUILT):
         with store.adding(one) as out:
             out.write(one.file.encode())
     monkeypatch.setattr(build, "workshop", lambda *_: pytest.fail("a wheel was built"))
     with serving() as served:
-        for one in (PLAIN, SOURCE):
+        for one in (PLAIN, SOURCE, NEED):
             served.files[f"files/{one.file}"] = one.file.encode()
         served.add("tool", "1.0")
         digest = hashlib.sha256(served.files[f"files/{TOOL}"]).hexdigest()
@@ -52,13 +55,13 @@ def held() -> set[str]:
 
 
 def test_the_locks_artifacts_are_debs_wheels_of_all_kinds_and_sources(index: Index) -> None:
-    assert fetching.artifacts(["small"]) == (DEB, PLAIN, SHIM, BUILT, SOURCE)
+    assert fetching.artifacts(["small"]) == (DEB, PLAIN, NEED, SHIM, BUILT, SOURCE)
     assert fetching.artifacts([]) == (DEB,)
 
 
 def test_fetch_brings_and_makes_what_is_missing(index: Index) -> None:
     fetching.fetch(["small"])
-    # The source of a wheel that is there is not needed.
+    # The source of a wheel that is there is not needed, nor is what builds it.
     assert held() == {DEB.file, PLAIN.file, SHIM.file, BUILT.file}
     store.verify([DEB, PLAIN, SHIM, BUILT])
 
@@ -79,7 +82,7 @@ def test_a_machine_without_network_gets_everything_from_the_mirror_and_builds_no
     gap = tmp_path / "gap"
     everything = fetching.artifacts(["small"])
     tool = len(index.files[f"files/{TOOL}"])
-    assert fetching.write_mirror(["small"], gap) == (5, sum(one.size for one in everything) - SHIM.size + tool)
+    assert fetching.write_mirror(["small"], gap) == (6, sum(one.size for one in everything) - SHIM.size + tool)
     # Pip would take the shim for the package that it stands for.
     assert {file.name for file in (gap / "sha256").glob("*/*")} == {TOOL, *(one.file for one in everything)} - {SHIM.file}
     assert fetching.write_mirror(["small"], gap) == (0, 0)
@@ -98,7 +101,7 @@ def test_a_machine_without_network_gets_everything_from_the_mirror_and_builds_no
     store.verify([DEB, PLAIN, SHIM, BUILT])
     assert not [path for path, _ in index.asked[asked:] if not path.startswith("sha256/")]
     # The sources are there for who wants to build.
-    assert fetching.write_mirror(["small"], tmp_path / "second") == (4, sum(one.size for one in everything) - SHIM.size)
+    assert fetching.write_mirror(["small"], tmp_path / "second") == (5, sum(one.size for one in everything) - SHIM.size)
 
 
 def test_offline_a_full_store_is_enough(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,6 +98,8 @@ def test_a_broken_wheel_is_left_to_its_installation(own_folders: Path, two: list
         ("one/core.py", "one/core.py,sha256=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA,6\n", ["one/core.py"]),
         ("", "one/,,\n", ["one/"]),
         ("one/core.py", "one\\core.py,,\n", ["one/core.py", "one\\core.py"]),
+        ("one/core.py", "/one/core.py,sha256=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA,6\n", ["*one/core.py"]),
+        ("one/", "/one/core.py,,\n/one/__init__.py,,\n", ["*one/*"]),
     ],
 )
 def test_a_record_that_pip_accepts_is_refused_until_it_is_stated(
@@ -109,7 +111,7 @@ def test_a_record_that_pip_accepts_is_refused_until_it_is_stated(
 
     with zipfile.ZipFile(path) as archive:
         record = archive.read("one-1.0.dist-info/RECORD").decode()
-    kept = "".join(line for line in record.splitlines(keepends=True) if not (drop and line.startswith(f'"{drop}"')))
+    kept = "".join(line for line in record.splitlines(keepends=True) if not (drop and line.startswith(f'"{drop}')))
     path = make(own_folders, files, record=add + kept)
     with pytest.raises(
         BuildError, match=r'or look at each file and state in image.toml: \[\[record_errors\]\] package = "one"'

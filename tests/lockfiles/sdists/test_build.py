@@ -16,7 +16,7 @@ from lockfiles.debian import resolver, rootfs
 from lockfiles.inputs import SdistInput
 from lockfiles.model import Artifact, BaseLock, SetLock, Wheel
 from lockfiles.python import index
-from lockfiles.sdists import build, requirements
+from lockfiles.sdists import build, requirements, sandbox
 from tests.lockfiles.conftest import artifact
 from tests.lockfiles.sdists.conftest import own_backend, stored, tar_gz, zipped
 from tests.lockfiles.small_index import wheel as small_wheel
@@ -289,3 +289,26 @@ def _with_the_users_base(monkeypatch: pytest.MonkeyPatch, base: BaseLock) -> Non
             users.delenv(f"PINWHEEL_{name}")
         made = rootfs.made(base)
     monkeypatch.setattr(rootfs, "made", lambda _: made)
+
+
+@pytest.mark.host
+@pytest.mark.parametrize("as_zip", [False, True])
+@pytest.mark.parametrize("count", [1, 40])
+def test_an_archive_that_would_fill_the_disk_fills_the_room_and_no_more(
+    count: int, as_zip: bool, base: BaseLock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Zeros, which pack to nothing: one large file, and many."""
+    monkeypatch.setattr(sandbox, "DISK", 20 << 20)
+    bomb = {f"one-1.0/{number}": "\0" * ((40 << 20) // count) for number in range(count)}
+    with pytest.raises(BuildError, match=r"reading one-1.0.(tar.gz|zip) failed .*a build may take 120 minutes"):
+        locked(base, {**own_backend(), **bomb}, as_zip=as_zip)
+
+
+@pytest.mark.host
+@pytest.mark.parametrize(
+    "files",
+    [{"one-1.0/../../evil": "x"}, {"/etc/evil": "x"}, {"a/b": "", "c/d": ""}, {"one-1.0/pyproject.toml": "[build-system]\n"}],
+)
+def test_a_hostile_archive_is_refused_by_name(files: dict[str, str], base: BaseLock) -> None:
+    with pytest.raises(BuildError, match=r"reading one-1.0.tar.gz failed \(a broken or hostile archive: "):
+        locked(base, files)

@@ -69,7 +69,7 @@ def run_uv(argv: list[str | Path], source: Source, what: str, where: str) -> str
         if re.search(r"\b40[137]\b|authentication credentials", whole):
             raise MissingEnvironmentError(f"your index refuses: {text}", fix="check its address and your credentials for it")
         if "No solution found" in text or "no versions" in text or "not found in the package registry" in text:
-            because = text.partition("cause: ")[2] or text
+            because = re.sub(r"No solution found when resolving dependencies:?\s*(cause: )?", "", text)
             raise UnresolvedError(f"{what}: {because.removesuffix('.')}", where, [*_remedies(whole)])
         raise MissingEnvironmentError(f"uv failed: {text}", fix="check the network and your uv or pip configuration")
     return result.stderr

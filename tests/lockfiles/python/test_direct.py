@@ -53,10 +53,9 @@ def git(folder: Path, *argv: str) -> str:
 
 @pytest.fixture
 def at_address(index: Index, locks: Path) -> tuple[str, str]:
-    """A wheel `fork` 2.0 that needs `two`, at an address beside no index; address and sha256. The index has a namesake."""
+    """A wheel `fork` 2.0 that needs `two`, at an address beside no index; address and sha256."""
     data = wheel("fork", "2.0", ["two"])
     index.files[f"elsewhere/{FORK}"] = data
-    index.add("namesake", "1.0", uploaded=OLD)
     return index.url(f"elsewhere/{FORK}"), hashlib.sha256(data).hexdigest()
 
 

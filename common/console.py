@@ -1,6 +1,7 @@
 """What a person sees: rich on a terminal, plain lines elsewhere or with CI=true.
 
-Results and progress go to standard output, errors to standard error. Nothing here is parsed by a program: receipts are.
+Results and progress go to standard output, errors to standard error. Nothing here is parsed by a program: receipts are, and
+what a command writes by `machine`, while all else goes to standard error.
 """
 
 from __future__ import annotations
@@ -31,6 +32,17 @@ _GAP, _NARROWEST = 4, 12
 out = Console(highlight=False, width=_WIDTH, force_terminal=False if _CI else None)
 err = Console(highlight=False, width=_WIDTH, stderr=True, force_terminal=False if _CI else None)
 _VERBOSE = os.environ.get("PINWHEEL_VERBOSE", "") not in {"", "0"}
+
+
+def aside() -> None:
+    """From now on people read standard error: standard output is for a program."""
+    out.file = sys.stderr
+
+
+def machine(text: str) -> None:
+    """What a program reads: as it is, to standard output."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def size(count: float) -> str:

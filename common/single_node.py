@@ -13,6 +13,8 @@ HOST_ADDRESS = IPv4Interface("10.233.0.1/30")
 NODE_ADDRESS = IPv4Interface("10.233.0.2/30")
 API_PORT = 6443
 API_SERVICE = IPv4Address("10.233.128.1")
+# How the references of images begin that its node holds and no registry has.
+LOCAL_IMAGES = "localhost/pinwheel/"
 # The embedded registry as the cluster sees it.
 REGISTRY = f"{HOST_ADDRESS.ip}:5001"
 

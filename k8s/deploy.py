@@ -6,16 +6,20 @@ back; and that digest must carry the proof that the environment asks for, signed
 
 from __future__ import annotations
 
+import datetime
+
 from common import console, git, paths
+from common.errors import PolicyError, UsageError
 from k8s.envs import environment
 from k8s.envs.environment import ClusterTarget, DirectoryTarget, Environment
 from k8s.prepare import checked, directory, gate
 from k8s.prepare.pin import images
 from k8s.prepare.rendered import RenderedSet, image_lines
-from k8s.rollouts import apply, live_model, receipt
+from k8s.rollouts import apply, live_model, receipt, release
 from k8s.rollouts.apply import Order, Origin
 from k8s.rollouts.kubectl import Patience
 from k8s.rollouts.receipt import DeployReceipt
+from k8s.rollouts.release import Excuse
 
 
 def deploy(
@@ -25,6 +29,7 @@ def deploy(
     yes: bool = False,
     wait: bool = False,
     prune: bool = False,
+    without_proof: str = "",
     patience: Patience | None = None,
 ) -> DeployReceipt:
     """Put the manifests of `k8s/manifests/` where the environment says, pinned to the digests that were pushed.
@@ -35,6 +40,7 @@ def deploy(
         yes: the plan for a cluster is agreed to beforehand; otherwise it is asked for on the terminal.
         wait: for another deploy to the same cluster to end, instead of being refused.
         prune: delete what earlier releases left in the cluster and the set no longer has.
+        without_proof: why images may go that lack the proof which is asked for; empty: they may not.
         patience: how long to wait for a cluster; default: as long as a large model may take to load.
 
     Returns:
@@ -52,6 +58,7 @@ def deploy(
         DeployNotRolledBackError: the cluster failed on the way and does not run the last good set.
     """
     env = environment.load(env_name)
+    excuse = _excuse(env, without_proof) if without_proof else None
     locked = checked.locked_images(required=True)
     console.info(f"environment  {env.name}: {env.where}")
     rendered = live_model.set_from_git(env, locked, patience or Patience())
@@ -60,19 +67,49 @@ def deploy(
         console.info(placement.text())
     if not env.gpu:
         console.info(f"accelerator  none ({env.file}): served by {env.image_for('llama-factory-api')}, trained on the CPU")
-    # Others' images, which a manifest names by digest, carry no proof of ours.
-    ours = {image.digest for image in locked.values()}
-    proof = gate.check((pin.pinned for pin in rendered.pins if pin.pinned.digest in ours), env) + gate.check_model(env)
+    proof = gate.check((pin.pinned for pin in rendered.pins), env, whole=True, excused=excuse is not None)
+    if excuse and not any(text.startswith(gate.LACKING) for _, text in proof):
+        console.info("proof        every image carries it: nothing is excused")
+        excuse = None
+    if excuse:
+        console.warn(f"{excuse.text()} ({release.who()})")
+    proof += gate.check_model(env)
     match env.target:
         case DirectoryTarget():
             result = _to_directory(rendered, env, env.target, dry_run=dry_run)
         case ClusterTarget():
-            order, origin = Order(dry_run, yes, wait, prune), Origin(git.revision(), proof)
+            order, origin = Order(dry_run, yes, wait, prune), Origin(git.revision(), proof, excuse=excuse)
             outcome = apply.deploy(rendered, env, env.target, patience or Patience(), order, origin)
             result = receipt.of_set(rendered, env, outcome.result, outcome.before, outcome.changed, outcome.release)
     if not dry_run:
         console.info(f"receipt      {paths.shown(receipt.write(result))}")
     return result
+
+
+def _excuse(env: Environment, reason: str) -> Excuse:
+    """The excuse for a deploy without proof.
+
+    Raises:
+        UsageError: it makes no sense here.
+        PolicyError: the environment does not allow it, or not to this person.
+    """
+    allowed = env.without_proof
+    reason = " ".join(reason.split())
+    if not reason or not reason.isprintable():
+        raise UsageError("--without-proof takes the reason, in a few words", fix="say why it cannot wait; the record keeps it")
+    if isinstance(env.target, DirectoryTarget) or env.proof is None:
+        why = "asks for no proof" if env.proof is None else "is rendered into a directory, which keeps no record"
+        raise UsageError(f"{env.name} {why}", where=env.file, fix="leave --without-proof out")
+    if allowed is None:
+        fix = "write `without-proof: {people: [NAME], hours: 24}` there, and have it reviewed"
+        raise PolicyError(f"nobody may deploy to {env.name} without proof", where=env.file, fix=fix)
+    who = release.who()
+    if allowed.people and not allowed.people & set(who.split(", ")):
+        raise PolicyError(
+            f"{who} may not deploy to {env.name} without proof", where=env.file, fix="ask one of `without-proof.people`"
+        )
+    end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=allowed.hours)
+    return Excuse(reason, end.strftime(release.TIME))
 
 
 def _to_directory(rendered: RenderedSet, env: Environment, target: DirectoryTarget, *, dry_run: bool) -> DeployReceipt:

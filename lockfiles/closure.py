@@ -77,6 +77,10 @@ def check_base(wanted: BaseInput, lock: BaseLock) -> None:
         if name not in reached:
             reached.add(name)
             pending += [(name, need) for need in held[name].needs]
+    for name, version in wanted.versions:
+        if held[name].version != version:
+            what = f"base.in pins {name}={version}, base.lock has {held[name].version}"
+            raise LockError(what, where=lockfile.place("base", name), fix=_RELOCK)
     for name in held:
         if name not in reached or name in wanted.without:
             why = "base.in rules out" if name in wanted.without else "nothing in base.in asks for"

@@ -20,6 +20,8 @@ from packaging.version import InvalidVersion, Version
 from common import paths
 from common.errors import UsageError
 from lockfiles import origins
+from lockfiles.debian import suites
+from lockfiles.debian.suites import Suite
 from lockfiles.origins import Origin, OriginError
 
 # Part of every inputs digest: a change of what a lock means makes all locks stale.
@@ -35,23 +37,36 @@ class BaseInput:
     """`base.in`.
 
     Attributes:
-        packages: Debian packages the images need.
+        packages: names of the Debian packages the images need, those of all suites.
         without: packages that no dependency may bring in.
         digest: over the meaning of the file, not its comments or layout.
+        versions: (name, version) of those that are pinned.
+        suites: others than Debian 12's own.
     """
 
     packages: tuple[str, ...]
     without: tuple[str, ...]
     digest: str
+    versions: tuple[tuple[str, str], ...] = ()
+    suites: tuple[Suite, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class SdistInput:
-    """A package that is published as source only; `requires` is its stated Requires-Dist."""
+    """A package that is built from its source.
+
+    Attributes:
+        name, version: of the package.
+        requires: its stated Requires-Dist; what belongs to extras may be left out.
+        build: what building it needs (PEP 508); None for what its pyproject.toml declares.
+        reproducible: whether two builds must give the same bytes.
+    """
 
     name: str
     version: str
     requires: tuple[str, ...]
+    build: tuple[str, ...] | None = None
+    reproducible: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +130,22 @@ def read_base() -> BaseInput:
         UsageError: it is missing, no TOML, or says something unknown.
     """
     file = paths.LOCKFILES / "base.in"
-    body = _load(file, {"packages", "without"})
-    return BaseInput(
-        _strings(file, body, "packages", required=True), _strings(file, body, "without"), _digest({"kind": "base", **body})
-    )
+    body = _load(file, {"packages", "without", "suites"})
+    further = suites.read(body.get("suites", []), file)
+    named = [suites.package(text, file) for text in _strings(file, body, "packages", required=True)]
+    named += [package for one in further for package in one.packages]
+    names = [name for name, _ in named]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"{name} is named twice", where=_line(file, name), fix="name it once, in one suite")
+    without = _strings(file, body, "without")
+    for name in without:
+        if suites.package(name, file)[1]:
+            raise UsageError(f"without: not a name: {name!r}", where=_line(file, name), fix="write it without a version")
+    # What signs a suite is a part of what is meant: its keys, not where the file lies.
+    keys = {"keys": found} if (found := [one.keys() for one in further if one.keys()]) else {}
+    versions = tuple((name, version) for name, version in named if version)
+    return BaseInput(tuple(names), without, _digest({"kind": "base", **body, **keys}), versions, further)
 
 
 def read_set(name: str) -> SetInput:
@@ -143,12 +170,10 @@ def read_set_file(file: Path) -> SetInput:
     body = _load(file, {"requires", "overrides", "sources", "sdists", "shims", "agrees"})
     sdists = []
     for package, entry in sorted(_mapping(file, body, "sdists").items()):
-        if not isinstance(entry, dict) or set(entry) != {"version", "requires"}:
-            raise UsageError(f"sdists.{package} needs exactly version and requires", where=paths.shown(file), fix="write both")
-        sdists.append(SdistInput(package, str(entry["version"]), _strings(file, entry, "requires")))
+        sdists.append(_sdist(file, package, entry))
     requires, overrides = _strings(file, body, "requires", required=True), _strings(file, body, "overrides")
     shims = tuple(sorted(_mapping(file, body, "shims").items()))
-    plain_only = overrides + tuple(text for sdist in sdists for text in sdist.requires)
+    plain_only = overrides + tuple(text for one in sdists for text in (*one.requires, *(one.build or ())))
     _check_requirements(file, requires + plain_only)
     for text in plain_only:
         if Requirement(text).url:
@@ -223,6 +248,18 @@ def _origins(file: Path, requires: tuple[str, ...], sources: dict[str, Any]) -> 
         where = f"sources.{package}" if package in sources else Requirement(package).name
         raise UsageError(f"{where}: {problem.what}", where=_line(file, package), fix=problem.fix) from None
     return tuple(origin for _, origin in sorted(found.items()))
+
+
+def _sdist(file: Path, package: str, entry: object) -> SdistInput:
+    if not isinstance(entry, dict) or not {"version", "requires"} <= set(entry):
+        raise UsageError(f"sdists.{package} needs version and requires", where=paths.shown(file), fix="write both")
+    if unknown := sorted(set(entry) - {"version", "requires", "build", "reproducible"}):
+        fix = "known are version, requires, build, reproducible"
+        raise UsageError(f"unknown key 'sdists.{package}.{unknown[0]}'", where=paths.shown(file), fix=fix)
+    if not isinstance(reproducible := entry.get("reproducible", True), bool):
+        raise UsageError(f"sdists.{package}.reproducible is true or false", where=paths.shown(file), fix="mend it")
+    build = _strings(file, entry, "build") if "build" in entry else None
+    return SdistInput(package, str(entry["version"]), _strings(file, entry, "requires"), build, reproducible)
 
 
 def _load(file: Path, known: set[str]) -> dict[str, Any]:

@@ -38,6 +38,9 @@ class Keeping:
             return None
         if (lock.python, lock.glibc) != (base.version("python3.11"), base.version("libc6")):
             return None
+        if any(wheel.sdist and wheel.build is None for wheel in lock.wheels):
+            # An older lock: it does not name what builds its sources.
+            return None
         # A source is built in the base.
         same_base = not wanted.sdists or (self.before.base and base.debs == self.before.base.debs)
         return lock if same_base and leader == self.before.sets.get(wanted.agrees) else None

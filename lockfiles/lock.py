@@ -19,8 +19,9 @@ from lockfiles.debian import resolver
 from lockfiles.inputs import BaseInput, SetInput
 from lockfiles.keeping import Keeping
 from lockfiles.model import Artifact, BaseLock, SetLock
-from lockfiles.python import cooldown, gpu, index, metadata, sdist, vet, wheels
+from lockfiles.python import cooldown, gpu, index, metadata, shim, vet, wheels
 from lockfiles.python.direct import bring
+from lockfiles.sdists import build, requirements
 
 _Lock = TypeVar("_Lock", BaseLock, SetLock)
 # What `--upgrade` calls all Debian packages together.
@@ -188,7 +189,7 @@ def resolve_set(set_input: SetInput, base: BaseLock, keeping: Keeping, leader: S
     for shimmed, version in set_input.shims:
         if shimmed in packages:
             raise LockError(f"{shimmed} is both resolved and a shim", where=where, fix="drop one")
-        chosen.append(sdist.shim(shimmed, version))
+        chosen.append(shim.make(shimmed, version))
     with index.session() as http:
         if not offline():
             vet.check_namesakes(set_input, set(packages) - set(direct), http)
@@ -198,10 +199,12 @@ def resolve_set(set_input: SetInput, base: BaseLock, keeping: Keeping, leader: S
         )
         if built:
             resolver.fetch(base.debs)
-            backend = sdist.backend_of(lock)
             sources = {n: _source(packages[n]) for n in built if n in packages}
-            store.download([backend, *sources.values()], locate, http)
-            made = [sdist.lock_built(base, built[n], source, backend) for n, source in sorted(sources.items())]
+            store.download(sources.values(), locate, http)
+            # What is built against a package of the set, is built against the set's own version of it.
+            same = requirements.versions(keeping.before.sets.get(set_input.name)) | {w.name: w.version for w in lock.wheels}
+            resolve = requirements.resolver(set_input, base, same, window, http)
+            made = [build.lock_built(base, built[n], source, resolve) for n, source in sorted(sources.items())]
             made = [replace(w, commit=direct[w.name].commit, tree=direct[w.name].tree) if w.name in direct else w for w in made]
             lock = replace(lock, wheels=tuple(sorted((*lock.wheels, *made), key=lambda w: w.name)))
         known = metadata.read_all([wheel.artifact for wheel in lock.wheels], locate, http)

@@ -58,6 +58,8 @@ class Wheel:
         artifact: the wheel file.
         sdist: where the wheel is built by us, the source it is built from.
         shim: whether it is a metadata-only wheel that we make.
+        build: the wheels that build it from `sdist`, sorted by file; None where it is not built, or the lock is an older one.
+        reproducible: whether each build of `sdist` gives the same bytes, as the input has it.
         needs: what it asks for on the image's platform, sorted: its Requires-Dist whose markers hold, without them
             (`numpy<3,>=1.17`, `uvicorn[standard]`); those of its extras too, where the set asks for the extras.
         licence: SPDX expression, read from the wheel's metadata; see licences.py.
@@ -74,6 +76,8 @@ class Wheel:
     licence: str = ""
     commit: str = ""
     tree: str = ""
+    build: tuple[Artifact, ...] | None = None
+    reproducible: bool = True
 
 
 @dataclass(frozen=True, slots=True)

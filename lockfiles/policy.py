@@ -13,6 +13,7 @@ from pathlib import Path
 
 from common import paths, reader
 from common.errors import LockError
+from lockfiles.audit.model import SEVERITIES, Severity
 from lockfiles.licences import spdx
 from lockfiles.model import Deb, Wheel
 
@@ -28,12 +29,16 @@ class Policy:
         unknown: whether a package may be without a licence that could be told.
         allowed_for: (package, reason) of packages that these rules do not count for.
         cooldown_days: how long a release must be out before it is locked.
+        audit: the severity from which an advisory fails `invoke audit`.
+        data_days: how old its data may be.
     """
 
     forbidden: tuple[str, ...]
     unknown: bool
     allowed_for: tuple[tuple[str, str], ...]
     cooldown_days: int
+    audit: Severity = "high"
+    data_days: int = 7
 
 
 def path() -> Path:
@@ -60,9 +65,15 @@ def read() -> Policy:
         if not reason:
             raise excused.refused(package, "gives no reason", "say why the package may stay")
     days = cooldown.number("days", 0, 3650)
-    for table in (keys, licences, cooldown):
+    audit = keys.below("audit", optional=True)
+    severity = audit.text("refuse", "high")
+    worst = next((one for one in SEVERITIES if one == severity), None)
+    if worst is None:
+        raise audit.refused("refuse", f"expected one of {', '.join(SEVERITIES)}, got {severity!r}")
+    data_days = audit.number("data-days", 1, 3650, 7)
+    for table in (keys, licences, cooldown, audit):
         table.end()
-    return Policy(forbidden, unknown == "allow", reasons, days)
+    return Policy(forbidden, unknown == "allow", reasons, days, worst, data_days)
 
 
 def check_licences(policy: Policy, lock: str, packages: Iterable[Deb | Wheel]) -> None:

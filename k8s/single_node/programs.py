@@ -18,6 +18,7 @@ from common import console, offline, paths
 from common.errors import BuildError, MissingEnvironmentError
 from common.files import write_whole
 from common.run import run
+from common.single_node import LOCAL_IMAGES
 from k8s.single_node import scratch
 from k8s.single_node.places import KUBERNETES
 from k8s.single_node.scratch import ScratchImage
@@ -101,7 +102,7 @@ class Programs:
 
     def image(self, name: str) -> str:
         """The reference of an image in an archive; no registry has it."""
-        return f"localhost/pinwheel/{name}:{self.folder.name[:12]}"
+        return f"{LOCAL_IMAGES}{name}:{self.folder.name[:12]}"
 
     def missing(self, extras: Iterable[str]) -> list[str]:
         """The groups that are not built yet."""
@@ -127,7 +128,7 @@ def programs(extras: Iterable[str] = ()) -> Programs:
 
 def located() -> Programs:
     """Where the programs of the lock lie, built or not."""
-    return Programs(paths.cache() / "single-node" / _hash(source()))
+    return Programs(paths.cache("single-node", _hash(source())))
 
 
 def source() -> Path:

@@ -222,7 +222,7 @@ def _kept_or_new(origin: Origin, kept: Wheel | None, found: Artifact) -> Artifac
 def _exported(origin: Origin, stated: SdistInput) -> tuple[Artifact, str]:
     """The source archive of a commit, and the hash of its tree; noted, so that a commit is fetched once."""
     key = sha256_bytes(repr((origin.name, stated.version, origin.commit, origin.folder)).encode()).removeprefix("sha256:")
-    note = paths.cache() / "exported" / f"{key}.json"
+    note = paths.cache("exported", f"{key}.json")
     try:
         known = json.loads(note.read_text())
         artifact = Artifact(**known["artifact"])

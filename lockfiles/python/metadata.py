@@ -207,7 +207,7 @@ def _kept(artifact: Artifact) -> Metadata | None:
 
 
 def _file(artifact: Artifact) -> Path:
-    return paths.cache() / "metadata" / artifact.sha256[:2] / f"{artifact.sha256}.json"
+    return paths.cache("metadata", artifact.sha256[:2], f"{artifact.sha256}.json")
 
 
 def _read(artifact: Artifact, locate: _Locate, http: requests.Session) -> Metadata:

@@ -6,20 +6,16 @@ them: a login is sent to its index alone, and shown nowhere.
 
 from __future__ import annotations
 
-import ast
 import os
 import re
-import sys
 import tomllib
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from common import paths
+from common import paths, pip
 from common.errors import MissingEnvironmentError
-from common.run import run
 from lockfiles.inputs import DEFAULT
 
 # In the order in which requests reads them; the last two are uv's and pip's own.
@@ -244,29 +240,8 @@ def _uv_files() -> list[tuple[str, dict[str, Any]]]:
 
 def _pip(key: str) -> list[str]:
     """The values of a setting of pip's, its variable first."""
-    # What decides where pip looks; with the same, it would say the same again.
-    setting = tuple(sorted(item for item in os.environ.items() if item[0].startswith(("PIP_", "HOME", "XDG_", "VIRTUAL_ENV"))))
-    by_place: dict[str, str] = {}
-    for line in _pip_says(setting).splitlines():
-        place, _, value = line.partition("=")
-        section, _, name = place.rpartition(".")
-        if name == key:
-            try:
-                by_place[section] = str(ast.literal_eval(value))
-            except (ValueError, SyntaxError):
-                by_place[section] = value.strip("'\"")
-    first = next(
-        (by_place[place] for place in (":env:", "install", "download", "global", "user", "site") if place in by_place), ""
-    )
-    return first.split() if key != "cert" else [first] if first else []
-
-
-@lru_cache(maxsize=8)
-def _pip_says(_: tuple[tuple[str, str], ...]) -> str:
-    said = run(
-        [sys.executable, "-m", "pip", "config", "list"],
-        error=MissingEnvironmentError,
-        what="reading your pip configuration",
-        fix="mend it; `pip config debug` shows its files",
-    )
-    return said.stdout
+    try:
+        value = pip.settings("install").get(key, "")
+    except ValueError as problem:
+        raise MissingEnvironmentError(f"your pip configuration cannot be read: {problem}", fix="mend it") from None
+    return [value] if key == "cert" and value else value.split()

@@ -77,9 +77,9 @@ def _on_this_machine() -> dict[str, tuple[Artifact, Path]]:
         with suppress(LockError):
             # A shim is no package, and what we build from source is resolved as source.
             for wheel in lockfile.read_set(name).wheels:
-                one = wheel.sdist or wheel.artifact
-                if not wheel.shim and store.has(one):
-                    found[one.file] = (one, store.path(one))
+                for one in (wheel.sdist or wheel.artifact, *(wheel.build or ())):
+                    if not wheel.shim and store.has(one):
+                        found[one.file] = (one, store.path(one))
     return found
 
 

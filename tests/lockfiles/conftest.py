@@ -12,7 +12,7 @@ from common import paths
 from lockfiles import inputs, lock, lockfile, store, toolkit
 from lockfiles.inputs import SdistInput
 from lockfiles.model import Artifact, BaseLock, Deb, SetLock, Wheel
-from lockfiles.python import sdist
+from lockfiles.sdists import build as building
 from tests.lockfiles.small_index import Index, serving, wheel
 
 POLICY = """
@@ -104,15 +104,15 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[Artifact]:
     """From now on a build gives a wheel of what the input states; returns the sources that were built, as they come."""
     sources: list[Artifact] = []
 
-    def build(_: BaseLock, wanted: SdistInput, source: Artifact, __: Artifact) -> Wheel:
+    def build(_: BaseLock, wanted: SdistInput, source: Artifact, __: object) -> Wheel:
         store.verified(source)
         sources.append(source)
         data = wheel(wanted.name, wanted.version, wanted.requires)
         made = artifact(f"{wanted.name}-{wanted.version}-py3-none-any.whl", data)
         with store.adding(made) as out:
             out.write(data)
-        return Wheel(wanted.name, wanted.version, made, source)
+        return Wheel(wanted.name, wanted.version, made, source, build=())
 
-    monkeypatch.setattr(sdist, "lock_built", build)
+    monkeypatch.setattr(building, "lock_built", build)
     monkeypatch.setattr("lockfiles.debian.resolver.fetch", lambda _: None)
     return sources

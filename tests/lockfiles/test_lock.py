@@ -6,21 +6,26 @@ import datetime
 import io
 import tarfile
 import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
 import pytest
 
 from common import offline, paths
-from common.errors import LockError, MissingEnvironmentError, UsageError
+from common.errors import BuildError, LockError, MissingEnvironmentError, UsageError
 from lockfiles import changes, check, fetching, inputs, licences, lock, lockfile, toolkit
 from lockfiles.debian import resolver
-from lockfiles.model import BaseLock, SetLock
+from lockfiles.model import Artifact, BaseLock, SetLock
 from lockfiles.models import lockfile as models_lock
+from lockfiles.sdists import build
 from tests.lockfiles import hub_server
 from tests.lockfiles.conftest import OLD, versions
 from tests.lockfiles.models import steps
 from tests.lockfiles.small_index import Index
+from tests.lockfiles.small_index import wheel as small_wheel
 
 pytestmark = pytest.mark.slow
 
@@ -279,6 +284,67 @@ def test_no_code_of_a_source_runs_while_resolving(index: Index, locks: Path, tmp
     with pytest.raises(LockError, match="small.in does not resolve"):
         lock.write_all()
     assert not ran.exists()
+
+
+def test_a_source_that_builds_another_version_leaves_every_lock_as_it_was(
+    index: Index, locks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written once and could be read no more: a backend that takes the version from git makes 0.0.0 of an sdist."""
+    lock.write_all()
+    before = (locks / "small.lock").read_bytes()
+    index.files["files/src-2.0.0.tar.gz"] = _source("src", "2.0.0", "")
+    index._uploaded |= {"src-2.0.0.tar.gz": OLD}
+    (locks / "small.in").write_text('requires = ["one", "src"]\n[sdists.src]\nversion = "2.0.0"\nrequires = []\n')
+    monkeypatch.setattr(resolver, "fetch", lambda _: None)
+    monkeypatch.setattr(build, "workshop", _workshop("0.0.0"))
+    with pytest.raises(BuildError, match=r"src-2.0.0.tar.gz builds src 0.0.0, and not src 2.0.0"):
+        lock.write_all()
+    assert (locks / "small.lock").read_bytes() == before
+    monkeypatch.setattr(build, "workshop", _workshop("2.0.0"))
+    lock.write_all()
+    locked = next(wheel for wheel in lockfile.read_set("small").wheels if wheel.name == "src")
+    assert (locked.version, locked.build, locked.reproducible) == ("2.0.0", (), True)
+    again = (locks / "small.lock").read_bytes()
+    lock.write_all()
+    assert (locks / "small.lock").read_bytes() == again
+
+
+class _Shop:
+    """A workshop that makes a wheel of one version, whatever it is given."""
+
+    def __init__(self, sdist: Artifact, version: str) -> None:
+        self.sdist, self._version = sdist, version
+
+    def read(self, step: str) -> object:
+        return []
+
+    def build(self, target: Path) -> Path:
+        file = target / f"src-{self._version}-py3-none-any.whl"
+        file.write_bytes(small_wheel("src", self._version))
+        return file
+
+
+def _workshop(version: str) -> Callable[..., Iterator[_Shop]]:
+    @contextmanager
+    def workshop(base: object, sdist: Artifact, needs: object) -> Iterator[_Shop]:
+        yield _Shop(sdist, version)
+
+    return workshop  # type: ignore[return-value]
+
+
+def test_an_older_lock_of_a_source_is_made_anew_and_nothing_moves(
+    index: Index, locks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index.files["files/src-2.0.0.tar.gz"] = _source("src", "2.0.0", "")
+    index._uploaded |= {"src-2.0.0.tar.gz": OLD}
+    (locks / "small.in").write_text('requires = ["one", "src"]\n[sdists.src]\nversion = "2.0.0"\nrequires = []\n')
+    monkeypatch.setattr(resolver, "fetch", lambda _: None)
+    monkeypatch.setattr(build, "workshop", _workshop("2.0.0"))
+    lock.write_all()
+    new = lockfile.read_set("small")
+    lockfile.write_set(replace(new, wheels=tuple(replace(wheel, build=None) for wheel in new.wheels)))
+    lock.write_all()
+    assert lockfile.read_set("small") == new
 
 
 def _source(name: str, version: str, code: str) -> bytes:

@@ -8,6 +8,7 @@ import pytest
 from common.errors import UsageError
 from k8s.envs import environment
 from k8s.envs.environment import ClusterTarget, DirectoryTarget, Gate
+from k8s.envs.without_proof import WithoutProof
 from registry.policy import Policy
 from tests.k8s.conftest import Checkout
 
@@ -72,6 +73,13 @@ def test_an_unknown_environment_names_those_there_are(checkout: Checkout) -> Non
         (GOOD + "gpu-labels: false\n", "gpu-labels: expected nvidia or none, got False"),
         (GOOD + "gpu-labels: null\n", "gpu-labels: expected nvidia or none, got None"),
         (GOOD + "gpu-labels: [none]\n", "gpu-labels: expected nvidia or none, got ['none']"),
+        (GOOD + "mutators: a\n", "mutators: expected a list of strings, got 'a'"),
+        (GOOD + "mutators: [{a: b}]\n", "mutators: expected a list of strings"),
+        (GOOD + "without-proof: true\n", "without-proof: expected a mapping, got True"),
+        (GOOD + "without-proof: {people: [a]}\n", "without-proof.hours: missing"),
+        (GOOD + "without-proof: {hours: 1000}\n", "without-proof.hours: expected a number from 1 to 720, got 1000"),
+        (GOOD + "without-proof: {hours: 1, people: a}\n", "without-proof.people: expected a list of strings"),
+        (GOOD + "without-proof: {hours: 1, allowed: true}\n", "without-proof.allowed: unknown key"),
         (GOOD + "registry: x.example\n", "the key registry stands twice (e.yaml:5)"),
         (GOOD + "x: yes\n", "yes means different things"),
         ("", "0 YAML documents, not one"),
@@ -116,3 +124,12 @@ def test_the_projects_clusters_ask_for_proof_from_a_gpu() -> None:
         gate = environment.load(name).proof
         assert gate is not None
         assert (gate.refuse, gate.policy.smoke) == (True, "gpu")
+
+
+def test_production_names_who_may_deploy_without_proof() -> None:
+    strict = GOOD.replace("none", "{key: k}")
+    for people in ("", "people: [], "):
+        with pytest.raises(UsageError, match="without-proof.people: production names who may deploy without proof"):
+            environment.parse(f"{strict}without-proof: {{{people}hours: 1}}\n", "production", "e.yaml")
+    named = environment.parse(f"{strict}without-proof: {{people: [Ada], hours: 1}}\n", "production", "e.yaml")
+    assert named.without_proof == WithoutProof(frozenset({"Ada"}), 1)

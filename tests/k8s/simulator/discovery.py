@@ -41,6 +41,8 @@ BUILT_IN: Served = {
         ("v1", "ResourceQuota", "resourcequotas"),
         ("apps/v1", "Deployment", "deployments"),
         ("apps/v1", "ReplicaSet", "replicasets"),
+        ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy", "validatingadmissionpolicies"),
+        ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings"),
         ("apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions"),
         ("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),
         ("coordination.k8s.io/v1", "Lease", "leases"),

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from common import console, paths, single_node
+from common.errors import MissingEnvironmentError
 from common.files import sha256_bytes
 from common.single_node import REGISTRY
 from k8s.envs import environment
@@ -28,7 +29,8 @@ from k8s.single_node.scratch import ScratchImage
 from oci.client.client import Client
 from oci.client.target import Registry
 from oci.descriptor import canonical
-from tests.k8s.single_node import machine
+from tests.k8s.single_node import admission, machine
+from tests.k8s.single_node.admission import Attempt
 
 pytestmark = [
     pytest.mark.cluster,
@@ -59,6 +61,14 @@ class Site:
     def within(self, namespace: str, *command: str) -> subprocess.CompletedProcess[str]:
         argv = [str(programs.located().kubectl), f"--kubeconfig={self.home.kubeconfig}", "exec", "-n", namespace, "asks", "--"]
         return subprocess.run([*argv, "/bin/busybox", *command], capture_output=True, text=True, check=False)
+
+    def attempt(self, one: Attempt) -> str:
+        """Send something without keeping it; returns the server's refusal, empty where there is none."""
+        verb = "create" if one.before is None else "replace"
+        account = ["--as", one.account] if one.account else []
+        argv = [str(programs.located().kubectl), f"--kubeconfig={self.home.kubeconfig}", verb, "--dry-run=server", *account]
+        sent = subprocess.run([*argv, "-f", "-"], input=json.dumps(one.body), capture_output=True, text=True, check=False)
+        return sent.stderr if sent.returncode else ""
 
     def web_answers(self) -> bool:
         """Whether a pod finds the Service by its name and gets its page."""
@@ -205,6 +215,36 @@ def test_the_platforms_policies_let_out_and_in_what_they_say_and_nothing_else(si
         return {asking: names - {asking} for asking, names in ALLOWED.items()}
 
     soon(lambda: reached() == expected(), seconds=60)
+
+
+def test_the_servers_own_verdicts_are_those_of_the_sets_admission_policies(site: Site) -> None:
+    """The policies that a deploy to `local` would send; everything is a dry run but the one Deployment."""
+    env = environment.load("local")
+    rendered = checked.from_git(env, checked.locked_images(required=True), lambda *_: {})
+    policies = [one.body for one in rendered.objects if one.kind.startswith("ValidatingAdmissionPolicy")]
+    # All rights, so that only a policy can refuse.
+    rights: dict[str, object] = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding"}
+    rights |= {"metadata": {"name": "admission-test"}, "subjects": [{"kind": "User", "name": admission.PIPELINE}]}
+    rights |= {"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"}}
+    before = admission.deployment()
+    site.kubectl("apply", "-f", "-", stdin=strict_yaml.dump([rights, before]))
+    site.kubectl("apply", "--server-side", "-f", "-", stdin=strict_yaml.dump(policies))
+    try:
+        live = json.loads(site.kubectl("get", "-f", "-", "-o", "json", stdin=strict_yaml.dump([before])))
+        attempts = [*admission.images(), *admission.promotions(live)]
+        refused = [one for one in attempts if not one.allowed]
+        # The server reads new policies after a moment.
+        soon(lambda: "denied request" in site.attempt(refused[0]) and "denied request" in site.attempt(refused[-1]))
+        wrong = [(one.title, said) for one in attempts if ("denied request" not in (said := site.attempt(one))) != one.allowed]
+        assert wrong == []
+        failed = [(one.title, said) for one in attempts if one.allowed and (said := site.attempt(one))]
+        assert failed == []
+        debug = {"spec": {"ephemeralContainers": [{**admission.container(admission.STRANGER), "name": "debug"}]}}
+        patch = ["patch", "pod", "asks", "-n", "llm-training", "--subresource=ephemeralcontainers", "--dry-run=server"]
+        with pytest.raises(MissingEnvironmentError, match="denied request"):
+            site.kubectl(*patch, "-p", json.dumps(debug))
+    finally:
+        site.kubectl("delete", "--ignore-not-found", "-f", "-", stdin=strict_yaml.dump([*policies, rights, before]))
 
 
 def test_the_deploys_scenarios_pass_on_it(site: Site) -> None:

@@ -1,0 +1,54 @@
+"""The set's own admission policies (k8s/manifests/admission/), told what the environment allows.
+
+A ValidatingAdmissionPolicy whose name begins with `pinwheel-` gets the environment into its variables: `registry`, where our
+images and models lie; `others`, every other image that may run; `local`, the beginnings of references that only nodes hold. As
+literals, not from a ConfigMap: who may change one of those shall not change what may run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+
+from common import single_node
+from k8s.envs.environment import ClusterTarget, Environment
+from k8s.envs.other_images import under
+from k8s.objects import manifests
+from k8s.objects.manifests import Manifest
+from k8s.objects.pods import items, mapping
+from k8s.prepare.rendered import Pin
+
+_KIND, _OURS = "ValidatingAdmissionPolicy", "pinwheel-"
+# A list of texts that holds none.
+_NONE = '[""].filter(i, false)'
+
+
+def fill(objects: Sequence[Manifest], pins: Iterable[Pin], env: Environment) -> tuple[Manifest, ...]:
+    """The objects with the environment in their policies.
+
+    Args:
+        objects: pinned.
+        pins: every image of the set; the gate judges whether others' are allowed.
+        env: the environment.
+    """
+    others = {str(pin.pinned) for pin in pins if not under(pin.pinned, env.registry)}
+    others |= {str(one.reference) for one in env.other_images}
+    local = isinstance(env.target, ClusterTarget) and env.target.of_this_machine
+    values = {
+        "registry": json.dumps(f"{env.registry}/"),
+        "others": json.dumps(sorted(others)) if others else _NONE,
+        "local": json.dumps([single_node.LOCAL_IMAGES]) if local else _NONE,
+    }
+    return tuple(_filled(one, values) if is_policy(one) else one for one in objects)
+
+
+def is_policy(manifest: Manifest) -> bool:
+    """Whether an object is one of these policies."""
+    return manifest.kind == _KIND and manifest.name.startswith(_OURS)
+
+
+def _filled(policy: Manifest, values: dict[str, str]) -> Manifest:
+    for number, variable in enumerate(items(mapping(policy.body.get("spec")), "variables")):
+        if (name := variable.get("name")) in values:
+            policy = manifests.with_value(policy, ("spec", "variables", number, "expression"), values[str(name)])
+    return policy

@@ -28,7 +28,7 @@ _CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 _WIDTH = None if Console().is_terminal and not _CI else 160
 _WIDE = 10_000
 # Of a table: cells between two columns, and of a column that is folded.
-_GAP, _NARROWEST = 2, 12
+_GAP, _NARROWEST = 4, 12
 out = Console(highlight=False, width=_WIDTH, force_terminal=False if _CI else None)
 err = Console(highlight=False, width=_WIDTH, stderr=True, force_terminal=False if _CI else None)
 _VERBOSE = os.environ.get("PINWHEEL_VERBOSE", "") not in {"", "0"}

@@ -102,7 +102,7 @@ def set_names() -> tuple[str, ...]:
     Raises:
         UsageError: there is none.
     """
-    names = tuple(file.stem for file in _set_files())
+    names = tuple(sorted(file.stem for file in _set_files()))
     if not names:
         raise UsageError("there is no set", where=paths.shown(paths.LOCKFILES), fix="write one, such as train.in")
     return names

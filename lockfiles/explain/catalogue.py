@@ -99,6 +99,10 @@ class Catalogue:
             self._releases[name] = (Release(Version(one.version), "", yanked=False, wheel=None),)
             self._matching = {key: found for key, found in self._matching.items() if key[0] != name}
 
+    def is_stated(self, project: str) -> bool:
+        """Whether the input says which version of a project there is."""
+        return project in self._stated
+
     def releases(self, project: str) -> tuple[Release, ...]:
         """All versions, usable or not, ascending; none where the index has no such project.
 

@@ -137,8 +137,9 @@ class Demands:
         return new
 
     def _only(self, demand: Demand) -> Version | None:
-        """The one version a demand allows, if it is an exact pin: other demands are not followed."""
-        if not any(one.operator in ("==", "===") for one in demand.specifier):
+        """The one version a demand allows, if it is an exact pin, or the input gives the package: others are not followed."""
+        pinned = any(one.operator in ("==", "===") for one in demand.specifier)
+        if not pinned and not self._catalogue.is_stated(demand.package):
             return None
         allowed = self._catalogue.matching(demand.package, demand.specifier)
         return allowed[0].version if len(allowed) == 1 else None

@@ -136,7 +136,8 @@ def read_lock() -> ModelsLock:
     except UnicodeDecodeError:
         raise LockError("not a lock: not UTF-8", where=where, fix=_RESTORE) from None
     if body.get("format") != FORMAT:
-        raise LockError(f"lock format {body.get('format')!r}, this Pinwheel reads {FORMAT}", where=where, fix=_RELOCK)
+        fix = f"relock once: {_RELOCK}"
+        raise LockError(f"lock format {body.get('format')!r}, this Pinwheel reads {FORMAT}", where=where, fix=fix)
     return _Reader(text, body).lock()
 
 

@@ -63,13 +63,14 @@ def run_uv(argv: list[str | Path], source: Source, what: str, where: str) -> str
     if result.code:
         lines = list(_meaningful(result.stderr))
         whole = " ".join(lines)
-        text = whole.partition(" hint: ")[0].replace(f"{PROJECT} depends on", "you require")
+        text = whole.partition(" hint: ")[0].removeprefix("error: ").replace(f"{PROJECT} depends on", "you require")
         if "provided package locations" in text and offline.offline():
             raise MissingEnvironmentError(f"{what} with what is on this machine: {text}", fix=offline.FIX)
-        if re.search(r"\b40[137]\b|authentication credentials", text):
+        if re.search(r"\b40[137]\b|authentication credentials", whole):
             raise MissingEnvironmentError(f"your index refuses: {text}", fix="check its address and your credentials for it")
         if "No solution found" in text or "no versions" in text or "not found in the package registry" in text:
-            raise UnresolvedError(f"{what}: {text}", where, [*_remedies(whole)])
+            because = re.sub(r"No solution found when resolving dependencies:?\s*(cause: )?", "", text)
+            raise UnresolvedError(f"{what}: {because.removesuffix('.')}", where, [*_remedies(whole)])
         raise MissingEnvironmentError(f"uv failed: {text}", fix="check the network and your uv or pip configuration")
     return result.stderr
 

@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from packaging.requirements import Requirement
 from packaging.tags import Tag, compatible_tags, cpython_tags
@@ -251,4 +252,4 @@ def artifact(entry: dict[str, Any]) -> Artifact:
 
 def file_name(entry: dict[str, Any]) -> str:
     """A PEP 751 file entry's name: given, or the last part of its address."""
-    return str(entry.get("name") or str(entry.get("url") or entry["path"]).rpartition("/")[2].partition("#")[0])
+    return str(entry.get("name") or unquote(str(entry.get("url") or entry["path"]).rpartition("/")[2].partition("#")[0]))

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import quote, unquote
 
 
 def wheel(name: str, version: str, requires: Sequence[str] = (), *, extras: Sequence[str] = (), python: str = "") -> bytes:
@@ -93,7 +94,7 @@ class Index:
         for path, data in sorted(self.files.items()):
             file = path.rpartition("/")[2]
             if path.endswith((".whl", ".tar.gz")) and file.partition("-")[0].replace("_", "-").lower() == project:
-                entry: dict[str, Any] = {"filename": file, "url": f"/{path}", "size": len(data)}
+                entry: dict[str, Any] = {"filename": file, "url": f"/{quote(path)}", "size": len(data)}
                 entry["hashes"] = {"sha256": hashlib.sha256(data).hexdigest()}
                 entry |= {"requires-python": self._python[file]} if self._python.get(file) else {}
                 entry |= {"upload-time": self._uploaded[file]} if self._uploaded.get(file) else {}
@@ -117,7 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
     index: Index
 
     def do_GET(self) -> None:
-        path = self.path.partition("?")[0].lstrip("/")
+        path = unquote(self.path.partition("?")[0].lstrip("/"))
         span = self.headers.get("Range", "")
         self.index.asked.append((path, span))
         expected = f"Basic {base64.b64encode(self.index.login.encode()).decode()}"

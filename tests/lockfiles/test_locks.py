@@ -114,6 +114,7 @@ EDITS = {
     "glibc_edited": ("small.lock", '"2.36"', '"2.39"', "the head, or which packages there are", "small.lock:7"),
     "head_line_added": ("small.lock", "format = 2", "format = 2\nindex = 1", "missing or unknown index", "small.lock"),
     "base_hash_edited": ("base.lock", r'sha256 = "..', 'sha256 = "ff', "libc6: edited by hand", "base.lock:8"),
+    "format_of_yesterday": ("small.lock", "format = 2", "format = 1", "lock format 1, this Pinwheel reads 2", "small.lock"),
     "format_of_tomorrow": ("small.lock", "format = 2", "format = 3", "lock format 3", "small.lock"),
     "merge_conflict": ("small.lock", '"one"', '<<<<<<< HEAD\n"one"', "not a lock", "small.lock:10"),
     "line_doubled": ("small.lock", '("one" = .*\n)', r"\1\1", "one stands twice, first in line 10", "small.lock:11"),
@@ -125,6 +126,14 @@ EDITS = {
     "toolkit_date_edited": ("toolkit.txt", "date = 2026", "date = 2027", "toolkit.txt is stale", "toolkit.txt"),
     "toolkit_gone": ("toolkit.txt", r"(?s).*", "", "toolkit.txt is stale", "toolkit.txt"),
 }
+
+
+def test_an_old_lock_says_relock_once_and_a_newer_one_that_this_pinwheel_is_old(locks: Path) -> None:
+    text = (locks / "small.lock").read_text()
+    for number, fix in (("1", "relock once: run `invoke lock`"), ("99", "take a newer Pinwheel"), ('"x"', "relock once")):
+        (locks / "small.lock").write_text(text.replace("format = 2", f"format = {number}"))
+        with pytest.raises(LockError, match=fix):
+            check.check()
 
 
 @pytest.mark.parametrize("name", EDITS)

@@ -70,7 +70,10 @@ def test_every_example_of_a_set_is_locked(
     (locks / "small.in").write_text(text)
     with serving() as acme, serving() as pytorch:
         acme.add("acme-core", "1.5", uploaded=OLD)
-        pytorch.add("torch", "2.13.0+cpu", uploaded=OLD)
+        # As that index is: plain pages, without upload times; it also holds copies of others' files.
+        pytorch.add("torch", "2.13.0+cpu", "three")
+        pytorch.files["files/three-1.0-py3-none-any.whl"] = index.files["files/three-1.0-py3-none-any.whl"]
+        pytorch.html = True
         monkeypatch.setenv("UV_INDEX", f"acme={acme.address} pytorch-cpu={pytorch.address}")
         if not inputs.read_set("small").origins or "index" not in text:
             monkeypatch.delenv("UV_INDEX")

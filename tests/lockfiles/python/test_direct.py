@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 
 from common import offline, paths
 from common.errors import LockError, MissingEnvironmentError, UsageError
-from lockfiles import check, fetching, inputs, lock, lockfile, sbom, store
+from lockfiles import check, explain, fetching, inputs, lock, lockfile, sbom, store
 from lockfiles.model import Artifact, Wheel
 from lockfiles.python import index as index_
 from lockfiles.python import packing
 from lockfiles.python.packing import Entry
+from registry import provenance
 from tests.lockfiles.conftest import OLD, built, versions
 from tests.lockfiles.small_index import Index, wheel
 
@@ -52,10 +53,9 @@ def git(folder: Path, *argv: str) -> str:
 
 @pytest.fixture
 def at_address(index: Index, locks: Path) -> tuple[str, str]:
-    """A wheel `fork` 2.0 that needs `two`, at an address beside no index; address and sha256. The index has a namesake."""
+    """A wheel `fork` 2.0 that needs `two`, at an address beside no index; address and sha256."""
     data = wheel("fork", "2.0", ["two"])
     index.files[f"elsewhere/{FORK}"] = data
-    index.add("namesake", "1.0", uploaded=OLD)
     return index.url(f"elsewhere/{FORK}"), hashlib.sha256(data).hexdigest()
 
 
@@ -352,6 +352,35 @@ def test_an_address_that_refuses_is_said_as_such(index: Index, locks: Path, at_a
     ask(locks, f"fork @ {at_address[0]}#sha256={at_address[1]}")
     with pytest.raises(MissingEnvironmentError, match="fork cannot be fetched: the server answers 403.*netrc"):
         lock.write_all()
+
+
+def test_explain_knows_what_comes_from_no_index(
+    index: Index, locks: Path, at_address: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    index.add("fork", "9.0", uploaded=OLD)
+    index.add("two", "2.0", uploaded=OLD)
+    index.files[f"elsewhere/{FORK}"] = data = wheel("fork", "2.0", ["two<2"])
+    text = f"fork @ {at_address[0]}#sha256={hashlib.sha256(data).hexdigest()}"
+    ask(locks, text, "two==2.0")
+    with pytest.raises(LockError, match="small.in does not resolve"):
+        explain.explain("small")
+    told = said(capsys)
+    assert "two: no version satisfies both small.in needs ==2.0 fork 2.0 needs <2" in told
+    assert '"two==1.0"' in told
+    ask(locks, text, "two==1.0")
+    assert explain.explain("small") == "small: resolves"
+    lock.write_all()
+    explain.explain("fork")
+    assert "it comes from no index: http://" in said(capsys)
+    assert not any(path == "simple/fork/" for path, _ in index.asked)
+
+
+def test_provenance_names_the_commit() -> None:
+    ancestor = {"purl": "pkg:pypi/fork@2.0?file_name=x", "hashes": [{"alg": "SHA-256", "content": "ab"}]}
+    ancestor["properties"] = [{"name": "pinwheel:commit", "value": COMMIT}]
+    component = {"purl": "pkg:pypi/fork@2.0", "hashes": ancestor["hashes"], "pedigree": {"ancestors": [ancestor]}}
+    _, source = provenance._packages({"components": [component]})
+    assert source == {"uri": ancestor["purl"], "digest": {"sha256": "ab", "gitCommit": COMMIT}}
 
 
 def test_sbom_and_lock_name_the_commit(index: Index, locks: Path, builds: list[Artifact], repository: tuple[str, str]) -> None:

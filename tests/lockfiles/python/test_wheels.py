@@ -12,7 +12,7 @@ from packaging.tags import parse_tag
 from common.errors import LockError, MissingEnvironmentError
 from common.run import Result
 from lockfiles import inputs
-from lockfiles.python import wheels
+from lockfiles.python import solver, wheels
 
 TAGS = wheels.platform_tags("3.11.2", "2.36")
 
@@ -72,16 +72,14 @@ def test_a_glibc_newer_than_the_base_is_not_in_the_tags() -> None:
 
 def test_the_resolvers_refusal_is_passed_on_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     said = "  × No solution found when resolving dependencies:\n  ╰─▶ Because a==1 needs b<2\n      and you need b==2\n"
-    monkeypatch.setattr(wheels, "run", lambda *_, **__: Result(1, "", said))
-    with pytest.raises(
-        LockError, match=r"train.in does not resolve: No solution found .* Because a==1 needs b<2 and you need b==2"
-    ):
+    monkeypatch.setattr(solver, "run", lambda *_, **__: Result(1, "", said))
+    with pytest.raises(LockError, match=r"train.in does not resolve: Because a==1 needs b<2 and you need b==2"):
         wheels.resolve(inputs.read_set("train"), "3.11.2", "2.36", {})
 
 
 def test_an_index_that_does_not_answer_is_no_conflict(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wheels, "run", lambda *_, **__: Result(2, "", "error: Request failed after 3 retries"))
-    with pytest.raises(MissingEnvironmentError, match="uv failed: error: Request failed"):
+    monkeypatch.setattr(solver, "run", lambda *_, **__: Result(2, "", "error: Request failed after 3 retries"))
+    with pytest.raises(MissingEnvironmentError, match="uv failed: Request failed"):
         wheels.resolve(inputs.read_set("train"), "3.11.2", "2.36", {})
 
 
@@ -95,7 +93,7 @@ def test_the_hosts_pip_and_uv_settings_do_not_reach_the_resolver(monkeypatch: py
     monkeypatch.setenv("PIP_FIND_LINKS", "/somewhere")
     monkeypatch.setenv("UV_EXTRA_INDEX_URL", "https://other.example.com/simple")
     monkeypatch.setenv("UV_DEFAULT_INDEX", "https://user:secret@proxy.example.com/simple")
-    monkeypatch.setattr(wheels, "run", fake)
+    monkeypatch.setattr(solver, "run", fake)
     with pytest.raises(LockError):
         wheels.resolve(inputs.read_set("train"), "3.11.2", "2.36", {})
     assert seen["env"]["PIP_FIND_LINKS"] is None

@@ -60,9 +60,7 @@ def deploy(
         console.info(placement.text())
     if not env.gpu:
         console.info(f"accelerator  none ({env.file}): served by {env.image_for('llama-factory-api')}, trained on the CPU")
-    # Others' images, which a manifest names by digest, carry no proof of ours.
-    ours = {image.digest for image in locked.values()}
-    proof = gate.check((pin.pinned for pin in rendered.pins if pin.pinned.digest in ours), env) + gate.check_model(env)
+    proof = gate.check((pin.pinned for pin in rendered.pins), env, whole=True) + gate.check_model(env)
     match env.target:
         case DirectoryTarget():
             result = _to_directory(rendered, env, env.target, dry_run=dry_run)

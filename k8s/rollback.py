@@ -99,10 +99,9 @@ def _choose(
             past = recorded.read_set(history, candidate, env)
             rendered = recorded.sendable(past, env, namespaces, recorded.place_of(history, candidate))
             rendered = served_model.kept(rendered, live_model.served(kubectl, rendered.objects))
-            own = [pin.pinned for pin in rendered.pins if str(pin.pinned).startswith(f"{env.registry}/")]
             # Back is only to what is proven, also where a deploy is merely warned.
             strict = dataclasses.replace(env, proof=env.proof and dataclasses.replace(env.proof, refuse=True))
-            return candidate, rendered, gate.check(own, strict) + _check_models(rendered, env)
+            return candidate, rendered, gate.check((pin.pinned for pin in rendered.pins), strict) + _check_models(rendered, env)
         except (PolicyError, RegistryError, MissingEnvironmentError) as problem:
             console.warn(f"passed over  {candidate.text()}: {problem.line()}")
             problems.append(problem)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
+
+import requests
 
 from common import console, paths, pip
 from common.errors import MissingEnvironmentError
 from common.files import sha256_file
 from common.offline import offline
 from common.run import run
-from lockfiles import lockfile, store
+from lockfiles import inputs, lockfile, store
 from lockfiles.debian import resolver
-from lockfiles.model import Artifact
-from lockfiles.python import index, sdist
+from lockfiles.model import Artifact, SetLock
+from lockfiles.python import direct, index
+from lockfiles.sdists import build
 from lockfiles.store import mirror
 
 
@@ -35,10 +38,18 @@ def fetch(names: Iterable[str]) -> None:
         ours = [wheel for lock in locks for wheel in lock.wheels if wheel.sdist or wheel.shim]
         to_make = store.take((wheel.artifact for wheel in ours), mirror.places(), http)
         wanted = [wheel.artifact for lock in locks for wheel in lock.wheels if not (wheel.sdist or wheel.shim)]
-        wanted += [wheel.sdist for wheel in ours if wheel.sdist and wheel.artifact in to_make]
-        store.download(wanted, index.Locator(http), http)
+        wanted += [
+            a for wheel in ours if wheel.sdist and wheel.artifact in to_make for a in (wheel.sdist, *(wheel.build or ()))
+        ]
+        _download(locks, wanted, http)
     for lock in locks:
-        sdist.make_missing(base, lock)
+        build.make_missing(base, lock)
+
+
+def _download(locks: Iterable[SetLock], wanted: Collection[Artifact], http: requests.Session) -> None:
+    for lock in locks:
+        direct.fetch(inputs.read_set(lock.name), lock, wanted, http)
+    store.download(wanted, index.Locator(http), http)
 
 
 def write_mirror(names: Iterable[str], target: Path, more: Iterable[Artifact] = ()) -> tuple[int, int]:
@@ -64,8 +75,10 @@ def write_mirror(names: Iterable[str], target: Path, more: Iterable[Artifact] = 
     shims = {wheel.artifact for name in names for wheel in lockfile.read_set(name).wheels if wheel.shim}
     held = set(artifacts(names)) - shims
     with index.session() as http:
-        # The sources of wheels that were in the store already.
-        store.download([a for a in held if not a.file.endswith((".deb", ".whl"))], index.Locator(http), http)
+        # Of wheels that were in the store already: their sources, and what builds them.
+        builders = {artifact for name in names for wheel in lockfile.read_set(name).wheels for artifact in wheel.build or ()}
+        sources = [a for a in held if a in builders or not a.file.endswith((".deb", ".whl"))]
+        _download([lockfile.read_set(name) for name in names], sources, http)
     return mirror.write(target, {*held, *more, *_toolkit()}, store.verified)
 
 
@@ -99,5 +112,5 @@ def artifacts(names: Iterable[str]) -> tuple[Artifact, ...]:
     found = {deb.artifact for deb in lockfile.read_base().debs}
     for name in names:
         for wheel in lockfile.read_set(name).wheels:
-            found |= {wheel.artifact, wheel.sdist} if wheel.sdist else {wheel.artifact}
+            found |= {wheel.artifact, *([wheel.sdist] if wheel.sdist else []), *(wheel.build or ())}
     return tuple(sorted(found, key=lambda artifact: (artifact.file, artifact.sha256)))

@@ -82,7 +82,7 @@ def _wheel(wheel: Wheel) -> Component:
             bom_ref=str(source),
             purl=source,
             hashes=[HashType(alg=HashAlgorithm.SHA_256, content=wheel.sdist.sha256)],
-            properties=_file(wheel.sdist),
+            properties=[*_file(wheel.sdist), *_commit(wheel)],
         )
         pedigree = Pedigree(ancestors=[ancestor], notes="built by Pinwheel from this sdist, without network, in the base image")
     return _component(wheel.name, wheel.version, wheel.licence, wheel.artifact, purl, properties, pedigree)
@@ -124,6 +124,10 @@ def _component(
 
 def _file(artifact: Artifact) -> list[Property]:
     return [_property("file", artifact.file), _property("size", str(artifact.size))]
+
+
+def _commit(wheel: Wheel) -> list[Property]:
+    return [_property("commit", wheel.commit), _property("tree", wheel.tree)] if wheel.commit else []
 
 
 def _property(name: str, value: str) -> Property:

@@ -113,7 +113,9 @@ def _packages(sbom: dict[str, Any]) -> list[dict[str, Any]]:
         for entry in [component, *component.get("pedigree", {}).get("ancestors", [])]:
             digest = next(part["content"] for part in entry["hashes"] if part["alg"] == "SHA-256")
             name = {"uri": entry["purl"]} if "purl" in entry else {"name": entry["name"]}
-            packages.append({**name, "digest": {"sha256": digest}})
+            told = {part["name"]: part["value"] for part in entry.get("properties", [])}
+            commit = {"gitCommit": told["pinwheel:commit"]} if "pinwheel:commit" in told else {}
+            packages.append({**name, "digest": {"sha256": digest, **commit}})
     return sorted(packages, key=lambda package: str(package.get("uri") or package["name"]))
 
 

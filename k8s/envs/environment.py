@@ -13,7 +13,10 @@ Keys:
     ports: optional; on which ports `hub` (default [443]) and `api-server` ([443, 6443]) answer, and `registry`, where that is
         not the port of its address alone. What NetworkPolicies let out follows them (k8s/prepare/policy_ports.py).
     kubernetes: minor version of the target, as a string; manifests are checked against its schema.
-    secrets: optional; `namespace/name: [key, …]` for each Secret that is made outside of this repository.
+    secrets, config-maps: optional; `namespace/name: [key, …]` for each Secret or ConfigMap made outside of this repository.
+    claims, service-accounts, priority-classes: optional; the same for PersistentVolumeClaims and ServiceAccounts
+        (`[namespace/name, …]`) and PriorityClasses (`[name, …]`).
+    accept: optional; findings of `invoke check` that are right here and shall not refuse a set: k8s/envs/accepted.py.
     accelerator: optional; `nvidia` (default), or `none`: for a cluster without a GPU. Then nothing asks for one, models are
         served by the CPU build of the api image, and experiments train on the CPU (k8s/prepare/accelerator.py). `production`
         refuses it.
@@ -22,6 +25,10 @@ Keys:
         environment `production` always asks and refuses.
     deploy-keys: the public keys (k8s/envs/trusted_keys.py) whose release records count; optional: without any, that of the
         checkout's own pair (k8s/rollouts/deploy_key.py). `production` names them.
+    other-images: optional; other people's images that are allowed without proof of ours, one by one
+        (k8s/envs/other_images.py).
+    mutators: optional; `Kind/name` of each MutatingWebhookConfiguration, MutatingAdmissionPolicy or
+        MutatingAdmissionPolicyBinding of the set: they change pods after they were checked, so that others are refused.
     gpu-labels: optional; `nvidia` (default): GPU nodes carry the labels of NVIDIA's GPU feature discovery, and pods with a GPU
         are bound to nodes that can run their images. `none`: they do not, and pods go wherever the manifests say.
     model: optional; `reference`, the model that is served, by digest and in the environment's registry, as `invoke train` says
@@ -46,8 +53,11 @@ from pathlib import Path
 from common import paths, single_node
 from common.errors import UsageError
 from common.reader import Keys
-from k8s.envs import network, settings, trusted_keys
+from k8s.envs import accepted, elsewhere, network, other_images, settings, trusted_keys
+from k8s.envs.accepted import Accepted
+from k8s.envs.elsewhere import Elsewhere
 from k8s.envs.network import Network
+from k8s.envs.other_images import OtherImage
 from k8s.envs.settings import Settings
 from k8s.envs.trusted_keys import TrustedKey
 from k8s.objects import schema, strict_yaml
@@ -131,11 +141,15 @@ class Environment:
         proof: what images must carry; None: nothing.
         deploy_keys: whose release records count; none: that of the checkout.
         secrets: keys of each Secret made elsewhere, by (namespace, name).
+        elsewhere: what else is made outside of this repository, and the keys it holds.
+        accepted: the findings that shall not refuse a set.
         gpu: whether it has GPUs.
         gpu_labels: whether GPU nodes say by labels what they have.
         model: what is served; None: whatever is served already, or nothing.
         settings: what it sets in the manifests.
         network: how the registry is reached, and the ports that pods go to.
+        other_images: other people's images that are allowed.
+        mutators: kind and name of the objects of the set that may change others when they are made.
     """
 
     name: str
@@ -150,7 +164,11 @@ class Environment:
     model: Model | None = None
     settings: Settings = field(default_factory=Settings)
     network: Network = field(default_factory=Network)
+    elsewhere: Elsewhere = field(default_factory=dict)
+    accepted: tuple[Accepted, ...] = ()
     deploy_keys: tuple[TrustedKey, ...] = ()
+    other_images: tuple[OtherImage, ...] = ()
+    mutators: frozenset[str] = frozenset()
 
     @property
     def where(self) -> str:
@@ -194,14 +212,15 @@ def parse(text: str, name: str, file: str) -> Environment:
     Raises:
         UsageError: it holds something else than the keys above.
     """
-    bodies = []
+    documents = []
     for document in strict_yaml.documents(text, file):
         if isinstance(document, Finding):
             raise UsageError(document.what, where=f"{file}:{document.line}", fix=document.fix)
-        bodies.append(document[0])
-    if len(bodies) != 1:
-        raise UsageError(f"{len(bodies)} YAML documents, not one", where=file, fix=_FIX)
-    top = Keys(bodies[0], file, fix=_FIX)
+        documents.append(document)
+    if len(documents) != 1:
+        raise UsageError(f"{len(documents)} YAML documents, not one", where=file, fix=_FIX)
+    body, lines = documents[0]
+    top = Keys(body, file, fix=_FIX)
     target = _target(top.below("target"))
     registry, reached = network.parse(top, strict=name == _STRICT)
     kubernetes = top.text("kubernetes")
@@ -213,17 +232,35 @@ def parse(text: str, name: str, file: str) -> Environment:
     deploy_keys = trusted_keys.parse(top, "deploy-keys") if "deploy-keys" in top else ()
     if name == _STRICT and isinstance(target, ClusterTarget) and not deploy_keys:
         raise top.refused("deploy-keys", f"{_STRICT} goes back to no release that just any checkout signed")
-    secrets = _secrets(top.below("secrets", optional=True))
+    secrets, made = elsewhere.parse(top)
+    accepts = accepted.parse(top)
     accelerator = top.choice("accelerator", ("nvidia", "none"))
     if name == _STRICT and accelerator == "none":
         raise top.refused("accelerator", f"{_STRICT} serves on GPUs: nobody proves the CPU build of vLLM for it")
     labels = top.choice("gpu-labels", ("nvidia", "none"))
     model = _model(top, registry, strict=name == _STRICT)
     sets = settings.parse(top)
+    others = other_images.parse(top, lines)
+    mutators = frozenset(top.texts("mutators", ()))
     top.end()
-    gpu = accelerator == "nvidia"
     return Environment(
-        name, file, target, registry, kubernetes, proof, secrets, gpu, labels == "nvidia", model, sets, reached, deploy_keys
+        name=name,
+        file=file,
+        target=target,
+        registry=registry,
+        kubernetes=kubernetes,
+        proof=proof,
+        secrets=secrets,
+        gpu=accelerator == "nvidia",
+        gpu_labels=labels == "nvidia",
+        model=model,
+        settings=sets,
+        network=reached,
+        elsewhere=made,
+        accepted=accepts,
+        deploy_keys=deploy_keys,
+        other_images=others,
+        mutators=mutators,
     )
 
 
@@ -274,15 +311,3 @@ def _model(top: Keys, registry: str, *, strict: bool) -> Model | None:
     if not written.startswith(f"{registry}/"):
         raise keys.refused("reference", f"{written} is not in the environment's registry, {registry}")
     return Model(reference, str(paths.ROOT / key) if key else "")
-
-
-def _secrets(keys: Keys) -> dict[tuple[str, str], frozenset[str]]:
-    found = {}
-    for place, held in keys.body.items():
-        namespace, slash, name = place.partition("/")
-        if not (namespace and slash and name) or "/" in name:
-            raise keys.refused(place, "write namespace/name")
-        if not isinstance(held, list) or not held or not all(isinstance(key, str) for key in held):
-            raise keys.refused(place, "write the list of the keys it holds")
-        found[(namespace, name)] = frozenset(held)
-    return found

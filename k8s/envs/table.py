@@ -31,10 +31,16 @@ def settings(env: Environment) -> dict[str, str]:
             found[f"proof {one.name.replace('_', '-')}"] = _text(getattr(gate.policy, one.name))
     for (namespace, name), keys in sorted(env.secrets.items()):
         found[f"secret {namespace}/{name}"] = ", ".join(sorted(keys))
+    for place, keys in sorted(env.elsewhere.items()):
+        found[" ".join(filter(None, ("made elsewhere", place[0], "/".join(filter(None, place[1:])))))] = ", ".join(sorted(keys))
+    for entry in env.accepted:
+        found[f"accepts {entry.rule} {entry.object}"] = f"until {entry.until}: {entry.reason}"
     found["accelerator"] = "nvidia" if env.gpu else "none"
     if env.model:
         found["model"] = str(env.model.reference)
         found["model key"] = paths.shown(Path(env.model.key)) if env.model.key else "none"
+    for other in env.other_images:
+        found[f"other image {other.reference}"] = other.text()
     found["gpu-labels"] = "nvidia" if env.gpu_labels else "none"
     found |= env.settings.rows()
     return found

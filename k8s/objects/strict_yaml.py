@@ -6,8 +6,11 @@ and what hides structure (anchors, tags) is refused. A text that passes means th
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import yaml
@@ -26,10 +29,20 @@ _INT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
 _OCTAL = re.compile(r"[-+]?0[0-7]+")
 _HEX = re.compile(r"[-+]?0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
-# One parser's string is the other's number or boolean.
+# One parser's string is the other's number or boolean: words of YAML 1.1, other bases, and `_` between digits, which Go's
+# parser passes over.
 _AMBIGUOUS = re.compile(
-    r"(?i:y|n|yes|no|on|off|[-+]?\.inf|\.nan|[-+]?0b[01_]+|[-+]?0o[0-7_]+|[-+]?0x[0-9a-f]*_[0-9a-f_]*)|[-+]?[0-9][0-9_]*_[0-9_.]*"
+    r"(?i:y|n|yes|no|on|off|[-+]?\.inf|\.nan|[-+]?0b[01_]+|[-+]?0o[0-7_]+|[-+]?0x(?=[0-9a-f_]*_)[0-9a-f_]*)|[-+]?0X[0-9a-fA-F_]+"
+    r"|[-+]?(?=[0-9.])(?=[^_]*_)[0-9_]*\.?[0-9_]*(?:[eE][-+]?[0-9_]+)?"
 )
+_JSON = json.JSONDecoder()
+# In JSON: an escape, two halves of one character as one; and what YAML takes only as an escape (YAML 1.2.2, 5.1).
+_ESCAPE = re.compile(
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\.|[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]", re.DOTALL
+)
+# What looks like a number, a date, a time or an address to some parser is written in quotes.
+_NUMERIC = re.compile(r"[-+.0-9][-+.:_0-9a-fA-FxXoOTtZz]*|[-+.]?(?i:inf|infinity|nan)")
+_LEAST, _MOST = -(1 << 63), (1 << 64) - 1
 _PLAIN = re.compile(r"[A-Za-z0-9/._-][A-Za-z0-9/._@:+=-]*(?<!:)")
 _TAGS = {
     f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "timestamp", "value", "merge", "map", "seq")
@@ -62,15 +75,34 @@ def _scalar(node: yaml.ScalarNode) -> Any:
     if node.style:  # Quoted, or a block.
         return text
     if _AMBIGUOUS.fullmatch(text):
-        raise _RefusedError(node.start_mark, f"{text} means different things to different YAML parsers", "put it in quotes")
+        raise _RefusedError(node.start_mark, f"{text} means different things to different YAML parsers", _plain_form(text))
     if text in _NULL:
         return None
     if text in _BOOL:
         return _BOOL[text]
+    number: int | float
     for pattern, base in ((_INT, 10), (_OCTAL, 8), (_HEX, 16)):
         if pattern.fullmatch(text):
-            return int(text, base)
-    return float(text) if _FLOAT.fullmatch(text) else text
+            number = int(text, base)
+            break
+    else:
+        if not _FLOAT.fullmatch(text):
+            return text
+        number = float(text)
+    # Go has numbers of 64 bits: of more digits it makes a float, of more than that a string.
+    if not (_LEAST <= number <= _MOST if isinstance(number, int) else math.isfinite(number)):
+        raise _RefusedError(node.start_mark, f"the number {text[:40]} has more than 64 bits", "put it in quotes, or write less")
+    return number
+
+
+def _plain_form(text: str) -> str:
+    """How to write what only some parsers take for a number."""
+    digits = text.replace("_", "")
+    if re.fullmatch(r"[-+]?0o[0-7]+", digits):
+        return f"write {digits.replace('0o', '0')}, or {int(digits, 8)}"
+    if re.fullmatch(r"[-+]?[1-9][0-9]*|[-+]?0[xb][0-9a-fA-F]+", digits):
+        return f"write {int(digits, 0)}, or put it in quotes"
+    return "put it in quotes"
 
 
 def _value(node: yaml.Node | None, path: Path, lines: dict[Path, int]) -> Any:
@@ -115,6 +147,42 @@ def documents(text: str, file: str) -> Iterator[tuple[Any, Lines] | Finding]:
         text: of the file.
         file: as messages should name it.
     """
+    for start, part in _parts(text):
+        for one in _documents(part, file):
+            if isinstance(one, Finding):
+                yield replace(one, line=one.line + start)
+            else:
+                yield one[0], {path: line + start for path, line in one[1].items()} if start else one[1]
+
+
+def _parts(text: str) -> list[tuple[int, str]]:
+    """The JSON documents of a text, one after the other, in the form of YAML, each with the lines before it; else the text.
+
+    kubectl takes such a stream. YAML knows neither an escaped slash nor a character written as two halves (RFC 8259, 7).
+    """
+    parts, place = [], len(text) - len(text.lstrip("\ufeff \t\r\n"))
+    while place < len(text):
+        try:
+            found, end = _JSON.raw_decode(text, place)
+        except (ValueError, RecursionError):
+            return [(0, text)]
+        if not isinstance(found, (dict, list)):
+            return [(0, text)]
+        parts.append((text.count("\n", 0, place), _ESCAPE.sub(_as_yaml, text[place:end])))
+        place = end + len(text[end:]) - len(text[end:].lstrip())
+    return parts
+
+
+def _as_yaml(match: re.Match[str]) -> str:
+    written = match[0]
+    if written == "\\/":
+        return "/"
+    if len(written) == 1:
+        return f"\\u{ord(written):04x}"
+    return f"\\U{ord(json.loads(chr(34) + written + chr(34))):08x}" if len(written) == 12 else written
+
+
+def _documents(text: str, file: str) -> Iterator[tuple[Any, Lines] | Finding]:
     loader = None
     try:
         loader = _Loader(text)
@@ -137,6 +205,13 @@ class _Dumper(yaml.SafeDumper):
         super().increase_indent(flow, False)
 
 
+def _is_text(node: yaml.ScalarNode) -> bool:
+    try:
+        return isinstance(_scalar(node), str)
+    except _RefusedError:
+        return False
+
+
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     style: str | None = '"'
     if "\n" in text:
@@ -144,7 +219,7 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
         style = "|" if text.replace("\n", "").isprintable() else '"'
     else:
         node = yaml.ScalarNode("tag:yaml.org,2002:str", text, yaml.Mark("", 0, 0, 0, None, 0))
-        plain = _PLAIN.fullmatch(text) and not _AMBIGUOUS.fullmatch(text) and isinstance(_scalar(node), str)
+        plain = _PLAIN.fullmatch(text) and not (_AMBIGUOUS.fullmatch(text) or _NUMERIC.fullmatch(text)) and _is_text(node)
         style = None if plain else '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 

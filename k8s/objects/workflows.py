@@ -96,10 +96,10 @@ class Flow:
         holding = [one for one in self.steps if path[: len(one.path)] == one.path]
         return max(holding, key=lambda one: len(one.path), default=None)
 
-    def arguments(self) -> list[tuple[Path, Mapping[str, Any]]]:
-        """The parameters that the workflow as a whole is given."""
-        declared = items(mapping(self.spec.get("arguments")), "parameters")
-        return [((*self.path, "arguments", "parameters", number), one) for number, one in enumerate(declared)]
+    def arguments(self, kind: str = "parameters") -> list[tuple[Path, Mapping[str, Any]]]:
+        """The `parameters` or `artifacts` that the workflow as a whole is given."""
+        declared = items(mapping(self.spec.get("arguments")), kind)
+        return [((*self.path, "arguments", kind, number), one) for number, one in enumerate(declared)]
 
     def calls(self) -> Iterator[Call]:
         """Every place in it that names a template."""
@@ -130,7 +130,12 @@ class Flows:
     @classmethod
     def of(cls, walks: Sequence[Walk]) -> Flows:
         """The flows among these objects."""
-        found = [Flow.of(number, walk.manifest) for number, walk in enumerate(walks)]
+        return cls.of_manifests([walk.manifest for walk in walks])
+
+    @classmethod
+    def of_manifests(cls, objects: Sequence[Manifest]) -> Flows:
+        """The flows among these objects."""
+        found = [Flow.of(number, manifest) for number, manifest in enumerate(objects)]
         return cls([one for one in found if one.path])
 
     def named(self, namespace: str, name: Any, *, cluster: bool) -> Flow | None:
@@ -147,6 +152,19 @@ class Flows:
             return flow
         cluster = bool(flow.referenced.get("clusterScope"))
         return self.named(flow.manifest.namespace, flow.referenced.get("name"), cluster=cluster)
+
+    def used(self, flow: Flow) -> list[Flow]:
+        """The objects whose templates a workflow calls, directly or through others."""
+        found: list[Flow] = []
+        waiting = [self.base(flow) or flow]
+        while waiting:
+            here = waiting.pop()
+            if any(here is one for one in found):
+                continue
+            found.append(here)
+            targets = (self.target(here, call) for call in here.calls())
+            waiting += [target[0] for target in targets if target]
+        return found
 
     def target(self, flow: Flow, call: Call) -> tuple[Flow, Step] | None:
         """The template that a call means; None when it is not in the set."""

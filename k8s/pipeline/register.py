@@ -78,7 +78,7 @@ def main(argv: list[str]) -> int:
             say(f"{'pushed' if new else 'already there:'} {layer.path}, {layer.size} bytes")
         _push(client, model, "configuration", sha256_bytes(config), len(config), config)
         client.put_manifest(model.repository, model.digest, manifest)
-        attached = attachments.read(client, model.repository, model.digest)
+        attached = attachments.read(client, model.repository, model.digest, ("sig",))
         if not signature.is_signed(attached, model, key.public_key()):
             signature.attach(client, model, attached, lambda data: envelope.sign(key, data))
         # The tag comes last, so that it never names an unsigned manifest.

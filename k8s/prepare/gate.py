@@ -1,64 +1,180 @@
 """The gate: an image may be deployed when what is attached to its digest is the proof that the environment asks for.
 
-And a model when the key signed it that the environment names.
+Every image is asked: ours, of this build or an earlier one, by the environment's policy and key; other people's must be named
+in the environment's file (k8s/envs/other_images.py). And a model when the key signed it that the environment names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from common import console, host, paths
-from common.errors import PolicyError
-from k8s.envs.environment import Environment
+from common.errors import PolicyError, UsageError
+from k8s.envs.environment import Environment, Gate
+from k8s.envs.other_images import KEY, OtherImage, canonical, under
+from oci.envelope import PublicKey
 from oci.reference import ImageRef
 from registry import inspect, signer
 from registry.policy import Policy
 from registry.verify import Findings
 
-# Of a model nobody makes an SBOM, and no smoke ladder runs it: what it is made of says the card inside it.
+# Of a model nobody makes an SBOM, and no smoke ladder runs it: what it is made of says the card inside it. Of other people's
+# images nobody knows more than who signed them.
 _SIGNED = Policy(sbom=False, provenance=False, smoke="none")
 
 
-def check(images: Iterable[ImageRef], env: Environment) -> tuple[tuple[str, str], ...]:
-    """Read the proof of every image from its registry and judge it by the environment's policy.
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """What the gate says of an image.
+
+    Attributes:
+        image: by digest.
+        holds: whether it may be deployed.
+        what: `proven`, `allowed`, or empty.
+        text: what was found, or what is missing.
+        fix: what to do where it may not.
+    """
+
+    image: str
+    holds: bool
+    what: str
+    text: str
+    fix: str = ""
+
+    def recorded(self) -> tuple[str, str]:
+        """The verdict as the release record has it."""
+        return self.image, self.text if self.holds else f"LACKING {self.text}"
+
+
+def check(
+    images: Iterable[ImageRef], env: Environment, *, whole: bool = False, excused: bool = False
+) -> tuple[tuple[str, str], ...]:
+    """Judge every image: ours by the proof in its registry and the environment's policy, others by the environment's list.
 
     Args:
         images: by digest.
         env: the environment; one that asks for no proof lets everything pass, and says so.
+        whole: these are all images of a set: entries of the list that nothing uses are told, and none may be out of date.
+        excused: what lacks proof is told and recorded, and not refused.
 
     Returns:
         What was found, in short, by image; nothing where no proof is asked for.
 
     Raises:
-        PolicyError: an image does not carry the proof that is asked for; all of them are named.
+        PolicyError: an image does not carry the proof that is asked for, or is not allowed; all of them are named.
         RegistryError: a registry cannot be read, or has no such image.
-        UsageError: the environment's public key, or its registry's certificate authority, cannot be read.
+        UsageError: a public key, or the registry's certificate authority, cannot be read.
     """
     gate = env.proof
     if gate is None:
         console.warn(f"no proof is asked for ({env.file}): nobody knows whether these images work")
         return ()
-    key = signer.public_key(gate.key)
-    _reach(env)
-    lacking, proven = [], []
-    for image in sorted(set(images), key=str):
-        _, found = inspect.look(image, key, gate.policy, env.network.access())
-        if found.holds:
-            proven.append((str(image), _text(found)))
-            console.info(f"proven       {image}: {_text(found)}")
+    wanted = sorted(set(images), key=str)
+    verdicts = _verdicts(wanted, env, gate)
+    if whole:
+        verdicts += _unused(wanted, env)
+    for one in verdicts:
+        if one.holds:
+            console.info(f"{one.what:<12} {one.image}: {one.text}")
         else:
-            lacking.append((image, "; ".join(f"{one.name} {one.state}: {one.text}" for one in found.wrong)))
-    for image, why in lacking:
-        console.warn(f"{image}: {why}")
-    if lacking and gate.refuse:
-        names = ", ".join(str(image) for image, _ in lacking)
+            console.warn(f"{one.image}: {one.text}")
+    lacking = [one for one in verdicts if not one.holds]
+    if lacking and gate.refuse and not excused:
         raise PolicyError(
-            f"{len(lacking)} image{'s' if len(lacking) > 1 else ''} without the proof {env.name} asks for: {lacking[0][1]}",
-            where=f"{names}; key {paths.shown(Path(gate.key))}, policy in {env.file}",
-            fix=f"run `invoke smoke{' --gpu' if gate.policy.smoke == 'gpu' else ''} push` for these images; nothing was sent",
+            f"{len(lacking)} image{'s' if len(lacking) > 1 else ''} without the proof {env.name} asks for: {lacking[0].text}",
+            where=f"{', '.join(one.image for one in lacking)}; key {paths.shown(Path(gate.key))}, policy in {env.file}",
+            fix=f"{'; '.join(dict.fromkeys(one.fix for one in lacking))}; nothing was sent",
         )
-    return tuple(sorted([*proven, *((str(image), f"LACKING {why}") for image, why in lacking)]))
+    return tuple(sorted(one.recorded() for one in verdicts))
+
+
+def unproven(images: Iterable[ImageRef], env: Environment) -> list[str]:
+    """What `check` would refuse without asking any registry: one line for each image that is neither ours nor allowed."""
+    if env.proof is None:
+        return []
+    allowed = {one.reference: one for one in env.other_images}
+    found = []
+    for image in sorted(set(images), key=str):
+        entry = allowed.get(canonical(image))
+        if entry is None and not under(image, env.registry):
+            found.append(f"{image}: {_stranger(env).text}")
+        elif entry is not None and entry.expired():
+            found.append(f"{image}: {_expired(entry).text}")
+    return found
+
+
+def _verdicts(images: Iterable[ImageRef], env: Environment, gate: Gate) -> list[_Verdict]:
+    allowed = {one.reference: one for one in env.other_images}
+    own: PublicKey | None = None
+    verdicts = []
+    for image in images:
+        if entry := allowed.get(canonical(image)):
+            verdicts.append(_allowed(str(image), entry, env))
+        elif not under(image, env.registry):
+            verdicts.append(_stranger(env, str(image)))
+        else:
+            if own is None:
+                own = _key(
+                    gate.key, f"`invoke push` makes this checkout's own pair, or name who pushes at `proof.key` in {env.file}"
+                )
+                _reach(env)
+            _, found = inspect.look(image, own, gate.policy, env.network.access())
+            fix = f"run `invoke smoke{' --gpu' if gate.policy.smoke == 'gpu' else ''} push` for what is ours"
+            verdicts.append(_Verdict(str(image), found.holds, "proven", _text(found) if found.holds else _why(found), fix))
+    return verdicts
+
+
+def _stranger(env: Environment, image: str = "") -> _Verdict:
+    fix = f"name what is other people's at `{KEY}` in {env.file}, with a reason and a last day"
+    return _Verdict(image, False, "", f"no image of ours ({env.registry}/…), and not allowed in {env.file}", fix)
+
+
+def _expired(entry: OtherImage, image: str = "") -> _Verdict:
+    fix = "look whether there is a newer image, and write another last day"
+    return _Verdict(image, False, "", f"its entry is out of date since {entry.until} ({entry.where})", fix)
+
+
+def _allowed(image: str, entry: OtherImage, env: Environment) -> _Verdict:
+    """The verdict on an image that the environment names."""
+    if entry.expired():
+        return _expired(entry, image)
+    if not entry.signer:
+        return _Verdict(image, True, "allowed", entry.text())
+    key = _key(entry.signer, f"mend `signer` at {entry.where}")
+    _, found = inspect.look(entry.reference, key, _SIGNED, env.network.access())
+    if found.holds:
+        return _Verdict(image, True, "allowed", f"{entry.text()}; signed by key {found.key}")
+    fix = f"do not use it, or mend `signer` at {entry.where}"
+    return _Verdict(image, False, "", f"its signer did not sign it: {_why(found)} (key {paths.shown(Path(entry.signer))})", fix)
+
+
+def _unused(images: Collection[ImageRef], env: Environment) -> list[_Verdict]:
+    """What is to be said of the entries that no image of the set uses."""
+    used = {canonical(image) for image in images}
+    verdicts = []
+    for entry in env.other_images:
+        if entry.reference in used:
+            continue
+        if entry.expired():
+            verdicts.append(_expired(entry, str(entry.reference)))
+        elif entry.injected:
+            verdicts.append(_allowed(str(entry.reference), entry, env))
+        else:
+            console.warn(f"no image of the set is {entry.reference}: remove its entry ({entry.where})")
+    return verdicts
+
+
+def _key(file: str, fix: str) -> PublicKey:
+    try:
+        return signer.public_key(file)
+    except UsageError as problem:
+        raise UsageError(problem.what, where=problem.where, fix=fix) from None
+
+
+def _why(found: Findings) -> str:
+    return "; ".join(f"{one.name} {one.state}: {one.text}" for one in found.wrong)
 
 
 def check_model(env: Environment) -> tuple[tuple[str, str], ...]:
@@ -84,9 +200,8 @@ def check_model(env: Environment) -> tuple[tuple[str, str], ...]:
     _reach(env)
     _, found = inspect.look(model.reference, key, _SIGNED, env.network.access())
     if not found.holds:
-        why = "; ".join(f"{one.name} {one.state}: {one.text}" for one in found.wrong)
         raise PolicyError(
-            f"the model does not carry the signature {env.name} asks for: {why}",
+            f"the model does not carry the signature {env.name} asks for: {_why(found)}",
             where=f"{model.reference}; key {paths.shown(Path(model.key))}, {env.file}",
             fix="name a model that `invoke train` registered, or the public half of the key it signs with; nothing was sent",
         )

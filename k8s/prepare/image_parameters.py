@@ -9,23 +9,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from k8s.objects.findings import Finding, Path
+from k8s.objects.pods import mapping, tasks
 from k8s.objects.schema import Walk
 from k8s.objects.workflows import Call, Flow, Flows, Step
+from k8s.prepare.image_texts import IMAGE_FIELDS, Mention
 
-# The fields that name something a node pulls and runs or mounts, in every Kubernetes version there is a schema for, and in
-# Argo's kinds (tests/k8s/prepare/test_image_paths.py goes through all of them).
-IMAGE_FIELDS = {
-    ("Container", "image"),
-    ("ContainerNode", "image"),
-    ("EphemeralContainer", "image"),
-    ("ImageVolumeSource", "reference"),
-    ("ScriptTemplate", "image"),
-    ("UserContainer", "image"),
-}
 _PARAMETER = re.compile(r"\{\{\s*(inputs|workflow)\.parameters\.([A-Za-z0-9_-]+)\s*\}\}")
+_ITEM = re.compile(r"\{\{\s*item(?:\.([A-Za-z0-9_-]+))?\s*\}\}")
 _FIX = "write the image itself, or a parameter whose values stand in this set"
 # A value by the number of its walk and its path.
 Place = tuple[int, Path]
@@ -40,11 +34,12 @@ class Followed:
         refused: what cannot be followed.
     """
 
-    def __init__(self, walks: Sequence[Walk]) -> None:
+    def __init__(self, walks: Sequence[Walk], mentioned: Mapping[Place, Sequence[Mention]] = MappingProxyType({})) -> None:
         """Follow every image of these objects that is a parameter.
 
         Args:
             walks: of the whole set.
+            mentioned: what their texts name beside the fields in which Kubernetes looks for images.
         """
         self._flows = Flows.of(walks)
         self._seen: set[tuple[Place, str]] = set()
@@ -52,10 +47,12 @@ class Followed:
         self.refused: list[Finding] = []
         for flow in self._flows.flows:
             for text in walks[flow.number].texts:
-                if (text.owner, text.field) in IMAGE_FIELDS and "{{" in text.value:
+                place, named = (flow.number, text.path), [text.value] if (text.owner, text.field) in IMAGE_FIELDS else []
+                named += [one.reference for one in mentioned.get(place, ())]
+                for value in (one for one in named if "{{" in one):
                     self._seen.clear()
-                    found = tuple(dict.fromkeys(self._follow(flow, text.path, text.value)))
-                    self.values[(flow.number, text.path)] = found
+                    found = tuple(dict.fromkeys(self._follow(flow, text.path, value)))
+                    self.values[place] = (*self.values.get(place, ()), *found)
         self.places = frozenset(place for places in self.values.values() for place in places)
 
     def _refuse(self, flow: Flow, path: Path, what: str) -> None:
@@ -71,6 +68,9 @@ class Followed:
         if "{{" not in value:
             yield flow.number, path
             return
+        if item := _ITEM.fullmatch(value.strip()):
+            yield from self._items(flow, path, value, item[1] or "")
+            return
         match = _PARAMETER.fullmatch(value.strip())
         if not match:
             self._refuse(flow, path, f"the image {value!r} cannot be followed: only a whole parameter can")
@@ -85,6 +85,19 @@ class Followed:
         if not found and len(self.refused) == before:
             self._refuse(flow, path, f"the image {value!r} cannot be followed: nothing in this set gives it a value")
         yield from found
+
+    def _items(self, flow: Flow, path: Path, value: str, key: str) -> Iterator[Place]:
+        """The values of a loop's item, or of one key of it, where they are written out."""
+        for step in flow.steps:
+            for below, task in tasks(step.body):
+                at: Path = (*step.path, *below)
+                written = task.get("withItems")
+                if path[: len(at)] == at and isinstance(written, list):
+                    for number, one in enumerate(written):
+                        held = mapping(one).get(key) if key else one
+                        yield from self._follow(flow, (*at, "withItems", number, *([key] if key else [])), held)
+                    return
+        self._refuse(flow, path, f"the image {value!r} cannot be followed: no withItems around it says what it is")
 
     def _declared(self, flow: Flow, path: Path, parameter: Mapping[str, Any]) -> Iterator[Place]:
         """The values that stand in a declaration, or in an argument."""
@@ -122,20 +135,7 @@ class Followed:
         A template that another workflow refers to sees that workflow's arguments as `workflow.parameters`.
         """
         for other in self._flows.flows:
-            if other is flow or self._flows.base(other) is flow or any(flow is one for one in self._used(other)):
+            if other is flow or self._flows.base(other) is flow or any(flow is one for one in self._flows.used(other)):
                 for path, one in other.arguments():
                     if one.get("name") == name:
                         yield from self._declared(other, path, one)
-
-    def _used(self, flow: Flow) -> list[Flow]:
-        """The objects whose templates a workflow calls, directly or through others."""
-        found: list[Flow] = []
-        waiting = [self._flows.base(flow) or flow]
-        while waiting:
-            here = waiting.pop()
-            if any(here is one for one in found):
-                continue
-            found.append(here)
-            targets = (self._flows.target(here, call) for call in here.calls())
-            waiting += [target[0] for target in targets if target]
-        return found

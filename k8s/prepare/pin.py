@@ -1,35 +1,31 @@
 """Every image reference becomes a digest, or the manifest is refused.
 
-Where an image stands is asked of the schema. Strings anywhere else that look like an image (a name of ours, our registry, a
-host with tag or digest, a manifest inside a string) are refused too: what cannot be pinned is not sent.
+Where an image stands is asked of the schema, and of k8s/prepare/image_texts.py for those that programs are told of by texts.
+What cannot be pinned is not sent.
 """
 
 from __future__ import annotations
 
-import ast
-import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from k8s.envs.environment import Environment
+from k8s.envs.other_images import under
 from k8s.objects import argo_schema, embedded, schema
-from k8s.objects.findings import Finding
-from k8s.objects.manifests import Manifest
+from k8s.objects.findings import Finding, Path
+from k8s.objects.manifests import Identity, Manifest
 from k8s.objects.schema import Text, Walk
 from k8s.pipeline.model_annotation import ANNOTATION
-from k8s.prepare.image_parameters import IMAGE_FIELDS, Followed
+from k8s.prepare.image_parameters import Followed, Place
+from k8s.prepare.image_texts import FALSE_FRIENDS, IMAGE_FIELDS, Mention, Texts, is_key
 from k8s.prepare.rendered import Images, Pin
 from oci.reference import ImageRef
 
-# A block device in a Ceph cluster is called an image as well.
-FALSE_FRIENDS = {("RBDVolumeSource", "image"), ("RBDPersistentVolumeSource", "image")}
 # Of images for environments without a GPU.
 _WITHOUT_GPU = "-cpu"
-_SELECTING = {"labels", "matchLabels", "selector"}
-_TOKEN = re.compile(r"[^\s\"'`,;=()\[\]{}<>|]+")
-_EMBEDDED = re.compile(r"(?:^|[\s{,\"'])image[\"']?\s*:\s*[\"']?[A-Za-z0-9]", re.MULTILINE)
 _DIGEST = re.compile(r"@sha256:[0-9a-f]{64}")
+Mentioned = Mapping[Place, Sequence[Mention]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +50,13 @@ def _resolve(written: str, rules: _Rules) -> ImageRef:
     except ValueError:
         raise _RefusedError(f"{written!r} is not an image reference", "write a name from lockfiles/images.lock") from None
     name = ref.repository.rsplit("/", 1)[-1]
-    own = ref.registry and str(ref).startswith(f"{rules.env.registry}/")
     if ref.pinned:
-        locked = rules.digests.get(name) if own else None
+        own = under(ref, rules.env.registry)
+        locked = rules.digests.get(own)
         if locked and locked != ref.digest:
-            raise _RefusedError(f"{name} is pinned to {ref.digest}, images.lock says {locked}", f"write `{name}`")
-        pinned = ref
+            raise _RefusedError(f"{own} is pinned to {ref.digest}, images.lock says {locked}", f"write `{own}`")
+        # However its registry was spelled: the nodes know it as the environment writes it.
+        pinned = ImageRef.parse(f"{rules.env.registry}/{own}").pin(ref.digest) if locked else ref
     elif name in rules.names and (ref.registry or ref.repository != name or ref.tag):
         raise _RefusedError(f"{written} is not pinned", f"write the bare name `{name}`; registry and digest are put in for you")
     elif ref.registry or ref.tag or "/" in ref.repository:
@@ -78,46 +75,28 @@ def _resolve(written: str, rules: _Rules) -> ImageRef:
     return pinned
 
 
-def looks_like_image(value: str, rules_names: frozenset[str], registry: str) -> str:
-    """The first part of a string that looks like an image reference; empty when there is none."""
-    if match := _EMBEDDED.search(value):
-        return match[0].strip() + "…"
-    for match in _TOKEN.finditer(value):
-        token = match[0].rstrip(".:")
-        if token in rules_names or f"{registry}/" in token or _DIGEST.search(token):
-            return token
-        try:
-            ref = ImageRef.parse(token)
-        except ValueError:
-            continue
-        if ref.tag and (ref.registry or ref.repository.rsplit("/", 1)[-1] in rules_names):
-            return token
-    return ""
+def _mentioned(walks: Sequence[Walk], version: str, registry: str = "", names: frozenset[str] = frozenset()) -> Mentioned:
+    """What the texts of these objects name beside the fields in which Kubernetes looks for images, by their places."""
+    kinds = schema.schema(version)
+    texts = [Texts(walk.texts, registry, names, kinds) for walk in walks]
+    keys = {
+        (walk.manifest.namespace, name, key)
+        for walk, held in zip(walks, texts, strict=True)
+        for name, key in held.config_keys()
+    }
+    found: dict[Place, list[Mention]] = {}
+    for number, (walk, held) in enumerate(zip(walks, texts, strict=True)):
+        here = (walk.manifest.namespace, walk.manifest.name)
+        own = frozenset({("data", key) for *where, key in keys if tuple(where) == here and walk.manifest.kind == "ConfigMap"})
+        for text, mentions in held.mentions(own):
+            found[(number, text.path)] = mentions
+    return found
 
 
-def _suspicious(text: Text, rules: _Rules) -> str:
-    if not text.owner and text.field == "image":  # In a free-form object: a pod template in a ControllerRevision, say.
-        return text.value
-    # A name alone is no image where things are named and selected: a container, a ServiceAccount, a label may be called so.
-    naming = text.owner and (text.field in _SELECTING or text.field.lower().endswith("name"))
-    names = frozenset() if naming else rules.names
-    found = (looks_like_image(value, names, rules.env.registry) for value in _spoken(text))
-    return next(filter(None, found), "")
-
-
-def _spoken(text: Text) -> Iterator[str]:
-    """What a string says: itself, or the literals of a program, in whose code `{"image": image}` is no manifest."""
-    program = text.field == "data" and str(text.path[-1]).endswith(".py")
-    yield from _literals(text.value) if program else (text.value,)
-
-
-@functools.lru_cache(maxsize=64)
-def _literals(program: str) -> tuple[str, ...]:
-    try:
-        tree = ast.parse(program)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return (program,)
-    return tuple(node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
+def _numbered(path: Path, mentions: Sequence[Mention]) -> Iterator[tuple[Path, Mention]]:
+    """A path for each image that one text names; the first has the text's own."""
+    for number, one in enumerate(mentions):
+        yield ((*path, number) if number else path), one
 
 
 def pin(
@@ -137,20 +116,22 @@ def pin(
     rules = _Rules(env, digests)
     pinned: list[Manifest] = []
     pins: list[Pin] = []
-    followed = Followed(walks)
+    mentioned = _mentioned(walks, env.kubernetes, env.registry, rules.names)
+    followed = Followed(walks, mentioned)
     refused: list[Finding] = list(followed.refused)
     for number, walk in enumerate(walks):
         manifest = walk.manifest
-        if manifest.body.get("status"):
-            what = "a status is written"
-            refused.append(manifest.finding(("status",), what, "remove it: the cluster writes it, and it names images"))
+        if _says_something(manifest.body.get("status")):
+            fix = "remove it: the cluster writes it, and nobody pins what it names"
+            refused.append(manifest.finding(("status",), "a status is written", fix))
         refused += _unseen(walk)
         for text in walk.texts:
-            if text.path[:1] == ("status",) or (text.owner, text.field) in FALSE_FRIENDS:
+            place = (number, text.path)
+            if text.path[:1] == ("status",) or (text.owner, text.field) in FALSE_FRIENDS or is_key(text):
                 continue
-            if (number, text.path) in followed.values:
-                continue  # A parameter; its values are pinned, or refused already.
-            if (text.owner, text.field) in IMAGE_FIELDS or (number, text.path) in followed.places:
+            if (text.owner, text.field) in IMAGE_FIELDS or place in followed.places:
+                if place in followed.values:
+                    continue  # A parameter; its values are pinned, or refused already.
                 try:
                     ref = _resolve(text.value, rules)
                 except _RefusedError as problem:
@@ -158,13 +139,54 @@ def pin(
                     continue
                 manifest = embedded.with_value(manifest, text.path, str(ref))
                 pins.append(Pin(manifest.title, manifest.identity, text.path, text.value, ref))
-            elif text.path[-1] == ANNOTATION and text.value in models:
-                continue
-            elif image := _suspicious(text, rules):
-                what = f"{image!r} looks like an image, in a place where no schema expects one"
-                refused.append(walk.manifest.finding(text.path, what, "name images only where Kubernetes pulls them"))
+            elif text.path[-1] == ANNOTATION:
+                if text.value not in models and not text.value.startswith("{{"):
+                    what = "a model is named in a manifest"
+                    fix = f"name it at `model` in {env.file}, or promote it: `invoke train`"
+                    refused.append(manifest.finding(text.path, what, fix))
+            elif place in mentioned:
+                value, found, wrong = _told(walk, text, mentioned[place], rules)
+                if value != text.value:
+                    manifest = embedded.with_value(manifest, text.path, value)
+                pins += found
+                refused += wrong
         pinned.append(manifest)
     return tuple(pinned), tuple(pins), tuple(refused)
+
+
+def _says_something(status: object) -> bool:
+    """Whether a status holds a value; generators write empty ones."""
+    if isinstance(status, (dict, list)):
+        return any(map(_says_something, status.values() if isinstance(status, dict) else status))
+    return status not in (None, "")
+
+
+def _told(walk: Walk, text: Text, mentions: Sequence[Mention], rules: _Rules) -> tuple[str, list[Pin], list[Finding]]:
+    """A text with its images pinned, their pins, and what cannot be pinned."""
+    manifest, value, shift = walk.manifest, text.value, 0
+    pins: list[Pin] = []
+    refused: list[Finding] = []
+    for path, one in _numbered(text.path, mentions):
+        if "{{" in one.reference and manifest.api_version == argo_schema.API_VERSION:
+            continue  # Its values are pinned, or refused already.
+        if not one.named and not _DIGEST.search(one.reference):
+            what = f"{one.reference!r} looks like an image, in a place where no schema expects one"
+            fix = "write it with its digest, or name images only where Kubernetes or k8s/prepare/image_texts.py looks for them"
+            refused.append(manifest.finding(text.path, what, fix))
+            continue
+        try:
+            ref = _resolve(one.reference, rules)
+            if one.start < 0 and str(ref) != one.reference:
+                raise _RefusedError(f"{one.reference} stands in a text that is not rewritten", f"write {ref} there")
+        except _RefusedError as problem:
+            refused.append(manifest.finding(text.path, problem.what, problem.fix))
+            continue
+        if one.start >= 0:
+            at = one.start + shift
+            value = f"{value[:at]}{ref}{value[at + len(one.reference) :]}"
+            shift += len(str(ref)) - len(one.reference)
+        pins.append(Pin(manifest.title, manifest.identity, path, one.reference, ref))
+    return value, pins, refused
 
 
 def _unseen(walk: Walk) -> Iterator[Finding]:
@@ -177,13 +199,21 @@ def _unseen(walk: Walk) -> Iterator[Finding]:
 
 def images(objects: Iterable[Manifest], version: str) -> Images:
     """Every image reference in these objects, whatever it is; of a parameter, its values."""
-    kinds = schema.schema(version)
-    walks = [kinds.walk(manifest) for manifest in objects]
-    followed = Followed(walks)
-    return {
-        (walk.manifest.identity, text.path): text.value
-        for number, walk in enumerate(walks)
-        for text in walk.texts
-        if (number, text.path) in followed.places
-        or ((text.owner, text.field) in IMAGE_FIELDS and (number, text.path) not in followed.values)
-    }
+    together = list(objects)
+    kinds = schema.of_set(version, together)
+    walks = [kinds.walk(manifest) for manifest in together]
+    mentioned = _mentioned(walks, version)
+    followed = Followed(walks, mentioned)
+    found: dict[tuple[Identity, Path], str] = {}
+    for number, walk in enumerate(walks):
+        for text in walk.texts:
+            if is_key(text):
+                continue
+            place = (number, text.path)
+            if place in followed.places or ((text.owner, text.field) in IMAGE_FIELDS and place not in followed.values):
+                found[(walk.manifest.identity, text.path)] = text.value
+            elif text.path[-1] != ANNOTATION:
+                for path, one in _numbered(text.path, mentioned.get(place, ())):
+                    if "{{" not in one.reference and (one.named or _DIGEST.search(one.reference)):
+                        found[(walk.manifest.identity, path)] = one.reference
+    return found

@@ -9,7 +9,10 @@ from k8s.objects.findings import Finding
 from k8s.objects.schema import Walk
 from k8s.rules import (
     egress,
+    leaks,
+    mutators,
     objects,
+    pod_security,
     pods,
     policies,
     quotas,
@@ -17,6 +20,7 @@ from k8s.rules import (
     security,
     workflow,
     workflow_scripts,
+    workflow_sent,
     workflow_values,
 )
 from k8s.rules.whole_set import WholeSet
@@ -33,12 +37,16 @@ def check(walks: Sequence[Walk], env: Environment) -> Iterator[Finding]:
     sent_later = [inner.manifest for walk in walks for inner in walk.inner]  # By workflows, while they run.
     whole = WholeSet.of_walks(walks, env)
     yield from objects.check(walks)
-    yield from pods.check([*written, *sent_later])
+    yield from mutators.check([*written, *sent_later], env)
+    yield from pods.check([*written, *sent_later], whole)
     yield from security.check([*written, *sent_later])
-    yield from references.check(walks, env)
+    yield from pod_security.check([*written, *sent_later])
+    yield from leaks.check([*walks, *(inner for walk in walks for inner in walk.inner)])
+    yield from references.check(walks, whole)
     yield from policies.check(walks, whole)
     yield from egress.check(whole)
     yield from quotas.check(whole)
     yield from workflow.check(walks)
     yield from workflow_values.check(walks)
     yield from workflow_scripts.check(written)
+    yield from workflow_sent.check(walks)

@@ -32,6 +32,7 @@ _PARALLEL = 8
 _LICENCE_FILE = re.compile(r"^[^/]+\.dist-info/(licenses/.*|(LICEN[CS]E|COPYING|NOTICE|EULA|COPYRIGHT)[^/]*)$", re.IGNORECASE)
 # A licence's text; some wheels bundle hundreds of kilobytes of others' notices.
 _TEXT_LIMIT = 200_000
+_EXTRA = re.compile(r"""extra\s*==\s*['"]([^'"]+)""")
 _Locate = Callable[[Artifact], str]
 
 
@@ -185,6 +186,11 @@ def target(python: str) -> dict[str, str]:
         "python_version": ".".join(python.split(".")[:2]),
         "sys_platform": "linux",
     }
+
+
+def extras(requires: Iterable[str]) -> list[str]:
+    """The extras that the markers of requirements name, sorted."""
+    return sorted({canonicalize_name(extra) for text in requires for extra in _EXTRA.findall(text)})
 
 
 def _plain(requirement: Requirement) -> str:

@@ -357,6 +357,34 @@ def test_what_cosign_attests_as_a_bundle_is_read(registry: RealRegistry, cosign:
     assert not inspect.look(ref, own, Policy(sbom=False, provenance=False))[1].holds
 
 
+def test_what_is_attached_by_digest_is_read_by_the_cosign_that_reads_bundles(
+    registry: RealRegistry, cosign: Path, folder: Path
+) -> None:
+    """Where a tag cannot be moved, statements are such bundles. Version 2 wants a root of trust from the network for them."""
+    ref = put(registry, f"by-digest-{cosign.parent.parent.parent.name[:4] or 'x'}", folder)
+    made = [
+        signing.attest(kind, said, digest=ref.digest).envelope
+        for kind, said in (
+            (statement.SIGNATURE, {}),
+            (statement.SBOM, signing.COMPONENTS),
+            (statement.PROVENANCE, signing.build()),
+            (statement.SMOKE, signing.smoke(train_digest=ref.digest, started=ago(hours=1))),
+        )
+    ]
+    with Client(Registry(ref.registry, ""), writes=True) as client:
+        attachments.refer(client, ref.repository, ref.digest, [one for one in made if one])
+    ours = inspect.look(ref, OWN.public_key(), ASKED)[1]
+    assert ours.holds, ours
+    assert not inspect.look(ref, OTHER.public_key(), ASKED)[1].holds
+    if "--use-signing-config" not in cosigns.call(cosign, "attest", "--help", folder=folder).stdout:
+        return
+    for key, good in (("cosign", True), ("other", False)):
+        for command in COMMANDS:
+            words = [{"REF": str(ref), "cosign.pub": f"{key}.pub"}.get(word, word) for word in shlex.split(command)]
+            words = [word for word in words if word != "--new-bundle-format=false"]
+            assert (cosigns.call(cosign, *words[1:], folder=folder).returncode == 0) is good, words
+
+
 @pytest.fixture
 def built(own_folders: Path, registry: RealRegistry, monkeypatch: pytest.MonkeyPatch, cosign: Path) -> ImageRef:
     """A build and a passed run of an image that lies in the registry, and cosign on PATH."""

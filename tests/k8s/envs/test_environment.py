@@ -72,6 +72,8 @@ def test_an_unknown_environment_names_those_there_are(checkout: Checkout) -> Non
         (GOOD + "gpu-labels: false\n", "gpu-labels: expected nvidia or none, got False"),
         (GOOD + "gpu-labels: null\n", "gpu-labels: expected nvidia or none, got None"),
         (GOOD + "gpu-labels: [none]\n", "gpu-labels: expected nvidia or none, got ['none']"),
+        (GOOD + "mutators: a\n", "mutators: expected a list of strings, got 'a'"),
+        (GOOD + "mutators: [{a: b}]\n", "mutators: expected a list of strings"),
         (GOOD + "registry: x.example\n", "the key registry stands twice (e.yaml:5)"),
         (GOOD + "x: yes\n", "yes means different things"),
         ("", "0 YAML documents, not one"),

@@ -113,7 +113,7 @@ def test_embedded_manifests_keep_what_argo_fills_in_and_stay_yaml(checkout: Chec
     (flow,) = [one for one in rendered.objects if one.kind == "WorkflowTemplate"]
     (sent,) = [one["resource"]["manifest"] for one in flow.body["spec"]["templates"] if "resource" in one]
     ((job, _),) = strict_yaml.documents(sent, "f")  # type: ignore[misc]  # readable
-    assert job["metadata"]["name"] == "job-{{workflow.parameters.version}}"
+    assert job["metadata"]["name"] == "job-{{workflow.name}}"
     assert job["spec"]["template"]["spec"]["containers"][0]["args"] == ["{{workflow.name}}"]
     assert job["spec"]["template"]["spec"]["containers"][0]["image"] == f"registry.example.com/llm/{API}@{OLD}"
 

@@ -106,12 +106,11 @@ def test_all_mistakes_are_reported_at_once() -> None:
 @pytest.mark.parametrize("version", schema.versions())
 def test_short_definition_names_mean_one_type_where_rules_use_them(version: str) -> None:
     """Rules speak of `Container`; that must not be ambiguous."""
-    from k8s.prepare import pin
-    from k8s.prepare.image_parameters import IMAGE_FIELDS
+    from k8s.prepare.image_texts import FALSE_FRIENDS, IMAGE_FIELDS
     from k8s.rules import references
 
     used = (
-        {owner for owner, _ in IMAGE_FIELDS | pin.FALSE_FRIENDS}
+        {owner for owner, _ in IMAGE_FIELDS | FALSE_FRIENDS}
         | set(references._REFERENCES)
         | {"PodSpec", "ObjectMeta"}
         | {"IngressServiceBackend", "IngressTLS"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import re
 import shutil
 from collections.abc import Iterator
@@ -13,11 +14,14 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from common.errors import PolicyError, RegistryError, UsageError
-from k8s import deploy
+from k8s import check, deploy
+from k8s.envs import environment, other_images
+from k8s.prepare import checked, gate
 from oci import statement
 from oci.client.client import Client
 from oci.client.target import Registry
 from oci.descriptor import MANIFEST
+from oci.reference import ImageRef
 from registry.attach import Proof, deliver
 from registry.signer import Signer
 from tests.k8s.conftest import API, REPO, Checkout
@@ -25,8 +29,8 @@ from tests.k8s.prepare import models
 from tests.oci.conftest import QUICK
 from tests.oci.double import Double, digest_of, serving
 from tests.registry import signing
+from tests.registry.pushing import DIGEST, EARLIER, IMAGE, MINE, THEIRS
 from tests.registry.signing import OTHER, OWN
-from tests.registry.test_attach import DIGEST, EARLIER, IMAGE, MINE, THEIRS
 
 NAME = f"{API}-cpu"
 
@@ -138,3 +142,120 @@ def test_a_missing_public_key_is_named(gated: Checkout, double: Double) -> None:
     (gated.root / "own.pub").unlink()
     with pytest.raises(UsageError, match=r"no public key can be read.*own\.pub"):
         deploy.deploy("rendered")
+
+
+# Somebody's nginx, a stranger's image that is called like ours, an image of Docker Hub without its host.
+OTHER_IMAGE = f"docker.io/library/nginx@sha256:{'1' * 64}"
+STRANGERS = (OTHER_IMAGE, f"ghcr.io/stranger/{API}@{DIGEST}", f"attacker/miner@{DIGEST}", f"nginx:1.27@sha256:{'1' * 64}")
+
+
+def add(gated: Checkout, image: str) -> None:
+    """A pod with this image, in the set."""
+    gated.add(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: other, namespace: llm-inference}\nspec:\n"
+        "  automountServiceAccountToken: false\n"
+        "  securityContext: {runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}}\n  containers:\n"
+        f"    - name: c\n      image: {image}\n"
+        "      securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}\n"
+    )
+
+
+def allow(gated: Checkout, reference: str = OTHER_IMAGE, until: str = "2999-12-31", more: str = "") -> None:
+    file = gated.root / "k8s/envs/rendered.yaml"
+    entry = f"other-images:\n  - reference: {reference}\n    reason: a door before the server\n    until: {until}\n{more}"
+    file.write_text(file.read_text() + entry)
+
+
+@pytest.mark.parametrize("image", STRANGERS)
+def test_an_image_that_is_neither_ours_nor_allowed_is_refused(
+    gated: Checkout, double: Double, image: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attach(double, started=EARLIER)
+    add(gated, image)
+    with pytest.raises(PolicyError, match="no image of ours .* and not allowed in k8s/envs/rendered.yaml") as refused:
+        deploy.deploy("rendered")
+    assert image in refused.value.line()
+    assert "name what is other people's at `other-images` in k8s/envs/rendered.yaml" in refused.value.line()
+    assert not rendered(gated)
+    check.run_check([str(gated.manifests)], "rendered")
+    assert f"deploy would refuse {image}" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("name", [f"{API}-hotfix", f"old/{NAME}"])
+def test_another_digest_below_our_registry_is_asked_for_the_same_proof(gated: Checkout, double: Double, name: str) -> None:
+    attach(double, started=EARLIER)
+    other = IMAGE + b" "
+    double.manifests[f"team/{name}"][digest_of(other)] = (MANIFEST, other)
+    add(gated, f"{double.address}/team/{name}@{digest_of(other)}")
+    with pytest.raises(PolicyError, match="signature missing.*smoke missing") as refused:
+        deploy.deploy("rendered")
+    assert digest_of(other) in refused.value.line()
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [OTHER_IMAGE, OTHER_IMAGE.replace("docker.io", "index.docker.io:443"), OTHER_IMAGE.removeprefix("docker.io/library/")],
+)
+def test_an_allowed_image_is_told_and_recorded_however_it_is_spelled(
+    gated: Checkout, double: Double, spelled: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attach(double, started=EARLIER)
+    add(gated, spelled)
+    allow(gated)
+    env = environment.load("rendered")
+    images = [pin.pinned for pin in checked.check([gated.manifests], env, checked.locked_images(required=True))[0].pins]
+    recorded = dict(gate.check(images, env, whole=True))
+    assert recorded[spelled] == "allowed until 2999-12-31: a door before the server"
+    assert deploy.deploy("rendered").result == "rendered"
+    assert f"allowed {spelled}: allowed until 2999-12-31" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_an_entry_out_of_date_is_refused_with_its_line(gated: Checkout, double: Double, used: bool) -> None:
+    attach(double, started=EARLIER)
+    if used:
+        add(gated, OTHER_IMAGE)
+    allow(gated, until="2026-01-31")
+    line = len((gated.root / "k8s/envs/rendered.yaml").read_text().splitlines()) - 2
+    with pytest.raises(PolicyError, match=rf"out of date since 2026-01-31 \(k8s/envs/rendered.yaml:{line}\)"):
+        deploy.deploy("rendered")
+    assert not rendered(gated)
+
+
+def test_an_entry_holds_until_the_end_of_its_day() -> None:
+    entry = other_images.OtherImage(ImageRef.parse(OTHER_IMAGE), "r", datetime.date(2026, 1, 31))
+    assert [entry.expired(datetime.date(2026, month, day)) for month, day in ((1, 30), (1, 31), (2, 1))] == [False, False, True]
+
+
+def test_an_entry_that_nothing_uses_is_told(gated: Checkout, double: Double, capsys: pytest.CaptureFixture[str]) -> None:
+    attach(double, started=EARLIER)
+    allow(gated)
+    assert deploy.deploy("rendered").result == "rendered"
+    assert f"no image of the set is {OTHER_IMAGE}: remove its entry" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("key", "says"), [(MINE, ""), (THEIRS, "its signer did not sign it: signature bad: not signed by key")]
+)
+def test_the_signer_of_an_allowed_image_is_verified(gated: Checkout, double: Double, key: Signer, says: str) -> None:
+    attach(double, started=EARLIER)
+    double.manifests["others/door"][DIGEST] = (MANIFEST, IMAGE)
+    double.blobs["others/door"][digest_of(b"{}")] = b"{}"
+    proof = Proof(dataclasses.replace(signing.BUILT, name="door", digest=DIGEST), {})
+    with Client(Registry.parse(f"{double.address}/others"), QUICK, writes=True) as client:
+        deliver(client, proof, key)
+    image = f"{double.address}/others/door@{DIGEST}"
+    add(gated, image)
+    allow(gated, image, more="    signer: own.pub\n")
+    if says:
+        with pytest.raises(PolicyError, match=says):
+            deploy.deploy("rendered")
+    else:
+        assert deploy.deploy("rendered").result == "rendered"
+
+
+def test_an_image_that_a_controller_adds_is_recorded_though_no_manifest_names_it(gated: Checkout, double: Double) -> None:
+    allow(gated, more="    injected: true\n")
+    assert dict(gate.check([], environment.load("rendered"), whole=True)) == {
+        OTHER_IMAGE: "allowed until 2999-12-31: a door before the server"
+    }

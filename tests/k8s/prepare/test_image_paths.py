@@ -11,7 +11,7 @@ from k8s.envs import environment
 from k8s.objects import argo_schema, manifests, schema, strict_yaml
 from k8s.objects.manifests import Manifest
 from k8s.prepare import pin
-from k8s.prepare.image_parameters import IMAGE_FIELDS
+from k8s.prepare.image_texts import FALSE_FRIENDS, IMAGE_FIELDS
 from tests.k8s.conftest import API, OLD, Checkout
 
 TASKS = ("steps[*][*]", "dag.tasks[*]")
@@ -65,55 +65,6 @@ def test_pins_every_image_of_every_kind(checkout: Checkout, kind: str, spot: str
     assert not re.search(rf"{API}(?!@)", text)
 
 
-PLACES: dict[str, dict[str, Any]] = {
-    "environment value": {"containers": [{"name": "c", "image": API, "env": [{"name": "I", "value": API}]}]},
-    "argument": {"containers": [{"name": "c", "image": API, "args": [f"--image={API}"]}]},
-    "tag of ours in a command": {"containers": [{"name": "c", "image": API, "command": ["run", f"x/{API}:1"]}]},
-    "our registry": {"containers": [{"name": "c", "image": API, "args": ["registry.example.com/llm/other"]}]},
-    "foreign image": {"containers": [{"name": "c", "image": API, "args": ["quay.io/argo/exec:v3"]}]},
-    "digest": {"containers": [{"name": "c", "image": API, "args": [f"other@{OLD}"]}]},
-    "embedded manifest": {"containers": [{"name": "c", "image": API, "args": ["spec:\n  image: nginx\n"]}]},
-    "embedded JSON": {"containers": [{"name": "c", "image": API, "args": ['{"image": "nginx"}']}]},
-}
-
-
-@pytest.mark.parametrize("place", PLACES)
-def test_refuses_what_looks_like_an_image_elsewhere(checkout: Checkout, place: str) -> None:
-    checkout.add(strict_yaml.dump([kinds(PLACES[place])["Deployment"]]))
-    found = [text for text in checkout.findings() if "looks like an image" in text]
-    assert len(found) == 1
-    assert "spec.template.spec.containers[0]." in found[0]
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {"name": "x", "namespace": "n"},
-            "data": {"a": f"image: {API}\n"},
-        },
-        {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {"name": "x", "namespace": "n", "annotations": {"kubectl/last": f'{{"image":"{API}:1"}}'}},
-        },
-        {
-            "apiVersion": "apps/v1",
-            "kind": "ControllerRevision",
-            "metadata": {"name": "x", "namespace": "n"},
-            "revision": 1,
-            "data": {"spec": {"template": {"spec": POD}}},
-        },
-    ],
-    ids=["text in a ConfigMap", "annotation", "free-form object"],
-)
-def test_refuses_images_that_no_schema_accounts_for(checkout: Checkout, body: dict[str, Any]) -> None:
-    checkout.add(strict_yaml.dump([body]))
-    assert any("looks like an image" in text for text in checkout.findings())
-
-
 def test_a_ceph_image_is_a_false_friend(checkout: Checkout) -> None:
     volume = {"name": "v", "rbd": {"image": "disk-1", "monitors": ["m"]}}
     checkout.add(strict_yaml.dump([kinds({**POD, "volumes": [volume]})["Pod"]]))
@@ -130,7 +81,7 @@ def test_a_written_status_is_refused(checkout: Checkout) -> None:
 @pytest.mark.parametrize("version", schema.versions())
 def test_every_field_of_the_schema_that_could_name_an_image_is_classified(version: str) -> None:
     """A new Kubernetes version with a new image-bearing field fails here, not in a cluster."""
-    known = IMAGE_FIELDS | pin.FALSE_FRIENDS
+    known = IMAGE_FIELDS | FALSE_FRIENDS
     # Written by the cluster (a status is refused), names of Secrets, policies, and the object around `reference`.
     others = {
         ("ContainerStatus", "image"),

@@ -50,6 +50,7 @@ def image_of(manifest: Manifest) -> str:
         (f"quay.io/other/tool@{OTHER}", f"quay.io/other/tool@{OTHER}"),
         (f"quay.io/other/tool:v3@{OTHER}", f"quay.io/other/tool:v3@{OTHER}"),
         (f"registry.example.com/llm/{API}@{OLD}", f"registry.example.com/llm/{API}@{OLD}"),
+        (f"Registry.example.com:443/llm/{API}:v1@{OLD}", f"registry.example.com/llm/{API}@{OLD}"),
     ],
 )
 def test_pins_our_names_and_keeps_foreign_digests(written: str, sent: str) -> None:
@@ -67,6 +68,8 @@ def test_pins_our_names_and_keeps_foreign_digests(written: str, sent: str) -> No
         (f"my-registry/{API}:latest", "is not pinned", f"write the bare name `{API}`"),
         (f"my-registry.example/{API}", "is not pinned", f"write the bare name `{API}`"),
         (f"registry.example.com/llm/{API}@{OTHER}", f"is pinned to {OTHER}, images.lock says {OLD}", f"write `{API}`"),
+        (f"Registry.Example.Com/llm/{API}@{OTHER}", f"is pinned to {OTHER}, images.lock says {OLD}", f"write `{API}`"),
+        (f"registry.example.com:443/llm/{API}@{OTHER}", f"is pinned to {OTHER}, images.lock says {OLD}", f"write `{API}`"),
         (f"{API}@sha256:12", "is not an image reference", "write a name"),
         ("Not An Image", "is not an image reference", "write a name"),
         ("{{inputs.parameters.image}}", "is not an image reference", "write a name"),

@@ -261,7 +261,7 @@ def test_what_the_gate_found_goes_into_the_record_with_the_images(gated: Checkou
 def test_the_set_is_judged_with_its_model(checkout: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
     checkout.keep("inference")
     reference = models.named(checkout.root, "rendered")
-    checkout.edit("service.yaml", "targetPort: http", "targetPort: 8080")
+    checkout.edit("service.yaml", "targetPort: http", "targetPort: web")
     with pytest.raises(PolicyError, match="1 finding in 1 file"):
         settled(checkout)
     assert f"{WORKLOAD}: {reference}" in " ".join(capsys.readouterr().out.split())
@@ -289,7 +289,7 @@ def test_a_model_that_a_manifest_names_itself_is_refused(
     file.write_text(yaml.safe_dump(manifest))
     with pytest.raises(PolicyError, match="1 finding in 1 file"):
         settled(checkout)
-    assert "looks like an image" in capsys.readouterr().err
+    assert "a model is named in a manifest" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("metadata", ["text", [1]])

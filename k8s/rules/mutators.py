@@ -1,0 +1,20 @@
+"""Rules about objects that have pods changed when they are made: after every check, to any image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from k8s.envs.environment import Environment
+from k8s.objects.findings import Finding
+from k8s.objects.manifests import Manifest
+
+KINDS = {"MutatingWebhookConfiguration", "MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding"}
+
+
+def check(objects: Sequence[Manifest], env: Environment) -> Iterator[Finding]:
+    """Each of these objects that the environment does not name, and each name that means none of the kinds."""
+    for manifest in objects:
+        called = f"{manifest.kind}/{manifest.name}"
+        if manifest.kind in KINDS and called not in env.mutators:
+            what = "it has pods changed after they were checked: another image, another command"
+            yield manifest.finding((), what, f"leave it out, or name it in {env.file}: `mutators: [{called}]`")

@@ -66,9 +66,10 @@ def gated(checkout: Checkout, double: Double) -> Checkout:
 
 def attach(double: Double, key: Signer = MINE, **run: Any) -> None:
     """Signature, SBOM and provenance; with a smoke result where a run is described."""
-    predicates = {statement.SBOM: signing.COMPONENTS, statement.PROVENANCE: signing.build()}
+    build = signing.build(name=NAME, role="api-cpu", config_digest=digest_of(b"{}"))
+    predicates = {statement.SBOM: signing.COMPONENTS, statement.PROVENANCE: build}
     if run:
-        predicates[statement.SMOKE] = signing.smoke(**{"train_digest": DIGEST, **run})
+        predicates[statement.SMOKE] = signing.smoke(**{"digest": DIGEST, **run})
     proof = Proof(dataclasses.replace(signing.BUILT, name=NAME, digest=DIGEST), predicates)
     with Client(Registry.parse(f"{double.address}/team"), QUICK, writes=True) as client:
         deliver(client, proof, key)

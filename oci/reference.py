@@ -64,7 +64,8 @@ class ImageRef:
             name, tag = rest, ""
         elif not _TAG.fullmatch(tag):
             raise ValueError(f"not an image reference (tag): {text!r}")
-        if registry and not _HOST.fullmatch(registry):
+        port = registry.rpartition(":")[2] if re.search(r":[0-9]+$", registry) else "1"
+        if registry and not (_HOST.fullmatch(registry) and 0 < int(port) < 65536):
             raise ValueError(f"not an image reference (host): {text!r}")
         if not _REPOSITORY.fullmatch(name) or len(name) > 255:
             raise ValueError(f"not an image reference (repository): {text!r}")

@@ -241,7 +241,7 @@ def _uv_files() -> list[tuple[str, dict[str, Any]]]:
 def _pip(key: str) -> list[str]:
     """The values of a setting of pip's, its variable first."""
     try:
-        value = pip.settings("install").get(key, "")
+        value = pip.settings("install").get(key) or pip.settings("download").get(key, "")
     except ValueError as problem:
         raise MissingEnvironmentError(f"your pip configuration cannot be read: {problem}", fix="mend it") from None
-    return [value] if key == "cert" and value else value.split()
+    return value.split() if key != "cert" else [value] if value else []

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import urllib3
 
+from common.errors import RegistryError
 from oci.client.patience import TransientError, UnusableError
 from oci.client.target import Server
 
 CHUNK = 1 << 20
+# An answer that is read whole may take so many seconds, or come at so many bytes a second.
+_PATIENT, _SLOWEST = 30.0, 1024
 # Words of a message that gives no reason: "requested access to the resource is denied".
 _BARE = 7
 
@@ -106,10 +110,17 @@ class Stream:
             TransientError: it was cut.
             StoppedError: the client was stopped.
         """
+        return self._read(most, self._response.read)
+
+    def _pieces(self, most: int) -> Iterator[bytes]:
+        """As `chunks`, but as they arrive: a server that drips them does not hold us until enough are there."""
+        return self._read(most, self._response.read1)
+
+    def _read(self, most: int, read: Callable[..., bytes]) -> Iterator[bytes]:
         while most > 0 and not self._ended:
             try:
                 with self._http.translated(self.url):
-                    data: bytes = self._response.read(min(CHUNK, most), decode_content=False)
+                    data = read(min(CHUNK, most), decode_content=False)
             except TransientError as problem:
                 raise TransientError(problem.reason, problem.wait, begun=True) from None
             if not data:
@@ -123,9 +134,16 @@ class Stream:
 
         Raises:
             UnusableError: it is larger than `most` bytes.
+            RegistryError: it comes more slowly than any line is.
             TransientError: it was cut.
         """
-        data = b"".join(self.chunks(most + 1))
+        data, began = b"", time.monotonic()
+        for piece in self._pieces(most + 1):
+            data += piece
+            took = time.monotonic() - began
+            if took > _PATIENT and len(data) < took * _SLOWEST:
+                what = f"{self._http.server.called} sends {len(data)} bytes of an answer in {took:.0f} s"
+                raise RegistryError(what, where=self._http.server.host, fix="ask who runs it, or look at the network")
         if len(data) > most:
             size = f"{most >> 20} MiB" if most >= CHUNK else f"{most} bytes"
             what = f"{self._http.server.called} answers with more than {size}"

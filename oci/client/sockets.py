@@ -5,7 +5,9 @@ from __future__ import annotations
 import socket
 import threading
 import weakref
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -35,10 +37,18 @@ class Sockets:
                 super().connect()
                 register(self.sock)
 
+            def getresponse(self) -> Any:
+                with _limited(self):
+                    return super().getresponse()
+
         class Secure(HTTPSConnection):
             def connect(self) -> None:
                 super().connect()
                 register(self.sock)
+
+            def getresponse(self) -> Any:
+                with _limited(self):
+                    return super().getresponse()
 
         class PlainPool(urllib3.HTTPConnectionPool):
             ConnectionCls = Plain
@@ -65,3 +75,24 @@ class Sockets:
                 raise StoppedError
             if isinstance(inner, socket.socket):
                 self._open.add(inner)
+
+
+@contextmanager
+def _limited(connection: HTTPConnection) -> Iterator[None]:
+    """End the wait for an answer's head after the time that one piece of it may take: a server may drip it, byte by byte."""
+    inner = getattr(connection.sock, "socket", connection.sock)
+    if not isinstance(connection.timeout, (int, float)) or not isinstance(inner, socket.socket):
+        yield
+        return
+
+    def end() -> None:
+        with suppress(OSError):
+            socket.socket.shutdown(inner, socket.SHUT_RDWR)
+
+    timer = threading.Timer(connection.timeout, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

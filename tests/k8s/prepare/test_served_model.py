@@ -36,7 +36,12 @@ from tests.registry.signing import OTHER, OWN, sealed
 WORKLOAD = "Deployment llm-inference/llama-factory-inference"
 HANGING = {f"{kind} llm-inference/llama-factory-inference" for kind in ("HorizontalPodAutoscaler", "PodDisruptionBudget")}
 REFERENCE = f"registry.example.com/llm/{models.MODEL}"
-BASE = 'target: {cluster: {context: c}}\nregistry: registry.example.com/llm\nkubernetes: "1.32"\nproof: {key: k.pub}\ndeploy-keys: d.pub\n'
+BASE = """target: {cluster: {context: c}}
+registry: registry.example.com/llm
+kubernetes: "1.32"
+proof: {key: k.pub}
+deploy-keys: d.pub
+"""
 
 
 def settled(checkout: Checkout, env: str = "rendered") -> tuple[dict[str, Manifest], Environment]:

@@ -304,10 +304,15 @@ def of_set(version: str, objects: Iterable[Manifest]) -> Schema:
         version: minor version, one of `versions()`.
         objects: of the set.
     """
-    folder = _folder_of_kinds()
-    elsewhere = manifests.load([folder])[0] if folder.is_dir() and any(folder.rglob("*.*")) else ()
-    defined = [one for one in (*objects, *elsewhere) if one.kind == "CustomResourceDefinition"]
-    return schema(version).with_kinds(defined) if defined else schema(version)
+    together = list(objects)
+    kinds = {one.kind for one in together if custom_kinds.is_custom(one)}
+    if not kinds:
+        return schema(version)
+    # Definitions are large: only those are read that name a kind of the set.
+    files = sorted(file for file in _folder_of_kinds().rglob("*") if file.suffix in manifests.SUFFIXES)
+    named = [file for file in files if any(kind in file.read_text(errors="replace") for kind in kinds)]
+    elsewhere = manifests.load(named)[0] if named else ()
+    return schema(version).with_kinds([*together, *elsewhere])
 
 
 @functools.cache

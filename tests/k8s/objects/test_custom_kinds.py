@@ -222,8 +222,10 @@ def test_rules_about_a_kind_of_kubernetes_do_not_judge_one_of_its_name() -> None
 
 
 def test_a_service_of_pods_that_an_operator_makes_is_taken() -> None:
-    service = "---\napiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: shop}\n"
+    service = (
+        "---\napiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: shop}\n"
         "spec: {selector: {ray.io/node-type: head}, ports: [{port: 80}]}\n"
+    )
     assert any("selects no pod of this set" in one for one in told(service))
     assert told(definition(OPEN) + custom({}) + service) == []
 

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from common import console
 from common.errors import UsageError
-from k8s import report
 from k8s.envs import environment
-from k8s.prepare import checked, gate
+from k8s.prepare import checked, gate, report
 
 # How the result is told to other programs.
 JSON, SARIF = "json", "sarif"

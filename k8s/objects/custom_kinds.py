@@ -6,10 +6,12 @@ about pods reaches there. Where a schema leaves open what a place holds, images 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from k8s.objects import argo_schema
+from common import paths
+from k8s.objects import argo_schema, manifests
 from k8s.objects.manifests import Manifest
 
 # Of a schema node: the definition of Kubernetes' own that its fields are those of.
@@ -25,7 +27,7 @@ _LIKE: tuple[tuple[str, frozenset[str]], ...] = (
     ("EnvFromSource", frozenset({"configMapRef", "secretRef"})),
     ("ResourceRequirements", frozenset({"limits", "requests"})),
 )
-_KEPT = ("enum", "items", "maximum", "minimum", "type", "x-kubernetes-list-map-keys", "x-kubernetes-list-type")
+_TYPES = ("array", "boolean", "integer", "number", "object", "string")
 # Groups of Kubernetes' own with a dot in their names.
 _GROUPS = {
     "admissionregistration.k8s.io",
@@ -78,6 +80,22 @@ def is_custom(manifest: Manifest) -> bool:
     return "." in group and group not in _GROUPS
 
 
+def folder() -> Path:
+    """Where definitions lie of kinds that the set does not define itself."""
+    return paths.K8S / "crds"
+
+
+def definitions_for(objects: Sequence[Manifest]) -> list[Manifest]:
+    """The definitions that a set may need: its own, and those in the folder; none where it has no kind of other people."""
+    kinds = {one.kind for one in objects if is_custom(one)}
+    if not kinds:
+        return []
+    # Definitions are large: only files are read that name a kind of the set.
+    files = sorted(file for file in folder().rglob("*") if file.suffix in manifests.SUFFIXES)
+    named = [file for file in files if any(kind in file.read_text(errors="replace") for kind in kinds)]
+    return [*objects, *(manifests.load(named)[0] if named else ())]
+
+
 def of(objects: Iterable[Manifest], definitions: Mapping[str, dict[str, Any]]) -> Iterator[CustomKind]:
     """The kinds that the CustomResourceDefinitions among these objects define.
 
@@ -120,7 +138,7 @@ def _node(written: Mapping[str, Any], twin: Mapping[str, Any], definitions: Mapp
     known = _mapping(written.get("properties"))
     full = str(twin.get("$ref", "")).rsplit("/", 1)[-1] or _like(known)
     twin = definitions.get(full, twin)
-    node = {key: written[key] for key in _KEPT if key in written}
+    node = _kept(written)
     if full:
         node[DEFINITION] = full.rsplit(".", 1)[1]
     if written.get("x-kubernetes-int-or-string"):
@@ -131,10 +149,7 @@ def _node(written: Mapping[str, Any], twin: Mapping[str, Any], definitions: Mapp
     fields = {key: _node(_mapping(one), _mapping(beside.get(key)), definitions) for key, one in known.items()}
     if fields:
         node["properties"] = fields
-    required = written.get("required")
-    node["required"] = [
-        key for key in (required if isinstance(required, list) else ()) if "default" not in _mapping(known.get(key))
-    ]
+    node["required"] = [key for key in _texts(written.get("required")) if "default" not in _mapping(known.get(key))]
     extra = written.get("additionalProperties")
     if isinstance(extra, dict):
         node["additionalProperties"] = _node(extra, _mapping(twin.get("additionalProperties")), definitions)
@@ -142,6 +157,21 @@ def _node(written: Mapping[str, Any], twin: Mapping[str, Any], definitions: Mapp
         # What a definition does not name the server drops, or refuses where it is strict.
         node["additionalProperties"] = False
     return node
+
+
+def _kept(written: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said in the same words in Kubernetes' own schemas; what is said wrongly the rules about definitions say."""
+    node: dict[str, Any] = {"type": written["type"]} if written.get("type") in _TYPES else {}
+    for key, kind in (("enum", list), ("maximum", (int, float)), ("minimum", (int, float))):
+        if isinstance(written.get(key), kind):
+            node[key] = written[key]
+    node["x-kubernetes-list-map-keys"] = _texts(written.get("x-kubernetes-list-map-keys"))
+    node["x-kubernetes-list-type"] = written.get("x-kubernetes-list-type")
+    return node
+
+
+def _texts(value: Any) -> list[str]:
+    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
 
 
 def _like(known: Mapping[str, Any]) -> str:

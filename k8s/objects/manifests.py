@@ -16,7 +16,8 @@ from k8s.objects.strict_yaml import documents
 
 # Stands for standard input among places.
 STDIN = Path("-")
-_SUFFIXES = {".yaml", ".yml", ".json"}
+# Of manifest files.
+SUFFIXES = {".yaml", ".yml", ".json"}
 
 
 class Identity(NamedTuple):
@@ -152,7 +153,7 @@ def files(places: Iterable[Path]) -> tuple[Path, ...]:
         if place == STDIN:
             found.add(place)
         elif place.is_dir():
-            found |= {file for file in place.rglob("*") if file.suffix in _SUFFIXES and file.is_file()}
+            found |= {file for file in place.rglob("*") if file.suffix in SUFFIXES and file.is_file()}
         elif place.is_file():
             found.add(place)
         else:

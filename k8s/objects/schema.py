@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from common import paths
-from k8s.objects import argo_schema, custom_kinds, embedded, findings, manifests, values
+from k8s.objects import argo_schema, custom_kinds, embedded, findings, values
 from k8s.objects.findings import Finding, Path
 from k8s.objects.manifests import Manifest
 from k8s.objects.quantity import QUANTITY
@@ -184,7 +184,7 @@ class Schema:
         what = f"no schema for {manifest.api_version} {manifest.kind} in Kubernetes {self.version}"
         if others:
             return manifest.finding(("apiVersion",), what, f"write apiVersion {' or '.join(others)}")
-        fix = f"put its CustomResourceDefinition into the set or into {paths.shown(_folder_of_kinds())}"
+        fix = f"put its CustomResourceDefinition into the set or into {paths.shown(custom_kinds.folder())}"
         return manifest.finding(("kind",), f"{what}, so its images cannot be found for certain", fix)
 
     def _visit(self, walk: Walk, value: Any, node: Mapping[str, Any], path: Path, owner: str, name: str) -> None:
@@ -296,11 +296,6 @@ def _types(node: Mapping[str, Any]) -> tuple[type, ...]:
     return tuple(kind for name in named if name != "null" for kind in _JSON_TYPES[name])
 
 
-def _folder_of_kinds() -> pathlib.Path:
-    """Where definitions lie of kinds that the set does not define itself."""
-    return paths.K8S / "crds"
-
-
 def of_set(version: str, objects: Iterable[Manifest]) -> Schema:
     """The schema of a Kubernetes version, with the kinds that a set defines and those of `k8s/crds/`.
 
@@ -308,9 +303,7 @@ def of_set(version: str, objects: Iterable[Manifest]) -> Schema:
         version: minor version, one of `versions()`.
         objects: of the set.
     """
-    folder = _folder_of_kinds()
-    elsewhere = manifests.load([folder])[0] if folder.is_dir() and any(folder.rglob("*.*")) else ()
-    defined = [one for one in (*objects, *elsewhere) if one.kind == "CustomResourceDefinition"]
+    defined = custom_kinds.definitions_for(list(objects))
     return schema(version).with_kinds(defined) if defined else schema(version)
 
 

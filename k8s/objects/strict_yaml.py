@@ -147,7 +147,8 @@ def documents(text: str, file: str) -> Iterator[tuple[Any, Lines] | Finding]:
         text: of the file.
         file: as messages should name it.
     """
-    for start, part in _parts(text):
+    # Each document may begin with a byte order mark (YAML 1.2.2, 5.2), in files that were joined for example.
+    for start, part in _parts(re.sub("^\ufeff", "", text, flags=re.MULTILINE)):
         for one in _documents(part, file):
             if isinstance(one, Finding):
                 yield replace(one, line=one.line + start)
@@ -160,7 +161,7 @@ def _parts(text: str) -> list[tuple[int, str]]:
 
     kubectl takes such a stream. YAML knows neither an escaped slash nor a character written as two halves (RFC 8259, 7).
     """
-    parts, place = [], len(text) - len(text.lstrip("\ufeff \t\r\n"))
+    parts, place = [], len(text) - len(text.lstrip())
     while place < len(text):
         try:
             found, end = _JSON.raw_decode(text, place)

@@ -23,6 +23,7 @@ _MODES = ("ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")
 LISTED: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("AppArmorProfile", "type"): _PROFILES,
     ("Container", "imagePullPolicy"): _PULL,
+    ("Container", "restartPolicy"): ("Always", "Never", "OnFailure"),
     ("Container", "terminationMessagePolicy"): ("FallbackToLogsOnError", "File"),
     ("ContainerPort", "protocol"): _PROTOCOLS,
     ("CronJobSpec", "concurrencyPolicy"): ("Allow", "Forbid", "Replace"),
@@ -50,6 +51,7 @@ LISTED: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("PodSpec", "preemptionPolicy"): ("Never", "PreemptLowerPriority"),
     ("PodSpec", "restartPolicy"): ("Always", "Never", "OnFailure"),
     ("PriorityClass", "preemptionPolicy"): ("Never", "PreemptLowerPriority"),
+    ("RoleRef", "kind"): ("ClusterRole", "Role"),
     ("ScopedResourceSelectorRequirement", "operator"): ("DoesNotExist", "Exists", "In", "NotIn"),
     ("SeccompProfile", "type"): _PROFILES,
     ("SecurityContext", "procMount"): ("Default", "Unmasked"),
@@ -129,6 +131,7 @@ ONE_OF: Mapping[str, tuple[str, ...]] = {
     "LifecycleHandler": _HANDLERS,
     "VolumeProjection": _PROJECTIONS,
 }
+_NONE = (0, "0%")
 _DATA_KEY = re.compile(r"(?!\.\.?$)[A-Za-z0-9._-]{1,253}")
 # `@daily`, or five fields; names of months and days are letters.
 _SCHEDULE = re.compile(r"@(?:yearly|annually|monthly|weekly|daily|midnight|hourly|every \S+)|\S+(?:\s+\S+){4}")
@@ -199,6 +202,13 @@ def _together(manifest: Manifest, part: Part) -> Iterator[Finding]:
     match part.definition:
         case "DeploymentStrategy" if body.get("type") == "Recreate" and body.get("rollingUpdate") is not None:
             yield manifest.finding(part.path, "type Recreate and rollingUpdate exclude each other", "keep one")
+        case "RollingUpdateDeployment" if body.get("maxSurge") in _NONE and body.get("maxUnavailable") in _NONE:
+            what = "neither a pod more nor a pod less: the rollout cannot go on"
+            yield manifest.finding(part.path, what, "write maxSurge: 1 or maxUnavailable: 1")
+        case "JobSpec" if body.get("completionMode") == "Indexed" and body.get("completions") is None:
+            yield manifest.finding(part.path, "Indexed without a number of completions", "write completions")
+        case "PolicyRule" if not body.get("verbs"):
+            yield manifest.finding(part.path, "a rule without verbs", "write verbs")
         case "LabelSelectorRequirement" | "NodeSelectorRequirement":
             several = body.get("operator") in ("In", "NotIn")
             if several and not body.get("values"):

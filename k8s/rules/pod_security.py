@@ -143,7 +143,7 @@ def _context(own: Mapping[str, Any], capabilities: set[str]) -> Iterator[_Wrong]
         fix = f"remove them; only {', '.join(sorted(capabilities))} may be added"
         yield ("capabilities", "add"), f"it adds capabilities ({', '.join(more)})", fix
     selinux = mapping(own.get("seLinuxOptions"))
-    if (selinux.get("type") or "") not in _SELINUX:
+    if str(selinux.get("type") or "") not in _SELINUX:
         fix = f"write {', '.join(sorted(_SELINUX - {''}))}, or none"
         yield ("seLinuxOptions", "type"), f"the SELinux type {selinux['type']}", fix
     for name in ("user", "role"):
@@ -156,7 +156,7 @@ def _context(own: Mapping[str, Any], capabilities: set[str]) -> Iterator[_Wrong]
         if kind is not None and kind not in ("RuntimeDefault", "Localhost"):
             yield (name,), f"{name} is {kind}", f"write {name}: {{type: RuntimeDefault}}"
     for number, one in enumerate(items(own, "sysctls")):
-        if one.get("name") not in _SYSCTLS:
+        if str(one.get("name")) not in _SYSCTLS:
             yield (
                 ("sysctls", number, "name"),
                 f"it sets {one.get('name')}",

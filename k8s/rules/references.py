@@ -172,12 +172,13 @@ def _account(manifest: Manifest, part: Part, known: _Known) -> Iterator[Finding]
     if isinstance(name, str) and name and not left and known.keys("ServiceAccount", manifest.namespace, name) is None:
         fix = _how_to_get("ServiceAccount", manifest.namespace, known, name)
         yield manifest.finding((*part.path, "serviceAccountName"), f"no ServiceAccount {manifest.namespace}/{name}", fix)
-    priority = part.body.get("podPriorityClassName" if part.definition == "WorkflowSpec" else "priorityClassName") or ""
+    field = "podPriorityClassName" if part.definition == "WorkflowSpec" else "priorityClassName"
+    priority = part.body.get(field) or ""
     left = isinstance(priority, str) and _filled_in(priority) and _in_argo(manifest)
     named = isinstance(priority, str) and priority not in _PRIORITIES and not left
     if named and known.keys("PriorityClass", "", priority) is None:
         fix = _how_to_get("PriorityClass", "", known, priority)
-        yield manifest.finding((*part.path, "priorityClassName"), f"no PriorityClass {priority}", fix)
+        yield manifest.finding((*part.path, field), f"no PriorityClass {priority}", fix)
     for number, secret in enumerate(items(part.body, "imagePullSecrets")):
         name = str(secret.get("name", ""))
         if known.keys("Secret", manifest.namespace, name) is None:

@@ -110,7 +110,7 @@ def matches(selector: Mapping[str, Any], labels: Mapping[str, Any], added: froze
     """
     for one in items(selector, "matchExpressions"):
         held, values = labels.get(str(one.get("key"))), words(one.get("values"))
-        if one.get("key") in added and one.get("operator") != "DoesNotExist":
+        if str(one.get("key")) in added and one.get("operator") != "DoesNotExist":
             continue
         match one.get("operator"):
             case "In" if held not in values:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from common import paths
 from k8s.envs import environment
 from k8s.objects import manifests, pods, schema
 from k8s.objects.manifests import Manifest
 from k8s.prepare import pin
+from k8s.rules import all as rules
+from tests.k8s.objects.test_schema import places, spoiled
 from tests.k8s.rules.judged import IMAGE, found, told
 
 ENV = {
@@ -223,7 +228,8 @@ def test_rules_about_a_kind_of_kubernetes_do_not_judge_one_of_its_name() -> None
 
 def test_a_service_of_pods_that_an_operator_makes_is_taken() -> None:
     service = (
-        "---\napiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: shop}\nspec: {selector: {ray.io/node-type: head}}\n"
+        "---\napiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: shop}\n"
+        "spec: {selector: {ray.io/node-type: head}, ports: [{port: 80}]}\n"
     )
     assert any("selects no pod of this set" in one for one in told(service))
     assert told(definition(OPEN) + custom({}) + service) == []
@@ -244,6 +250,24 @@ def test_a_secret_that_a_controller_makes_of_an_object_is_there(group: str, kind
     maker = definition(OPEN, kind=kind, group=group) + custom(spec, kind=kind, group=group)
     assert told(maker + pod) == []
     assert any("no Secret shop/made" in one for one in told(maker.replace("made", "other") + pod))
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=60)
+def test_no_spoiled_definition_or_object_makes_a_check_crash(data: st.DataObject) -> None:
+    spec = {"replicas": 1, "workerTemplate": {"spec": {"containers": [{"name": "c", "image": IMAGE}]}}}
+    read = [one for one in manifests.parse(definition(SERVES) + custom(spec), "f") if isinstance(one, Manifest)]
+    number = data.draw(st.integers(0, 1))
+    path = data.draw(st.sampled_from([path for path in places(read[number].body) if len(path) > 1]))
+    value: Any = data.draw(
+        st.sampled_from([None, 5, -1.5, True, "text", "", [], ["x"], [[]], {}, {"a": []}, [None], [{"name": {}}]])
+    )
+    read[number] = dataclasses.replace(read[number], body=spoiled(read[number].body, path, value))
+    env = environment.load("staging")
+    kinds = schema.of_set(env.kubernetes, read)
+    walks = [kinds.walk(one) for one in read]
+    for finding in (*pin.pin(walks, env, {})[2], *rules.check(walks, env), *(one for walk in walks for one in walk.findings)):
+        assert finding.text()
 
 
 def test_what_argo_cd_applies_is_no_workflow() -> None:

@@ -200,6 +200,12 @@ def test_each_json_document_of_a_stream_has_its_own_lines() -> None:
     assert second.line(("metadata", "name")) == first.line(("metadata", "name")) + text.count("\n") + 1
 
 
+def test_a_byte_order_mark_may_begin_each_document() -> None:
+    first, second = objects(f"\ufeff{POD}---\n\ufeff{POD}")
+    assert first.body == second.body
+    assert second.line(("kind",)) == 7
+
+
 def test_a_key_that_stands_twice_in_json_is_refused() -> None:
     assert "the key kind stands twice" in refusal('{"apiVersion": "v1", "kind": "Pod", "kind": "Job"}')
 

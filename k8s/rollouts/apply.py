@@ -168,8 +168,8 @@ def deploy(
 def _draft(rendered: RenderedSet, history: History, digest: str, who: str, origin: Origin) -> Release:
     number = history.last.number + 1 if history.last else 1
     references = tuple(sorted({str(pin.pinned) for pin in rendered.pins}))
-    made = (number, "begun", who, release.now(), "", origin.source, digest, references, origin.proof, origin.rollback_of)
-    return Release(*made, excuse=origin.excuse)
+    made = Release(number, "begun", who, release.now(), "", origin.source, digest, references, origin.proof, origin.rollback_of)
+    return dataclasses.replace(made, excuse=origin.excuse)
 
 
 def _unchanged(kubectl: Kubectl, rendered: RenderedSet, env: Environment, current: Release, plan: Plan) -> Outcome:

@@ -226,7 +226,7 @@ def parse(text: str, name: str, file: str) -> Environment:
     labels = top.choice("gpu-labels", ("nvidia", "none"))
     model = _model(top, registry, strict=name == _STRICT)
     sets = settings.parse(top)
-    others = other_images.parse(top, lines)
+    others = other_images.parse(top, lines, registry)
     excused = without_proof.parse(top, strict=name == _STRICT)
     mutators = frozenset(top.texts("mutators", ()))
     top.end()

@@ -19,12 +19,13 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
-from common import console, offline, paths
+from common import console, offline, paths, words
 from common.errors import ExitCode, MissingEnvironmentError, PinwheelError, UsageError
 from common.files import FULL
 from common.signals import TerminatedError, terminable
 from common.summary import Summary
 
+words.take_lists()
 summary = Summary()
 atexit.register(summary.show)
 
@@ -37,6 +38,8 @@ def stage(**options: Any) -> Callable[[Callable[..., str]], Any]:
 
         @functools.wraps(body)
         def guarded(*args: Any, **kwargs: Any) -> None:
+            if kwargs.get("json") or kwargs.get("sarif"):
+                console.aside()
             try:
                 with terminable(), summary.stage(called) as outcome, offline.forced(wanted=kwargs.pop("offline", False)):
                     outcome.append(body(*args, **kwargs))
@@ -119,20 +122,68 @@ def lock(_: Context, check: bool = False, explain: str | None = None, upgrade: s
     help={
         "to": "a folder: write an air-gap mirror of everything there",
         "set": "only this one of the sets",
+        "advisories": "only the advisory data that `invoke audit` reads, as it is today",
     }
 )
-def fetch(_: Context, to: str = "", set: str = "") -> str:  # noqa: A002
+def fetch(_: Context, to: str = "", set: str = "", advisories: bool = False) -> str:  # noqa: A002, FBT001
     """Bring every locked byte into the local store, verified; with --to into a mirror for machines without a network."""
     from lockfiles import fetching, inputs, models
+    from lockfiles.audit import data
 
+    if advisories:
+        fetched = data.fetch()
+        if to:
+            data.write_mirror(Path(to))
+        return fetched
     names = inputs.chosen(set)
     if not set:
         models.fetch()
     if to:
         added, size = fetching.write_mirror(names, Path(to), () if set else models.artifacts())
+        data.write_mirror(Path(to))
         return f"{to} holds everything; {added} files added, {console.size(size)}"
     fetching.fetch(names)
     return f"the store holds everything: {paths.cache() / 'store'}"
+
+
+@stage(
+    help={
+        "ref": "what this image holds, by the SBOM that is attached to it",
+        "set": "only this one of the sets, with its base",
+        "env": "what runs in this environment",
+        "key": "public key by which an image's SBOM is verified; default: that of the checkout's own pair",
+        "json": "the whole result as JSON, on standard output alone",
+        "sarif": "the same as SARIF 2.1.0, for code hosts",
+    },
+    positional=["ref"],
+)
+def audit(
+    _: Context,
+    ref: str = "",
+    set: str = "",  # noqa: A002
+    env: str = "",
+    key: str = "",
+    json: bool = False,  # noqa: FBT001
+    sarif: bool = False,  # noqa: FBT001
+) -> str:
+    """What is locked, what an image holds (--ref) or what runs (--env), against the advisories of today."""
+    from lockfiles.audit import command
+
+    if bool(ref) + bool(set) + bool(env) > 1 or (json and sarif):
+        raise UsageError("--ref, --set and --env exclude each other, and so do --json and --sarif", fix="give one of them")
+    if ref:
+        from registry import contents
+
+        result = contents.audit(ref, key)
+    elif env:
+        from k8s import audit as running
+
+        result = running.audit(env)
+    else:
+        from lockfiles.audit import run
+
+        result = run.of_locks(set)
+    return command.conclude(result, "json" if json else "sarif" if sarif else "text")
 
 
 @stage(name="store", help={"verify": "hash every file again", "prune": "remove what no lock names"})
@@ -344,7 +395,7 @@ def ask(_: Context, question: str, env: str) -> str:
 
 @stage(help={"env": "one of k8s/envs/"})
 def drift(_: Context, env: str) -> str:
-    """Compare what runs, the release record and this checkout; code 15 where they differ."""
+    """Compare what runs, the release record and this checkout; code 19 where they differ."""
     from k8s.drift import drift as look
 
     return look(env)
@@ -395,12 +446,29 @@ def envs(_: Context) -> str:
     return compare.show()
 
 
-@stage(help={"path": "a file or folder of manifests; more of them after --", "env": "one of k8s/envs/"})
-def check(context: Context, path: str, env: str = "rendered") -> str:
+@stage(
+    iterable=["path"],
+    positional=["path"],
+    help={
+        "path": "files or folders of manifests, as many as you like; - is standard input",
+        "env": "one of k8s/envs/",
+        "json": "write what was found to standard output as JSON",
+        "sarif": "the same as SARIF 2.1.0, for CI",
+    },
+)
+def check(
+    context: Context,
+    path: list[str],
+    env: str = "rendered",
+    json: bool = False,  # noqa: FBT001
+    sarif: bool = False,  # noqa: FBT001
+) -> str:
     """Check and pin any plain manifests; sends nothing."""
-    from k8s.check import run_check
+    if json and sarif:
+        raise UsageError("--json and --sarif exclude each other", fix="give one of them")
+    from k8s.check import JSON, SARIF, run_check
 
-    return run_check([path, *shlex.split(context.remainder)], env)
+    return run_check([*path, *shlex.split(context.remainder)], env, JSON if json else SARIF if sarif else "")
 
 
 @stage(

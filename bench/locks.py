@@ -16,6 +16,7 @@ from common import console, paths
 from common.errors import MissingEnvironmentError
 from common.run import run
 from lockfiles import changes, fetching, inputs, lock, lockfile, store
+from lockfiles.keeping import Keeping
 from lockfiles.model import Artifact
 from lockfiles.python import index, metadata, wheels
 
@@ -74,7 +75,7 @@ def _relock() -> Comparison:
     base = lockfile.read_base()
     wanted = [inputs.read_set(name) for name in inputs.set_names()]
     locks = {one.name: lockfile.read_set(one.name) for one in wanted}
-    keeping = lock.Keeping("", lambda: 0, changes.read())
+    keeping = Keeping("", lambda: 0, changes.read())
 
     def ours() -> None:
         # As a program that was just started.

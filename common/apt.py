@@ -30,12 +30,16 @@ class Mirror:
     """One suite of Debian, and the address from which the user's apt takes it.
 
     Attributes:
-        suite: `bookworm`, `bookworm-updates` or `bookworm-security`.
+        suite: `bookworm`, `bookworm-updates` or `bookworm-security`; or one that base.in names.
         uri: base of the archive, ends in a slash.
+        component: of the suite; empty for a repository without suites, whose `suite` ends in a slash.
+        keyring: holds the keys by which the suite must be signed.
     """
 
     suite: str
     uri: str
+    component: str = "main"
+    keyring: Path = KEYRING
 
 
 def debian_mirrors() -> tuple[Mirror, ...]:
@@ -44,11 +48,12 @@ def debian_mirrors() -> tuple[Mirror, ...]:
     Raises:
         MissingEnvironmentError: no apt here, or it is not configured for Debian 12.
     """
-    mirrors = _configured_mirrors()
+    ours = {(suite, "main") for suite in (RELEASE, f"{RELEASE}-updates", f"{RELEASE}-security")}
+    mirrors = {mirror for mirror in _configured() if (mirror.suite, mirror.component) in ours}
     if not mirrors and os.geteuid() == 0:
         # apt names only suites whose package lists it has; fresh machine images have none.
         _update()
-        mirrors = _configured_mirrors()
+        mirrors = {mirror for mirror in _configured() if (mirror.suite, mirror.component) in ours}
     if not any(mirror.suite == RELEASE for mirror in mirrors):
         raise MissingEnvironmentError(
             "apt has no package lists of Debian 12 (bookworm main)",
@@ -58,17 +63,35 @@ def debian_mirrors() -> tuple[Mirror, ...]:
     return tuple(sorted(mirrors))
 
 
-def _configured_mirrors() -> set[Mirror]:
+def further_mirrors(suite: str, component: str, keyring: Path) -> tuple[Mirror, ...]:
+    """Where this machine's apt takes another suite from, sorted; it must be signed by a key of this keyring.
+
+    Raises:
+        MissingEnvironmentError: no apt here, or it knows no such suite.
+    """
+    found = [one for one in _configured() if (one.suite, one.component) == (suite, component)]
+    if not found:
+        raise MissingEnvironmentError(
+            f"apt has no package lists of {' '.join(filter(None, (suite, component)))}, from which base.in takes packages",
+            where="/etc/apt",
+            fix="add it to apt's sources and run `apt-get update` as root",
+        )
+    return tuple(sorted(Mirror(suite, one.uri, component, keyring) for one in found))
+
+
+def _configured() -> set[Mirror]:
+    """Every suite whose package lists this machine's apt has."""
     targets = run(
-        ["apt-get", "indextargets", "--format", "$(CREATED_BY) $(RELEASE) $(COMPONENT) $(REPO_URI)"],
+        ["apt-get", "indextargets", "--format", "$(CREATED_BY)|$(RELEASE)|$(COMPONENT)|$(REPO_URI)"],
         error=MissingEnvironmentError,
         missing=_DEBIAN_12,
     )
     mirrors = set()
     for line in targets.stdout.splitlines():
-        created_by, suite, component, uri = line.split(" ", 3)
-        if created_by == "Packages" and component == "main" and suite in {RELEASE, f"{RELEASE}-updates", f"{RELEASE}-security"}:
-            mirrors.add(Mirror(suite, uri))
+        created_by, suite, component, uri = line.split("|", 3)
+        if created_by == "Packages":
+            # Where there is no component, apt leaves the words as they are.
+            mirrors.add(Mirror(suite, uri, "" if component.startswith("$(") else component))
     return mirrors
 
 

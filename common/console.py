@@ -1,6 +1,7 @@
 """What a person sees: rich on a terminal, plain lines elsewhere or with CI=true.
 
-Results and progress go to standard output, errors to standard error. Nothing here is parsed by a program: receipts are.
+Results and progress go to standard output, errors to standard error. Nothing here is parsed by a program: receipts are, and
+what a command writes by `machine`, while all else goes to standard error.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
@@ -25,9 +27,22 @@ _CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 # Off a terminal rich assumes 80 columns and would wrap digests in the middle.
 _WIDTH = None if Console().is_terminal and not _CI else 160
 _WIDE = 10_000
+# Of a table: cells between two columns, and of a column that is folded.
+_GAP, _NARROWEST = 2, 12
 out = Console(highlight=False, width=_WIDTH, force_terminal=False if _CI else None)
 err = Console(highlight=False, width=_WIDTH, stderr=True, force_terminal=False if _CI else None)
 _VERBOSE = os.environ.get("PINWHEEL_VERBOSE", "") not in {"", "0"}
+
+
+def aside() -> None:
+    """From now on people read standard error: standard output is for a program."""
+    out.file = sys.stderr
+
+
+def machine(text: str) -> None:
+    """What a program reads: as it is, to standard output."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def size(count: float) -> str:
@@ -131,12 +146,20 @@ class Bar:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> None:
-    """A table; columns whose index stands in `right` are aligned right."""
-    grid = Table(box=None, pad_edge=False, padding=(0, 2), show_edge=False)
+    """A table; columns whose index stands in `right` are aligned right.
+
+    Nothing is cut: where a terminal is too narrow, the widest column is folded.
+    """
+    lines = [list(head), *([escape(cell) for cell in row] for row in rows)]
+    widths = [max(cell_len(line[number]) for line in lines) for number in range(len(head))]
+    excess = sum(widths) + _GAP * (len(widths) - 1) - out.width if out.is_terminal else 0
+    if excess > 0:
+        widest = widths.index(max(widths))
+        widths[widest] = max(widths[widest] - excess, _NARROWEST)
+    grid = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), show_edge=False)
     for number, name in enumerate(head):
-        grid.add_column(name, justify="right" if number in right else "left", no_wrap=True, overflow="ignore")
-    for row in rows:
-        grid.add_row(*[escape(cell) for cell in row])
-    # Where no terminal shows it nothing is cut.
-    place = out if out.is_terminal else Console(file=out.file, highlight=False, width=_WIDE, force_terminal=False)
-    place.print(grid)
+        grid.add_column(name, justify="right" if number in right else "left", width=widths[number], overflow="fold")
+    for line in lines[1:]:
+        grid.add_row(*line)
+    # As wide as it is: what still does not fit, a terminal breaks by itself.
+    Console(file=out.file, highlight=False, width=_WIDE, force_terminal=out.is_terminal).print(grid)

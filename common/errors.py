@@ -27,6 +27,7 @@ class ExitCode(enum.IntEnum):
     TRAINING = 18
     DRIFT = 19
     NOT_RECORDED = 20
+    AUDIT = 21
     INTERRUPTED = 130
     TERMINATED = 143
 
@@ -46,6 +47,7 @@ MEANING: dict[ExitCode, str] = {
     ExitCode.TRAINING: "a training failed in the cluster: the step that failed is named",
     ExitCode.DRIFT: "what runs, the record and this checkout differ",
     ExitCode.NOT_RECORDED: "the deploy runs, but its record could not be written, or what it left could not be deleted",
+    ExitCode.AUDIT: "something that is locked or runs has a known defect above the policy",
     ExitCode.INTERRUPTED: "interrupted from the keyboard",
     ExitCode.TERMINATED: "told to end (SIGTERM)",
 }
@@ -142,6 +144,12 @@ class DriftError(PinwheelError):
     """What runs, what the record says was deployed, and what this checkout would deploy differ. Nothing was changed."""
 
     exit_code = ExitCode.DRIFT
+
+
+class AuditError(PinwheelError):
+    """Something that is locked or runs has a known defect that the policy does not allow."""
+
+    exit_code = ExitCode.AUDIT
 
 
 class DeployNotRecordedError(PinwheelError):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
-from common import apt, console, engine_address, paths, single_node
+from common import apt, console, engine_address, paths, single_node, variables
 from common.engine_address import INSTALL
 from common.errors import MissingEnvironmentError
 from common.files import write_whole
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     import docker
 
 REGISTRY = "127.0.0.1:5000"
-# The first engine whose containerd image store loads and keeps OCI layouts by digest, as measured.
-OLDEST_ENGINE = (26, 0)
 _DAEMON_JSON = Path("/etc/docker/daemon.json")
 
 
@@ -63,22 +61,25 @@ def engine() -> docker.DockerClient:
     where = engine_address.address()
     try:
         client = docker.from_env(timeout=600)
-        version = str(client.version()["Version"])
+        version = client.version()
         info = client.info()
     except (docker.errors.DockerException, requests.RequestException, OSError) as problem:
         raise engine_address.silent(where, problem) from problem
     try:
-        _check_engine(version, info)
+        _check_engine(where, version, info)
     except MissingEnvironmentError:
         client.close()
         raise
     return client
 
 
-def _check_engine(version: str, info: dict[str, Any]) -> None:
+def _check_engine(where: str, answer: dict[str, Any], info: dict[str, Any]) -> None:
+    if engine_address.is_podman(where, answer):
+        raise engine_address.podman(where, answer)
+    version = str(answer["Version"])
     numbers = re.match(r"(\d+)\.(\d+)", version)
-    if numbers is None or (int(numbers[1]), int(numbers[2])) < OLDEST_ENGINE:
-        oldest = ".".join(map(str, OLDEST_ENGINE))
+    if numbers is None or (int(numbers[1]), int(numbers[2])) < engine_address.OLDEST:
+        oldest = ".".join(map(str, engine_address.OLDEST))
         raise MissingEnvironmentError(
             f"Docker Engine {version} is too old",
             fix=f"install {oldest} or newer; `invoke engine --install` does on a machine without one",
@@ -290,7 +291,8 @@ def _start(argv: list[str], log: Path) -> int:
     """Start a daemon that outlives this process; its output goes to `log`. Returns the number of its process."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out:
-        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
+        own = variables.chosen(Path(argv[0]).name)
+        process = subprocess.Popen(argv, env=own, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
     # Nobody waits for its end here, and Python is not to complain about that.
     process.returncode = 0
     return process.pid

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from common import owned
+
 ROOT = Path(__file__).resolve().parent.parent
 LOCKFILES = ROOT / "lockfiles"
 IMAGES = ROOT / "images"
@@ -16,9 +18,21 @@ def dist() -> Path:
     return _setting("PINWHEEL_DIST", ROOT / "dist")
 
 
-def cache() -> Path:
-    """What can be fetched or built again, shared by all checkouts of a user. Safe to delete."""
-    return _setting("PINWHEEL_CACHE", _setting("XDG_CACHE_HOME", Path.home() / ".cache") / "pinwheel")
+def cache(*parts: str) -> Path:
+    """What can be fetched or built again, shared by all checkouts of a user. Safe to delete.
+
+    Args:
+        parts: of a path in it.
+
+    Raises:
+        MissingEnvironmentError: somebody else could have written the cache, or what lies at that path or on the way to it.
+    """
+    place = _setting("PINWHEEL_CACHE", _setting("XDG_CACHE_HOME", Path.home() / ".cache") / "pinwheel")
+    owned.check(place)
+    for part in parts:
+        place /= part
+        owned.check(place)
+    return place
 
 
 def state() -> Path:

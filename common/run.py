@@ -6,11 +6,11 @@ import os
 import shlex
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import console
+from common import console, variables
 from common.errors import MissingEnvironmentError, PinwheelError
 
 
@@ -46,9 +46,11 @@ def run(
     cwd: Path | None = None,
     env: Mapping[str, str | None] | None = None,
     inherit: bool = True,
+    passes: Iterable[str] = (),
     stdin: str | None = None,
     timeout: float | None = None,
     missing: str = "run `invoke engine --install`",
+    exact: bool = False,
 ) -> Result:
     """Run a program to its end and return its result.
 
@@ -59,10 +61,12 @@ def run(
         fix: what the user can do, for the error message.
         cwd: where it runs.
         env: added to the environment; None takes a variable out of it.
-        inherit: whether the environment of this process is the start; otherwise `env` is all there is.
+        inherit: whether the program gets of this process's variables what `variables.py` says; otherwise `env` is all there is.
+        passes: further ones that it gets, by name.
         stdin: its standard input; default none.
         timeout: seconds.
         missing: what to do if the program is not installed.
+        exact: whether bytes of its output that are no UTF-8 stay (as lone surrogates) instead of being replaced.
 
     Raises:
         MissingEnvironmentError: the program is not installed.
@@ -71,22 +75,20 @@ def run(
     args = [str(part) for part in argv]
     args[0] = which(args[0], fix=missing)
     console.debug(f"+ {shlex.join(args)}")
+    own = variables.chosen(Path(args[0]).name, passes) if inherit else {}
     try:
         finished = subprocess.run(
             args,
             cwd=cwd,
-            env={
-                name: value for name, value in {**(os.environ if inherit else {}), **(env or {})}.items() if value is not None
-            },
-            input=stdin,
+            env={name: value for name, value in {**own, **(env or {})}.items() if value is not None},
+            input=None if stdin is None else stdin.encode("utf-8", "surrogateescape"),
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,
-            encoding="utf-8",
-            errors="replace",
             timeout=timeout,
             check=False,
         )
-        result = Result(finished.returncode, finished.stdout, finished.stderr)
+        output = finished.stdout.decode("utf-8", "surrogateescape" if exact else "replace")
+        result = Result(finished.returncode, output, finished.stderr.decode("utf-8", "replace"))
     except subprocess.TimeoutExpired:
         result = Result(124, "", f"no answer within {timeout} s")
     if result.code and error is not None:

@@ -11,7 +11,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -21,11 +21,12 @@ from pathlib import Path
 from common import console, git, paths, workers
 from common.errors import BuildError, MissingEnvironmentError
 from common.files import PART, sha256_file
-from images import bill, budget, compare, config, files, layer, receipt, spec
+from images import assembly, bill, budget, compare, config, files, layer, receipt, spec
 from images.layer import Layer
 from images.plan import LayerPlan
-from images.receipt import BuildReceipt, BuiltImage, BuiltLayer
+from images.receipt import BuildReceipt, BuiltImage
 from images.recipe import Recipe, recipe_of
+from images.wheels import collisions
 from lockfiles import check, fetching, lockfile
 from lockfiles.debian import rootfs
 from lockfiles.debian.rootfs import Rootfs
@@ -94,13 +95,19 @@ def _build(layout: Layout, recipes: list[Recipe], base: BaseLock, root: Rootfs) 
         if (found := layer.noted(layout, one)) is not None:
             done[key] = found
     reused = frozenset(done)
+    for recipe in recipes:
+        # What is listed was looked at before.
+        if not all(one.key in done for one in recipe.plans) or not _listed(layout, recipe, done):
+            made = [layer.held(layout, done[one.key]) for one in recipe.wheels if one.key in done]
+            to_make = [wheel for one in recipe.wheels if one.key not in done for wheel in one.wheels]
+            collisions.check(recipe.lock, recipe.spec, made, to_make)
     missing = [one for key, one in wanted.items() if key not in done]
     if missing:
         console.info(f"{len(reused)} layers reused, {len(missing)} to make")
     for recipe in recipes:
         if recipe.config.key not in done:
             accounts = config.accounts(root.tar)
-            fill = partial(config.fill, recipe.spec, accounts, base.version("python3.11"))
+            fill = partial(config.fill, recipe.spec, accounts, base.version("python3.11"), root.tree)
             done[recipe.config.key] = layer.make(layout, recipe.config, fill)
         if recipe.files and recipe.files.key not in done:
             done[recipe.files.key] = layer.make(layout, recipe.files, partial(files.fill, recipe.files))
@@ -108,37 +115,17 @@ def _build(layout: Layout, recipes: list[Recipe], base: BaseLock, root: Rootfs) 
     images = []
     for recipe in recipes:
         layers = [done[one.key] for one in recipe.plans]
-        gpu = spec.gpu(recipe.spec.role, recipe.lock)
-        if not layout.lists(recipe.spec.name, recipe.version, [one.digest for one in layers]):
+        if not _listed(layout, recipe, done):
             held = [layer.held(layout, one) for one in layers]
             layer.check_conflicts(held, recipe.spec.conflicts)
             if recipe.files:
                 files.check_places(recipe.files, recipe.spec.files, root.tar, held)
-        base_image = config.base_image(layout, layers[0], base.version("python3.11"), base.date)
-        manifest, described = config.image(
-            layout, recipe.spec, layers, base=base_image, version=recipe.version, inputs=recipe.inputs, date=recipe.date
-        )
-        layout.publish(base_image, config.BASE, base.version("python3.11"))
-        layout.publish(manifest, recipe.spec.name, recipe.version)
-        built = tuple(
-            BuiltLayer(one.what, one.digest, one.diff_id, one.size, one.unpacked, one.key in reused) for one in layers
-        )
-        images.append(
-            BuiltImage(
-                name=recipe.spec.name,
-                role=recipe.spec.role,
-                version=recipe.version,
-                digest=manifest.digest,
-                config_digest=described.digest,
-                size=sum(one.size for one in layers),
-                unpacked=sum(one.unpacked for one in layers),
-                inputs=recipe.inputs,
-                layers=built,
-                driver=gpu.driver if gpu else 0,
-                compute=gpu.compute if gpu else (),
-            )
-        )
+        images.append(assembly.assemble(layout, recipe, base, layers, reused))
     return tuple(images)
+
+
+def _listed(layout: Layout, recipe: Recipe, done: Mapping[str, Layer]) -> bool:
+    return layout.lists(recipe.spec.name, recipe.version, [done[one.key].digest for one in recipe.plans])
 
 
 def _make(layout: Layout, missing: list[LayerPlan], root: Rootfs) -> dict[str, Layer]:

@@ -1,6 +1,7 @@
 """Layers in the making: each plan becomes a blob of the layout and a note of what it holds.
 
-Notes lie beside the layout, `dist/layers/<key>.json`: a layer whose key is noted and whose blob is there is not made again.
+Notes lie beside the layout, `dist/layers/<key>.json`. A layer whose key is noted and whose blob is there is not made again, if
+this machine made it: the cache says so, `made/<key>.json`. Who can write to `dist/` alone can put no layer of theirs there.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from common import console
+from common import console, owned, paths
 from common.errors import BuildError, MissingEnvironmentError
 from common.files import CHUNK, FULL, PART, settle, write_whole
+from common.reader import record
 from images.plan import LayerPlan
 from images.spec import Conflict
 from images.tarball import LayerWriteError, LayerWriter
@@ -56,7 +58,21 @@ def noted(layout: Layout, plan: LayerPlan) -> Layer | None:
         layer = Layer(**{**_head(_note(layout, plan.key)), "what": plan.what})
     except (OSError, ValueError, TypeError):
         return None
-    return layer if layer.key == plan.key and layout.has(layer.digest, layer.size) else None
+    return layer if layer == made(plan) and layout.has(layer.digest, layer.size) else None
+
+
+def made(plan: LayerPlan) -> Layer | None:
+    """The layer as this machine made it of this plan, whatever lies in `dist/`; None where it never did.
+
+    Raises:
+        MissingEnvironmentError: somebody else could have written the cache.
+    """
+    try:
+        with os.fdopen(owned.opened(_record(plan.key)), "rb") as file:
+            layer = record(Layer, json.loads(file.read()))
+    except (OSError, ValueError):
+        return None
+    return replace(layer, what=plan.what) if layer.key == plan.key else None
 
 
 def held(layout: Layout, layer: Layer) -> Files:
@@ -92,6 +108,7 @@ def make(layout: Layout, plan: LayerPlan, fill: Callable[[LayerWriter], Files]) 
         layer = Layer(plan.what, plan.key, digest, diff_id, writer.size, writer.unpacked)
         lines = [json.dumps(body, sort_keys=True) for body in (asdict(layer), files)]
         write_whole(_note(layout, plan.key), "\n".join(lines))
+        _remember(layer)
     except OSError as problem:
         full = isinstance(problem, LayerWriteError) or problem.errno in FULL
         raise MissingEnvironmentError(
@@ -210,6 +227,18 @@ def _head(note: Path) -> dict[str, Any]:
     with note.open() as file:
         body: dict[str, Any] = json.loads(file.readline())
     return body
+
+
+def _record(key: str) -> Path:
+    return paths.cache("made", f"{key}.json")
+
+
+def _remember(layer: Layer) -> None:
+    file = _record(layer.key)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # Half of it is no record, and the layer is made again: nothing waits for the disk here.
+    with os.fdopen(owned.opened(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w") as out:
+        json.dump(asdict(layer), out)
 
 
 def _notes(layout: Layout) -> Path:

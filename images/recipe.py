@@ -58,7 +58,8 @@ def recipe_of(image: ImageSpec, base: BaseLock) -> Recipe:
     base_plan = plan.base_layer(base)
     wheels = plan.wheel_layers(base, lock, image)
     files_plan = files.layer_plan(image)
-    frame = [image.user, image.uid, image.workdir, base.version("python3.11")]
+    frame: list[object] = [image.user, image.uid, image.workdir, base.version("python3.11")]
+    frame += [[one.name, one.sha256] for one in image.certificates]
     config_plan = LayerPlan("config", plan.inputs_digest([base_plan], frame).removeprefix("sha256:"))
     date = max(base.date, lock.date)
     settled = sorted((c.path, c.keep, c.drop) for c in image.conflicts)
@@ -70,5 +71,7 @@ def recipe_of(image: ImageSpec, base: BaseLock) -> Recipe:
 
 def _meaning(image: ImageSpec) -> dict[str, object]:
     """What of a spec goes into configuration and manifest; the rest acts through the layers, or not on the image at all."""
-    elsewhere = {"role", "set", "conflicts", "record_errors", "left_out", "files", "budget"}
-    return {key: value for key, value in asdict(image).items() if key not in elsewhere}
+    elsewhere = {"role", "set", "conflicts", "record_errors", "left_out", "files", "certificates", "budget"}
+    # What came later and is not used, stands in no digest: it would renew images in which nothing changed.
+    later = {"entrypoint", "labels"}
+    return {key: value for key, value in asdict(image).items() if key not in elsewhere and (value or key not in later)}

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from images import private_keys
+from common import private_keys
 
 # In JSON, YAML and .properties alike; quotes may be escaped where one document stands in another.
 _QUOTE = rb"""(?:\\?["'])?"""

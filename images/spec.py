@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from common import paths, reader
 from common.errors import UsageError
 from common.reader import Keys
-from images import budget, files_entry
+from images import budget, certificates, files_entry, values
+from images.certificates import Certificate
 from images.files_entry import FilesEntry
 from lockfiles import lockfile
 from lockfiles.model import Gpu, SetLock
@@ -22,6 +23,7 @@ from lockfiles.model import Gpu, SetLock
 # The family that stands in where there is no GPU; whatever its torch could do, it asks for none.
 CPU = "cpu"
 _LARGEST_UID = 2**31 - 1
+_FIX = "mend it; docs/images.md tells what every key takes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +102,12 @@ class ImageSpec:
         title, description, licenses, source, vendor: OCI annotations.
         user, uid: who runs; the group has the same name and number.
         workdir: writable by the user.
-        cmd: what runs by default; there is no entrypoint, so that a command given replaces it.
+        cmd: what runs by default.
+        entrypoint: what runs before any command; without one, a command that is given replaces `cmd`.
         ports: TCP ports it may listen on.
         env: environment, sorted by name.
+        labels: more of them, sorted by name.
+        certificates: see `certificates.py`; first those of all images, then its own.
         conflicts: see `Conflict`.
         record_errors: see `RecordError`.
         left_out: see `LeftOut`; the same for all images, so that they share layers.
@@ -123,8 +128,11 @@ class ImageSpec:
     uid: int
     workdir: str
     cmd: tuple[str, ...]
+    entrypoint: tuple[str, ...]
     ports: tuple[int, ...]
     env: tuple[tuple[str, str], ...]
+    labels: tuple[tuple[str, str], ...]
+    certificates: tuple[Certificate, ...]
     conflicts: tuple[Conflict, ...]
     record_errors: tuple[RecordError, ...]
     left_out: tuple[LeftOut, ...]
@@ -230,29 +238,40 @@ def read(role: str) -> ImageSpec:
     """
     if role not in roles():
         raise UsageError(f"no such image: {role}", where="images/", fix=f"there are: {', '.join(roles())}")
-    shared = reader.toml(paths.IMAGES / "shared.toml")
-    own = reader.toml(paths.IMAGES / role / "image.toml")
+    shared = reader.toml(paths.IMAGES / "shared.toml", fix=_FIX)
+    own = reader.toml(paths.IMAGES / role / "image.toml", fix=_FIX)
     uid = shared.number("uid", 0, _LARGEST_UID)
     if uid < 1000:
         raise shared.refused("uid", f"{uid} is root's or a system account's", "images run as an ordinary user")
-    workdir = shared.text("workdir")
+    workdir = values.folder(shared, "workdir")
+    given = tuple(one for keys in (shared, own) for one in certificates.read(keys))
+    user = values.account(shared, "user")
+    # Who asks for a name gets one, also where a cluster chooses a uid that /etc/passwd does not name.
+    names = {"USER": user, "LOGNAME": user}
+    env = {**names, **certificates.environment(given), **values.environment(shared), **values.environment(own)}
     try:
         size = budget.parse(own.text("budget"))
     except ValueError as problem:
         raise own.refused("budget", str(problem)) from None
     image = ImageSpec(
         role=role,
-        **{key: own.text(key) for key in ("name", "set", "about", "title", "description", "licenses")},
-        **{key: shared.text(key) for key in ("source", "vendor", "user")},
+        name=values.repository(own, "name"),
+        **{key: values.package(own, key) for key in ("set", "about")},
+        **{key: values.line(own, key) for key in ("title", "description")},
+        licenses=values.licences(own, "licenses"),
+        source=values.address(shared, "source"),
+        vendor=values.line(shared, "vendor"),
+        user=user,
         uid=uid,
         workdir=workdir,
-        cmd=own.texts("cmd"),
-        ports=_ports(own),
-        env=tuple(sorted({**_environment(shared), **_environment(own)}.items())),
-        conflicts=tuple(Conflict(*_texts(entry, "path", "keep", "drop", "reason")) for entry in own.each("conflicts")),
-        record_errors=tuple(
-            RecordError(*_texts(entry, "package", "version", "path", "reason")) for entry in own.each("record_errors")
-        ),
+        cmd=values.command(own, "cmd"),
+        entrypoint=values.command(own, "entrypoint", ()),
+        ports=values.ports(own, "ports"),
+        env=tuple(sorted(env.items())),
+        labels=tuple(sorted({**values.labels(shared), **values.labels(own)}.items())),
+        certificates=given,
+        conflicts=tuple(_conflict(entry) for entry in own.each("conflicts")),
+        record_errors=tuple(_record_error(entry) for entry in own.each("record_errors")),
         left_out=tuple(_left_out(entry) for entry in shared.each("leave_out")),
         files=tuple(entry for keys in (shared, own) for entry in files_entry.read(keys, workdir)),
         budget=size,
@@ -262,25 +281,26 @@ def read(role: str) -> ImageSpec:
     return image
 
 
-def _texts(entry: Keys, *keys: str) -> tuple[str, ...]:
-    texts = tuple(entry.text(key) for key in keys)
+def _conflict(entry: Keys) -> Conflict:
+    stated = Conflict(
+        values.path(entry, "path"), values.package(entry, "keep"), values.package(entry, "drop"), values.line(entry, "reason")
+    )
+    if stated.keep == stated.drop:
+        raise entry.refused("drop", f"{stated.drop} cannot be kept and dropped")
     entry.end()
-    return texts
+    return stated
+
+
+def _record_error(entry: Keys) -> RecordError:
+    package, version = values.package(entry, "package"), values.line(entry, "version")
+    stated = RecordError(package, version, values.record_path(entry, "path"), values.line(entry, "reason"))
+    entry.end()
+    return stated
 
 
 def _left_out(entry: Keys) -> LeftOut:
-    left_out = LeftOut(entry.text("package"), entry.texts("paths"), entry.text("reason"))
+    left_out = LeftOut(values.package(entry, "package"), entry.texts("paths"), values.line(entry, "reason"))
+    if not left_out.paths or not all(left_out.paths):
+        raise entry.refused("paths", f"expected patterns of paths, got {list(left_out.paths)!r}")
     entry.end()
     return left_out
-
-
-def _environment(keys: Keys) -> dict[str, str]:
-    variables = keys.below("env", optional=True)
-    return {name: variables.text(name, "") for name in tuple(variables.body)}
-
-
-def _ports(keys: Keys) -> tuple[int, ...]:
-    ports = keys.take("ports", list, "a list of ports")
-    if not all(type(port) is int and 0 < port < 65536 for port in ports):
-        raise keys.refused("ports", f"expected numbers from 1 to 65535, got {ports!r}")
-    return tuple(ports)

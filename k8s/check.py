@@ -6,16 +6,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common import console
+from common.errors import UsageError
+from k8s import report
 from k8s.envs import environment
 from k8s.prepare import checked, gate
 
+# How the result is told to other programs.
+JSON, SARIF = "json", "sarif"
 
-def run_check(places: Sequence[str], env_name: str) -> str:
+
+def run_check(places: Sequence[str], env_name: str, form: str = "") -> str:
     """Check manifests as `invoke deploy` would before it sends them, and print the result.
 
     Args:
-        places: files and directories.
+        places: files and directories; `-` is standard input.
         env_name: the environment they are for.
+        form: `json` or `sarif` for a program that reads standard output; empty for people.
 
     Returns:
         The outcome in a few words.
@@ -25,9 +31,14 @@ def run_check(places: Sequence[str], env_name: str) -> str:
         LockError: `lockfiles/images.lock` was edited into something else.
         PolicyError: something is wrong with the manifests.
     """
+    if not places:
+        raise UsageError("nothing to check", fix="name files or folders of manifests, or - for standard input")
     env = environment.load(env_name)
-    rendered, findings = checked.check([Path(place) for place in places], env, checked.locked_images(required=False))
-    checked.refuse(findings)
+    rendered, told = checked.judge([Path(place) for place in places], env, checked.locked_images(required=False))
+    if form:
+        console.machine(report.as_json(rendered, told, env) if form == JSON else report.as_sarif(told))
+    checked.say(told, env)
+    checked.refuse(told.refused)
     for pin in rendered.pins:
         console.info(f"{pin.title}: {pin.written} → {pin.pinned}")
     for placement in rendered.placements:

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from common import console, paths
-from common.errors import DriftError
+from common.errors import DriftError, PolicyError
 from k8s.envs import environment
 from k8s.envs.environment import ClusterTarget, DirectoryTarget, Environment
 from k8s.objects import strict_yaml
 from k8s.objects.manifests import Identity, Manifest
-from k8s.prepare import checked, directory
+from k8s.prepare import checked, directory, gate
 from k8s.prepare.pin import images
 from k8s.prepare.rendered import Images, RenderedSet
-from k8s.rollouts import diff, kubectl, lease, live_model, release
+from k8s.rollouts import diff, kubectl, lease, live_model, release, running
 from k8s.rollouts import recorded as recorded_sets
 from k8s.rollouts.kubectl import FIELD_MANAGER, Kubectl, Patience, of_cluster
 from oci.reference import short
@@ -85,7 +85,7 @@ def _cluster(rendered: RenderedSet, env: Environment, target: ClusterTarget, pat
     asked = Kubectl(target, patience)
     asked.preflight(env.kubernetes)
     namespace = release.home(target, rendered.objects)
-    history = release.read(asked, env.name, namespace)
+    history = release.read(asked, env, namespace)
     if busy := lease.holder(asked, env.name, namespace):
         console.warn(f"a deploy is running, what follows may be half of it: {busy}")
     if half := history.unfinished:
@@ -113,17 +113,35 @@ def _cluster(rendered: RenderedSet, env: Environment, target: ClusterTarget, pat
         rows.append((manifest.title, *row, ", ".join(sorted({change.owner for change in changes}))))
     rows += _image_rows(env, list(live.values()), recorded, rendered, everything)
     console.table(("object or image", "cluster", "record", "git", "changed by"), rows)
+    wrong = _really_runs(asked, recorded, list(live.values()), env)
     for identity, changes in sorted(foreign.items(), key=lambda item: everything[item[0]].title):
         for change in changes:
             console.warn(f"{everything[identity].title}: {change.text}, by {change.owner}")
-    if drifted:
-        raise DriftError(
-            f"drift: {drifted} of {len(everything)} objects", where=env.where, fix=f"{_FIX}, `invoke rollback` what ran before"
-        )
+    parts = [f"{drifted} of {len(everything)} objects"] if drifted else []
+    parts += wrong[:3]
     if good.excuse and good.excuse.over:
-        fix = "prove its images and deploy them, or `invoke rollback`"
-        raise DriftError(f"release {good.number} still runs {good.excuse.text()}", where=env.where, fix=fix)
+        parts.append(f"release {good.number} still runs {good.excuse.text()}")
+    if parts:
+        fix = f"{_FIX}, `invoke rollback` what ran before; without proof: prove its images and deploy them"
+        raise DriftError(f"drift: {'; '.join(parts)}", where=env.where, fix=fix)
     return f"no drift: {len(everything)} objects are as release {good.number} left them and as git says"
+
+
+def _really_runs(asked: Kubectl, recorded: RenderedSet, live: Sequence[Manifest], env: Environment) -> tuple[str, ...]:
+    """What the pods run and the record has not, and images that run without the proof that is asked for today."""
+    found = running.look(asked, recorded, live, env)
+    for space in found.unseen:
+        console.warn(f"not checked: what the pods in {space} really run; let your account `list` pods there")
+    for line in found.beside:
+        console.warn(line)
+    for line in found.wrong:
+        console.warn(line)
+    own = {pin.pinned for pin in recorded.pins if str(pin.pinned) in found.images and str(pin.pinned).startswith(env.registry)}
+    try:
+        gate.check(own, env)
+    except PolicyError as problem:
+        return (*found.wrong, problem.what)
+    return found.wrong
 
 
 def _cells(recorded: Manifest | None, in_git: Manifest | None, live: Manifest | None, changes: int) -> tuple[str, str, str]:

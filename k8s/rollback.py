@@ -12,9 +12,8 @@ import dataclasses
 from common import console, paths
 from common.errors import MissingEnvironmentError, PinwheelError, PolicyError, RegistryError, UsageError
 from k8s.envs import environment
-from k8s.envs.environment import ClusterTarget, Environment
+from k8s.envs.environment import ClusterTarget, Environment, Model
 from k8s.objects import manifests
-from k8s.objects.manifests import Manifest
 from k8s.prepare import gate, served_model
 from k8s.prepare.rendered import RenderedSet
 from k8s.rollouts import apply, live_model, receipt, recorded, release
@@ -55,11 +54,12 @@ def rollback(
         raise UsageError(f"{env.name} is rendered into a directory, and a directory has no releases", where=env.file, fix=fix)
     kubectl = Kubectl(env.target, patience or Patience())
     kubectl.preflight(env.kubernetes)
-    history = release.read(kubectl, env.name, release.home(env.target, _objects_in_git()))
+    in_git = manifests.load([paths.K8S / "manifests"])[0]
+    history = release.read(kubectl, env, release.home(env.target, in_git))
     console.info(f"environment  {env.name}: {env.where}")
     if history.last is not None:
         console.info(f"now          {history.last.text()}, {history.last.state}")
-    chosen, rendered, proof = _choose(kubectl, history, env)
+    chosen, rendered, proof = _choose(kubectl, history, env, recorded.namespaces_of(in_git))
     console.info(f"back to      {chosen.text()}")
     origin = Origin(chosen.source, proof, chosen.position)
     # The record lies where it was read, whatever namespaces the older set has.
@@ -69,10 +69,6 @@ def rollback(
     if not dry_run:
         console.info(f"receipt      {paths.shown(receipt.write(result))}")
     return result
-
-
-def _objects_in_git() -> tuple[Manifest, ...]:
-    return manifests.load([paths.K8S / "manifests"])[0]
 
 
 def candidates(history: History) -> tuple[Release, ...]:
@@ -93,12 +89,15 @@ def candidates(history: History) -> tuple[Release, ...]:
     return tuple(reversed(line))
 
 
-def _choose(kubectl: Kubectl, history: History, env: Environment) -> tuple[Release, RenderedSet, tuple[tuple[str, str], ...]]:
+def _choose(
+    kubectl: Kubectl, history: History, env: Environment, namespaces: frozenset[str]
+) -> tuple[Release, RenderedSet, tuple[tuple[str, str], ...]]:
     """The nearest release whose set is there and passes the gate."""
     problems: list[PinwheelError] = []
     for candidate in candidates(history):
         try:
-            rendered = recorded.read_set(history, candidate, env)
+            past = recorded.read_set(history, candidate, env)
+            rendered = recorded.sendable(past, env, namespaces, recorded.place_of(history, candidate))
             rendered = served_model.kept(rendered, live_model.served(kubectl, rendered.objects))
             # Back is only to what is proven, also where a deploy is merely warned.
             strict = dataclasses.replace(env, proof=env.proof and dataclasses.replace(env.proof, refuse=True))
@@ -119,13 +118,16 @@ def _choose(kubectl: Kubectl, history: History, env: Environment) -> tuple[Relea
 
 def _check_models(rendered: RenderedSet, env: Environment) -> tuple[tuple[str, str], ...]:
     """The signatures of the models that an older set serves, by the key that counts now."""
-    if env.model is None:
-        return ()
+    served: set[tuple[str, Model]] = set()
+    for manifest in rendered.objects:
+        name, now = served_model.named_in(manifest), env.model_of(manifest.namespace, manifest.name)
+        if name and now:
+            served.add((name, now))
     proof: list[tuple[str, str]] = []
-    for name in sorted({name for manifest in rendered.objects if (name := served_model.named_in(manifest))}):
+    for name, now in sorted(served, key=str):
         try:
             reference = ImageRef.parse(name)
         except ValueError:
             raise PolicyError("the set in the release record was edited", where=name, fix="do not use it") from None
-        proof += gate.check_model(dataclasses.replace(env, model=dataclasses.replace(env.model, reference=reference)))
+        proof += gate.check_model(dataclasses.replace(env, model=dataclasses.replace(now, reference=reference), models={}))
     return tuple(proof)

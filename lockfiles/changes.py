@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
 from common import console
 from common.errors import LockError
-from lockfiles import inputs, lockfile
+from lockfiles import inputs, lockfile, models, toolkit
 from lockfiles.model import BaseLock, Deb, SetLock, Wheel
 
+# Of a licence in a table.
+_LONGEST = 40
 _Lock = TypeVar("_Lock", BaseLock, SetLock)
 
 
 @dataclass(frozen=True, slots=True)
 class Locked:
-    """All that is locked: the base, and the sets by name. What has no good lock is absent."""
+    """All that is locked. What has no good lock is absent.
+
+    Attributes:
+        base: the Debian packages.
+        sets: by name.
+        toolkit: versions of Pinwheel's own dependencies, by name.
+        models: commit, or digest of the content, by name.
+    """
 
     base: BaseLock | None
     sets: Mapping[str, SetLock]
+    toolkit: Mapping[str, str] = field(default_factory=dict)
+    models: Mapping[str, str] = field(default_factory=dict)
 
     def packages(self) -> dict[str, dict[str, Deb | Wheel]]:
         """Every package, by lock and name."""
@@ -64,7 +76,7 @@ def read(*, strict: bool = False) -> Locked:
     """
     base = _read("base", lockfile.read_base, strict=strict)
     sets = {name: _read(name, partial(lockfile.read_set, name), strict=strict) for name in inputs.set_names()}
-    return Locked(base, {name: lock for name, lock in sets.items() if lock})
+    return Locked(base, {name: lock for name, lock in sets.items() if lock}, toolkit.versions(), models.commits())
 
 
 def _read(name: str, read_lock: Callable[[], _Lock], *, strict: bool) -> _Lock | None:
@@ -120,14 +132,37 @@ def show(before: Locked, after: Locked) -> str:
         if gained or lost:
             signs = [f"+ {licence}" for licence in sorted(gained)] + [f"- {licence}" for licence in sorted(lost)]
             console.info(f"{name}: licences {', '.join(signs)}")
-    return f"{len(moves)} packages moved" if moves else "nothing moved"
+    for name in sorted({*before.toolkit, *after.toolkit}):
+        left, right = before.toolkit.get(name), after.toolkit.get(name)
+        if left != right:
+            console.info(f"toolkit: {name} {left or 'absent'} → {right or 'gone'}")
+    counts = {
+        "package": len(moves),
+        "tool": _differing(before.toolkit, after.toolkit),
+        "model": _differing(before.models, after.models),
+    }
+    told = [f"{count} {what}{'' if count == 1 else 's'}" for what, count in counts.items() if count]
+    new, gone = sorted({*after.packages()} - {*before.packages()}), sorted({*before.packages()} - {*after.packages()})
+    said = [f"{', '.join(told)} moved"] if told else []
+    said += [f"{', '.join(names)} {word}" for names, word in ((new, "new"), (gone, "gone")) if names]
+    return "; ".join(said) or "nothing moved"
+
+
+def _differing(one: Mapping[str, str], other: Mapping[str, str]) -> int:
+    return len({name for name, _ in one.items() ^ other.items()})
 
 
 def _licences(move: Move) -> str:
-    old, new = (package.licence if package else "" for package in (move.old, move.new))
+    old, new = (_short(package.licence) if package else "" for package in (move.old, move.new))
     if old == new:
         return new
     return f"{old} → {new}" if old and new else old or new
+
+
+def _short(licence: str) -> str:
+    """A licence in a table: a Debian package has dozens, each for a file or two; `invoke licences` shows them all."""
+    first, *others = dict.fromkeys(re.findall(r"[^\s()]+(?: WITH [^\s()]+)?", re.sub(r"\b(?:AND|OR)\b", " ", licence))) or [""]
+    return licence if len(licence) <= _LONGEST else f"{first} and {len(others)} more"
 
 
 def _size(lock: SetLock) -> int:

@@ -6,7 +6,7 @@ from packaging.utils import parse_wheel_filename
 
 from common import paths
 from common.errors import LockError
-from lockfiles import closure, inputs, lockfile, models, policy, toolkit
+from lockfiles import closure, images_lock, inputs, lockfile, models, policy, toolkit
 from lockfiles.model import BaseLock, SetLock
 from lockfiles.python import wheels
 
@@ -45,6 +45,7 @@ def check() -> str:
         policy.check_licences(rules, name, lock.wheels)
     toolkit.check()
     models.check()
+    images_lock.check()
     return f"every lock fits its input: base, {', '.join(locks)}, toolkit"
 
 

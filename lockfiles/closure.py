@@ -47,6 +47,12 @@ def check_set(wanted: SetInput, lock: SetLock) -> None:
             if name not in reached:
                 reached.add(name)
                 pending += [(name, _need(lock, wheel, text)) for text in wheel.needs]
+    for origin in wanted.origins:
+        if wheel := held.get(origin.name):
+            sha256 = (wheel.sdist or wheel.artifact).sha256
+            if (origin.sha256 and origin.sha256 != sha256) or (origin.commit and origin.commit != wheel.commit):
+                what = f"{origin.name} is locked by another content than {wanted.name}.in names"
+                raise LockError(what, where=lockfile.place(lock.name, origin.name), fix=_RELOCK)
     for unasked in held:
         if unasked not in reached:
             where = lockfile.place(lock.name, unasked)
@@ -71,6 +77,10 @@ def check_base(wanted: BaseInput, lock: BaseLock) -> None:
         if name not in reached:
             reached.add(name)
             pending += [(name, need) for need in held[name].needs]
+    for name, version in wanted.versions:
+        if held[name].version != version:
+            what = f"base.in pins {name}={version}, base.lock has {held[name].version}"
+            raise LockError(what, where=lockfile.place("base", name), fix=_RELOCK)
     for name in held:
         if name not in reached or name in wanted.without:
             why = "base.in rules out" if name in wanted.without else "nothing in base.in asks for"

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from common import console, paths
+import requests
+
+from common import console, paths, pip
 from common.errors import MissingEnvironmentError
 from common.files import sha256_file
 from common.offline import offline
 from common.run import run
-from lockfiles import lockfile, store
+from lockfiles import inputs, lockfile, store
 from lockfiles.debian import resolver
-from lockfiles.model import Artifact
-from lockfiles.python import index, sdist
+from lockfiles.model import Artifact, SetLock
+from lockfiles.python import direct, index
+from lockfiles.sdists import build
 from lockfiles.store import mirror
 
 
@@ -36,10 +38,18 @@ def fetch(names: Iterable[str]) -> None:
         ours = [wheel for lock in locks for wheel in lock.wheels if wheel.sdist or wheel.shim]
         to_make = store.take((wheel.artifact for wheel in ours), mirror.places(), http)
         wanted = [wheel.artifact for lock in locks for wheel in lock.wheels if not (wheel.sdist or wheel.shim)]
-        wanted += [wheel.sdist for wheel in ours if wheel.sdist and wheel.artifact in to_make]
-        store.download(wanted, index.Locator(http), http)
+        wanted += [
+            a for wheel in ours if wheel.sdist and wheel.artifact in to_make for a in (wheel.sdist, *(wheel.build or ()))
+        ]
+        _download(locks, wanted, http)
     for lock in locks:
-        sdist.make_missing(base, lock)
+        build.make_missing(base, lock)
+
+
+def _download(locks: Iterable[SetLock], wanted: Collection[Artifact], http: requests.Session) -> None:
+    for lock in locks:
+        direct.fetch(inputs.read_set(lock.name), lock, wanted, http)
+    store.download(wanted, index.Locator(http), http)
 
 
 def write_mirror(names: Iterable[str], target: Path, more: Iterable[Artifact] = ()) -> tuple[int, int]:
@@ -65,8 +75,10 @@ def write_mirror(names: Iterable[str], target: Path, more: Iterable[Artifact] = 
     shims = {wheel.artifact for name in names for wheel in lockfile.read_set(name).wheels if wheel.shim}
     held = set(artifacts(names)) - shims
     with index.session() as http:
-        # The sources of wheels that were in the store already.
-        store.download([a for a in held if not a.file.endswith((".deb", ".whl"))], index.Locator(http), http)
+        # Of wheels that were in the store already: their sources, and what builds them.
+        builders = {artifact for name in names for wheel in lockfile.read_set(name).wheels for artifact in wheel.build or ()}
+        sources = [a for a in held if a in builders or not a.file.endswith((".deb", ".whl"))]
+        _download([lockfile.read_set(name) for name in names], sources, http)
     return mirror.write(target, {*held, *more, *_toolkit()}, store.verified)
 
 
@@ -76,11 +88,15 @@ def _toolkit() -> Iterator[Artifact]:
         console.warn("the toolkit's own wheels are left out of the mirror: pip needs the network for them")
         return
     with tempfile.TemporaryDirectory(prefix="pinwheel-toolkit-") as folder:
-        argv: list[str | Path] = [sys.executable, "-m", "pip", "download", "--quiet", "--require-hashes", "--no-deps"]
+        argv: list[str | Path] = [*pip.PIP, "download", "--quiet", "--require-hashes", "--no-deps"]
         argv += ["--only-binary", ":all:", "--dest", folder, "--requirement", paths.LOCKFILES / "toolkit.txt"]
         with console.step("fetching the toolkit's wheels"):
             what, fix = "fetching the toolkit's wheels (pip download)", "check the network and your pip configuration"
-            run(argv, error=MissingEnvironmentError, what=what, fix=fix)
+            try:
+                own = pip.environment("download")
+            except ValueError as problem:
+                raise MissingEnvironmentError(f"pip cannot read its configuration: {problem}", fix=fix) from None
+            run(argv, env=own, inherit=False, error=MissingEnvironmentError, what=what, fix=fix)
         for file in sorted(Path(folder).iterdir()):
             artifact = Artifact(file.name, file.stat().st_size, sha256_file(file).removeprefix("sha256:"))
             store.add_file(artifact, file)
@@ -96,5 +112,5 @@ def artifacts(names: Iterable[str]) -> tuple[Artifact, ...]:
     found = {deb.artifact for deb in lockfile.read_base().debs}
     for name in names:
         for wheel in lockfile.read_set(name).wheels:
-            found |= {wheel.artifact, wheel.sdist} if wheel.sdist else {wheel.artifact}
+            found |= {wheel.artifact, *([wheel.sdist] if wheel.sdist else []), *(wheel.build or ())}
     return tuple(sorted(found, key=lambda artifact: (artifact.file, artifact.sha256)))

@@ -19,9 +19,15 @@ from packaging.version import InvalidVersion, Version
 
 from common import paths
 from common.errors import UsageError
+from lockfiles import origins
+from lockfiles.debian import suites
+from lockfiles.debian.suites import Suite
+from lockfiles.origins import Origin, OriginError
 
 # Part of every inputs digest: a change of what a lock means makes all locks stale.
 FORMAT = 2
+# How [sources] calls the index that is asked for everything else.
+DEFAULT = "default"
 # A normalised project name (PEP 503).
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
@@ -31,23 +37,36 @@ class BaseInput:
     """`base.in`.
 
     Attributes:
-        packages: Debian packages the images need.
+        packages: names of the Debian packages the images need, those of all suites.
         without: packages that no dependency may bring in.
         digest: over the meaning of the file, not its comments or layout.
+        versions: (name, version) of those that are pinned.
+        suites: others than Debian 12's own.
     """
 
     packages: tuple[str, ...]
     without: tuple[str, ...]
     digest: str
+    versions: tuple[tuple[str, str], ...] = ()
+    suites: tuple[Suite, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class SdistInput:
-    """A package that is published as source only; `requires` is its stated Requires-Dist."""
+    """A package that is built from its source.
+
+    Attributes:
+        name, version: of the package.
+        requires: its stated Requires-Dist; what belongs to extras may be left out.
+        build: what building it needs (PEP 508); None for what its pyproject.toml declares.
+        reproducible: whether two builds must give the same bytes.
+    """
 
     name: str
     version: str
     requires: tuple[str, ...]
+    build: tuple[str, ...] | None = None
+    reproducible: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +82,7 @@ class SetInput:
         agrees: the set whose versions this one shares, wherever both hold a package; empty for none.
         differs: (package, reason) of those that it does not share.
         digest: over the meaning of the file.
+        origins: of the packages that do not come from the default index, sorted by name.
     """
 
     name: str
@@ -73,6 +93,7 @@ class SetInput:
     agrees: str
     differs: tuple[tuple[str, str], ...]
     digest: str
+    origins: tuple[Origin, ...] = ()
 
 
 def set_names() -> tuple[str, ...]:
@@ -81,10 +102,14 @@ def set_names() -> tuple[str, ...]:
     Raises:
         UsageError: there is none.
     """
-    names = tuple(sorted(file.stem for file in paths.LOCKFILES.glob("*.in") if file.stem not in ("base", "models")))
+    names = tuple(file.stem for file in _set_files())
     if not names:
         raise UsageError("there is no set", where=paths.shown(paths.LOCKFILES), fix="write one, such as train.in")
     return names
+
+
+def _set_files() -> list[Path]:
+    return sorted(file for file in paths.LOCKFILES.glob("*.in") if file.stem not in ("base", "models"))
 
 
 def chosen(name: str) -> tuple[str, ...]:
@@ -105,10 +130,22 @@ def read_base() -> BaseInput:
         UsageError: it is missing, no TOML, or says something unknown.
     """
     file = paths.LOCKFILES / "base.in"
-    body = _load(file, {"packages", "without"})
-    return BaseInput(
-        _strings(file, body, "packages", required=True), _strings(file, body, "without"), _digest({"kind": "base", **body})
-    )
+    body = _load(file, {"packages", "without", "suites"})
+    further = suites.read(body.get("suites", []), file)
+    named = [suites.package(text, file) for text in _strings(file, body, "packages", required=True)]
+    named += [package for one in further for package in one.packages]
+    names = [name for name, _ in named]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"{name} is named twice", where=_line(file, name), fix="name it once, in one suite")
+    without = _strings(file, body, "without")
+    for name in without:
+        if suites.package(name, file)[1]:
+            raise UsageError(f"without: not a name: {name!r}", where=_line(file, name), fix="write it without a version")
+    # What signs a suite is a part of what is meant: its keys, not where the file lies.
+    keys = {"keys": found} if (found := [one.keys() for one in further if one.keys()]) else {}
+    versions = tuple((name, version) for name, version in named if version)
+    return BaseInput(tuple(names), without, _digest({"kind": "base", **body, **keys}), versions, further)
 
 
 def read_set(name: str) -> SetInput:
@@ -130,20 +167,24 @@ def read_set_file(file: Path) -> SetInput:
         UsageError: as `read_set`.
     """
     name = file.stem
-    body = _load(file, {"requires", "overrides", "sdists", "shims", "agrees"})
+    body = _load(file, {"requires", "overrides", "sources", "sdists", "shims", "agrees"})
     sdists = []
     for package, entry in sorted(_mapping(file, body, "sdists").items()):
-        if not isinstance(entry, dict) or set(entry) != {"version", "requires"}:
-            raise UsageError(f"sdists.{package} needs exactly version and requires", where=paths.shown(file), fix="write both")
-        sdists.append(SdistInput(package, str(entry["version"]), _strings(file, entry, "requires")))
+        sdists.append(_sdist(file, package, entry))
     requires, overrides = _strings(file, body, "requires", required=True), _strings(file, body, "overrides")
     shims = tuple(sorted(_mapping(file, body, "shims").items()))
-    _check_requirements(file, requires + overrides + tuple(text for sdist in sdists for text in sdist.requires))
+    plain_only = overrides + tuple(text for one in sdists for text in (*one.requires, *(one.build or ())))
+    _check_requirements(file, requires + plain_only)
+    for text in plain_only:
+        if Requirement(text).url:
+            what = f"an address where only a version may stand: {text!r}"
+            raise UsageError(what, where=_line(file, text), fix="write the address in requires")
     plain = [canonicalize_name(one.name) for one in map(Requirement, requires) if one.marker is None]
     for twice in sorted({name for name in plain if plain.count(name) > 1}):
         raise UsageError(
             f"{twice} is asked for twice", where=paths.shown(file), fix="write one requirement, its bounds by commas"
         )
+    taken = _origins(file, requires, _mapping(file, body, "sources"))
     for package, version in [*((sdist.name, sdist.version) for sdist in sdists), *shims]:
         if not _normal(package, version):
             what = f"not a package and its version: {package!r}, {version!r}"
@@ -165,7 +206,60 @@ def read_set_file(file: Path) -> SetInput:
         agrees.get("with", ""),
         tuple(sorted(differs.items())),
         _digest({"kind": "set", "name": name, **body}),
+        taken,
     )
+
+
+def place(wanted: SetInput, text: str) -> str:
+    """Where a value of a set's input stands, for messages."""
+    file = paths.LOCKFILES / f"{wanted.name}.in"
+    return _line(file, text) if file.exists() else file.name
+
+
+def homes() -> dict[str, set[str]]:
+    """For each package that some set takes from another index than the default one: the indexes that the sets take it from.
+
+    Raises:
+        UsageError: an input makes no sense.
+    """
+    sets = [read_set_file(file) for file in _set_files()]
+    named = [{origin.name: origin.index for origin in one.origins if origin.index} for one in sets]
+    return {package: {by_name.get(package, DEFAULT) for by_name in named} for package in {p for one in named for p in one}}
+
+
+def _origins(file: Path, requires: tuple[str, ...], sources: dict[str, Any]) -> tuple[Origin, ...]:
+    found: dict[str, Origin] = {}
+    asked = {canonicalize_name(one.name) for one in map(Requirement, requires)}
+    try:
+        for text in requires:
+            package = text
+            if origin := origins.of_requirement(Requirement(text)):
+                found[origin.name] = origin
+        for package, entry in sources.items():
+            if package not in asked:
+                raise OriginError(
+                    "nothing in requires asks for it by its normal name", f'add "{package}" to requires, or drop it'
+                )
+            if package in found:
+                raise OriginError("it has an address in requires", "keep one of the two")
+            found[package] = origins.of_source(package, entry)
+    except OriginError as problem:
+        # Not the whole requirement: an address may hold a login.
+        where = f"sources.{package}" if package in sources else Requirement(package).name
+        raise UsageError(f"{where}: {problem.what}", where=_line(file, package), fix=problem.fix) from None
+    return tuple(origin for _, origin in sorted(found.items()))
+
+
+def _sdist(file: Path, package: str, entry: object) -> SdistInput:
+    if not isinstance(entry, dict) or not {"version", "requires"} <= set(entry):
+        raise UsageError(f"sdists.{package} needs version and requires", where=paths.shown(file), fix="write both")
+    if unknown := sorted(set(entry) - {"version", "requires", "build", "reproducible"}):
+        fix = "known are version, requires, build, reproducible"
+        raise UsageError(f"unknown key 'sdists.{package}.{unknown[0]}'", where=paths.shown(file), fix=fix)
+    if not isinstance(reproducible := entry.get("reproducible", True), bool):
+        raise UsageError(f"sdists.{package}.reproducible is true or false", where=paths.shown(file), fix="mend it")
+    build = _strings(file, entry, "build") if "build" in entry else None
+    return SdistInput(package, str(entry["version"]), _strings(file, entry, "requires"), build, reproducible)
 
 
 def _load(file: Path, known: set[str]) -> dict[str, Any]:
@@ -197,8 +291,6 @@ def _check_requirements(file: Path, texts: tuple[str, ...]) -> None:
             for one in requirement.specifier:
                 # The resolver knows no version that PEP 440 does not.
                 Version(one.version.removesuffix(".*"))
-            if requirement.url:
-                raise InvalidRequirement("an address is no version, and a lock names no location")
         except (InvalidRequirement, InvalidVersion) as problem:
             reason = str(problem).splitlines()[0]
             raise UsageError(f"not a requirement: {text!r}: {reason}", where=_line(file, text), fix="see PEP 508") from None
@@ -207,7 +299,7 @@ def _check_requirements(file: Path, texts: tuple[str, ...]) -> None:
 def _line(file: Path, text: object) -> str:
     """Where a value of the input stands."""
     for number, line in enumerate(file.read_text().splitlines(), 1):
-        if json.dumps(text, default=str) in line:
+        if json.dumps(text, default=str) in line or f"'{text}'" in line or re.match(rf"\s*{re.escape(str(text))}\s*=", line):
             return f"{paths.shown(file)}:{number}"
     return paths.shown(file)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache, lru_cache, partial
 from typing import TypeVar
 
@@ -17,70 +17,15 @@ from lockfiles import changes, check, closure, inputs, licences, lockfile, model
 from lockfiles.changes import Locked
 from lockfiles.debian import resolver
 from lockfiles.inputs import BaseInput, SetInput
-from lockfiles.model import Artifact, BaseLock, SetLock, Wheel
-from lockfiles.python import cooldown, gpu, index, metadata, sdist, wheels
+from lockfiles.keeping import Keeping
+from lockfiles.model import Artifact, BaseLock, SetLock
+from lockfiles.python import cooldown, gpu, index, metadata, shim, vet, wheels
+from lockfiles.python.direct import bring
+from lockfiles.sdists import build, requirements
 
 _Lock = TypeVar("_Lock", BaseLock, SetLock)
 # What `--upgrade` calls all Debian packages together.
 _DEBIAN = "debian"
-
-
-@dataclass(frozen=True, slots=True)
-class Keeping:
-    """What a relock keeps.
-
-    Attributes:
-        upgrade: the package that may move, `all`, `debian`, or nothing.
-        days: tells the days of the cooldown, 0 for none; may ask the network.
-        before: what was locked.
-        asked: packages that some input pins, or that were named: those may be brand-new.
-    """
-
-    upgrade: str
-    days: Callable[[], int]
-    before: Locked
-    asked: frozenset[str] = frozenset()
-
-    def unmoved(self, wanted: SetInput, base: BaseLock, leader: SetLock | None) -> SetLock | None:
-        """The lock of a set for which nothing was edited or asked: neither in its input nor in what that builds upon."""
-        lock = self.before.sets.get(wanted.name)
-        if lock is None or lock.inputs != wanted.digest or self.upgrade == "all":
-            return None
-        if canonicalize_name(self.upgrade) in {wheel.name for wheel in lock.wheels}:
-            return None
-        if (lock.python, lock.glibc) != (base.version("python3.11"), base.version("libc6")):
-            return None
-        # A source is built in the base.
-        same_base = not wanted.sdists or (self.before.base and base.debs == self.before.base.debs)
-        return lock if same_base and leader == self.before.sets.get(wanted.agrees) else None
-
-    def versions(self, name: str) -> dict[str, str]:
-        """The versions that one set keeps where its input allows it: its own; of what it does not hold, the other sets'."""
-        if self.upgrade == "all":
-            return {}
-        held = self.held(name)
-        held.pop(canonicalize_name(self.upgrade), None)
-        return held
-
-    def files(self, name: str) -> frozenset[str]:
-        """The sha256 of the wheels that one set keeps where their version stays, though the index may have more by now."""
-        lock = self.before.sets.get(name)
-        if lock is None or self.upgrade == "all":
-            return frozenset()
-        return frozenset(w.artifact.sha256 for w in lock.wheels if w.name != canonicalize_name(self.upgrade))
-
-    def held(self, name: str) -> dict[str, str]:
-        """The versions that are locked for one set, or for another where it has none."""
-        return {wheel.name: wheel.version for _, wheel in self._held(name)}
-
-    def window(self, name: str) -> cooldown.Window | None:
-        """What the resolver may see for one set."""
-        return cooldown.window(self.days(), self.asked, {wheel.name: lock.date for lock, wheel in self._held(name)})
-
-    def _held(self, name: str) -> Iterator[tuple[SetLock, Wheel]]:
-        """Every locked wheel, this set's own last."""
-        for _, lock in sorted(self.before.sets.items(), key=lambda item: (item[0] == name, item[0])):
-            yield from ((lock, wheel) for wheel in lock.wheels)
 
 
 def write_all(upgrade: str = "") -> tuple[Locked, Locked]:
@@ -99,13 +44,14 @@ def write_all(upgrade: str = "") -> tuple[Locked, Locked]:
     """
     # A damaged lock is not taken for none: everything it held would move.
     before = changes.read(strict=True)
+    # A model that makes no sense is refused here, before any set is resolved.
     _known(upgrade, before)
     rules = policy.read()
     set_inputs = {name: inputs.read_set(name) for name in inputs.set_names()}
 
     @cache
     def days() -> int:
-        probe = canonicalize_name(Requirement(next(iter(set_inputs.values())).requires[0]).name)
+        probe = cooldown.probe(set_inputs.values())
         return rules.cooldown_days if not offline() and cooldown.possible(probe, rules.cooldown_days) else 0
 
     pins = [text for asking in set_inputs.values() for text in (*asking.requires, *asking.overrides)]
@@ -114,10 +60,15 @@ def write_all(upgrade: str = "") -> tuple[Locked, Locked]:
     base = _resolve_base(before.base, upgrade)
     policy.check_licences(rules, "base", base.debs)
     locks: dict[str, SetLock] = {}
+    told = offline()
     # A set that agrees with another comes after it.
     for name in sorted(set_inputs, key=lambda n: (_depth(set_inputs, n), n)):
         leader = locks.get(set_inputs[name].agrees)
-        locks[name] = keeping.unmoved(set_inputs[name], base, leader) or resolve_set(set_inputs[name], base, keeping, leader)
+        unmoved = keeping.unmoved(set_inputs[name], base, leader)
+        if unmoved is None and not told:
+            vet.tell_unasked(set_inputs.values())
+            told = True
+        locks[name] = unmoved or resolve_set(set_inputs[name], base, keeping, leader)
         closure.check_set(set_inputs[name], locks[name])
         policy.check_licences(rules, name, locks[name].wheels)
     for name, lock in locks.items():
@@ -131,7 +82,7 @@ def write_all(upgrade: str = "") -> tuple[Locked, Locked]:
         lockfile.write_set(_keep_date(lock, partial(lockfile.read_set, name)))
     toolkit.write(body)
     models.write(model_locks)
-    return before, Locked(lockfile.read_base(), {name: lockfile.read_set(name) for name in locks})
+    return before, changes.read(strict=True)
 
 
 def _known(upgrade: str, before: Locked) -> None:
@@ -214,17 +165,20 @@ def resolve_set(set_input: SetInput, base: BaseLock, keeping: Keeping, leader: S
     own = {name for name, _ in set_input.differs}
     shared = [wheel for wheel in leader.wheels if wheel.name not in own] if leader else []
     led = {wheel.name: wheel.version for wheel in shared}
-    # The same file as the set it agrees with; else the one that it had.
-    kept = (frozenset(wheel.artifact.sha256 for wheel in shared), keeping.files(set_input.name))
+    kept = keeping.wheels(set_input.name)
+    with index.session() as http:
+        direct = bring(set_input, tags, kept, http)
+    free = {canonicalize_name(keeping.upgrade), *direct}
     with console.step(f"resolving {set_input.name}.in") as notes:
-        preferred, window = {**keeping.versions(set_input.name), **led}, keeping.window(set_input.name)
-        packages = wheels.resolve(set_input, python, glibc, preferred, window)
+        preferred, window = {**keeping.versions(set_input.name), **led}, keeping.window(set_input)
+        solve = partial(wheels.resolve, set_input, python, glibc, preferred, direct=direct, asked=keeping.asked)
+        packages = solve(window)
         while window and (narrower := window.narrowed(packages, keeping.held(set_input.name), keeping.asked)) != window:
             window = narrower
-            packages = wheels.resolve(set_input, python, glibc, preferred, window)
-        chosen = [
-            Wheel(n, str(p["version"]), wheels.choose(p, tags, where, kept)) for n, p in packages.items() if n not in built
-        ]
+            packages = solve(window)
+        plain = {name: package for name, package in packages.items() if name not in built}
+        chosen = vet.choose(plain, tags, set_input, shared, kept, keeping.known(), free)
+        vet.check_sources(packages, keeping.known(), free)
         notes.append(f"{len(packages)} packages, {console.size(sum(w.artifact.size for w in chosen))}")
     if not packages:
         raise LockError(f"{set_input.name}.in asks for nothing on the image's platform", where=where, fix="mend its markers")
@@ -235,22 +189,28 @@ def resolve_set(set_input: SetInput, base: BaseLock, keeping: Keeping, leader: S
     for shimmed, version in set_input.shims:
         if shimmed in packages:
             raise LockError(f"{shimmed} is both resolved and a shim", where=where, fix="drop one")
-        chosen.append(sdist.shim(shimmed, version))
+        chosen.append(shim.make(shimmed, version))
     with index.session() as http:
+        if not offline():
+            vet.check_namesakes(set_input, set(packages) - set(direct), http)
         locate = index.Locator(http)
         lock = SetLock(
             set_input.name, set_input.digest, toolkit.today(), python, glibc, tuple(sorted(chosen, key=lambda w: w.name))
         )
         if built:
             resolver.fetch(base.debs)
-            backend = sdist.backend_of(lock)
             sources = {n: _source(packages[n]) for n in built if n in packages}
-            store.download([backend, *sources.values()], locate, http)
-            made = [sdist.lock_built(base, built[n], source, backend) for n, source in sorted(sources.items())]
+            store.download(sources.values(), locate, http)
+            # What is built against a package of the set, is built against the set's own version of it.
+            same = requirements.versions(keeping.before.sets.get(set_input.name)) | {w.name: w.version for w in lock.wheels}
+            resolve = requirements.resolver(set_input, base, same, window, http)
+            made = [build.lock_built(base, built[n], source, resolve) for n, source in sorted(sources.items())]
+            made = [replace(w, commit=direct[w.name].commit, tree=direct[w.name].tree) if w.name in direct else w for w in made]
             lock = replace(lock, wheels=tuple(sorted((*lock.wheels, *made), key=lambda w: w.name)))
         known = metadata.read_all([wheel.artifact for wheel in lock.wheels], locate, http)
         asked = gpu.needs(lock.wheels, locate, http)
     by_name = {wheel.name: known[wheel.artifact.sha256] for wheel in lock.wheels}
+    vet.check_extras(set_input, {wheel.name: wheel.version for wheel in lock.wheels}, by_name, python)
     overrides = metadata.Overrides(set_input.overrides, python)
     needs = metadata.needs(map(Requirement, set_input.requires), by_name, python, overrides)
     described = [

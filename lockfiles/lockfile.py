@@ -35,6 +35,8 @@ from lockfiles.model import Artifact, BaseLock, Deb, Gpu, SetLock, Wheel
 
 _RELOCK = "run `invoke lock`"
 _RESTORE = "restore it from git, or remove it and " + _RELOCK
+# The hash of a git object, of either kind.
+_GIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _LINE = re.compile(r'^("(?:[^"\\]|\\.)*") = \{', re.MULTILINE)
 
 
@@ -60,6 +62,10 @@ def write_set(lock: SetLock) -> None:
         wheels[w.name] = {"version": w.version, **_artifact(w.artifact)}
         if w.sdist:
             wheels[w.name] |= {f"sdist-{key}": value for key, value in _artifact(w.sdist).items()}
+        wheels[w.name] |= {"commit": w.commit, "tree": w.tree} if w.commit else {}
+        if w.build is not None:
+            wheels[w.name]["build"] = [[b.file, b.size, b.sha256] for b in w.build]
+        wheels[w.name] |= {} if w.reproducible else {"reproducible": False}
         wheels[w.name] |= {"shim": True} if w.shim else {}
         wheels[w.name] |= {"licence": w.licence, "needs": list(w.needs)}
     head: dict[str, Any] = {"inputs": lock.inputs, "date": lock.date, "python": lock.python, "glibc": lock.glibc}
@@ -92,7 +98,7 @@ def read_set(set_name: str) -> SetLock:
         LockError: it is missing, edited, or not a lock of this format; with the line.
     """
     doc = _read(set_name, "wheels", {"inputs", "date", "python", "glibc"}, {"cuda", "driver", "compute"})
-    known = {"sdist-file", "sdist-size", "sdist-sha256", "shim"}
+    known = {"sdist-file", "sdist-size", "sdist-sha256", "build", "reproducible", "shim", "commit", "tree"}
     wheels = []
     for name, e in doc.entries.items():
         doc.keys(name, {"version", "file", "size", "sha256", "licence", "needs"}, known)
@@ -110,7 +116,12 @@ def read_set(set_name: str) -> SetLock:
             if name != canonicalize_name(name) or package != name or str(version) != e["version"]:
                 raise doc.refused(name, f"{name} {e['version']}: its file is {file}")
         shim = bool(e.get("shim", False))
-        wheels.append(Wheel(name, e["version"], artifact, sdist, shim, tuple(e["needs"]), e["licence"]))
+        commit, tree = e.get("commit", ""), e.get("tree", "")
+        if ("commit" in e or "tree" in e) and not (sdist and _GIT.fullmatch(str(commit)) and _GIT.fullmatch(str(tree))):
+            raise doc.refused(name, f"{name}: a commit and its tree stand together, beside the source that holds them")
+        build, same = doc.build(name), bool(e.get("reproducible", True))
+        needs, licence = tuple(e["needs"]), e["licence"]
+        wheels.append(Wheel(name, e["version"], artifact, sdist, shim, needs, licence, commit, tree, build, same))
     head = doc.head
     gpu = None
     if "cuda" in head:
@@ -168,9 +179,23 @@ class _Document:
     def artifact(self, name: str, prefix: str) -> Artifact:
         entry = self.entries[name]
         try:
-            file, size, sha256 = entry[prefix + "file"], entry[prefix + "size"], entry[prefix + "sha256"]
+            parts = entry[prefix + "file"], entry[prefix + "size"], entry[prefix + "sha256"]
         except KeyError as key:
             raise self.refused(name, f"{name} lacks {key}") from None
+        return self._artifact(name, *parts)
+
+    def build(self, name: str) -> tuple[Artifact, ...] | None:
+        rows = self.entries[name].get("build")
+        if rows is None:
+            return None
+        if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == 3 for row in rows):
+            raise self.refused(name, f"{name}: build is no list of [file, size, sha256]")
+        found = tuple(self._artifact(name, *row) for row in rows)
+        if not all(one.file.endswith(".whl") for one in found) or "sdist-file" not in self.entries[name]:
+            raise self.refused(name, f"{name}: build names wheels that build its sdist")
+        return found
+
+    def _artifact(self, name: str, file: Any, size: Any, sha256: Any) -> Artifact:
         if not (isinstance(sha256, str) and len(sha256) == 64 and set(sha256) <= set("0123456789abcdef")):
             raise self.refused(name, f"{name}: not a sha256: {sha256!r}")
         # The name becomes part of paths in the store and in build trees.
@@ -244,7 +269,9 @@ def _read(name: str, table: str, needed: set[str], optional: set[str]) -> _Docum
         at = re.search(r"at line (\d+)", str(problem))
         raise LockError(f"not a lock: {problem}", where=f"{where}:{at[1]}" if at else where, fix=_RESTORE) from None
     if head.get("format") != FORMAT:
-        raise LockError(f"lock format {head.get('format')!r}, this Pinwheel reads {FORMAT}", where=where, fix=_RELOCK)
+        found = head.get("format")
+        fix = "take a newer Pinwheel" if isinstance(found, int) and found > FORMAT else f"relock once: {_RELOCK}"
+        raise LockError(f"lock format {found!r}, this Pinwheel reads {FORMAT}", where=where, fix=fix)
     entries = head.pop(table, None)
     if not isinstance(entries, dict) or not entries or not all(isinstance(e, dict) for e in entries.values()):
         raise LockError(f"no [{table}]", where=where, fix=_RESTORE)

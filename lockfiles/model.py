@@ -58,9 +58,13 @@ class Wheel:
         artifact: the wheel file.
         sdist: where the wheel is built by us, the source it is built from.
         shim: whether it is a metadata-only wheel that we make.
+        build: the wheels that build it from `sdist`, sorted by file; None where it is not built, or the lock is an older one.
+        reproducible: whether each build of `sdist` gives the same bytes, as the input has it.
         needs: what it asks for on the image's platform, sorted: its Requires-Dist whose markers hold, without them
             (`numpy<3,>=1.17`, `uvicorn[standard]`); those of its extras too, where the set asks for the extras.
         licence: SPDX expression, read from the wheel's metadata; see licences.py.
+        commit, tree: of the git repository whose files the sdist holds, hex; empty for others. The tree's hash is that of the
+            package's folder.
     """
 
     name: str
@@ -70,6 +74,10 @@ class Wheel:
     shim: bool = False
     needs: tuple[str, ...] = ()
     licence: str = ""
+    commit: str = ""
+    tree: str = ""
+    build: tuple[Artifact, ...] | None = None
+    reproducible: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from common import paths, reader
 from common.errors import LockError
+from lockfiles.audit.model import SEVERITIES, Severity
 from lockfiles.licences import spdx
 from lockfiles.model import Deb, Wheel
 
@@ -28,12 +29,16 @@ class Policy:
         unknown: whether a package may be without a licence that could be told.
         allowed_for: (package, reason) of packages that these rules do not count for.
         cooldown_days: how long a release must be out before it is locked.
+        audit: the severity from which an advisory fails `invoke audit`.
+        data_days: how old its data may be.
     """
 
     forbidden: tuple[str, ...]
     unknown: bool
     allowed_for: tuple[tuple[str, str], ...]
     cooldown_days: int
+    audit: Severity = "high"
+    data_days: int = 7
 
 
 def path() -> Path:
@@ -60,9 +65,15 @@ def read() -> Policy:
         if not reason:
             raise excused.refused(package, "gives no reason", "say why the package may stay")
     days = cooldown.number("days", 0, 3650)
-    for table in (keys, licences, cooldown):
+    audit = keys.below("audit", optional=True)
+    severity = audit.text("refuse", "high")
+    worst = next((one for one in SEVERITIES if one == severity), None)
+    if worst is None:
+        raise audit.refused("refuse", f"expected one of {', '.join(SEVERITIES)}, got {severity!r}")
+    data_days = audit.number("data-days", 1, 3650, 7)
+    for table in (keys, licences, cooldown, audit):
         table.end()
-    return Policy(forbidden, unknown == "allow", reasons, days)
+    return Policy(forbidden, unknown == "allow", reasons, days, worst, data_days)
 
 
 def check_licences(policy: Policy, lock: str, packages: Iterable[Deb | Wheel]) -> None:
@@ -74,23 +85,29 @@ def check_licences(policy: Policy, lock: str, packages: Iterable[Deb | Wheel]) -
         packages: what it holds.
 
     Raises:
-        LockError: a package cannot be used without a forbidden or an unknown licence; the first of them is named.
+        LockError: packages cannot be used without a forbidden or an unknown licence; each is named with its own reason.
     """
     excused = {package for package, _ in policy.allowed_for}
     refused = [package for package in packages if package.name not in excused and not _passes(policy, package)]
     if not refused:
         return
-    first = refused[0]
-    licence = first.licence or spdx.UNKNOWN
-    why = f"is under {licence}, which the policy forbids"
-    if spdx.holds(licence, lambda part: part == spdx.UNKNOWN or not _forbidden(policy, part)):
-        why = "does not tell its licence, which the policy asks for"
-    others = f"; so for {len(refused) - 1} more: {', '.join(package.name for package in refused[1:4])}" if refused[1:] else ""
+    # A licence that nobody may have comes before one that nobody knows.
+    untold = [f"{one.name} {one.version}" for one in refused if _untold(policy, one)]
+    forbidden = [f"{one.name} {one.version} is under {one.licence}" for one in refused if not _untold(policy, one)]
+    said = [f"{', '.join(forbidden)}, which the policy forbids"] if forbidden else []
+    if untold:
+        tell = "does not tell its licence" if len(untold) == 1 else "do not tell their licences"
+        said.append(f"{', '.join(untold)} {tell}, which the policy asks for")
     raise LockError(
-        f"{first.name} {first.version} {why}{others}",
+        "; ".join(said),
         where=f"{lock}.lock, {paths.shown(path())}",
         fix="do without it, pin a version under another licence, or name it with a reason under [licences.allowed_for]",
     )
+
+
+def _untold(policy: Policy, package: Deb | Wheel) -> bool:
+    """Whether a refused package would pass if what it does not tell were permitted."""
+    return spdx.holds(package.licence or spdx.UNKNOWN, lambda part: part == spdx.UNKNOWN or not _forbidden(policy, part))
 
 
 def _passes(policy: Policy, package: Deb | Wheel) -> bool:

@@ -18,7 +18,7 @@ from cyclonedx.model.dependency import Dependency
 from cyclonedx.model.license import LicenseAcknowledgement, LicenseExpression
 from cyclonedx.output.json import JsonV1Dot7
 from packageurl import PackageURL
-from packaging.utils import canonicalize_name
+from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from lockfiles import serial
 from lockfiles.licences import spdx
@@ -82,10 +82,31 @@ def _wheel(wheel: Wheel) -> Component:
             bom_ref=str(source),
             purl=source,
             hashes=[HashType(alg=HashAlgorithm.SHA_256, content=wheel.sdist.sha256)],
-            properties=_file(wheel.sdist),
+            properties=[*_file(wheel.sdist), *_commit(wheel)],
         )
-        pedigree = Pedigree(ancestors=[ancestor], notes="built by Pinwheel from this sdist, without network, in the base image")
+        pedigree = Pedigree(ancestors=[ancestor, *(_builder(wheel, need) for need in wheel.build or ())], notes=_built(wheel))
     return _component(wheel.name, wheel.version, wheel.licence, wheel.artifact, purl, properties, pedigree)
+
+
+def _built(wheel: Wheel) -> str:
+    """How a wheel of ours was made; the provenance of an image repeats it."""
+    note = "built by Pinwheel from this sdist, without network, in the base image"
+    return note if wheel.reproducible else f"{note}; not reproducible, as its input states: another build gives other bytes"
+
+
+def _builder(wheel: Wheel, artifact: Artifact) -> Component:
+    """A wheel that built another one; it is not in the image on that account."""
+    name, version, *_ = parse_wheel_filename(artifact.file)
+    purl = PackageURL("pypi", None, str(name), str(version), {"file_name": artifact.file})
+    return Component(
+        name=str(name),
+        version=str(version),
+        type=ComponentType.LIBRARY,
+        bom_ref=f"build:{wheel.name}:{purl}",
+        purl=purl,
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=artifact.sha256)],
+        properties=_file(artifact),
+    )
 
 
 def _repository_file(path: str, sha256: str) -> Component:
@@ -124,6 +145,10 @@ def _component(
 
 def _file(artifact: Artifact) -> list[Property]:
     return [_property("file", artifact.file), _property("size", str(artifact.size))]
+
+
+def _commit(wheel: Wheel) -> list[Property]:
+    return [_property("commit", wheel.commit), _property("tree", wheel.tree)] if wheel.commit else []
 
 
 def _property(name: str, value: str) -> Property:

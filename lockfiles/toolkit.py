@@ -59,9 +59,10 @@ def resolve(upgrade: str, days: Callable[[], int]) -> str:
     project = _project()
     pins = [*project["dependencies"], *project["optional-dependencies"]["test"]]
     chosen = {canonicalize_name(upgrade)} - {"all"} if named else frozenset[str]()
-    window = cooldown.window(days(), cooldown.asked_for(pins) | chosen, locked)
+    asked = cooldown.asked_for(pins) | chosen
+    window = cooldown.window(days(), asked, locked)
     with console.step("resolving the toolkit") as notes:
-        body = wheels.resolve_toolkit(paths.ROOT / "pyproject.toml", _text(), upgrade if named else "", window)
+        body = wheels.resolve_toolkit(paths.ROOT / "pyproject.toml", _text(), upgrade if named else "", window, asked)
         notes.append(f"{sum(1 for line in body.splitlines() if line[:1].isalnum())} packages")
     return body
 

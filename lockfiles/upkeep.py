@@ -29,5 +29,5 @@ def tend(*, verify: bool, prune: bool) -> str:
         count, size = store.prune({one.sha256 for one in (*wanted, toolchain.artifact())})
         return f"{count} files removed, {console.size(size)}"
     total = sum({one.sha256: one.size for one in held}.values())
-    where = paths.cache() / "store"
+    where = paths.cache("store")
     return f"{len({one.sha256 for one in held})} of {len({one.sha256 for one in wanted})} files, {console.size(total)}: {where}"

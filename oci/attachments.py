@@ -1,34 +1,34 @@
 """Where proof lies in a registry: read in both forms that exist, written as cosign's tags, which every registry can hold.
 
-Tags: `sha256-<hex>.sig` holds signatures, `.att` attestations, a layer each. Referrers: sigstore bundles whose manifest names
-the image as its subject, listed by the referrers API or, where a registry lacks it, by an index under `sha256-<hex>` (OCI
-distribution spec 1.1, "Referrers Tag Schema"). Nothing read here is trusted yet: `verify` checks the signatures.
+Tags: `sha256-<hex>.sig` holds signatures, `.att` attestations, a layer each. Referrers: see `bundle`; they are written where
+a tag cannot be moved. Nothing read here is trusted yet: `verify` checks the signatures. Whatever cannot be read is left out
+and named, for strangers attach things, too; where a list is longer than is worked through, nothing is passed over in silence.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from common.errors import RegistryError
 from common.files import sha256_bytes
+from oci import bundle, statement
 from oci import envelope as dsse
 from oci.client.blob import Blob
-from oci.client.client import Client
-from oci.descriptor import CONFIG, MANIFEST, Descriptor, canonical
+from oci.client.client import Client, FixedTagError
+from oci.client.patience import UnusableError
+from oci.descriptor import CONFIG, INDEX, MANIFEST, Descriptor, canonical
 from oci.envelope import SIMPLE, Envelope
-from oci.reference import check_digest
+from oci.reading import MOST, Reading, checked, named
 
 DSSE = "application/vnd.dsse.envelope.v1+json"
-_BUNDLE = "application/vnd.dev.sigstore.bundle"
 _SIGNATURE = "dev.cosignproject.cosign/signature"
-# Far more than anybody attaches. A longer list is refused, never cut: its end could hide a failed result.
-_MOST = 200
-# Bytes of one blob, and of all together. An SBOM takes half a megabyte; a larger one is not ours and takes no proof away.
-_LARGEST, _MOST_BYTES = 64 << 20, 256 << 20
-_FIX = "look at what is attached: `cosign tree` lists it"
+# Lines about what is left out.
+_SHOWN = 5
+# The other kinds are not kept in memory.
+_KINDS = frozenset({statement.SIGNATURE, statement.SBOM, statement.PROVENANCE, statement.SMOKE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,10 @@ class Attached:
     """A signature or a statement that is attached to an image.
 
     Attributes:
-        envelope: its content; None when it cannot be read.
+        envelope: its content; None when it cannot be read, or is a statement of a kind that nobody here asks for.
         tag: `sig` or `att` if it lies in one of cosign's tags; else empty.
         layer: its descriptor in that tag's manifest.
-        left_out: what it says of itself, where it is too large to be read.
+        left_out: where it cannot be had: its digest, type and size as it says, and why.
     """
 
     envelope: Envelope | None
@@ -48,14 +48,27 @@ class Attached:
     left_out: str = ""
 
 
-def read(client: Client, repository: str, digest: str) -> list[Attached]:
+def read(client: Client, repository: str, digest: str, tags: Sequence[str] = ("sig", "att")) -> list[Attached]:
     """Everything that is attached to an image, in the registry's order.
 
+    Args:
+        client: of the registry.
+        repository: the whole path within it.
+        digest: of the image.
+        tags: the ones of cosign's tags that are read; referrers are read always.
+
     Raises:
-        RegistryError: the registry cannot be read, or serves other bytes than it names.
+        RegistryError: the registry cannot be read, or more is attached than is worked through.
     """
-    reading = _Reading(client, repository, digest)
-    return [*_tagged(reading, digest), *_bundles(reading, digest)]
+    reading = Reading(client, repository, digest)
+    return [*(item for tag in tags for item in _tagged(reading, tag)), *_bundles(reading)]
+
+
+def left_out(attached: Sequence[Attached]) -> list[str]:
+    """A line for each thing that was left out; of many, the first ones."""
+    lines = [f"left out, it cannot be read: {item.left_out}" for item in attached if item.left_out]
+    more = len(lines) - _SHOWN
+    return lines if more <= 0 else [*lines[:_SHOWN], f"{more} more things that are attached cannot be read"]
 
 
 def write(client: Client, repository: str, digest: str, tag: str, kept: Sequence[Attached], new: Sequence[Envelope]) -> None:
@@ -70,21 +83,77 @@ def write(client: Client, repository: str, digest: str, tag: str, kept: Sequence
         new: the part that is added.
 
     Raises:
+        FixedTagError: the tag cannot be moved.
         RegistryError: the registry refuses or fails.
     """
-    layers = [item.layer for item in kept if item.layer is not None] + [
-        _layer(client, repository, envelope) for envelope in new
-    ]
+    added = [_layer(client, repository, envelope) for envelope in new]
+    try:
+        _put_tag(client, repository, _tag(digest, tag), kept, added)
+    except RegistryError:
+        # A registry takes no list that names what it does not have, for example.
+        readable = [item for item in kept if not item.left_out]
+        if len(readable) == len(kept):
+            raise
+        _put_tag(client, repository, _tag(digest, tag), readable, added)
+
+
+def refer(client: Client, repository: str, digest: str, envelopes: Sequence[Envelope], fixed: FixedTagError) -> None:
+    """Attach statements by manifests that name the image as their subject: no tag is moved where the registry lists such.
+
+    Args:
+        client: of the registry.
+        repository: the whole path within it.
+        digest: of the image.
+        envelopes: of the statements.
+        fixed: why they are not in one of cosign's tags.
+
+    Raises:
+        RegistryError: the registry takes them neither here nor there.
+    """
+    try:
+        _refer(client, repository, digest, envelopes)
+    except RegistryError as problem:
+        what = f"{fixed.what}; and attaching by digest instead failed: {problem.what}"
+        raise RegistryError(what, where=problem.where, fix=fixed.fix) from None
+
+
+def _refer(client: Client, repository: str, digest: str, envelopes: Sequence[Envelope]) -> None:
+    image = client.manifest(repository, digest)
+    subject = Descriptor(str(json.loads(image).get("mediaType", MANIFEST)), digest, len(image))
+    empty = _put(client, repository, bundle.EMPTY, bundle.NOTHING)
+    unlisted = []
+    for envelope in envelopes:
+        held = _put(client, repository, bundle.TYPE, bundle.make(envelope))
+        body = bundle.manifest(subject, empty, held, str(json.loads(envelope.payload)["predicateType"]))
+        data = canonical(body)
+        described = Descriptor(MANIFEST, sha256_bytes(data), len(data)).json()
+        if not client.put_manifest(repository, described["digest"], data):
+            unlisted.append({**described, "artifactType": bundle.TYPE, "annotations": body["annotations"]})
+    by_api = (client.referrers(repository, digest, MOST) or []) if unlisted else []
+    unlisted = [entry for entry in unlisted if entry["digest"] not in {listed.get("digest") for listed in by_api}]
+    if unlisted:
+        # Whoever pushes keeps the list where the registry does not.
+        present = Reading(client, repository, digest).manifest(_tag(digest)) or {"manifests": []}
+        if not isinstance(present.get("manifests"), list):
+            what = f"the tag {_tag(digest)} holds no list of referrers"
+            raise RegistryError(what, where=repository, fix="remove that tag, then push again")
+        entries = [*(entry for entry in present["manifests"] if isinstance(entry, dict)), *unlisted]
+        index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}
+        client.put_manifest(repository, _tag(digest), canonical(index), INDEX)
+
+
+def _put_tag(client: Client, repository: str, tag: str, kept: Sequence[Attached], added: Sequence[dict[str, Any]]) -> None:
+    layers = [*(item.layer for item in kept if item.layer is not None), *added]
     # As cosign writes it: an image configuration without content.
     config = {
         "architecture": "",
         "os": "",
         "config": {},
-        "rootfs": {"type": "layers", "diff_ids": [layer["digest"] for layer in layers]},
+        "rootfs": {"type": "layers", "diff_ids": [layer.get("digest") for layer in layers]},
     }
     config_descriptor = _put(client, repository, CONFIG, canonical(config)).json()
     body = {"schemaVersion": 2, "mediaType": MANIFEST, "config": config_descriptor, "layers": layers}
-    client.put_manifest(repository, _tag(digest, tag), canonical(body))
+    client.put_manifest(repository, tag, canonical(body))
 
 
 def _layer(client: Client, repository: str, envelope: Envelope) -> dict[str, Any]:
@@ -109,87 +178,32 @@ def _tag(digest: str, ending: str = "") -> str:
     return digest.replace(":", "-") + (f".{ending}" if ending else "")
 
 
-@dataclass
-class _Reading:
-    """Reads from one repository, within bounds: whoever may write to it could list endlessly many things.
-
-    Attributes:
-        client: of the registry.
-        repository: the whole path within it.
-        image: the digest of what it is all attached to.
-        blobs: how many were read so far.
-        size: bytes of all of them.
-    """
-
-    client: Client
-    repository: str
-    image: str
-    blobs: int = 0
-    size: int = 0
-
-    def manifest(self, reference: str) -> dict[str, Any] | None:
-        """A manifest; None when there is none."""
-        data = self.client.find_manifest(self.repository, reference, beside=self.image)
-        if data is None:
-            return None
-        try:
-            body = json.loads(data)
-        except (ValueError, RecursionError):
-            body = None
-        if not isinstance(body, dict):
-            raise self.refused(f"{reference} is no manifest")
-        return body
-
-    def descriptors(self, manifest: dict[str, Any] | None, key: str) -> list[dict[str, Any]]:
-        """The descriptors that a manifest or an index lists under a key."""
-        listed = (manifest or {}).get(key) or []
-        if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed) or len(listed) > _MOST:
-            raise self.refused(f"a manifest lists under {key!r} something else than descriptors, or more than {_MOST}")
-        return listed
-
-    def blob(self, layer: dict[str, Any]) -> bytes:
-        """The bytes of one attached blob."""
-        digest = self.digest(layer)
-        data = self.client.read_blob(self.repository, digest, _LARGEST)
-        self.blobs, self.size = self.blobs + 1, self.size + len(data)
-        if self.blobs > _MOST or self.size > _MOST_BYTES:
-            raise self.refused(f"more than {_MOST} things, or {_MOST_BYTES >> 20} MiB, are attached to one image")
-        return data
-
-    def too_large(self, layer: dict[str, Any]) -> str:
-        """What a blob that is not read says of itself; empty for one that is."""
-        size = layer.get("size")
-        if not isinstance(size, int) or size <= _LARGEST:
-            return ""
-        return f"{self.digest(layer)}, {str(layer.get('mediaType'))[:80]}, {size >> 20} MiB"
-
-    def digest(self, descriptor: dict[str, Any]) -> str:
-        """The digest that a descriptor names, checked, because it becomes part of an address."""
-        try:
-            return check_digest(str(descriptor.get("digest")))
-        except ValueError as problem:
-            raise self.refused(str(problem)) from None
-
-    def refused(self, problem: str) -> RegistryError:
-        """The error for attached content that cannot be read."""
-        return RegistryError(problem, where=self.repository, fix=_FIX)
+def _tagged(reading: Reading, tag: str) -> list[Attached]:
+    name = _tag(reading.image, tag)
+    try:
+        manifest = reading.manifest(name)
+        if manifest is None:
+            return []
+        layers = manifest.get("layers")
+        if not isinstance(layers, list):
+            raise UnusableError("it lists no layers")
+    except UnusableError as problem:
+        return [Attached(None, tag, left_out=f"the tag {name}: {problem.why}")]
+    # As cosign does: the tag decides how the content is signed.
+    return [_attached(reading, layer, tag, _plain if tag == "sig" else lambda _, data: dsse.parse(data)) for layer in layers]
 
 
-def _tagged(reading: _Reading, digest: str) -> list[Attached]:
-    attached = []
-    for tag in ("sig", "att"):
-        for layer in reading.descriptors(reading.manifest(_tag(digest, tag)), "layers"):
-            if large := reading.too_large(layer):
-                attached.append(Attached(None, tag, layer, large))
-                continue
-            data = reading.blob(layer)
-            try:
-                # As cosign does: the tag decides how the content is signed.
-                envelope: Envelope | None = _plain(layer, data) if tag == "sig" else dsse.parse(data)
-            except (ValueError, AttributeError):
-                envelope = None
-            attached.append(Attached(envelope, tag, layer))
-    return attached
+def _attached(reading: Reading, layer: Any, tag: str, parse: Callable[[dict[str, Any], bytes], Envelope]) -> Attached:
+    try:
+        data = reading.blob(layer)
+    except UnusableError as problem:
+        return Attached(None, tag, layer if isinstance(layer, dict) else None, named(layer, problem.why))
+    try:
+        envelope = parse(layer, data)
+        known = envelope.payload_type == SIMPLE or statement.parse(envelope).kind in _KINDS
+        return Attached(envelope if known else None, tag, layer)
+    except (ValueError, AttributeError):
+        return Attached(None, tag, layer)
 
 
 def _plain(layer: dict[str, Any], data: bytes) -> Envelope:
@@ -197,26 +211,30 @@ def _plain(layer: dict[str, Any], data: bytes) -> Envelope:
     return Envelope(SIMPLE, data, (dsse.decode(signature),))
 
 
-def _bundles(reading: _Reading, digest: str) -> list[Attached]:
-    referrers = reading.client.referrers(reading.repository, digest, _MOST)
-    if referrers is None:
-        referrers = reading.descriptors(reading.manifest(_tag(digest)), "manifests")
+def _bundles(reading: Reading) -> list[Attached]:
     attached = []
-    for descriptor in referrers:
-        manifest = reading.manifest(reading.digest(descriptor)) or {}
-        subject = manifest.get("subject")
-        if not isinstance(subject, dict) or subject.get("digest") != digest:
+    for descriptor in _referrers(reading):
+        try:
+            manifest = reading.manifest(checked(descriptor)) or {}
+        except UnusableError as problem:
+            attached.append(Attached(None, left_out=named(descriptor, problem.why)))
             continue
-        for layer in reading.descriptors(manifest, "layers"):
+        subject, layers = manifest.get("subject"), manifest.get("layers")
+        if isinstance(subject, dict) and subject.get("digest") == reading.image and isinstance(layers, list):
             # Without the referrers API, only the manifest tells the kind of a referrer.
-            if not str(layer.get("mediaType")).startswith(_BUNDLE):
-                continue
-            if large := reading.too_large(layer):
-                attached.append(Attached(None, left_out=large))
-                continue
-            try:
-                body = dsse.read_json(reading.blob(layer))
-                attached.append(Attached(dsse.parse(json.dumps(body["dsseEnvelope"]).encode())))
-            except (ValueError, KeyError, TypeError, RecursionError):
-                attached.append(Attached(None))
+            bundles = [layer for layer in layers if bundle.holds(layer)]
+            attached += [_attached(reading, layer, "", lambda _, data: bundle.parse(data)) for layer in bundles]
     return attached
+
+
+def _referrers(reading: Reading) -> list[dict[str, Any]]:
+    """The referrers that may hold a bundle, by the API and by the tag that stands for it, each once."""
+    listed = list(reading.client.referrers(reading.repository, reading.image, MOST) or [])
+    try:
+        by_tag = (reading.manifest(_tag(reading.image)) or {}).get("manifests")
+    except UnusableError:
+        # Not ours to mend: cosign reads nothing there, either.
+        by_tag = None
+    listed += [entry for entry in by_tag if isinstance(entry, dict)] if isinstance(by_tag, list) else []
+    found = {str(entry.get("digest")): entry for entry in listed if bundle.may_be(entry)}
+    return list(found.values())

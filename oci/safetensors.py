@@ -27,6 +27,8 @@ _BITS = {
     **dict.fromkeys(("U32", "I32", "F32"), 32),
     **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
 }
+# torch itself takes 64.
+_MOST_AXES = 64
 # Other formats that files with this ending turn out to have.
 _OTHER_FORMATS = {
     b"PK\x03\x04": "a zip file, as torch.save writes them: a pickle",
@@ -108,7 +110,9 @@ def _tensors_problem(header: dict[str, Any], room: int) -> str:
         begin, end = offsets
         if begin > end or end > room:
             return f"tensor {name[:80]!r} lies at {begin} to {end} of {room} bytes"
-        # The size of an unknown, newer dtype is not checked: the offsets alone limit what a loader reads.
+        # Of an unknown, newer dtype a number takes one bit at least.
+        if len(shape) > _MOST_AXES or (dtype not in _BITS and math.prod(shape) > 8 * (end - begin)):
+            return f"tensor {name[:80]!r} has more numbers than its {end - begin} bytes can hold"
         if dtype in _BITS and math.prod(shape) * _BITS[dtype] != 8 * (end - begin):
             return f"tensor {name[:80]!r} of {dtype} has another size than its {end - begin} bytes"
         places.append((begin, end))

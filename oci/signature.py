@@ -6,12 +6,13 @@ For images and models alike. The caller decides what signs: cosign, or a key in 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from common.errors import PolicyError
 from oci import attachments, statement
 from oci.attachments import Attached
-from oci.client.client import Client
-from oci.envelope import SIMPLE, Envelope, PublicKey
+from oci.client.client import Client, FixedTagError
+from oci.envelope import IN_TOTO, SIMPLE, Envelope, PublicKey
 from oci.reference import ImageRef
 from oci.statement import Statement
 
@@ -34,11 +35,11 @@ def signed_statements(attached: Sequence[Attached], digest: str, key: PublicKey,
 def is_signed(attached: Sequence[Attached], image: ImageRef, key: PublicKey) -> bool:
     """Whether the key's plain signature, for this digest in this repository, is among what is attached."""
     statements = signed_statements(attached, image.digest, key, statement.SIGNATURE)
-    return any(item.tag == "sig" and parsed.name == _place(image) for item, parsed in statements)
+    return any(item.tag != "att" and parsed.names == (_place(image),) for item, parsed in statements)
 
 
 def attach(client: Client, image: ImageRef, attached: Sequence[Attached], sign: Callable[[bytes], bytes]) -> None:
-    """Add a signature to those that are attached already.
+    """Add a signature to those that are attached already; where their tag cannot be moved, as a referrer.
 
     Args:
         client: of the registry.
@@ -51,7 +52,12 @@ def attach(client: Client, image: ImageRef, attached: Sequence[Attached], sign: 
     """
     payload = statement.make_signature(_place(image), image.digest)
     kept = [item for item in attached if item.tag == "sig"]
-    attachments.write(client, image.repository, image.digest, "sig", kept, [Envelope(SIMPLE, payload, (sign(payload),))])
+    try:
+        attachments.write(client, image.repository, image.digest, "sig", kept, [Envelope(SIMPLE, payload, (sign(payload),))])
+    except FixedTagError as fixed:
+        bare = Envelope(IN_TOTO, statement.make(statement.SIGNATURE, _place(image), image.digest, {}), ())
+        signed = replace(bare, signatures=(sign(bare.signed),))
+        attachments.refer(client, image.repository, image.digest, [signed], fixed)
 
 
 def verify(client: Client, image: ImageRef, key: PublicKey) -> None:
@@ -61,7 +67,7 @@ def verify(client: Client, image: ImageRef, key: PublicKey) -> None:
         PolicyError: there is none; the message says what is there instead.
         RegistryError: the registry cannot be read.
     """
-    attached = [item for item in attachments.read(client, image.repository, image.digest) if item.tag == "sig"]
+    attached = attachments.read(client, image.repository, image.digest, ("sig",))
     if is_signed(attached, image, key):
         return
     reason = "it is not signed"
@@ -71,12 +77,13 @@ def verify(client: Client, image: ImageRef, key: PublicKey) -> None:
         except ValueError:
             parsed = None
         if parsed is None or parsed.kind != statement.SIGNATURE or item.envelope is None:
-            reason = "what is attached as its signature cannot be read as one"
+            if item.tag:
+                reason = "what is attached as its signature cannot be read as one"
         elif not item.envelope.holds(key):
             reason = "no signature of it is by the key that is trusted here"
         else:
             # The most useful answer: the right key signed, but for another image or place.
-            reason = f"it is signed as {f'{parsed.name}@{parsed.digests[0]}'[:300]!r}, which is another one"
+            reason = f"it is signed as {f'{parsed.names[0]}@{parsed.digests[0]}'[:300]!r}, which is another one"
             break
     raise PolicyError(f"{image} is refused: {reason}")
 

@@ -28,13 +28,13 @@ class Statement:
         kind: the predicate's type, a URI; `SIGNATURE` for a signature, which says nothing more.
         digests: of its subjects.
         predicate: its content.
-        name: the repository, of a plain signature; else empty: there the digest alone counts.
+        names: what each subject is called, the repository as a rule; empty where it has no name: there the digest alone counts.
     """
 
     kind: str
     digests: tuple[str, ...]
     predicate: dict[str, Any]
-    name: str = ""
+    names: tuple[str, ...]
 
 
 def make(kind: str, repository: str, digest: str, predicate: dict[str, Any]) -> bytes:
@@ -70,13 +70,14 @@ def parse(envelope: Envelope) -> Statement:
                 raise ValueError(f"a signature of type {body['critical']['type']!r}")
             critical = body["critical"]
             digest = check_digest(critical["image"]["docker-manifest-digest"])
-            return Statement(SIGNATURE, (digest,), {}, str(critical["identity"]["docker-reference"]))
+            return Statement(SIGNATURE, (digest,), {}, (str(critical["identity"]["docker-reference"]),))
         if body["_type"] not in _TYPES:
             raise ValueError(f"a statement of type {body['_type']!r}")
         digests = tuple("sha256:" + str(subject["digest"].get("sha256")) for subject in body["subject"])
+        names = tuple(str(subject.get("name") or "") for subject in body["subject"])
         kind, predicate = body["predicateType"], body.get("predicate") or {}
         if not isinstance(kind, str) or not isinstance(predicate, dict):
             raise ValueError("a predicate that is no object")
-        return Statement(kind, digests, predicate)
+        return Statement(kind, digests, predicate, names)
     except (KeyError, TypeError, AttributeError, RecursionError) as problem:
         raise ValueError(f"no statement: {type(problem).__name__} {problem}") from None

@@ -17,14 +17,14 @@ from images import receipt as build_receipt
 from images.receipt import BuildReceipt, BuiltImage
 from oci import attachments, envelope, signature, statement
 from oci.attachments import Attached
-from oci.client.client import Client
+from oci.client.client import Client, FixedTagError
 from oci.client.patience import Patience
 from oci.client.target import Registry
 from oci.envelope import Envelope
 from oci.reference import ImageRef
 from oci.signature import signed_statements
 from oci.statement import Statement
-from registry import provenance, result, signer
+from registry import provenance, recompute, result, signer
 from registry.signer import Signer
 from registry.verify import NAMES
 from smoke import receipt as smoke_receipt
@@ -75,7 +75,8 @@ def attach(registry: str, *, key: str = "", keyless: bool = False) -> str:
         the outcome in a few words.
 
     Raises:
-        BuildError: nothing was built, or SBOM or locks are not those of the build; nothing is attached.
+        BuildError: nothing was built, or `dist/` says something else than specs, locks and git; nothing is attached.
+        SmokeError: the smoke receipt is none that a run writes, or is about another configuration; nothing is attached.
         UsageError: there is no such key or registry.
         MissingEnvironmentError: cosign is missing or cannot use the key.
         RegistryError: the registry refuses or fails, or does not hold what was attached; says what is missing.
@@ -97,7 +98,8 @@ def attach(registry: str, *, key: str = "", keyless: bool = False) -> str:
                 deliver(client, proof, own)
             except RegistryError as problem:
                 left = ", ".join(unfinished.image.name for unfinished in proofs[number:])
-                raise RegistryError(f"{problem.what}; without proof: {left}", where=problem.where, fix=_AGAIN) from None
+                what, fix = f"{problem.what}; without proof: {left}", problem.fix or _AGAIN
+                raise RegistryError(what, where=problem.where, fix=fix) from None
     passed, failed = sum(proof.passed for proof in proofs), sum(proof.failed for proof in proofs)
     outcome = f"{passed} with a passed smoke run" + (f", {failed} with a FAILED one" if failed else "")
     return f"proof attached to {len(proofs)} digests, {outcome}, signed by key {envelope.fingerprint(own.public)}"
@@ -112,7 +114,8 @@ def check(registry: str, *, key: str = "", keyless: bool = False) -> None:
         keyless: as for `attach`.
 
     Raises:
-        BuildError: nothing was built, or SBOM or locks are not those of the build.
+        BuildError: nothing was built, or `dist/` says something else than specs, locks and git.
+        SmokeError: the smoke receipt is none that a run writes, or is about another configuration.
         UsageError: there is no such key or registry, or key and keyless are both given.
         MissingEnvironmentError: cosign is missing or cannot use the key.
     """
@@ -136,17 +139,13 @@ def _last_run() -> SmokeReceipt | None:
 
 
 def _proof(image: BuiltImage, built: BuildReceipt, run: SmokeReceipt | None) -> Proof:
-    sbom = provenance.read_sbom(image)
+    true = recompute.inputs(image, built)
     build = provenance.predicate(
-        image,
-        source=built.source,
-        locks=provenance.locks(image, built.toolkit),
-        sbom=sbom,
-        finished=built.finished,
-        builder=_builder(),
+        image, source=built.source, locks=true.locks, sbom=true.sbom, finished=built.finished, builder=_builder()
     )
-    predicates = {statement.SBOM: sbom, statement.PROVENANCE: build}
+    predicates = {statement.SBOM: true.sbom, statement.PROVENANCE: build}
     if run is not None and result.speaks(run, image.digest):
+        result.check(run, image)
         predicates[statement.SMOKE] = result.predicate(run, result.payload_digest())
     return Proof(image, predicates)
 
@@ -175,25 +174,54 @@ def deliver(client: Client, proof: Proof, own: Signer) -> None:
     client.manifest(repository, image.digest)
     attached = attachments.read(client, repository, image.digest)
     reference = ImageRef(client.target.host, repository, "", image.digest)
+    for text in attachments.left_out(attached):
+        console.warn(f"{image.name}: {text}")
     if not signature.is_signed(attached, reference, own.public):
         signature.attach(client, reference, attached, own.sign)
-    kept = [item for item in attached if item.tag == "att"]
-    new: list[Envelope] = []
-    expected: dict[str, list[bytes]] = {}
+    older: dict[str, list[Attached]] = {}
+    new: dict[str, list[bytes]] = {}
+    superseded: list[Attached] = []
     for kind, predicate in proof.predicates.items():
         payload = statement.make(kind, repository, image.digest, predicate)
-        older = signed_statements([item for item in attached if item.tag == "att"], image.digest, own.public, kind)
-        stays, added = _choose(image.name, older, predicate, payload)
-        expected[kind] = sorted(_payloads(stays) + added)
-        kept = [item for item in kept if item in stays or item not in [old for old, _ in older]]
-        new += [_signed(own, envelope.IN_TOTO, added_payload) for added_payload in added]
-    if new or len(kept) != sum(item.tag == "att" for item in attached):
-        attachments.write(client, repository, image.digest, "att", kept, new)
+        found = signed_statements(attached, image.digest, own.public, kind)
+        stays, new[kind] = _choose(image.name, found, predicate, payload)
+        older[kind] = [item for item, _ in found]
+        superseded += [item for item in older[kind] if item not in stays]
+    envelopes = [_signed(own, envelope.IN_TOTO, payload) for payloads in new.values() for payload in payloads]
+    gone = _store(client, repository, image, attached, superseded, envelopes)
+    expected = {
+        kind: sorted(_payloads([item for item in older[kind] if item not in gone]) + payloads) for kind, payloads in new.items()
+    }
     _read_back(client, proof, own, expected)
     kinds = "signature, SBOM, provenance" + (", smoke result" if statement.SMOKE in expected else "; no smoke result")
-    console.done(f"{image.name}: {kinds} {'attached' if new else 'there already'}, read back and verified")
+    console.done(f"{image.name}: {kinds} {'attached' if envelopes else 'there already'}, read back and verified")
     if proof.failed:
         console.warn(f"{image.name}: its last smoke run FAILED: verify and deploy refuse it until a later one passes")
+
+
+def _store(
+    client: Client,
+    repository: str,
+    image: BuiltImage,
+    attached: Sequence[Attached],
+    superseded: Sequence[Attached],
+    new: Sequence[Envelope],
+) -> list[Attached]:
+    """Put new statements in the place of superseded ones, or beside them where no tag can be moved; returns what is gone."""
+    gone = [item for item in superseded if item.tag == "att"]
+    if new or gone:
+        kept = [item for item in attached if item.tag == "att" and item not in gone]
+        try:
+            attachments.write(client, repository, image.digest, "att", kept, new)
+        except FixedTagError as problem:
+            gone = []
+            if new:
+                attachments.refer(client, repository, image.digest, new, problem)
+                what = f"{problem.what}; the new statements are attached as referrers, which cosign 2 does not read"
+                console.warn(f"{image.name}: {what}")
+    if len(gone) < len(superseded):
+        console.warn(f"{image.name}: older statements of this key stay where they cannot be replaced, and count as well")
+    return gone
 
 
 def _choose(
@@ -210,10 +238,8 @@ def _choose(
         origin = "a later run" if same else "a GPU"
         console.warn(f"{name}: the result from {origin} that is attached stays{'' if same else '; this run was on a CPU'}")
     stays = [item for item, _ in standing]
-    replaced = [item for item, _ in older if item not in stays]
-    if _payloads(replaced) == new:
-        return [item for item, _ in older], []
-    return stays, new
+    there = [item for item, _ in older if item not in stays and item.envelope and item.envelope.payload in new]
+    return (stays + there[:1], []) if there else (stays, new)
 
 
 def _read_back(client: Client, proof: Proof, own: Signer, expected: dict[str, list[bytes]]) -> None:
@@ -226,10 +252,11 @@ def _read_back(client: Client, proof: Proof, own: Signer, expected: dict[str, li
     repository = client.target.prefix + image.name
     attached = attachments.read(client, repository, image.digest)
     problems = []
-    for kind in (statement.SIGNATURE, *expected):
-        tag = "sig" if kind == statement.SIGNATURE else "att"
-        items = [item for item, _ in signed_statements(attached, image.digest, own.public, kind) if item.tag == tag]
-        if (not items) if tag == "sig" else (sorted(_payloads(items)) != expected[kind]):
+    if not signature.is_signed(attached, ImageRef(client.target.host, repository, "", image.digest), own.public):
+        problems.append("signature missing")
+    for kind, payloads in expected.items():
+        items = [item for item, _ in signed_statements(attached, image.digest, own.public, kind)]
+        if sorted(_payloads(items)) != payloads:
             problems.append(f"{NAMES[kind]} {'is another' if items else 'missing'}")
     if problems:
         summary = "; ".join(problems)

@@ -12,18 +12,18 @@ from oci.client import access
 from oci.client.access import Access
 from oci.client.client import Client
 from oci.client.target import Registry, meant
-from oci.envelope import PublicKey
+from oci.envelope import PublicKey, read_json
 from oci.reference import ImageRef
 from registry import policy, signer
 from registry.policy import Policy
-from registry.verify import Findings, verify
+from registry.verify import Findings, Place, verify
 
 
-def show(reference: str, key: str = "", policy_file: str = "") -> str:
+def show(named: str, key: str = "", policy_file: str = "") -> str:
     """Verify an image and print the verdict; needs nothing of the build.
 
     Args:
-        reference: of the image, with its registry; a tag is resolved first.
+        named: the image, with its registry; a tag is resolved first.
         key: the public key's file, or a URI that cosign knows; empty: that of the checkout's own pair.
         policy_file: what must hold, see policy.py; empty: its defaults.
 
@@ -35,7 +35,7 @@ def show(reference: str, key: str = "", policy_file: str = "") -> str:
         RegistryError: the registry cannot be read, or has no such image.
         PolicyError: the policy is not met.
     """
-    ref = _reference(reference)
+    ref = reference(named)
     required = policy.read(Path(policy_file)) if policy_file else Policy()
     public = signer.public_key(key)
     pinned, findings = look(ref, public, required)
@@ -71,12 +71,26 @@ def look(ref: ImageRef, key: PublicKey, required: Policy, reached: Access | None
         data = client.manifest(ref.repository, ref.digest or ref.tag or "latest")
         digest = sha256_bytes(data)
         attached = attachments.read(client, ref.repository, digest)
-    for large in (item.left_out for item in attached if item.left_out):
-        console.warn(f"not read, too large to be proof: {large}, attached to {ref.pin(digest)}")
-    return ref.pin(digest), verify(attached, digest, key, required)
+    for text in attachments.left_out(attached):
+        console.warn(f"{ref.pin(digest)}: {text}")
+    place = Place(ref.repository.rpartition("/")[2], _configuration(data))
+    return ref.pin(digest), verify(attached, digest, key, required, place=place)
 
 
-def _reference(text: str) -> ImageRef:
+def _configuration(manifest: bytes) -> str:
+    """The digest of the configuration that a manifest names; empty where it names none, as an index does."""
+    try:
+        return str(read_json(manifest)["config"]["digest"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
+
+
+def reference(text: str) -> ImageRef:
+    """A reference with its registry, as somebody wrote it.
+
+    Raises:
+        UsageError: it is none, or names no registry.
+    """
     try:
         ref = ImageRef.parse(text)
     except ValueError as problem:

@@ -5,7 +5,8 @@ As a mapping (docs/proof.md has one as a file):
     smoke: `none`, `cpu` or `gpu`: what the image must have been proven on; a GPU also counts for `cpu`. Default `cpu`.
     max-age-days: of the smoke result; 0, the default: any.
     dirty: whether sources that differ from their git revision will do; default true.
-    rungs: names of the rungs that must have passed; default: every one of the ladder.
+    rungs: names of the rungs that must have passed, one at least, each once, of the kind of run that `smoke` asks for; default:
+        every one of the ladder.
     builder: the provenance's builder, a URI; default: any.
 """
 
@@ -21,8 +22,6 @@ from common.errors import UsageError
 from smoke.rungs import table
 
 Smoke = Literal["none", "cpu", "gpu"]
-# Rungs that only a run on a GPU has.
-_GPU_ONLY = frozenset({"GPU memory given back"})
 _FIX = "see docs/proof.md for the keys of a policy"
 _CENTURY = 36500
 
@@ -48,7 +47,7 @@ class Policy:
         """The rungs that must have passed."""
         if self.rungs is not None:
             return self.rungs
-        return frozenset(table.KNOWN) - (frozenset() if self.smoke == "gpu" else _GPU_ONLY)
+        return table.rungs(gpu=self.smoke == "gpu")
 
 
 def parse(body: Any, where: str) -> Policy:
@@ -74,6 +73,7 @@ def parse(body: Any, where: str) -> Policy:
                 good = type(value) is int and 0 <= value <= _CENTURY
             case "rungs":
                 good = isinstance(value, list) and all(isinstance(name, str) and name in table.KNOWN for name in value)
+                good = good and 0 < len(value) == len(set(value))
                 value = frozenset(value) if good else value
             case "builder":
                 good = isinstance(value, str) and bool(value)
@@ -85,6 +85,10 @@ def parse(body: Any, where: str) -> Policy:
     policy = Policy(**fields)
     if not (policy.signature or policy.sbom or policy.provenance or policy.smoke != "none"):
         raise UsageError("a policy that asks for nothing, which every image meets", where=where, fix=_FIX)
+    if policy.rungs is not None and policy.smoke == "none":
+        raise UsageError("rungs: rungs are named, and no smoke run is asked for", where=where, fix=_FIX)
+    if policy.rungs is not None and (never := policy.rungs - table.rungs(gpu=policy.smoke == "gpu")):
+        raise UsageError(f"rungs: no run on a CPU has {min(never)!r}: no image could meet that", where=where, fix=_FIX)
     return policy
 
 

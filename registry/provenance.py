@@ -1,23 +1,18 @@
 """Provenance of an image: SLSA v1 (https://slsa.dev/spec/v1.0/provenance), from the build receipt, its SBOM and the locks.
 
-Packages are read from the SBOM, which the build wrote from the very locks it used; the locks' own digests are stated only when
-they still are those of the build. No location stands in it, as none stands in a lock.
+Packages are read from the SBOM. No location stands in it, as none stands in a lock.
 """
 
 from __future__ import annotations
 
-import json
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from common import paths
-from common.errors import BuildError, UsageError
-from common.files import sha256_bytes, sha256_file
-from images import receipt, spec
+from common.errors import UsageError
+from images import receipt
 from images.receipt import BuiltImage
-from images.recipe import recipe_of
-from lockfiles import lockfile
 
 _SHARED = "shared.toml"
 
@@ -47,42 +42,6 @@ def build_type() -> str:
 def builder() -> str:
     """The builder if no other is named: somebody on their own machine."""
     return f"{project()}/local"
-
-
-def read_sbom(image: BuiltImage) -> dict[str, Any]:
-    """The SBOM that the build wrote for this image.
-
-    Raises:
-        BuildError: it is missing, or not the one of the build.
-    """
-    file, fix = receipt.sbom(image.name), "run `invoke build` again"
-    try:
-        data = file.read_bytes()
-    except FileNotFoundError:
-        raise BuildError(f"the SBOM of {image.name} is missing", where=paths.shown(file), fix=fix) from None
-    if sha256_bytes(data) != image.sbom:
-        raise BuildError(f"the SBOM of {image.name} is not the one that was built", where=paths.shown(file), fix=fix)
-    body: dict[str, Any] = json.loads(data)
-    return body
-
-
-def locks(image: BuiltImage, toolkit: str = "") -> dict[str, str]:
-    """The digest of each lock the image was built from, by path.
-
-    Args:
-        image: of the build receipt.
-        toolkit: digest of the toolkit's lock as the build recorded it; the lock may have changed since. Empty: unknown.
-
-    Raises:
-        BuildError: the locks, the specs or the files of the image changed since the build.
-    """
-    image_spec = spec.read(image.role)
-    if recipe_of(image_spec, lockfile.read_base()).inputs != image.inputs:
-        what = f"{image.name} was not built from the locks, specs and files that are here now"
-        raise BuildError(what, where=f"images/{image.role}", fix="run `invoke build` again, or check its revision out")
-    files = [lockfile.lock_path("base"), lockfile.lock_path(image_spec.set)]
-    digests = {paths.shown(file): sha256_file(file) for file in files}
-    return {**digests, paths.shown(paths.LOCKFILES / "toolkit.txt"): toolkit} if toolkit else digests
 
 
 def version() -> str:
@@ -148,13 +107,18 @@ def _source(source: str) -> dict[str, Any]:
 
 
 def _packages(sbom: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every deb and wheel, and the source of a wheel that was built here, by purl; our files by path; all with their digest."""
+    """Every deb and wheel, and what a wheel of ours was built from, by purl; our files by path; all with their digest."""
     packages: list[dict[str, Any]] = []
     for component in sbom["components"]:
         for entry in [component, *component.get("pedigree", {}).get("ancestors", [])]:
             digest = next(part["content"] for part in entry["hashes"] if part["alg"] == "SHA-256")
             name = {"uri": entry["purl"]} if "purl" in entry else {"name": entry["name"]}
-            packages.append({**name, "digest": {"sha256": digest}})
+            told = {part["name"]: part["value"] for part in entry.get("properties", [])}
+            commit = {"gitCommit": told["pinwheel:commit"]} if "pinwheel:commit" in told else {}
+            note = entry.get("pedigree", {}).get("notes", "")
+            package = {**name, "digest": {"sha256": digest, **commit}, **({"annotations": {"build": note}} if note else {})}
+            # One wheel may have built several.
+            packages += [package] if package not in packages else []
     return sorted(packages, key=lambda package: str(package.get("uri") or package["name"]))
 
 

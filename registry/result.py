@@ -13,7 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from common import paths
+from common.errors import SmokeError
+from images.receipt import BuiltImage
+from smoke import receipt
 from smoke.receipt import SmokeReceipt
+from smoke.rungs import table
 
 EXTENSION = "pinwheel_smoke"
 
@@ -36,7 +40,11 @@ def predicate(run: SmokeReceipt, payload: str) -> dict[str, Any]:
         payload: digest of the payload programs, hex.
     """
     images = [
-        {"name": image.name, "digest": {"sha256": image.digest.removeprefix("sha256:")}, "annotations": {"role": image.role}}
+        {
+            "name": image.name,
+            "digest": {"sha256": image.digest.removeprefix("sha256:")},
+            "annotations": {"role": image.role, **({"config": image.config_digest} if image.config_digest else {})},
+        }
         for image in run.images
     ]
     losses = run.training.losses if run.training else ()
@@ -67,6 +75,36 @@ def speaks(run: SmokeReceipt, digest: str) -> bool:
     """
     ended = run.passed or any(rung.outcome == "failed" for rung in run.rungs)
     return ended and run.container and any(image.digest == digest for image in run.images)
+
+
+def check(run: SmokeReceipt, image: BuiltImage) -> None:
+    """Refuse a receipt that no run writes, or that is about another image of the same digest.
+
+    Args:
+        run: the receipt of a run of the image.
+        image: as it was built.
+
+    Raises:
+        SmokeError: its rungs are not those of such a run, its verdict is not theirs, or it ran something else.
+    """
+    names = [rung.name for rung in run.rungs]
+    expected = table.rungs(gpu=run.gpu)
+    wrong = ""
+    if len(set(names)) != len(names):
+        wrong = f"the rung {next(name for name in names if names.count(name) > 1)!r} stands twice"
+    elif set(names) != expected:
+        wrong = f"its rungs are not those of a run on a {'GPU' if run.gpu else 'CPU'}: {min(set(names) ^ expected)!r}"
+    elif run.passed != all(rung.outcome == "passed" for rung in run.rungs):
+        wrong = f"it is said to have {'passed' if run.passed else 'failed'}, and its rungs say otherwise"
+    for one in run.images:
+        said, built = ((it.name, it.role, it.version, it.config_digest) for it in (one, image))
+        if one.digest == image.digest and said != built:
+            wrong = (
+                f"it ran {one.name} ({one.role}, configuration {one.config_digest or 'unknown'}), and {image.name} was built"
+            )
+    if wrong:
+        where = paths.shown(receipt.path())
+        raise SmokeError(f"no receipt that a run writes: {wrong}", where=where, fix="run `invoke smoke` again")
 
 
 def passed(predicate: dict[str, Any]) -> bool:

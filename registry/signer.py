@@ -6,16 +6,21 @@ knows, and no registry, proxy or login is configured twice. Without a key (Fulci
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from common import console, paths
 from common.engine_address import INSTALL
 from common.errors import MissingEnvironmentError, UsageError
+from common.files import write_whole
 from common.run import Result, run
 from oci import envelope
 from oci.envelope import PublicKey
@@ -93,7 +98,7 @@ def public_key(key: str = "") -> PublicKey:
     """
     if "://" in key:
         return envelope.public_key(_public(key), key)
-    file = Path(key) if key else folder() / "cosign.pub"
+    file = Path(key) if key else checked_folder() / "cosign.pub"
     try:
         pem = file.read_bytes()
     except OSError as problem:
@@ -134,26 +139,68 @@ def check_keyless(image: str, kinds: Sequence[str]) -> None:
         _cosign(["verify-attestation", *anybody, "--type", kind, image], what=f"reading {kind} back with cosign")
 
 
-def _own() -> Path:
-    """The checkout's own key pair."""
+def checked_folder() -> Path:
+    """The folder of the checkout's own keys, whether it is there or not.
+
+    A link, or a link in it, may lead to a folder that git does not ignore, that others may read, or to somebody else's key.
+
+    Raises:
+        UsageError: it or a key in it is a link, or something else that is not made here.
+    """
     home = folder()
+    fix = "put what it leads to in its place, or name your key: --key FILE"
     if home.is_symlink() or (home.exists() and not home.is_dir()):
-        # A link may lead to a folder that git does not ignore, or that others may read.
-        fix = "put a folder in its place, or name your key: --key FILE"
         raise UsageError("the place of the checkout's own keys is no folder", where=paths.shown(home), fix=fix)
+    for file in sorted([*home.glob("*.key"), *home.glob("*.pub")]):
+        if file.is_symlink() or not file.is_file():
+            raise UsageError("a key of the checkout's own is no file", where=paths.shown(file), fix=fix)
+    return home
+
+
+@contextlib.contextmanager
+def own_folder() -> Iterator[Path]:
+    """The folder of the checkout's own keys, made if it is missing and held: two that begin together use the same pair.
+
+    Raises:
+        UsageError: something else lies in its place.
+    """
+    home = checked_folder()
     home.mkdir(mode=0o700, exist_ok=True)
     home.chmod(0o700)
-    key = home / "cosign.key"
     with (home / ".lock").open("w") as guard:
-        # The lock makes two pushes that begin together use the same pair.
         fcntl.flock(guard, fcntl.LOCK_EX)
+        yield home
+
+
+def make_pair() -> tuple[bytes, bytes]:
+    """A new key pair (ECDSA over P-256): the private half without a passphrase, and the public one; PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return private, key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def keep_pair(home: Path, name: str, private: bytes, public: bytes) -> None:
+    """Write a key pair: `NAME.pub`, and last the private half, `NAME.key`. If that is there, the pair is complete.
+
+    Args:
+        home: the folder, held.
+        name: of the pair.
+        private: PEM.
+        public: PEM.
+    """
+    write_whole(home / f"{name}.pub", public)
+    write_whole(home / f"{name}.key", private, mode=0o600)
+
+
+def _own() -> Path:
+    """The checkout's own key pair."""
+    with own_folder() as home:
+        key = home / "cosign.key"
         if not key.exists():
             with tempfile.TemporaryDirectory(dir=home, prefix=".new-") as scratch:
-                _cosign(["generate-key-pair", "--output-key-prefix", str(Path(scratch) / "cosign")], what="making a key pair")
-                (Path(scratch) / "cosign.key").chmod(0o600)
-                # The private half last: if it is there, the pair is complete.
-                (Path(scratch) / "cosign.pub").replace(home / "cosign.pub")
-                (Path(scratch) / "cosign.key").replace(key)
+                made = Path(scratch) / "cosign"
+                _cosign(["generate-key-pair", "--output-key-prefix", str(made)], what="making a key pair")
+                keep_pair(home, "cosign", made.with_suffix(".key").read_bytes(), made.with_suffix(".pub").read_bytes())
             console.info(f"made a key pair to sign with: {paths.shown(home)}; who verifies needs cosign.pub of it")
         # A key that was copied here may have any mode.
         key.chmod(0o600)
@@ -181,6 +228,7 @@ def _cosign(argv: Sequence[str], *, what: str) -> Result:
         what=what,
         fix=f"cosign's message says why; a key with a password needs COSIGN_PASSWORD (cosign missing: {INSTALL})",
         env={"COSIGN_PASSWORD": password},
+        passes=[part.removeprefix("env://") for part in argv if part.startswith("env://")],
         timeout=_LIMIT,
         missing=MISSING,
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 from common.errors import RegistryError
 from common.files import sha256_bytes
 from common.run import Result, run
-from oci.client import access, credentials, proxy
+from oci.client import credentials, proxy, trust
 from oci.client.credentials import Credentials
 from oci.client.target import Registry
 from oci.reference import ImageRef
@@ -51,12 +51,11 @@ def check(target: Registry, ref: ImageRef) -> None:
 
 def _inspect(target: Registry, ref: ImageRef, error: type[RegistryError] | None) -> Result:
     argv = ["skopeo", "inspect", "--raw", "--retry-times", RETRIES]
-    if target.plain_http:
-        argv.append("--tls-verify=false")
-    elif target.ca and (folder := access.folder()):
-        # It takes what ends in .crt there, beside the system's.
-        argv.append(f"--cert-dir={folder}")
     with _login(target, ref) as file:
+        if target.plain_http:
+            argv.append("--tls-verify=false")
+        elif _certificates(target, file.parent):
+            argv.append(f"--cert-dir={file.parent}")
         return run(
             [*argv, f"docker://{ref}"],
             error=error,
@@ -82,6 +81,16 @@ def _login(target: Registry, ref: ImageRef) -> Iterator[Path]:
         with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
             json.dump({"auths": {target.host: entry} if entry else {}}, out)
         yield file
+
+
+def _certificates(target: Registry, place: Path) -> bool:
+    """Put into a folder what our client trusts and shows beside the system's, as Docker has it; returns whether any is."""
+    folder, names = trust.folder(target.host)
+    for name in names:
+        (place / name).symlink_to(folder / name)
+    if target.ca:
+        (place / "of-the-environment.crt").write_text(target.ca)
+    return bool(names or target.ca)
 
 
 def _environment(target: Registry, login: Path) -> dict[str, str | None]:

@@ -7,14 +7,18 @@ and every statement of one kind that it signed for this digest must meet the pol
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from images import spec
 from oci import statement
 from oci.attachments import Attached
 from oci.envelope import PublicKey, fingerprint
+from oci.reference import check_digest
 from oci.signature import signed_statements
+from oci.statement import Statement
 from registry import provenance, result
 from registry.policy import Policy
 
@@ -27,6 +31,22 @@ NAMES = {
 }
 # Clocks differ; a result whose time is further ahead of ours is refused.
 _AHEAD = datetime.timedelta(hours=1)
+# A commit in full, by SHA-1 or SHA-256; all zeros is git's word for none.
+_COMMIT = re.compile(r"(?!0+$)(?:[0-9a-f]{40}|[0-9a-f]{64})")
+_HEX = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What the image is where it was found: proof of another one is not its proof, even under equal tags.
+
+    Attributes:
+        name: the last part of its repository, `llama-factory-train`: it may be copied to other registries and folders.
+        config: digest of its configuration, as its manifest says; empty where the manifest names none.
+    """
+
+    name: str
+    config: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +98,13 @@ class _BadError(Exception):
 
 
 def verify(
-    attached: Sequence[Attached], digest: str, key: PublicKey, policy: Policy, *, now: datetime.datetime | None = None
+    attached: Sequence[Attached],
+    digest: str,
+    key: PublicKey,
+    policy: Policy,
+    *,
+    place: Place | None = None,
+    now: datetime.datetime | None = None,
 ) -> Findings:
     """Judge what is attached to an image.
 
@@ -87,16 +113,17 @@ def verify(
         digest: of the image manifest, as computed from its bytes.
         key: whose signatures count.
         policy: what must hold.
+        place: where the image was found; None: nobody looked, and the digest alone counts.
         now: the time that ages are counted to; default: the present.
     """
     at = now or datetime.datetime.now(datetime.UTC)
     checks: tuple[tuple[str, bool, Callable[[dict[str, Any]], str]], ...] = (
         (statement.SIGNATURE, policy.signature, lambda _: f"by key {fingerprint(key)}"),
         (statement.SBOM, policy.sbom, _sbom),
-        (statement.PROVENANCE, policy.provenance, lambda predicate: _provenance(predicate, policy)),
-        (statement.SMOKE, policy.smoke != "none", lambda predicate: _smoke(predicate, digest, policy, at)),
+        (statement.PROVENANCE, policy.provenance, lambda predicate: _provenance(predicate, policy, place)),
+        (statement.SMOKE, policy.smoke != "none", lambda predicate: _smoke(predicate, digest, policy, place, at)),
     )
-    findings = tuple(_judge(attached, digest, key, kind, check, required=required) for kind, required, check in checks)
+    findings = tuple(_judge(attached, digest, key, kind, check, place, required=required) for kind, required, check in checks)
     return Findings(digest, fingerprint(key), findings)
 
 
@@ -106,6 +133,7 @@ def _judge(
     key: PublicKey,
     kind: str,
     check: Callable[[dict[str, Any]], str],
+    place: Place | None,
     *,
     required: bool,
 ) -> Finding:
@@ -115,6 +143,8 @@ def _judge(
         state: State = "bad" if reason else "missing"
         return Finding(name, state if required else "not asked", _shown(reason) or "none is attached")
     try:
+        for _, parsed in good:
+            _check_subject(parsed, digest, place)
         texts = [check(parsed.predicate) for _, parsed in good]
     except _BadError as problem:
         return Finding(name, "bad" if required else "not asked", _shown(str(problem)))
@@ -159,36 +189,95 @@ def _may_be(item: Attached, kind: str) -> bool:
     return isinstance(annotations, dict) and annotations.get("predicateType") == kind
 
 
+def _check_subject(parsed: Statement, digest: str, place: Place | None) -> None:
+    """Refuse a statement about the image of another name; what was signed by digest alone names none."""
+    names = {name.rpartition("/")[2] for name, about in zip(parsed.names, parsed.digests, strict=True) if about == digest}
+    unnamed = parsed.kind == statement.SIGNATURE and names == {""}
+    if place and place.name not in names and not unnamed:
+        raise _BadError(f"signed for {', '.join(sorted(names)) or 'no name'}, and this is {place.name}")
+
+
+def _name_of(role: Any) -> str:
+    """What the image of a role is called, by this checkout."""
+    if not isinstance(role, str) or role not in spec.roles():
+        raise _BadError(f"no such image: {role!r}; there are {', '.join(spec.roles())}")
+    return spec.read(role).name
+
+
 def _sbom(predicate: dict[str, Any]) -> str:
     if predicate["bomFormat"] != "CycloneDX":
         raise _BadError(f"not CycloneDX but {predicate['bomFormat']!r}")
-    return f"CycloneDX {predicate['specVersion']}, {len(predicate['components'])} components"
+    components = predicate["components"]
+    if not isinstance(components, list) or not components:
+        raise _BadError("it names no components")
+    for component in components:
+        named = component.get("purl") or component.get("name")
+        if not isinstance(named, str) or not any(_is_sha256(one["alg"], one["content"]) for one in component["hashes"]):
+            raise _BadError(f"a component without name or SHA-256: {named or component!r}")
+    return f"CycloneDX {predicate['specVersion']}, {len(components)} components"
 
 
-def _provenance(predicate: dict[str, Any], policy: Policy) -> str:
+def _is_sha256(algorithm: Any, content: Any) -> bool:
+    return algorithm == "SHA-256" and isinstance(content, str) and _HEX.fullmatch(content) is not None
+
+
+def _provenance(predicate: dict[str, Any], policy: Policy, place: Place | None) -> str:
     kind, builder = predicate["buildDefinition"]["buildType"], str(predicate["runDetails"]["builder"]["id"])
     if kind != provenance.build_type():
         raise _BadError(f"another kind of build: {kind}; ours, by images/shared.toml, is {provenance.build_type()}")
     if policy.builder and builder != policy.builder:
         raise _BadError(f"built by {builder}, and {policy.builder} is asked for")
     commit, clean = provenance.revision(predicate)
+    if not _COMMIT.fullmatch(commit):
+        raise _BadError(f"it names no revision of the sources, but {commit!r}")
     if not clean and not policy.dirty:
         raise _BadError(f"the sources differed from revision {commit}")
-    count = len(predicate["buildDefinition"]["resolvedDependencies"])
+    count = _inputs(predicate["buildDefinition"])
+    role, internal = (
+        predicate["buildDefinition"]["externalParameters"]["image"],
+        predicate["buildDefinition"]["internalParameters"],
+    )
+    name = _name_of(role)
+    if place and name != place.name:
+        raise _BadError(f"of the image {role!r}, which is {name}, and this is {place.name}")
+    if place and check_digest(internal["config"]) != place.config:
+        raise _BadError(f"of the configuration {internal['config']}, and this image has {place.config or 'none'}")
     finished = predicate["runDetails"]["metadata"].get("finishedOn", "")
     at = f", {finished}" if finished else ""
     return f"revision {commit}{'' if clean else ', DIRTY'}, {count} inputs, built by {builder}{at}"
 
 
-def _smoke(predicate: dict[str, Any], digest: str, policy: Policy, now: datetime.datetime) -> str:
+def _inputs(definition: dict[str, Any]) -> int:
+    """How many inputs a provenance names, each by its digest: the locks and what they hold, beside the sources' revision."""
+    check_digest(definition["internalParameters"]["inputs"])
+    dependencies = definition["resolvedDependencies"]
+    locks, packages = 0, 0
+    for dependency in dependencies:
+        name, address = dependency.get("name"), str(dependency.get("uri", ""))
+        if address.startswith("git+"):
+            continue
+        if not (name or address) or not _is_sha256("SHA-256", dependency["digest"].get("sha256")):
+            raise _BadError(f"an input without name or SHA-256: {name or address or dependency!r}")
+        locks, packages = locks + (str(name).startswith("lockfiles/")), packages + address.startswith("pkg:")
+    if not locks or not packages:
+        raise _BadError(f"it names {locks} locks and {packages} packages as inputs: one of each at least is what an image has")
+    return len(dependencies)
+
+
+def _smoke(predicate: dict[str, Any], digest: str, policy: Policy, place: Place | None, now: datetime.datetime) -> str:
     more = predicate[result.EXTENSION]
     on = "GPU" if more["gpu"] is True else "CPU"
     passed, failed = _names(predicate["passedTests"]), _names(predicate["failedTests"])
     if predicate["result"] != "PASSED" or failed:
         first = f", first {failed[0]}" if failed else ""
         raise _BadError(f"result {predicate['result']}: {len(failed)} rungs did not pass{first}")
-    if digest.removeprefix("sha256:") not in {entry["digest"].get("sha256") for entry in predicate["configuration"]}:
+    if not passed or len(set(passed)) != len(passed):
+        raise _BadError(f"{len(passed)} rungs are said to have passed, {len(set(passed))} of them different")
+    entries = [one for one in predicate["configuration"] if one["digest"].get("sha256") == digest.removeprefix("sha256:")]
+    if not entries:
         raise _BadError("the run was not about this image")
+    for entry in entries:
+        _check_ran(entry, place)
     gpus = [f"{gpu['name']}, driver {gpu['driver']}" for gpu in more["host"]["gpus"]]
     if policy.smoke == "gpu" and (on == "CPU" or not gpus):
         raise _BadError("proven on a CPU, and a GPU is asked for")
@@ -205,6 +294,17 @@ def _smoke(predicate: dict[str, Any], digest: str, policy: Policy, now: datetime
         raise _BadError(f"{age.days} days old, and {policy.max_age_days} are allowed")
     host = gpus[0] if on == "GPU" and gpus else more["host"]["cpu"]
     return f"passed on {on} ({host}), {len(passed)} rungs, {more['started']}"
+
+
+def _check_ran(entry: dict[str, Any], place: Place | None) -> None:
+    """Refuse a run in which this digest stood for another image. Of a run before it was noted, no configuration is known."""
+    if place is None:
+        return
+    said = entry["annotations"]
+    if entry["name"] != place.name or _name_of(said["role"]) != place.name:
+        raise _BadError(f"it ran as {entry['name']}, {said['role']}, and this is {place.name}")
+    if said.get("config", place.config) != place.config:
+        raise _BadError(f"it ran with the configuration {said['config']}, and this image has {place.config or 'none'}")
 
 
 def _names(listed: Any) -> list[str]:

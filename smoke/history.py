@@ -83,7 +83,7 @@ def _path(receipt: SmokeReceipt) -> Path:
     gpus = sorted([gpu.name, gpu.driver.partition(".")[0]] for gpu in receipt.host.gpus) if receipt.gpu else []
     images = sorted([image.role, image.name] for image in receipt.images)
     kind = [receipt.gpu, receipt.container, receipt.host.cpu, receipt.host.cores, gpus, images]
-    return paths.cache() / "receipts" / f"{hashlib.sha256(json.dumps(kind).encode()).hexdigest()[:32]}.json"
+    return paths.cache("receipts", f"{hashlib.sha256(json.dumps(kind).encode()).hexdigest()[:32]}.json")
 
 
 def _last(receipt: SmokeReceipt) -> SmokeReceipt | None:

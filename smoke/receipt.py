@@ -1,6 +1,6 @@
 """What a smoke run hands to the stages after it: `dist/smoke/receipt.json`.
 
-JSON form: one object with `format` (2) and the fields of `SmokeReceipt`, the dataclasses below field by field; tuples are
+JSON form: one object with `format` (3) and the fields of `SmokeReceipt`, the dataclasses below field by field; tuples are
 arrays, an absent `training` is null. Times are seconds, sizes bytes. Only `ladder.run_smoke` writes one, at the end of a
 run, passed or not; the one of an earlier run is removed when a run starts.
 """
@@ -18,18 +18,27 @@ from common.errors import SmokeError
 from common.files import write_whole
 from common.reader import record
 
-FORMAT = 2
+FORMAT = 3
 Outcome = Literal["passed", "failed", "not run"]
 
 
 @dataclass(frozen=True, slots=True)
 class ProvenImage:
-    """An image that this run was about; `digest` is that of its manifest, in the engine as in the build receipt."""
+    """An image that this run was about.
+
+    Attributes:
+        name: repository name.
+        role: the short name of the command line.
+        version: its tag.
+        digest: of its manifest, in the engine as in the build receipt.
+        config_digest: of the configuration that this manifest names.
+    """
 
     name: str
     role: str
     version: str
     digest: str
+    config_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)

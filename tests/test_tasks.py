@@ -117,5 +117,5 @@ def test_every_command_and_flag_has_its_help() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=paths.ROOT, capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
-    assert len(lines) == 22
+    assert len(lines) == 23
     assert all(line.endswith(" True") for line in lines), lines

@@ -13,7 +13,7 @@ import io
 import keyword
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from installer.utils import parse_entrypoints
 from packaging.utils import canonicalize_name
@@ -36,6 +36,14 @@ def refused(wheel: Wheel, path: str, why: str) -> BuildError:
     """The error for a file of a wheel that cannot be trusted."""
     what = f"{wheel.artifact.file}: {shown(path)} {shown(why)}"
     return BuildError(what, fix="the wheel is broken or hostile; pin another version")
+
+
+def unrecorded(wheel: Wheel, path: str, why: str, others: Sequence[str] = ()) -> BuildError:
+    """The error for files that RECORD describes wrongly; pip installs some of those, and a spec may accept them by name."""
+    more = f", and so with {len(others)} more ({', '.join(map(shown, others[:5]))})" if others else ""
+    table = f'[[record_errors]] package = "{wheel.name}" version = "{wheel.version}" path = "{shown(path)}" reason = "…"'
+    fix = f"the wheel is broken or hostile; pin another version, or look at each file and state in image.toml: {table}"
+    return BuildError(f"{wheel.artifact.file}: {shown(path)} {shown(why)}{more}", where="docs/images.md", fix=fix)
 
 
 def shown(path: str) -> str:

@@ -47,7 +47,7 @@ Files = dict[str, tuple[str, str]]
 _LONGEST_SHEBANG = 256
 
 
-class _Destination(WheelDestination):
+class Destination(WheelDestination):
     """Where `installer` puts a wheel: into a layer."""
 
     def __init__(self, wheel: Wheel, writer: LayerWriter, compiler: Compiler, files: Files, rules: Rules) -> None:
@@ -197,7 +197,7 @@ def add(
         with store.opened(wheel.artifact) as file, warnings.catch_warnings():
             # installer warns of bytecode inside wheels and leaves it out; ours replaces it.
             warnings.simplefilter("ignore", RuntimeWarning)
-            destination = _Destination(wheel, writer, compiler, files, rules)
+            destination = Destination(wheel, writer, compiler, files, rules)
             source = Source(Archive(file), wheel, rules)
             install(source, destination, {"INSTALLER": b"pinwheel\n"})
             if unmet := sorted((rules.dropped | rules.excused | rules.left_out) - destination.met - source.met):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import BinaryIO, cast
 
@@ -16,7 +16,7 @@ from installer.sources import WheelContentElement, WheelSource
 
 from images.spec import Rules
 from images.wheels import conformance
-from images.wheels.conformance import refused
+from images.wheels.conformance import refused, unrecorded
 from images.wheels.zip_archive import Archive
 from lockfiles.model import Wheel
 
@@ -80,19 +80,33 @@ class Source(WheelSource):
         records = conformance.read_record(self._wheel, record_path, self._archive.read(record_path))
         # Signatures of a RECORD cannot stand in it (same specification, "The .dist-info directory").
         unlisted = {record_path, f"{record_path}.jws", f"{record_path}.p7s"}
-        for path in sorted((set(entries) ^ set(records)) - unlisted):
-            raise refused(self._wheel, path, "is not in RECORD" if path in entries else "is in RECORD but not in the archive")
+        self._check_record(records, unlisted)
         for path, info in entries.items():
             if path == record_path or self._left_out(path):
                 continue
             record = records.get(path, (path, "", ""))
-            if not record[1] and path not in unlisted:
-                raise refused(self._wheel, path, "has no hash in RECORD")
             if path in self._rules.excused:
-                self.met.add(path)
                 record = (path, "", "")
             entry = Entry(self._archive.chunks(info), info.file_size, record, self._wheel)
             yield record, cast(BinaryIO, entry), bool(info.external_attr >> 16 & 0o111)
+
+    def _check_record(self, records: Mapping[str, tuple[str, str, str]], unlisted: set[str]) -> None:
+        """Refuse a RECORD that says too little or too much of some file, unless the image's spec accepts it by name."""
+        entries, wrong = self._archive.entries, dict[str, str]()
+        for path in entries.keys() | records.keys():
+            if path in self._rules.excused:
+                self.met.add(path)
+            elif path in unlisted:
+                continue
+            elif path not in records:
+                wrong[path] = "is not in RECORD"
+            elif path not in entries:
+                wrong[path] = "is in RECORD but not in the archive"
+            elif not records[path][1]:
+                wrong[path] = "has no hash in RECORD"
+        if wrong:
+            first = min(wrong)
+            raise unrecorded(self._wheel, first, wrong[first], sorted(wrong)[1:])
 
     def _left_out(self, path: str) -> bool:
         matching = [pattern for pattern in self._rules.left_out if fnmatchcase(path, pattern)]
@@ -112,6 +126,14 @@ class Entry:
         self.size, self.sha256 = size, b""
         self._stream, self._record, self._wheel = stream, record, wheel
 
+    def recorded(self) -> bytes:
+        """The sha256 that RECORD has for the file; empty where it has none."""
+        algorithm, _, digest = self._record[1].partition("=")
+        try:
+            return base64.urlsafe_b64decode(f"{digest}==") if algorithm == "sha256" else b""
+        except ValueError:
+            return b""
+
     def chunks(self) -> Iterator[bytes]:
         """The bytes.
 
@@ -121,7 +143,7 @@ class Entry:
         path, expected, size = self._record
         algorithm = expected.partition("=")[0] or "sha256"
         if algorithm not in _ALGORITHMS:
-            raise refused(self._wheel, path, f"has a {algorithm} hash in RECORD, which proves nothing")
+            raise unrecorded(self._wheel, path, f"has a {algorithm} hash in RECORD, which proves nothing")
         # Mostly one and the same: no byte is hashed twice then.
         ours = hashlib.sha256()
         theirs = ours if algorithm == "sha256" else hashlib.new(algorithm)
@@ -133,7 +155,7 @@ class Entry:
         self.sha256 = ours.digest()
         actual = encoded(theirs.digest())
         if expected and (actual != expected.partition("=")[2].rstrip("=") or size not in ("", str(self.size))):
-            raise refused(self._wheel, path, "is not what RECORD says")
+            raise unrecorded(self._wheel, path, "is not what RECORD says")
 
 
 def encoded(digest: bytes) -> str:

@@ -13,13 +13,18 @@ Keys:
     ports: optional; on which ports `hub` (default [443]) and `api-server` ([443, 6443]) answer, and `registry`, where that is
         not the port of its address alone. What NetworkPolicies let out follows them (k8s/prepare/policy_ports.py).
     kubernetes: minor version of the target, as a string; manifests are checked against its schema.
-    secrets: optional; `namespace/name: [key, …]` for each Secret that is made outside of this repository.
+    secrets, config-maps: optional; `namespace/name: [key, …]` for each Secret or ConfigMap made outside of this repository.
+    claims, service-accounts, priority-classes: optional; the same for PersistentVolumeClaims and ServiceAccounts
+        (`[namespace/name, …]`) and PriorityClasses (`[name, …]`).
+    accept: optional; findings of `invoke check` that are right here and shall not refuse a set: k8s/envs/accepted.py.
     accelerator: optional; `nvidia` (default), or `none`: for a cluster without a GPU. Then nothing asks for one, models are
         served by the CPU build of the api image, and experiments train on the CPU (k8s/prepare/accelerator.py). `production`
         refuses it.
     proof: `none`, or what an image must carry to be deployed: `key`, the public key's file (below the repository unless
         absolute); `policy`, optional, the mapping of registry/policy.py; `refuse`, optional, `false` to warn only. The
         environment `production` always asks and refuses.
+    deploy-keys: the public keys (k8s/envs/trusted_keys.py) whose release records count; optional: without any, that of the
+        checkout's own pair (k8s/rollouts/deploy_key.py). `production` names them.
     other-images: optional; other people's images that are allowed without proof of ours, one by one
         (k8s/envs/other_images.py).
     mutators: optional; `Kind/name` of each MutatingWebhookConfiguration, MutatingAdmissionPolicy or
@@ -30,6 +35,8 @@ Keys:
     model: optional; `reference`, the model that is served, by digest and in the environment's registry, as `invoke train` says
         it; `key`, the public key's file (as under proof) with which its signature is verified before anything is sent. Without
         a model, what serves one has no pods (k8s/prepare/served_model.py). `production` never leaves the key out.
+    models: optional; `namespace/name: {reference: …, key: …}` of each workload that serves a model of its own; `model` is for
+        the others.
     storage-class: optional; of every claim that names none itself. Default: the cluster's own default class.
     sizes: optional; `namespace/name: quantity` of a PersistentVolumeClaim, `namespace/workload/claim: quantity` of a claim in a
         pod template (an ephemeral volume) or in `volumeClaimTemplates`, and
@@ -49,10 +56,13 @@ from pathlib import Path
 from common import paths, single_node
 from common.errors import UsageError
 from common.reader import Keys
-from k8s.envs import network, other_images, settings, without_proof
+from k8s.envs import accepted, elsewhere, network, other_images, settings, trusted_keys, without_proof
+from k8s.envs.accepted import Accepted
+from k8s.envs.elsewhere import Elsewhere
 from k8s.envs.network import Network
 from k8s.envs.other_images import OtherImage
 from k8s.envs.settings import Settings
+from k8s.envs.trusted_keys import TrustedKey
 from k8s.envs.without_proof import WithoutProof
 from k8s.objects import schema, strict_yaml
 from k8s.objects.findings import Finding
@@ -133,10 +143,14 @@ class Environment:
         registry: where the target pulls images from.
         kubernetes: the target's minor version.
         proof: what images must carry; None: nothing.
+        deploy_keys: whose release records count; none: that of the checkout.
         secrets: keys of each Secret made elsewhere, by (namespace, name).
+        elsewhere: what else is made outside of this repository, and the keys it holds.
+        accepted: the findings that shall not refuse a set.
         gpu: whether it has GPUs.
         gpu_labels: whether GPU nodes say by labels what they have.
         model: what is served; None: whatever is served already, or nothing.
+        models: what single workloads serve, by `namespace/name`; the others serve `model`.
         settings: what it sets in the manifests.
         network: how the registry is reached, and the ports that pods go to.
         other_images: other people's images that are allowed.
@@ -156,8 +170,12 @@ class Environment:
     model: Model | None = None
     settings: Settings = field(default_factory=Settings)
     network: Network = field(default_factory=Network)
+    elsewhere: Elsewhere = field(default_factory=dict)
+    accepted: tuple[Accepted, ...] = ()
+    deploy_keys: tuple[TrustedKey, ...] = ()
     other_images: tuple[OtherImage, ...] = ()
     mutators: frozenset[str] = frozenset()
+    models: Mapping[str, Model] = field(default_factory=dict)
     without_proof: WithoutProof | None = None
 
     @property
@@ -168,6 +186,10 @@ class Environment:
                 return f"directory {paths.shown(path)}"
             case ClusterTarget(context):
                 return "the cluster of this machine" if self.target.of_this_machine else f"cluster of context {context}"
+
+    def model_of(self, namespace: str, name: str) -> Model | None:
+        """What a workload serves here; None: whatever it serves already, or nothing."""
+        return self.models.get(f"{namespace}/{name}", self.model)
 
     def image_for(self, name: str) -> str:
         """The image of ours that runs here where a manifest names `name`: what serves on a CPU is another build."""
@@ -219,12 +241,17 @@ def parse(text: str, name: str, file: str) -> Environment:
     proof = _proof(top)
     if name == _STRICT and not (proof and proof.refuse):
         raise top.refused("proof", f"{_STRICT} always asks for proof and refuses what has none")
-    secrets = _secrets(top.below("secrets", optional=True))
+    deploy_keys = trusted_keys.parse(top, "deploy-keys") if "deploy-keys" in top else ()
+    if name == _STRICT and isinstance(target, ClusterTarget) and not deploy_keys:
+        raise top.refused("deploy-keys", f"{_STRICT} goes back to no release that just any checkout signed")
+    secrets, made = elsewhere.parse(top)
+    accepts = accepted.parse(top)
     accelerator = top.choice("accelerator", ("nvidia", "none"))
     if name == _STRICT and accelerator == "none":
         raise top.refused("accelerator", f"{_STRICT} serves on GPUs: nobody proves the CPU build of vLLM for it")
     labels = top.choice("gpu-labels", ("nvidia", "none"))
-    model = _model(top, registry, strict=name == _STRICT)
+    model = _model(top.below("model"), registry, strict=name == _STRICT) if "model" in top else None
+    models = _models(top.below("models", optional=True), registry, strict=name == _STRICT)
     sets = settings.parse(top)
     others = other_images.parse(top, lines, registry)
     excused = without_proof.parse(top, strict=name == _STRICT)
@@ -243,8 +270,12 @@ def parse(text: str, name: str, file: str) -> Environment:
         model=model,
         settings=sets,
         network=reached,
+        elsewhere=made,
+        accepted=accepts,
+        deploy_keys=deploy_keys,
         other_images=others,
         mutators=mutators,
+        models=models,
         without_proof=excused,
     )
 
@@ -279,10 +310,16 @@ def _proof(top: Keys) -> Gate | None:
     return Gate(str(paths.ROOT / key), asked, refuse)
 
 
-def _model(top: Keys, registry: str, *, strict: bool) -> Model | None:
-    if "model" not in top:
-        return None
-    keys = top.below("model")
+def _models(keys: Keys, registry: str, *, strict: bool) -> dict[str, Model]:
+    found = {}
+    for place in tuple(keys.body):
+        if place.count("/") != 1 or not all(place.split("/")):
+            raise keys.refused(place, "write namespace/name")
+        found[place] = _model(keys.below(place), registry, strict=strict)
+    return found
+
+
+def _model(keys: Keys, registry: str, *, strict: bool) -> Model:
     written, key = keys.text("reference"), keys.text("key") if "key" in keys else ""
     keys.end()
     if strict and not key:
@@ -296,15 +333,3 @@ def _model(top: Keys, registry: str, *, strict: bool) -> Model | None:
     if not written.startswith(f"{registry}/"):
         raise keys.refused("reference", f"{written} is not in the environment's registry, {registry}")
     return Model(reference, str(paths.ROOT / key) if key else "")
-
-
-def _secrets(keys: Keys) -> dict[tuple[str, str], frozenset[str]]:
-    found = {}
-    for place, held in keys.body.items():
-        namespace, slash, name = place.partition("/")
-        if not (namespace and slash and name) or "/" in name:
-            raise keys.refused(place, "write namespace/name")
-        if not isinstance(held, list) or not held or not all(isinstance(key, str) for key in held):
-            raise keys.refused(place, "write the list of the keys it holds")
-        found[(namespace, name)] = frozenset(held)
-    return found

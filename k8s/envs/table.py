@@ -31,6 +31,10 @@ def settings(env: Environment) -> dict[str, str]:
             found[f"proof {one.name.replace('_', '-')}"] = _text(getattr(gate.policy, one.name))
     for (namespace, name), keys in sorted(env.secrets.items()):
         found[f"secret {namespace}/{name}"] = ", ".join(sorted(keys))
+    for there, keys in sorted(env.elsewhere.items()):
+        found[" ".join(filter(None, ("made elsewhere", there[0], "/".join(filter(None, there[1:])))))] = ", ".join(sorted(keys))
+    for entry in env.accepted:
+        found[f"accepts {entry.rule} {entry.object}"] = f"until {entry.until}: {entry.reason}"
     found["accelerator"] = "nvidia" if env.gpu else "none"
     if env.model:
         found["model"] = str(env.model.reference)
@@ -39,6 +43,9 @@ def settings(env: Environment) -> dict[str, str]:
         found["without-proof"] = f"{', '.join(sorted(allowed.people)) or 'anybody'}, {allowed.hours} hours"
     for other in env.other_images:
         found[f"other image {other.reference}"] = other.text()
+    for place, model in sorted(env.models.items()):
+        found[f"model {place}"] = str(model.reference)
+        found[f"model key {place}"] = paths.shown(Path(model.key)) if model.key else "none"
     found["gpu-labels"] = "nvidia" if env.gpu_labels else "none"
     found |= env.settings.rows()
     return found

@@ -49,7 +49,7 @@ class ArgoSchema:
 
 def load() -> ArgoSchema:
     """The schema that the installed hera knows, from the cache if it is there."""
-    file = paths.cache() / "argo" / f"hera-{metadata.version('hera')}-{_FORM}.json"
+    file = paths.cache("argo", f"hera-{metadata.version('hera')}-{_FORM}.json")
     if (found := _read(file)) is not None:
         return found
     made = _from_hera()

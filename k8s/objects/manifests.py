@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +14,8 @@ from k8s.objects import findings
 from k8s.objects.findings import Finding
 from k8s.objects.strict_yaml import documents
 
+# Stands for standard input among places.
+STDIN = Path("-")
 _SUFFIXES = {".yaml", ".yml", ".json"}
 
 
@@ -112,14 +115,16 @@ def _objects(file: str, body: Any, lines: Mapping[findings.Path, int]) -> Iterat
         yield whole
         return
     items = body["items"]
-    if (whole.api_version, whole.kind) != ("v1", "List") or not isinstance(items, list):
-        yield whole.finding(
-            (), f"{whole.kind} is a server's answer, not something to apply", "give each object its own document"
-        )
+    if not isinstance(items, list):
+        yield whole.finding(("items",), "it is no list", "write the objects as a list")
         return
+    # Of a list of one kind the items need not say what they are.
+    kind = whole.kind.removesuffix("List")
+    known = {"apiVersion": whole.api_version, "kind": kind} if kind else {}
     for number, item in enumerate(items):
-        if isinstance(item, dict) and isinstance(item.get("kind"), str) and isinstance(item.get("apiVersion"), str):
-            yield Manifest(file, item, lines, ("items", number))
+        filled = {**known, **item} if isinstance(item, dict) else {}
+        if all(isinstance(filled.get(key), str) for key in ("apiVersion", "kind")):
+            yield Manifest(file, filled, lines, ("items", number))
         else:
             yield whole.finding(("items", number), "an item without apiVersion and kind", "write both")
 
@@ -144,7 +149,9 @@ def files(places: Iterable[Path]) -> tuple[Path, ...]:
     """
     found: set[Path] = set()
     for place in places:
-        if place.is_dir():
+        if place == STDIN:
+            found.add(place)
+        elif place.is_dir():
             found |= {file for file in place.rglob("*") if file.suffix in _SUFFIXES and file.is_file()}
         elif place.is_file():
             found.add(place)
@@ -169,12 +176,13 @@ def load(places: Sequence[Path]) -> tuple[tuple[Manifest, ...], tuple[Finding, .
     objects: list[Manifest] = []
     refused: list[Finding] = []
     for file in files(places):
+        named = "standard-input" if file == STDIN else paths.shown(file)
         try:
-            text = file.read_bytes().decode()
+            text = (sys.stdin.buffer.read() if file == STDIN else file.read_bytes()).decode()
         except (OSError, UnicodeDecodeError) as problem:
-            refused.append(Finding(paths.shown(file), 1, "", "", f"cannot be read: {problem}", "a manifest is UTF-8 text"))
+            refused.append(Finding(named, 1, "", "", f"cannot be read: {problem}", "a manifest is UTF-8 text"))
             continue
-        for one in parse(text, paths.shown(file.absolute())):
+        for one in parse(text, named if file == STDIN else paths.shown(file.absolute())):
             if isinstance(one, Manifest):
                 objects.append(one)
             else:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from k8s.objects import argo_schema, embedded
+from k8s.objects import argo_schema, custom_kinds, embedded
 from k8s.objects.findings import Path
 from k8s.objects.manifests import Manifest
 
@@ -23,6 +23,20 @@ _TEMPLATE: dict[tuple[str, str], Path] = {
     ("batch/v1", "CronJob"): ("spec", "jobTemplate", "spec", "template"),
 }
 
+
+# Labels that the cluster puts on pods, with values that only it knows (Kubernetes, Well-Known Labels, Annotations and Taints).
+_ADDED: dict[str, frozenset[str]] = {
+    "Deployment": frozenset({"pod-template-hash"}),
+    "ReplicaSet": frozenset({"pod-template-hash"}),
+    "DaemonSet": frozenset({"controller-revision-hash", "pod-template-generation"}),
+    "StatefulSet": frozenset(
+        {"apps.kubernetes.io/pod-index", "controller-revision-hash", "statefulset.kubernetes.io/pod-name"}
+    ),
+    "Job": frozenset({"batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-completion-index", "controller-uid"}),
+}
+_JOB_NAME = ("batch.kubernetes.io/job-name", "job-name")
+# The name that a Job of a CronJob gets is the CronJob's and the time.
+_ADDED["CronJob"] = _ADDED["Job"] | set(_JOB_NAME)
 
 # What a pod of Argo's has from its template, or else from the workflow; and what only from the workflow.
 _EITHER = (
@@ -45,10 +59,11 @@ class Template:
     Attributes:
         manifest: the object it is part of.
         path: where it lies in it.
-        labels: of the pods.
+        labels: of the pods, with those that the cluster adds.
         spec: of the pods; for a template of Argo's what comes of it and of the workflow.
         base: where most parts of the spec are written.
         places: where the others are, by their path in the spec.
+        added: labels of the pods whose values only the cluster knows.
     """
 
     manifest: Manifest
@@ -57,6 +72,7 @@ class Template:
     spec: Mapping[str, Any]
     base: Path
     places: Mapping[Path, Path] = field(default_factory=dict)
+    added: frozenset[str] = frozenset()
 
     def place(self, *steps: str | int) -> Path:
         """Where a part of the spec is written in the object."""
@@ -92,18 +108,39 @@ def templates(manifest: Manifest) -> Iterator[Template]:
     """The pod templates of an object: one, none, or as many as a workflow has kinds of steps."""
     if manifest.api_version == argo_schema.API_VERSION:
         yield from _argo_pods(manifest)
+    if custom_kinds.is_custom(manifest):
+        yield from _pods_of_others(manifest, manifest.body, ())
     path = _TEMPLATE.get((manifest.api_version, manifest.kind))
     if path is None:
         return
     found = _at(manifest.body, path)
     labels = mapping(mapping(found.get("metadata")).get("labels"))
-    yield Template(manifest, path, labels, mapping(found.get("spec")), (*path, "spec"))
+    if manifest.kind == "Job":
+        labels = {**labels, **dict.fromkeys(_JOB_NAME, manifest.name)}
+    added = _ADDED.get(manifest.kind, frozenset())
+    yield Template(manifest, path, labels, mapping(found.get("spec")), (*path, "spec"), added=added)
+
+
+def _pods_of_others(manifest: Manifest, value: Any, path: Path) -> Iterator[Template]:
+    """The pod templates in an object of other people's kinds: what holds containers."""
+    if isinstance(value, dict):
+        if any(one.get("name") or one.get("image") for one in items(value, "containers")):
+            around = path[:-1] if path[-1:] == ("spec",) else path
+            labels = mapping(mapping(_at(manifest.body, around).get("metadata")).get("labels"))
+            yield Template(manifest, around, labels, value, path)
+            return
+        for key, item in value.items():
+            yield from _pods_of_others(manifest, item, (*path, key))
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _pods_of_others(manifest, item, (*path, number))
 
 
 def _at(body: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+    here: Any = body
     for step in path:
-        body = mapping(body.get(str(step)))
-    return body
+        here = here[step] if isinstance(step, int) else mapping(here).get(step)
+    return mapping(here)
 
 
 def workflow_spec(manifest: Manifest) -> tuple[Path, Mapping[str, Any]]:

@@ -7,17 +7,19 @@ first and reports one that is none (below). `tests/k8s/objects/test_schema.py` h
 
 from __future__ import annotations
 
+import copy
 import difflib
 import functools
 import json
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
-from k8s.objects import argo_schema, embedded
+from common import paths
+from k8s.objects import argo_schema, custom_kinds, embedded, findings, manifests, values
 from k8s.objects.findings import Finding, Path
 from k8s.objects.manifests import Manifest
 from k8s.objects.quantity import QUANTITY
@@ -32,14 +34,21 @@ _JSON_TYPES: dict[str, tuple[type, ...]] = {
     "integer": (int,),
     "number": (int, float),
 }
-# Required by the schema, filled in by the server: the one known false alarm of strict validation.
-_DEFAULTED = {("RoleRef", "apiGroup")}
+# Required by the schema, and by no server: it fills them in, or does without.
+_DEFAULTED = {
+    ("PodFailurePolicyOnPodConditionsPattern", "status"),
+    ("RoleRef", "apiGroup"),
+    ("StatefulSetSpec", "serviceName"),
+}
 # Fields that hold manifests as text: of the objects that a workflow sends, and of patches of its pods.
 EMBEDDED = {("ResourceTemplate", "manifest")} | {
     (owner, "podSpecPatch") for owner in ("WorkflowSpec", "Template", "WorkflowLevelArtifactGC")
 }
 _WHOLE = ("create", "apply", "replace")  # The actions that send an object; the others name or patch one.
 _MISSING = "required and missing"
+# In kinds of other people: fields that name an image, and what has labels of any name in it.
+_IMAGE = re.compile(r"(?:^i|I)mage$")
+_NAMED_FREELY = {"annotations", "labels", "matchLabels", "nodeSelector", "selector"}
 # What people write where it does nothing.
 _MISPLACED = {
     ("Metadata", "namespace"): (
@@ -85,6 +94,8 @@ class Walk:
         parts: every object with a definition, outermost first.
         findings: where the manifest does not fit its schema.
         inner: of the whole objects in embedded texts; their texts and findings are among this one's as well.
+        custom: whether it is an object of other people's kinds.
+        namespaced: whether objects of its kind have a namespace; None: Kubernetes' own, of which the schemas do not say it.
     """
 
     manifest: Manifest
@@ -92,6 +103,8 @@ class Walk:
     parts: list[Part] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     inner: list[Walk] = field(default_factory=list)
+    custom: bool = False
+    namespaced: bool | None = None
 
 
 def _package() -> pathlib.Path:
@@ -128,6 +141,7 @@ class Schema:
         self.definitions: dict[str, dict[str, Any]] = json.loads(file.read_bytes())["$defs"]
         self._add_argo()
         self.kinds: dict[tuple[str, str], str] = {}
+        self._namespaced: dict[tuple[str, str], bool] = {}
         for name, definition in self.definitions.items():
             for known in definition.get("x-kubernetes-group-version-kind", ()):
                 group = f"{known['group']}/" if known["group"] else ""
@@ -144,10 +158,21 @@ class Schema:
             there = {key: node for key, node in fields if {_reference(node), _reference(node.get("items", {}))} <= known}
             self.definitions[name] = {**definition, "properties": there} if there else definition
 
+    def with_kinds(self, objects: Iterable[Manifest]) -> Schema:
+        """This schema and the kinds that are defined among these objects; those that are known already stay as they are."""
+        both = copy.copy(self)
+        both.definitions, both.kinds, both._namespaced = {**self.definitions}, {**self.kinds}, {**self._namespaced}
+        for one in custom_kinds.of(objects, self.definitions):
+            key = (one.api_version, one.kind)
+            if key not in self.kinds:
+                both.definitions[one.name], both.kinds[key], both._namespaced[key] = one.schema, one.name, one.namespaced
+        return both
+
     def walk(self, manifest: Manifest) -> Walk:
         """Walk a manifest beside its schema. A kind without schema is a finding and is not looked into."""
-        walk = Walk(manifest)
-        definition = self.kinds.get((manifest.api_version, manifest.kind))
+        key = (manifest.api_version, manifest.kind)
+        walk = Walk(manifest, custom=custom_kinds.is_custom(manifest), namespaced=self._namespaced.get(key))
+        definition = self.kinds.get(key)
         if definition is None:
             walk.findings.append(self._unknown_kind(manifest))
             return walk
@@ -159,7 +184,8 @@ class Schema:
         what = f"no schema for {manifest.api_version} {manifest.kind} in Kubernetes {self.version}"
         if others:
             return manifest.finding(("apiVersion",), what, f"write apiVersion {' or '.join(others)}")
-        return manifest.finding(("kind",), what, "its images could not be found for certain, so it is refused; leave it out")
+        fix = f"put its CustomResourceDefinition into the set or into {paths.shown(_folder_of_kinds())}"
+        return manifest.finding(("kind",), f"{what}, so its images cannot be found for certain", fix)
 
     def _visit(self, walk: Walk, value: Any, node: Mapping[str, Any], path: Path, owner: str, name: str) -> None:
         """Check one value against one schema node and go on below it."""
@@ -168,28 +194,32 @@ class Schema:
             definition, node = full.rsplit(".", 1)[1], self.definitions[full]
             if unasked:
                 node = {**node, "required": [name for name in node.get("required", ()) if name not in unasked]}
+        definition = definition or node.get(custom_kinds.DEFINITION, "")
         if value is None:  # The server takes null as absent, but an empty quantity or port as zero.
             if "oneOf" in node:
                 walk.findings.append(walk.manifest.finding(path, "no value", "write one, or remove the key"))
             return
         types = _types(node)
         if types and (not isinstance(value, types) or (isinstance(value, bool) and bool not in types)):
-            wanted = " or ".join(sorted({"map" if t is dict else "list" if t is list else t.__name__ for t in types}))
-            hint = "put it in quotes" if str in types and not isinstance(value, (dict, list)) else f"write a {wanted}"
-            walk.findings.append(walk.manifest.finding(path, f"expected {wanted}, got {_brief(value)}", hint))
+            walk.findings.append(values.wrong_type(walk.manifest, path, value, types))
             return
         if definition == "Quantity" and not QUANTITY.fullmatch(str(value)):
             walk.findings.append(walk.manifest.finding(path, f"{value!r} is not a quantity", "write it like 500m, 2 or 16Gi"))
         if isinstance(value, dict):
             self._object(walk, value, node, path, definition or owner, name if not definition else "")
         elif isinstance(value, list):
+            walk.findings += values.twins(walk.manifest, value, node, path)
             for number, item in enumerate(value):
                 if item is None:
                     walk.findings.append(
                         walk.manifest.finding((*path, number), "an empty list item", "fill it in or remove it")
                     )
                 self._visit(walk, item, node.get("items", {}), (*path, number), owner, name)
-        elif isinstance(value, str):
+        else:
+            walk.findings += values.bounds(walk.manifest, value, node, path)
+        if isinstance(value, str):
+            if walk.custom and value and _IMAGE.search(str(path[-1])) and not _NAMED_FREELY & {*path[-2:-1]}:
+                owner, name = "Container", "image"
             walk.texts.append(Text(path, value, owner, name))
 
     def _object(
@@ -200,7 +230,8 @@ class Schema:
             walk.parts.append(Part(path, definition, value))
         for required in node.get("required", ()):
             if value.get(required) is None and (definition, required) not in _DEFAULTED:
-                walk.findings.append(walk.manifest.finding((*path, required), _MISSING, "write it"))
+                missing = walk.manifest.finding((*path, required), _MISSING, "write it")
+                walk.findings += findings.named("required-field", [missing])
         for key, item in value.items():
             below = (*path, key)
             if (definition, key) in EMBEDDED and isinstance(item, str):
@@ -212,7 +243,8 @@ class Schema:
             elif extra is False:
                 close = difflib.get_close_matches(key, known, 1)
                 fix = f"did you mean {close[0]}?" if close else "remove it; the server would drop it in silence"
-                walk.findings.append(walk.manifest.finding(below, f"unknown field of {definition}", fix))
+                owner = definition or ".".join(str(step) for step in path) or walk.manifest.kind
+                walk.findings.append(walk.manifest.finding(below, f"unknown field of {owner}", fix))
             elif known or not extra:  # Free-form: the schema does not look inside.
                 walk.texts.append(Text(below, key, "", ""))
                 self._visit(walk, item, {}, below, "", key)
@@ -264,10 +296,22 @@ def _types(node: Mapping[str, Any]) -> tuple[type, ...]:
     return tuple(kind for name in named if name != "null" for kind in _JSON_TYPES[name])
 
 
-def _brief(value: Any) -> str:
-    if isinstance(value, dict):
-        return "a map"
-    return "a list" if isinstance(value, list) else f"{type(value).__name__} {value!r}"
+def _folder_of_kinds() -> pathlib.Path:
+    """Where definitions lie of kinds that the set does not define itself."""
+    return paths.K8S / "crds"
+
+
+def of_set(version: str, objects: Iterable[Manifest]) -> Schema:
+    """The schema of a Kubernetes version, with the kinds that a set defines and those of `k8s/crds/`.
+
+    Args:
+        version: minor version, one of `versions()`.
+        objects: of the set.
+    """
+    folder = _folder_of_kinds()
+    elsewhere = manifests.load([folder])[0] if folder.is_dir() and any(folder.rglob("*.*")) else ()
+    defined = [one for one in (*objects, *elsewhere) if one.kind == "CustomResourceDefinition"]
+    return schema(version).with_kinds(defined) if defined else schema(version)
 
 
 @functools.cache

@@ -6,9 +6,11 @@ and what hides structure (anchors, tags) is refused. A text that passes means th
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import yaml
@@ -32,6 +34,11 @@ _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
 _AMBIGUOUS = re.compile(
     r"(?i:y|n|yes|no|on|off|[-+]?\.inf|\.nan|[-+]?0b[01_]+|[-+]?0o[0-7_]+|[-+]?0x(?=[0-9a-f_]*_)[0-9a-f_]*)|[-+]?0X[0-9a-fA-F_]+"
     r"|[-+]?(?=[0-9.])(?=[^_]*_)[0-9_]*\.?[0-9_]*(?:[eE][-+]?[0-9_]+)?"
+)
+_JSON = json.JSONDecoder()
+# In JSON: an escape, two halves of one character as one; and what YAML takes only as an escape (YAML 1.2.2, 5.1).
+_ESCAPE = re.compile(
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\.|[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]", re.DOTALL
 )
 # What looks like a number, a date, a time or an address to some parser is written in quotes.
 _NUMERIC = re.compile(r"[-+.0-9][-+.:_0-9a-fA-FxXoOTtZz]*|[-+.]?(?i:inf|infinity|nan)")
@@ -68,7 +75,7 @@ def _scalar(node: yaml.ScalarNode) -> Any:
     if node.style:  # Quoted, or a block.
         return text
     if _AMBIGUOUS.fullmatch(text):
-        raise _RefusedError(node.start_mark, f"{text} means different things to different YAML parsers", "put it in quotes")
+        raise _RefusedError(node.start_mark, f"{text} means different things to different YAML parsers", _plain_form(text))
     if text in _NULL:
         return None
     if text in _BOOL:
@@ -86,6 +93,16 @@ def _scalar(node: yaml.ScalarNode) -> Any:
     if not (_LEAST <= number <= _MOST if isinstance(number, int) else math.isfinite(number)):
         raise _RefusedError(node.start_mark, f"the number {text[:40]} has more than 64 bits", "put it in quotes, or write less")
     return number
+
+
+def _plain_form(text: str) -> str:
+    """How to write what only some parsers take for a number."""
+    digits = text.replace("_", "")
+    if re.fullmatch(r"[-+]?0o[0-7]+", digits):
+        return f"write {digits.replace('0o', '0')}, or {int(digits, 8)}"
+    if re.fullmatch(r"[-+]?[1-9][0-9]*|[-+]?0[xb][0-9a-fA-F]+", digits):
+        return f"write {int(digits, 0)}, or put it in quotes"
+    return "put it in quotes"
 
 
 def _value(node: yaml.Node | None, path: Path, lines: dict[Path, int]) -> Any:
@@ -130,6 +147,42 @@ def documents(text: str, file: str) -> Iterator[tuple[Any, Lines] | Finding]:
         text: of the file.
         file: as messages should name it.
     """
+    for start, part in _parts(text):
+        for one in _documents(part, file):
+            if isinstance(one, Finding):
+                yield replace(one, line=one.line + start)
+            else:
+                yield one[0], {path: line + start for path, line in one[1].items()} if start else one[1]
+
+
+def _parts(text: str) -> list[tuple[int, str]]:
+    """The JSON documents of a text, one after the other, in the form of YAML, each with the lines before it; else the text.
+
+    kubectl takes such a stream. YAML knows neither an escaped slash nor a character written as two halves (RFC 8259, 7).
+    """
+    parts, place = [], len(text) - len(text.lstrip("\ufeff \t\r\n"))
+    while place < len(text):
+        try:
+            found, end = _JSON.raw_decode(text, place)
+        except (ValueError, RecursionError):
+            return [(0, text)]
+        if not isinstance(found, (dict, list)):
+            return [(0, text)]
+        parts.append((text.count("\n", 0, place), _ESCAPE.sub(_as_yaml, text[place:end])))
+        place = end + len(text[end:]) - len(text[end:].lstrip())
+    return parts
+
+
+def _as_yaml(match: re.Match[str]) -> str:
+    written = match[0]
+    if written == "\\/":
+        return "/"
+    if len(written) == 1:
+        return f"\\u{ord(written):04x}"
+    return f"\\U{ord(json.loads(chr(34) + written + chr(34))):08x}" if len(written) == 12 else written
+
+
+def _documents(text: str, file: str) -> Iterator[tuple[Any, Lines] | Finding]:
     loader = None
     try:
         loader = _Loader(text)

@@ -96,10 +96,10 @@ class Flow:
         holding = [one for one in self.steps if path[: len(one.path)] == one.path]
         return max(holding, key=lambda one: len(one.path), default=None)
 
-    def arguments(self) -> list[tuple[Path, Mapping[str, Any]]]:
-        """The parameters that the workflow as a whole is given."""
-        declared = items(mapping(self.spec.get("arguments")), "parameters")
-        return [((*self.path, "arguments", "parameters", number), one) for number, one in enumerate(declared)]
+    def arguments(self, kind: str = "parameters") -> list[tuple[Path, Mapping[str, Any]]]:
+        """The `parameters` or `artifacts` that the workflow as a whole is given."""
+        declared = items(mapping(self.spec.get("arguments")), kind)
+        return [((*self.path, "arguments", kind, number), one) for number, one in enumerate(declared)]
 
     def calls(self) -> Iterator[Call]:
         """Every place in it that names a template."""

@@ -6,7 +6,7 @@ at all. A file that a loader would run, or unpickle, may not.
 
 from __future__ import annotations
 
-import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,9 @@ from common.files import unsafe_path
 from oci import safetensors
 from oci.client.download import PART
 from oci.descriptor import MANIFEST
+from oci.envelope import read_json
+
+from . import plain
 
 ARTIFACT = "application/vnd.cncf.model.manifest.v1+json"
 CONFIG = "application/vnd.cncf.model.config.v1+json"
@@ -108,7 +111,7 @@ def parse(data: bytes, where: str) -> Artifact:
         PolicyError: it is no manifest of a model or a data set, or names files that must not be written.
     """
     try:
-        body = json.loads(data)
+        body = read_json(data)
         if body.get("artifactType") != ARTIFACT or body.get("mediaType", MANIFEST) != MANIFEST:
             raise ValueError("its artifactType is not a model's")
         listed = body["layers"]
@@ -124,7 +127,8 @@ def parse(data: bytes, where: str) -> Artifact:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
         raise PolicyError(f"{where} is no model artifact ({type(problem).__name__}: {problem})") from None
     paths = {layer.path for layer in layers}
-    if len(paths) != len(layers):
+    # Some disks do not tell capitals from small letters.
+    if len({path.casefold() for path in paths}) != len(layers):
         raise PolicyError(f"{where} lists a path twice")
     for layer in layers:
         inside = any("/".join(layer.path.split("/")[:depth]) in paths for depth in range(1, layer.path.count("/") + 1))
@@ -147,11 +151,11 @@ def tensors(file: Path) -> dict[str, dict[str, Any]]:
     """The tensors that a safetensors file names, each with dtype and shape.
 
     Raises:
-        PolicyError: it is no safetensors file, whatever its name says.
+        PolicyError: it is no safetensors file, whatever its name says; or no file.
     """
-    with file.open("rb") as data:
+    with os.fdopen(plain.opened(file), "rb") as data:
         try:
-            return safetensors.tensors(file.stat().st_size, lambda count: _first_bytes(data, count))
+            return safetensors.tensors(os.fstat(data.fileno()).st_size, lambda count: _first_bytes(data, count))
         except ValueError as problem:
             raise PolicyError(f"{file.name} is no safetensors file: {problem}", where=str(file.parent)) from None
 

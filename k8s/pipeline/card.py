@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from . import plain
 from .experiment import Base, Run
 
 # Bytes read of a file at most; our own files are far smaller.
@@ -148,7 +149,6 @@ def _numbers(body: str) -> dict[str, float]:
 
 def _text(file: Path) -> str:
     try:
-        with file.open("rb") as data:
-            return data.read(_MOST).decode(errors="replace")
+        return (plain.read(file, _MOST) or b"").decode(errors="replace")
     except OSError:
         return ""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from common.errors import PinwheelError
 
-from . import artifact
+from . import artifact, plain
 
 _CHECKPOINT = re.compile(r"checkpoint-[0-9]+")
 TORN = "torn-"
@@ -51,13 +51,18 @@ def set_aside(output: Path) -> list[str]:
 
 
 def incomplete(folder: Path) -> str:
-    """What is wrong with a checkpoint; empty where it is whole."""
+    """What is wrong with a checkpoint; empty where it is whole.
+
+    Raises:
+        PolicyError: a link or a pipe lies where a file of it belongs.
+    """
     try:
-        state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
+        data = plain.read(folder / _STATE)
+        if data is None:
+            return f"{_STATE} is missing"
+        state = json.loads(data)
         if not isinstance(state, dict) or not isinstance(state.get("global_step"), int):
             return f"{_STATE} is cut short"
-    except FileNotFoundError:
-        return f"{_STATE} is missing"
     except (ValueError, RecursionError):
         return f"{_STATE} is cut short"
     there = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
@@ -87,7 +92,7 @@ def _missing(folder: Path, there: set[str]) -> Iterator[str]:
     index = next((name for name in _INDEXES if name in there), "")
     if index:
         try:
-            shards = set(json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"].values())
+            shards = set(json.loads(plain.read(folder / index) or b"")["weight_map"].values())
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             shards = {f"what {index} names"}
         yield from sorted(map(str, shards - there))

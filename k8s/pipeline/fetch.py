@@ -32,7 +32,7 @@ from oci.client.target import Registry
 from oci.envelope import PublicKey
 from oci.reference import ImageRef
 
-from . import artifact, context
+from . import artifact, context, served
 from .artifact import Artifact
 from .files import PinnedFile, gather
 from .program import PATIENCE, say, start
@@ -96,6 +96,8 @@ def _pull(client: Client, model: ImageRef, models: Path, key: Path, trust: str) 
         say(f"{model} is signed by the key in {key}")
     layers = [layer for layer in model_artifact.layers if layer.kind in {artifact.WEIGHT, artifact.WEIGHT_CONFIG}]
     names = {layer.path for layer in layers}
+    if adapters := [name for name in names if name.endswith("adapter_config.json")]:
+        raise PolicyError(f"{model} holds {adapters[0]}: an adapter, which names another model to load")
     if "config.json" not in names or not any(layer.kind == artifact.WEIGHT for layer in layers) or not model_artifact.template:
         raise PolicyError(f"{model} is no whole model: config.json, weights or template are missing")
     staging = models / f".fetching-{model.digest.removeprefix('sha256:')[:12]}"
@@ -162,10 +164,10 @@ def inference(config: Path, current: Path, template: str) -> dict[str, Any]:
     for key, value in own.items():
         if settings.get(key, value) != value:
             raise UsageError(f"{config} says {key}: {settings[key]}, the model's is {value}: take the line out")
-    for key in ("adapter_name_or_path", "trust_remote_code"):
-        if settings.get(key):
-            raise UsageError(f"{config} sets {key}: the signed model is served, nothing beside it: take the line out")
-    return {**settings, **own, **_fitting(settings, current / "config.json")}
+    if refused := served.refused(settings):
+        raise UsageError(f"{config} sets {refused}: the signed model is served, nothing beside it: take the line out")
+    # Written, not left to a default: a model that names code of its own (auto_map) is loaded without.
+    return {**settings, **own, "trust_remote_code": False, **_fitting(settings, current / "config.json")}
 
 
 def _fitting(settings: dict[str, Any], config: Path) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """Put the exported model into the registry, with its card, its logs and a signature.
 
-    python -m pinwheel_pipeline.register [--config /config] [--key /signing/model.key] [--write /tmp/model]
+    python -m pinwheel_pipeline.register [--config /config] [--key FILE] [--write /tmp/model]
 
 Reads `run.json`, `base-model.json`, `train.yaml` and `export.yaml` of the run; takes `paths.export` as it is: safetensors,
 configuration, tokenizer. Pushes an artifact by CNCF's ModelPack to `model` of the run, signs it as cosign does (the key: PEM,
@@ -13,18 +13,19 @@ Exit codes: 2 settings, 10 this machine, 14 the registry, 15 the export is not a
 from __future__ import annotations
 
 import argparse
-import errno
+import hashlib
 import json
 import os
 import re
-import stat
 from collections import Counter
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from common.errors import PolicyError, RegistryError
-from common.files import sha256_bytes, sha256_file
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from common.errors import PolicyError, RegistryError, UsageError
+from common.files import sha256_bytes
 from oci import attachments, envelope, signature
 from oci.client.blob import Blob
 from oci.client.client import Client
@@ -33,11 +34,13 @@ from oci.descriptor import MANIFEST, canonical
 from oci.envelope import PublicKey
 from oci.reference import ImageRef
 
-from . import artifact, card, experiment
+from . import artifact, card, experiment, plain
 from .artifact import DOC, WEIGHT, WEIGHT_CONFIG, Layer
 from .experiment import Base, Run
 from .program import PATIENCE, say, start
 
+# Not a mounted file: Argo mounts all volumes of a step's container into the one of its own that stands beside it.
+KEY_VARIABLE = "MODEL_SIGNING_KEY"
 # Every loader needs a vocabulary: one of these files.
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 _DOCUMENTS = re.compile(r"(?:LICENSE|NOTICE|USE_POLICY)(?:\.(?:txt|md))?|Modelfile", re.IGNORECASE)
@@ -55,12 +58,12 @@ def main(argv: list[str]) -> int:
     """Run the program; returns the exit code."""
     parser = argparse.ArgumentParser(prog="register")
     parser.add_argument("--config", type=Path, default=Path("/config"))
-    parser.add_argument("--key", type=Path, default=Path("/signing/model.key"))
+    parser.add_argument("--key", type=Path)
     parser.add_argument("--write", type=Path, default=Path("/tmp/model"))  # noqa: S108 - of the pod alone, as Argo reads it
     options = parser.parse_args(argv)
     run, base = experiment.read_run(options.config), experiment.read_base(options.config)
     # Find out now, before gigabytes are sent, whether the key can sign.
-    key = envelope.private_key(options.key.read_bytes(), str(options.key))
+    key = private_key(options.key)
     files = collect(run.export)
     size, precision = weigh([file for kind, file in files.values() if kind == WEIGHT], run.export)
     contents: dict[str, tuple[str, Content]] = {path: (kind, file) for path, (kind, file) in files.items()}
@@ -75,7 +78,7 @@ def main(argv: list[str]) -> int:
             say(f"{'pushed' if new else 'already there:'} {layer.path}, {layer.size} bytes")
         _push(client, model, "configuration", sha256_bytes(config), len(config), config)
         client.put_manifest(model.repository, model.digest, manifest)
-        attached = attachments.read(client, model.repository, model.digest)
+        attached = attachments.read(client, model.repository, model.digest, ("sig",))
         if not signature.is_signed(attached, model, key.public_key()):
             signature.attach(client, model, attached, lambda data: envelope.sign(key, data))
         # The tag comes last, so that it never names an unsigned manifest.
@@ -84,6 +87,20 @@ def main(argv: list[str]) -> int:
     options.write.write_text(str(model), encoding="utf-8")
     say(f"registered {model} as {run.version}, signed")
     return 0
+
+
+def private_key(file: Path | None) -> ec.EllipticCurvePrivateKey:
+    """The key to sign with: of a file, else of the variable, which nothing that is started later sees.
+
+    Raises:
+        UsageError: there is none, or it is no such key.
+    """
+    if file:
+        return envelope.private_key(file.read_bytes(), str(file))
+    pem = os.environ.pop(KEY_VARIABLE, "")
+    if not pem:
+        raise UsageError(f"no key to sign with: {KEY_VARIABLE} is empty", fix="put it into the Secret model-signing-key")
+    return envelope.private_key(pem.encode(), KEY_VARIABLE)
 
 
 def _push(client: Client, model: ImageRef, name: str, digest: str, size: int, content: Content) -> bool:
@@ -101,8 +118,10 @@ def collect(export: Path) -> dict[str, tuple[str, Path]]:
     Raises:
         PolicyError: it is not a whole model, or holds other files.
     """
-    if not export.is_dir():
-        raise PolicyError(f"{export} does not exist: the export wrote nothing")
+    try:
+        plain.check_folder(export)
+    except FileNotFoundError:
+        raise PolicyError(f"{export} does not exist: the export wrote nothing") from None
     files: dict[str, tuple[str, Path]] = {}
     for file in sorted(export.rglob("*")):
         path = str(file.relative_to(export))
@@ -139,13 +158,13 @@ def weigh(weights: list[Path], export: Path) -> tuple[str, str]:
     index = export / _INDEX
     try:
         if index.exists():
-            listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            listed = json.loads(plain.read(index) or b"")["weight_map"]
             listed_by_file: dict[str, set[str]] = {}
             for tensor, name in listed.items():
                 listed_by_file.setdefault(name, set()).add(tensor)
         else:
             listed_by_file = {"model.safetensors": set(tensors_by_file.get("model.safetensors", {}))}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
         raise PolicyError(f"{_INDEX} makes no sense: {type(problem).__name__}") from None
     for name in sorted({*listed_by_file, *tensors_by_file}):
         if name not in tensors_by_file:
@@ -176,7 +195,7 @@ def documents(run: Run, base: Base, config: Path, size: str, precision: str) -> 
     files += [(f"logs/{name}.log", run.logs / f"{name}.log") for name in _LOGS]
     files += [("training/dataset_info.json", run.data / "dataset_info.json")]
     for path, file in files:
-        data = _read(file)
+        data = plain.read(file)
         if data is not None:
             documents_by_path[path] = data
     facts = card.Facts(
@@ -196,7 +215,9 @@ def describe(path: str, kind: str, content: Content) -> Layer:
     """A file's layer."""
     if isinstance(content, bytes):
         return Layer(kind, path, sha256_bytes(content), len(content))
-    return Layer(kind, path, sha256_file(content), content.stat().st_size)
+    with os.fdopen(plain.opened(content), "rb") as file:
+        digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        return Layer(kind, path, digest, os.fstat(file.fileno()).st_size)
 
 
 def configuration(run: Run, layers: tuple[Layer, ...], size: str, precision: str, licence: dict[str, str]) -> bytes:
@@ -247,24 +268,6 @@ def read_back(client: Client, model: ImageRef, tag: str, manifest: bytes, layers
         if not client.exists(model.repository, layer.digest, layer.size):
             raise RegistryError(f"the registry does not hold {layer.path}, which was pushed", where=str(model))
     signature.verify(client, model, public)
-
-
-def _read(file: Path) -> bytes | None:
-    """A file that an earlier step left; None if there is none.
-
-    Raises:
-        PolicyError: it is a link or a pipe: here it could lead to the key or the login, and into the registry.
-    """
-    try:
-        with open(os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as data:
-            if stat.S_ISREG(os.fstat(data.fileno()).st_mode):
-                return data.read()
-    except FileNotFoundError:
-        return None
-    except OSError as problem:
-        if problem.errno != errno.ELOOP:
-            raise
-    raise PolicyError(f"{file} is not a plain file: an earlier step put something else there")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """Run one step of the pipeline and keep its log.
 
-    python -m pinwheel_pipeline.step [--config /config] [--workdir FOLDER] NAME -- COMMAND…
+    python -m pinwheel_pipeline.step [--config /config] [--workdir FOLDER] [--fresh PATH] NAME -- COMMAND…
 
 The command's output is passed on as it is and also added to `<logs>/NAME.log`, where `<logs>` is `paths.logs` of
 `run.json` in the configuration's folder. The command runs in `--workdir`, by default here, where `python -m` finds the programs
-beside this one; other programs want a folder to write to. SIGTERM, SIGINT and SIGHUP are passed on; the exit
+beside this one; other programs want a folder to write to. With `--fresh` one of the `paths` of `run.json` is emptied first, so
+that a step hands on what is its own, and nothing that lay there before. SIGTERM, SIGINT and SIGHUP are passed on; the exit
 code is the command's own, in the form of a shell (128 + n for signal n, 127 if there is no such program).
 """
 
@@ -24,6 +25,10 @@ import threading
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from common.errors import PinwheelError
+
+from . import plain
+
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # Seconds to wait for output of processes that outlive the command.
 _OUTPUT_WAIT = 5.0
@@ -34,7 +39,8 @@ class Log:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._out: BinaryIO | None = file.open("ab", buffering=0)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        self._out: BinaryIO | None = os.fdopen(plain.opened(file, flags), "ab", buffering=0)
 
     def write(self, data: bytes) -> None:
         """Write to its end."""
@@ -100,9 +106,11 @@ def run(command: list[str], log: Log, workdir: Path | None) -> int:
 
 def main(argv: list[str]) -> int:
     """Run the step; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="step", usage="%(prog)s [--config DIR] [--workdir DIR] NAME -- COMMAND...")
+    usage = "%(prog)s [--config DIR] [--workdir DIR] [--fresh PATH] NAME -- COMMAND..."
+    parser = argparse.ArgumentParser(prog="step", usage=usage)
     parser.add_argument("--config", type=Path, default=Path("/config"))
     parser.add_argument("--workdir", type=Path)
+    parser.add_argument("--fresh", choices=("output", "export"))
     parser.add_argument("name")
     own, mark, command = (argv[: argv.index("--")], True, argv[argv.index("--") + 1 :]) if "--" in argv else (argv, False, [])
     options = parser.parse_args(own)
@@ -110,11 +118,18 @@ def main(argv: list[str]) -> int:
         parser.error("a name of small letters, digits and dashes, then --, then the command")
     file = options.config / "run.json"
     try:
-        folder = Path(json.loads(file.read_text(encoding="utf-8"))["paths"]["logs"])
+        paths = json.loads(file.read_text(encoding="utf-8"))["paths"]
+        folder = Path(paths["logs"])
         folder.mkdir(parents=True, exist_ok=True)
         log = Log(folder / f"{options.name}.log")
-    except (OSError, ValueError, KeyError, TypeError) as problem:
+    except (PinwheelError, OSError, ValueError, KeyError, TypeError) as problem:
         print(f"step: no log can be kept ({file}): {type(problem).__name__}: {problem}", file=sys.stderr)
+        return 2
+    try:
+        if options.fresh:
+            plain.empty(Path(paths[options.fresh]))
+    except (PinwheelError, OSError, KeyError, TypeError) as problem:
+        print(f"step: {options.fresh} cannot be emptied: {type(problem).__name__}: {problem}", file=sys.stderr)
         return 2
     # All tries write into one file: the output of the first often explains why there was a second.
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

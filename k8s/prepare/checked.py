@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from common import console, paths
-from common.errors import LockError, PolicyError
+from common.errors import LockError, PolicyError, UsageError
+from k8s.envs import accepted
+from k8s.envs.accepted import Sorted
 from k8s.envs.environment import Environment
 from k8s.objects import manifests, schema
-from k8s.objects.findings import Finding
+from k8s.objects.findings import Finding, named
 from k8s.objects.manifests import Manifest
 from k8s.prepare import (
     accelerator,
@@ -46,9 +49,16 @@ def check(
     Raises:
         UsageError: a place does not exist or holds no manifest, or the environment sets something that the manifests have not.
     """
+    rendered, told = judge(places, env, locked)
+    say(told, env)
+    return rendered, told.refused
+
+
+def judge(places: Sequence[Path], env: Environment, locked: Mapping[str, PinnedImage]) -> tuple[RenderedSet, Sorted]:
+    """As `check`, and says nothing: with what the environment accepts."""
     objects, unreadable = _read(places, env)
     rendered, findings = _judged(objects, env, locked)
-    return rendered, tuple(sorted({*unreadable, *findings}))
+    return rendered, accepted.apply(sorted({*unreadable, *findings}), env.accepted, datetime.date.today())
 
 
 def from_git(env: Environment, locked: Mapping[str, PinnedImage], live: served_model.Live) -> RenderedSet:
@@ -64,18 +74,44 @@ def from_git(env: Environment, locked: Mapping[str, PinnedImage], live: served_m
     Raises:
         PolicyError: something is wrong with the manifests, or an image cannot be pinned.
     """
-    objects, unreadable = _read([paths.K8S / "manifests"], env)
+    objects, unreadable = _read([_own()], env)
     settled = served_model.settle(objects, env, live)
     rendered, findings = _judged(settled.objects, env, locked, settled.models)
-    refuse(sorted({*unreadable, *findings}))
+    told = accepted.apply(sorted({*unreadable, *findings}), env.accepted, datetime.date.today())
+    say(told, env)
+    refuse(told.refused)
     waiting = (served_model.without_pods(one) if one.identity in settled.idle else one for one in rendered.objects)
     return replace(rendered, objects=tuple(waiting))
 
 
+def again(objects: Sequence[Manifest], env: Environment) -> tuple[Finding, ...]:
+    """What is wrong by today's rules with a set that was sent before, sorted.
+
+    Args:
+        objects: the set as it was sent.
+        env: the environment it is for.
+    """
+    kinds = schema.of_set(env.kubernetes, objects)
+    walks = [kinds.walk(manifest) for manifest in objects]
+    misfits = [finding for walk in walks for finding in walk.findings]
+    found = sorted({*named("schema", misfits), *rules.check(walks, env)})
+    return accepted.apply(found, env.accepted, datetime.date.today()).refused
+
+
+def _own() -> Path:
+    """The manifests that the environments are for."""
+    return paths.K8S / "manifests"
+
+
 def _read(places: Sequence[Path], env: Environment) -> tuple[tuple[Manifest, ...], tuple[Finding, ...]]:
     """The manifests as the environment sets them, and what cannot be read."""
-    objects, unreadable = manifests.load(places)
-    objects = accelerator.adapt(settings.apply(objects, env.settings, env.file), env)
+    objects, damaged = manifests.load(places)
+    if not objects and not damaged:
+        raise UsageError("no object in these files", where=", ".join(map(str, places)), fix="name files that hold some")
+    unreadable = tuple(named("manifest", damaged))
+    objects = accelerator.adapt(
+        settings.apply(objects, env.settings, env.file, whole=_own() in map(Path.absolute, places)), env
+    )
     return policy_ports.apply(registry_access.apply(objects, env.network), env.network), unreadable
 
 
@@ -83,7 +119,7 @@ def _judged(
     objects: Sequence[Manifest], env: Environment, locked: Mapping[str, PinnedImage], models: frozenset[str] = frozenset()
 ) -> tuple[RenderedSet, set[Finding]]:
     """Schema, pins, nodes and rules: the set as it would be sent, and everything that is wrong with it."""
-    kinds = schema.schema(env.kubernetes)
+    kinds = schema.of_set(env.kubernetes, objects)
     walks = [kinds.walk(manifest) for manifest in objects]
     pinned, pins, unpinned = pin.pin(walks, env, {name: image.digest for name, image in locked.items()}, models)
     placed, placements, nowhere = gpu_nodes.place(pinned, pins, env, locked)
@@ -95,8 +131,23 @@ def _judged(
     ]
     misfits = [finding for walks in rounds for walk in walks for finding in walk.findings]
     rendered = RenderedSet(admission.fill(with_config_hashes(placed), pins, env), pins, placements)
-    findings = {*unpinned, *nowhere, *misfits, *filled.refused, *rules.check(rounds[0], env)}
-    return rendered, findings | (set() if findings else _left_open(rendered, env))
+    found = {
+        *named("image", (*unpinned, *filled.refused)),
+        *named("gpu-node", nowhere),
+        *named("schema", misfits),
+        *rules.check(rounds[0], env),
+    }
+    return rendered, found | (set() if found else set(named("image", _left_open(rendered, env))))
+
+
+def say(told: Sorted, env: Environment) -> None:
+    """Print what the environment accepts, each time, and the entries that accept nothing."""
+    for finding, entry in told.accepted:
+        console.warn(f"accepted until {entry.until} ({entry.reason}): {finding.line_with_rule()}")
+    for entry in told.ended:
+        console.warn(f"accepts nothing since {entry.until}: {entry.rule}, {entry.object}: mend it, or renew it in {env.file}")
+    for entry in told.idle:
+        console.warn(f"accepts what was not found: {entry.rule}, {entry.object}: remove it from {env.file}")
 
 
 def _left_open(rendered: RenderedSet, env: Environment) -> set[Finding]:
@@ -121,7 +172,7 @@ def refuse(findings: Sequence[Finding]) -> None:
     if not findings:
         return
     for finding in findings:
-        console.warn(finding.text())
+        console.warn(finding.line_with_rule())
     files = sorted({finding.file for finding in findings})
     raise PolicyError(
         f"{len(findings)} finding{'s' if len(findings) > 1 else ''} in {len(files)} file{'s' if len(files) > 1 else ''}",

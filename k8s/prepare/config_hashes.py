@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from k8s.objects import manifests, pods
+from k8s.objects import custom_kinds, manifests, pods
 from k8s.objects.findings import Path
 from k8s.objects.manifests import Manifest
 
@@ -32,7 +32,7 @@ def with_config_hashes(objects: Sequence[Manifest]) -> tuple[Manifest, ...]:
                 for name in sorted(pods.config_maps(template.spec))
                 if (manifest.namespace, name) in content
             }
-            if used and template.path:  # A bare Pod cannot be rolled.
+            if used and template.path and not custom_kinds.is_custom(manifest):  # A bare Pod cannot be rolled.
                 digest = hashlib.sha256(json.dumps(used, sort_keys=True).encode()).hexdigest()
                 place: Path = (*template.path, "metadata", "annotations", _ANNOTATION)
                 manifest = manifests.with_value(manifest, place, digest)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from common import console, host, paths
 from common.errors import PolicyError, UsageError
-from k8s.envs.environment import Environment, Gate
+from k8s.envs.environment import Environment, Gate, Model
 from k8s.envs.other_images import KEY, OtherImage, canonical, under
 from oci.envelope import PublicKey
 from oci.reference import ImageRef
@@ -182,7 +182,7 @@ def _why(found: Findings) -> str:
 
 
 def check_model(env: Environment) -> tuple[tuple[str, str], ...]:
-    """See that the model which the environment names is in its registry and signed by the key it names.
+    """See that each model which the environment names is in its registry and signed by the key it names.
 
     The pods look again, with the key of their own cluster; what this refuses would never get ready there.
 
@@ -194,9 +194,11 @@ def check_model(env: Environment) -> tuple[tuple[str, str], ...]:
         RegistryError: the registry cannot be read, or has no such model.
         UsageError: the public key, or the registry's certificate authority, cannot be read.
     """
-    model = env.model
-    if model is None:
-        return ()
+    named = dict.fromkeys(model for model in (env.model, *env.models.values()) if model)
+    return tuple(proof for model in named for proof in _signed(model, env))
+
+
+def _signed(model: Model, env: Environment) -> tuple[tuple[str, str], ...]:
     if not model.key:
         console.warn(f"nobody verifies the model's signature before the pods do: no `model.key` ({env.file})")
         return ()

@@ -59,7 +59,7 @@ def place(
             asked[(pin.identity, pin.path)] = one
     if not asked:
         return tuple(objects), (), ()
-    kinds = schema.schema(env.kubernetes)
+    kinds = schema.of_set(env.kubernetes, objects)
     followed = Followed([kinds.walk(one) if one.api_version == argo_schema.API_VERSION else Walk(one) for one in objects])
     placed: list[Manifest] = []
     done: list[Placement] = []

@@ -13,11 +13,13 @@ from types import MappingProxyType
 from typing import Any
 
 from k8s.objects.findings import Finding, Path
+from k8s.objects.pods import mapping, tasks
 from k8s.objects.schema import Walk
 from k8s.objects.workflows import Call, Flow, Flows, Step
 from k8s.prepare.image_texts import IMAGE_FIELDS, Mention
 
 _PARAMETER = re.compile(r"\{\{\s*(inputs|workflow)\.parameters\.([A-Za-z0-9_-]+)\s*\}\}")
+_ITEM = re.compile(r"\{\{\s*item(?:\.([A-Za-z0-9_-]+))?\s*\}\}")
 _FIX = "write the image itself, or a parameter whose values stand in this set"
 # A value by the number of its walk and its path.
 Place = tuple[int, Path]
@@ -66,6 +68,9 @@ class Followed:
         if "{{" not in value:
             yield flow.number, path
             return
+        if item := _ITEM.fullmatch(value.strip()):
+            yield from self._items(flow, path, value, item[1] or "")
+            return
         match = _PARAMETER.fullmatch(value.strip())
         if not match:
             self._refuse(flow, path, f"the image {value!r} cannot be followed: only a whole parameter can")
@@ -80,6 +85,19 @@ class Followed:
         if not found and len(self.refused) == before:
             self._refuse(flow, path, f"the image {value!r} cannot be followed: nothing in this set gives it a value")
         yield from found
+
+    def _items(self, flow: Flow, path: Path, value: str, key: str) -> Iterator[Place]:
+        """The values of a loop's item, or of one key of it, where they are written out."""
+        for step in flow.steps:
+            for below, task in tasks(step.body):
+                at: Path = (*step.path, *below)
+                written = task.get("withItems")
+                if path[: len(at)] == at and isinstance(written, list):
+                    for number, one in enumerate(written):
+                        held = mapping(one).get(key) if key else one
+                        yield from self._follow(flow, (*at, "withItems", number, *([key] if key else [])), held)
+                    return
+        self._refuse(flow, path, f"the image {value!r} cannot be followed: no withItems around it says what it is")
 
     def _declared(self, flow: Flow, path: Path, parameter: Mapping[str, Any]) -> Iterator[Place]:
         """The values that stand in a declaration, or in an argument."""

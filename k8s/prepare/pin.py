@@ -121,9 +121,9 @@ def pin(
     refused: list[Finding] = list(followed.refused)
     for number, walk in enumerate(walks):
         manifest = walk.manifest
-        if manifest.body.get("status"):
-            what = "a status is written"
-            refused.append(manifest.finding(("status",), what, "remove it: the cluster writes it, and it names images"))
+        if _says_something(manifest.body.get("status")):
+            fix = "remove it: the cluster writes it, and nobody pins what it names"
+            refused.append(manifest.finding(("status",), "a status is written", fix))
         refused += _unseen(walk)
         for text in walk.texts:
             place = (number, text.path)
@@ -152,6 +152,13 @@ def pin(
                 refused += wrong
         pinned.append(manifest)
     return tuple(pinned), tuple(pins), tuple(refused)
+
+
+def _says_something(status: object) -> bool:
+    """Whether a status holds a value; generators write empty ones."""
+    if isinstance(status, (dict, list)):
+        return any(map(_says_something, status.values() if isinstance(status, dict) else status))
+    return status not in (None, "")
 
 
 def _told(walk: Walk, text: Text, mentions: Sequence[Mention], rules: _Rules) -> tuple[str, list[Pin], list[Finding]]:
@@ -192,17 +199,20 @@ def _unseen(walk: Walk) -> Iterator[Finding]:
 
 def images(objects: Iterable[Manifest], version: str) -> Images:
     """Every image reference in these objects, whatever it is; of a parameter, its values."""
-    kinds = schema.schema(version)
-    walks = [kinds.walk(manifest) for manifest in objects]
+    together = list(objects)
+    kinds = schema.of_set(version, together)
+    walks = [kinds.walk(manifest) for manifest in together]
     mentioned = _mentioned(walks, version)
     followed = Followed(walks, mentioned)
     found: dict[tuple[Identity, Path], str] = {}
     for number, walk in enumerate(walks):
         for text in walk.texts:
+            if is_key(text):
+                continue
             place = (number, text.path)
             if place in followed.places or ((text.owner, text.field) in IMAGE_FIELDS and place not in followed.values):
                 found[(walk.manifest.identity, text.path)] = text.value
-            elif text.path[-1] != ANNOTATION and not is_key(text):
+            elif text.path[-1] != ANNOTATION:
                 for path, one in _numbered(text.path, mentioned.get(place, ())):
                     if "{{" not in one.reference and (one.named or _DIGEST.search(one.reference)):
                         found[(walk.manifest.identity, path)] = one.reference

@@ -1,8 +1,9 @@
 """Which model is served: one annotation of the pod template, which the init container `fetch` reads and follows.
 
-The environment's file names it. Where it does not, the cluster's own word counts: the training workflow's last step names a new
-model in the live Deployment. A workload that needs a model while nobody names one has no pods: they could not get ready, and a
-deploy would fail for it. The pipeline gives it its first pod together with its first model.
+The environment's file names it, one for all (`model`) or one for a workload (`models`). Where it does not, the cluster's own
+word counts: the training workflow's last step names a new model in the live Deployment. A workload that needs a model while
+nobody names one has no pods: they could not get ready, and a deploy would fail for it. The pipeline gives it its first pod
+together with its first model.
 """
 
 from __future__ import annotations
@@ -51,16 +52,18 @@ def settle(objects: Sequence[Manifest], env: Environment, live: Live) -> Settled
         live: asks the cluster.
     """
     readers = [manifest for manifest in objects if reads(manifest)]
-    named: dict[Identity, str] = {}
-    if env.model is not None:
-        named = {manifest.identity: str(env.model.reference) for manifest in readers}
-        if not readers:
-            console.warn(f"`model` in {env.file} changes nothing: no pod of this set reads {_FIELD}")
-    elif readers and isinstance(env.target, ClusterTarget):
-        named = dict(live(env.target, readers))
+    own = {manifest.identity: env.model_of(manifest.namespace, manifest.name) for manifest in readers}
+    named = {identity: str(model.reference) for identity, model in own.items() if model}
+    if env.model and env.model not in own.values():
+        console.warn(f"`model` in {env.file} changes nothing: no pod of this set reads {_FIELD}")
+    for place in sorted(env.models.keys() - {f"{manifest.namespace}/{manifest.name}" for manifest in readers}):
+        console.warn(f"`models` in {env.file} names {place}, and no pod of it reads {_FIELD}")
+    others = [manifest for manifest in readers if manifest.identity not in named]
+    if others and isinstance(env.target, ClusterTarget):
+        named |= live(env.target, others)
     for manifest in readers:
         if manifest.identity in named:
-            whence = env.file if env.model else f"as it is in the cluster; write it under `model` in {env.file}"
+            whence = env.file if own[manifest.identity] else f"as it is in the cluster; write it under `model` in {env.file}"
             console.info(f"model        {manifest.title}: {named[manifest.identity]} ({whence})")
     idle = frozenset(manifest.identity for manifest in readers if manifest.identity not in named and not named_in(manifest))
     for manifest in readers:

@@ -19,20 +19,21 @@ from k8s.objects.manifests import Manifest
 _SCALED = {"Deployment", "StatefulSet"}
 
 
-def apply(objects: Sequence[Manifest], settings: Settings, file: str) -> tuple[Manifest, ...]:
+def apply(objects: Sequence[Manifest], settings: Settings, file: str, *, whole: bool = True) -> tuple[Manifest, ...]:
     """The manifests as the environment sets them.
 
     Args:
         objects: as written.
         settings: of the environment.
         file: its file, for messages.
+        whole: whether these are the set that the environment is for, and not manifests of somebody else's.
 
     Raises:
         UsageError: a key names nothing of the set, or something that it cannot set.
     """
     known = _Used(objects, file)
     result = tuple(_set(manifest, settings, known) for manifest in objects)
-    if any(manifest.kind == "Namespace" for manifest in objects):
+    if whole and any(manifest.kind == "Namespace" for manifest in objects):
         sizes = (*settings.sizes, *settings.resources)
         for key, places in (("sizes", sizes), ("replicas", settings.replicas), ("hosts", settings.hosts)):
             for place in places:

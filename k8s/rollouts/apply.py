@@ -14,28 +14,25 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from common import console, paths
+from common import console
 from common.errors import (
     DeployNotRecordedError,
     DeployNotRolledBackError,
-    DeployRolledBackError,
     PinwheelError,
     PolicyError,
 )
 from k8s.envs.environment import ClusterTarget, Environment
 from k8s.objects.manifests import Manifest
-from k8s.prepare import gpu_nodes, served_model
+from k8s.prepare import gpu_nodes
 from k8s.prepare.rendered import Images, RenderedSet
-from k8s.rollouts import consent, crds, prune, release, rollout, takeover
+from k8s.rollouts import consent, deploy_key, prune, put_back, release, rollout
 from k8s.rollouts import plan as planning
-from k8s.rollouts import recorded as recorded_sets
-from k8s.rollouts.kubectl import Kubectl, Patience, brief
+from k8s.rollouts.kubectl import Kubectl, Patience
 from k8s.rollouts.lease import Lease
 from k8s.rollouts.outage import Outlasting
 from k8s.rollouts.plan import Plan
 from k8s.rollouts.release import Excuse, History, Release
 from k8s.rollouts.rollout import FailedError
-from oci.reference import short
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +119,13 @@ def deploy(
     """
     kubectl = Kubectl(target, patience)
     kubectl.preflight(env.kubernetes)
+    if not order.dry_run:
+        # Found out now, before anything is sent, whether the record can be signed.
+        deploy_key.load(env)
     namespace = release.home(target, rendered.objects)
     digest = release.digest_of(rendered.text())
     while True:
-        history = release.read(kubectl, env.name, namespace)
+        history = release.read(kubectl, env, namespace)
         recorded = origin.rollback_of is not None
         plan = planning.make(kubectl, rendered, env.kubernetes, history, prune=order.prune, recorded=recorded)
         if rendered.placements and kubectl.labelled(gpu_nodes.DRIVER) is False:
@@ -156,7 +156,7 @@ def deploy(
         planning.lay_grounds(kubectl, plan)
         who = release.who()
         with Lease(kubectl, env.name, namespace, who).held(wait=order.wait) as lease:
-            if release.read(kubectl, env.name, namespace).version == history.version:
+            if release.version(kubectl, namespace) == history.version:
                 draft = _draft(rendered, history, digest, who, origin)
                 return _release(kubectl, rendered, env, history, draft, plan, lease, doomed)
         what = f"another deploy to {env.name} ended since the plan was made"
@@ -166,19 +166,29 @@ def deploy(
 
 
 def _draft(rendered: RenderedSet, history: History, digest: str, who: str, origin: Origin) -> Release:
-    number = history.last.number + 1 if history.last else 1
     references = tuple(sorted({str(pin.pinned) for pin in rendered.pins}))
-    made = Release(number, "begun", who, release.now(), "", origin.source, digest, references, origin.proof, origin.rollback_of)
-    return dataclasses.replace(made, excuse=origin.excuse)
+    return Release(
+        number=history.next_number,
+        state="begun",
+        who=who,
+        begun=release.now(),
+        ended="",
+        source=origin.source,
+        set=digest,
+        images=references,
+        proof=origin.proof,
+        rollback_of=origin.rollback_of,
+        excuse=origin.excuse,
+    )
 
 
 def _unchanged(kubectl: Kubectl, rendered: RenderedSet, env: Environment, current: Release, plan: Plan) -> Outcome:
     """Nothing is to be sent: only see that what is there runs."""
     try:
-        rollout.see(Outlasting(kubectl), rendered, env.kubernetes)
+        rollout.see(Outlasting(kubectl), rendered, env)
     except FailedError as problem:
         what = f"the cluster holds the set already, and it does not run: {problem}"
-        raise DeployNotRolledBackError(what, where=kubectl.context, fix=f"nothing was sent; {_look(kubectl)}") from None
+        raise DeployNotRolledBackError(what, where=kubectl.context, fix=f"nothing was sent; {put_back.look(kubectl)}") from None
     console.done(f"running      {current.text()}: every image was read back from the cluster")
     return Outcome(plan.before, plan.changed, current)
 
@@ -195,23 +205,24 @@ def _release(
 ) -> Outcome:
     """Write that it begins, do it, delete what is left of earlier releases where that was asked, write how it ended."""
     text = rendered.text()
+    previous = put_back.previous(rendered, env, history, plan)
     # Where the last release failed, the controller may still report its failure for a moment.
     again = kubectl.patience.settle if history.last and history.last.state != "running" else 0
     history = history.with_release(draft, text)
     release.keep(env.name, text)
     try:
-        release.write(kubectl, history)
+        release.write(kubectl, env, history)
         # From here on something is sent: a cluster that goes away now is waited for.
         kubectl = Outlasting(kubectl, lease)
         doing, recorded = f"applying {len(rendered.objects)} objects", draft.rollback_of is not None
-        _put(kubectl, rendered, env.kubernetes, doing, lease, recorded=recorded, again=again)
+        put_back.put(kubectl, rendered, env, doing, lease, recorded=recorded, again=again)
     except (FailedError, KeyboardInterrupt) as problem:
-        _put_back(kubectl, env, history, str(problem) or "interrupted from the keyboard", plan, lease)
+        put_back.put_back(kubectl, env, history, previous, str(problem) or "interrupted from the keyboard", plan, lease)
     # From here on the set runs: what goes wrong now puts nothing back.
     gone, left = prune.delete(kubectl, doomed, lease.lost)
     ended = dataclasses.replace(draft, state="running", ended=release.now(), pruned=gone)
     try:
-        release.write(kubectl, history.with_release(ended))
+        release.write(kubectl, env, history.with_release(ended))
     except PinwheelError as problem:
         what = f"the set runs, every image was read back, but {problem.what}"
         raise DeployNotRecordedError(what, where=problem.where, fix="deploy again, so that the record says so") from None
@@ -220,101 +231,3 @@ def _release(
         what = f"the set runs, but {len(doomed) - len(gone)} of {len(doomed)} objects were not deleted: {left}"
         raise DeployNotRecordedError(what, where=kubectl.context, fix="mend the cause and deploy again with --prune")
     return Outcome(plan.before, (*plan.changed, *((title, "deleted") for title in gone)), ended)
-
-
-def _put(
-    kubectl: Kubectl,
-    rendered: RenderedSet,
-    version: str,
-    doing: str,
-    lease: Lease,
-    *,
-    recorded: bool,
-    again: float = 0,
-) -> None:
-    """Apply, wait, read back.
-
-    Args:
-        kubectl: of the cluster.
-        rendered: the set.
-        version: of Kubernetes, for finding images.
-        doing: says what happens now.
-        lease: must still be ours.
-        recorded: it is a set of the release record, whose model counts, whatever the pipeline promoted since.
-        again: for how many seconds a failed rollout status is asked again.
-
-    Raises:
-        FailedError: one of the three went wrong.
-    """
-    if why := lease.lost():
-        raise FailedError(why)
-    try:
-        crds.put(kubectl, rendered.objects)
-    except PinwheelError as problem:
-        raise FailedError(problem.line()) from None
-    taken = takeover.take(kubectl, rendered.objects) if recorded else ()
-    with console.step(doing):
-        answer = kubectl.apply(rendered.text())
-        if answer.code:
-            # Inside the step, which else would be ticked off.
-            raise FailedError(f"apply failed: {brief(answer)}")
-    takeover.let_go(kubectl, taken)
-    rollout.see(kubectl, rendered, version, again=again, lost=lease.lost)
-    if why := lease.lost():
-        raise FailedError(why)
-
-
-def _look(kubectl: Kubectl) -> str:
-    return f"look at it with `{kubectl.shown} get all -A -l app.kubernetes.io/part-of=pinwheel`"
-
-
-def _put_back(kubectl: Kubectl, env: Environment, history: History, why: str, plan: Plan, lease: Lease) -> None:
-    """Apply the last good set again; never returns."""
-    console.warn(f"failed: {why}")
-    new = [title for title, what in plan.changed if what == "created"]
-    left = f"; made by this deploy and still there: {', '.join(new)}" if new else ""
-    mend = f"mend the cause and deploy again, or {_look(kubectl)}"
-    if lost := lease.lost():
-        # Whoever has the lease now writes: two writers would leave a mixture.
-        what = f"{why}; nothing was put back{'' if lost in why else f', as {lost}'}{left}"
-        raise DeployNotRolledBackError(what, where=kubectl.context, fix=f"see what that deploy did, then {mend}") from None
-    good, previous, lacks = history.good, None, "there is no last good set to put back"
-    if good is not None:
-        try:
-            previous = served_model.kept(recorded_sets.read_set(history, good, env), plan.served)
-        except PinwheelError as problem:
-            lacks = f"{good.text()} is not put back, as its set cannot be used: {problem.line()}"
-    if good is None or previous is None:
-        _note(kubectl, history, "half done")
-        what = f"{why}; {lacks}; the cluster is as the failed deploy left it{left}"
-        raise DeployNotRolledBackError(what, where=kubectl.context, fix=mend) from None
-    place = release.keep(env.name, previous.text())
-    doing = f"putting the last good set back, release {good.number}"
-    try:
-        _put(kubectl, previous, env.kubernetes, doing, lease, recorded=True, again=kubectl.patience.settle)
-    except (FailedError, KeyboardInterrupt) as problem:
-        if isinstance(problem, KeyboardInterrupt):
-            # Told twice: nothing more is waited for.
-            kubectl.given_up = True
-        _note(kubectl, history, "half done")
-        too = "for the same reason" if str(problem) == why else f"too: {problem or 'interrupted'}"
-        what = f"{why}; putting the last good set back failed {too}{left}"
-        fix = f"apply {paths.shown(place)} by hand with --server-side --field-manager=pinwheel, or {_look(kubectl)}"
-        raise DeployNotRolledBackError(what, where=kubectl.context, fix=fix) from None
-    _note(kubectl, history, "put back")
-    what = f"{why}; the last good set runs again, release {good.number} with {_digests(good)}{left}"
-    raise DeployRolledBackError(what, where=kubectl.context, fix="mend the cause and deploy again") from None
-
-
-def _digests(recorded: Release) -> str:
-    return ", ".join(short(reference.partition("@")[2]) for reference in recorded.images) or "no image"
-
-
-def _note(kubectl: Kubectl, history: History, state: release.State) -> None:
-    """Write how the newest release ended; what it left behind matters more than that this could not be written."""
-    if history.last is None:
-        return
-    try:
-        release.write(kubectl, history.with_release(dataclasses.replace(history.last, state=state, ended=release.now())))
-    except PinwheelError as problem:
-        console.warn(f"{problem.line()}; the next deploy finds it begun, and mends it")

@@ -6,13 +6,13 @@ Nothing of the cluster has to be reachable from outside for it, and the key is i
 from __future__ import annotations
 
 import base64
-import os
 import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
+from common import variables
 from common.errors import MissingEnvironmentError, PolicyError, UsageError
 from k8s.rollouts.kubectl import Kubectl, refusal
 
@@ -71,7 +71,7 @@ def _forwarded(kubectl: Kubectl) -> Iterator[int]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env={**os.environ, **kubectl.env},
+        env={**variables.chosen("kubectl"), **kubectl.env},
         text=True,
     ) as process:
         try:

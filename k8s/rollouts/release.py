@@ -5,6 +5,9 @@ of the set: inside the cluster, so that a rollback from any machine knows it, an
 the set anyway. A release is written as `begun` before the first object is sent and ended afterwards: one that stays `begun` was
 killed.
 
+The deploy key signs what is written (signed_record.py), and what it did not sign is never applied: who may write one ConfigMap
+gains nothing else. A record without a signature, as earlier versions of Pinwheel wrote it, counts for its number alone.
+
 Kept are the last five releases that ran, and the last that did not. With each its whole set, compressed, as long as all of it
 fits into an object; of a set that does not, the digest alone is in the record, and the text on the machine that deployed it.
 """
@@ -25,13 +28,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from common import paths, reader
+from common import console, paths, reader
 from common.errors import MissingEnvironmentError, PinwheelError, PolicyError, UsageError
 from common.files import sha256_bytes, write_whole
 from common.run import run
-from k8s.envs.environment import ClusterTarget
+from k8s.envs.environment import ClusterTarget, Environment
 from k8s.objects import strict_yaml
 from k8s.objects.manifests import Manifest
+from k8s.rollouts import signed_record
 from k8s.rollouts.kubectl import CONFIG_MAP_ROOM, Kubectl, refusal
 
 NAME = "pinwheel-release"
@@ -120,6 +124,7 @@ class History:
         releases: oldest first.
         sets: texts by digest.
         version: of the ConfigMap in the cluster; empty: there is none.
+        counted: the number of the newest release that is not among them: of an unsigned record, or one that was deleted.
     """
 
     environment: str
@@ -127,11 +132,17 @@ class History:
     releases: tuple[Release, ...] = ()
     sets: Mapping[str, str] = field(default_factory=dict)
     version: str = ""
+    counted: int = 0
 
     @property
     def last(self) -> Release | None:
         """The newest release, however it ended."""
         return self.releases[-1] if self.releases else None
+
+    @property
+    def next_number(self) -> int:
+        """The number of the next release."""
+        return (self.last.number if self.last else self.counted) + 1
 
     @property
     def good(self) -> Release | None:
@@ -220,32 +231,55 @@ def who() -> str:
     return f"{name}, {account}" if name else account
 
 
-def read(kubectl: Kubectl, environment: str, namespace: str) -> History:
-    """The record as the cluster holds it; an empty one where it holds none.
+def version(kubectl: Kubectl, namespace: str) -> str:
+    """The version of the record's ConfigMap; empty where there is none.
 
     Raises:
         MissingEnvironmentError: the cluster does not show it.
-        PolicyError: it is another environment's, or was edited into something else.
     """
     body = kubectl.get("configmaps", namespace, NAME)
+    return str(body["metadata"]["resourceVersion"]) if body else ""
+
+
+def read(kubectl: Kubectl, env: Environment, namespace: str) -> History:
+    """The record as the cluster holds it; an empty one where it holds none, or an unsigned one.
+
+    Raises:
+        MissingEnvironmentError: the cluster does not show it.
+        PolicyError: it is another environment's, or not what a deploy wrote last.
+        UsageError: a deploy key of the environment cannot be read.
+    """
+    # The registry first: what it knows is never newer than what the cluster is asked for afterwards.
+    newest = signed_record.newest(env)
+    known = newest.number if newest else 0
+    body, where = kubectl.get("configmaps", namespace, NAME), f"ConfigMap {namespace}/{NAME}"
     if body is None:
-        return History(environment, namespace)
-    where = f"ConfigMap {namespace}/{NAME}"
+        if known:
+            console.warn(f"{where} is gone, which held {known} releases: nothing before can be gone back to")
+        return History(env.name, namespace, counted=known)
+    fix = "put it back from a backup, or delete it: the next deploy starts anew, and nothing before can be rolled back to"
     try:
-        data = body["data"]
-        releases = tuple(reader.record(Release, written) for written in json.loads(data["releases.json"]))
+        data, there = body["data"], str(body["metadata"]["resourceVersion"])
+        owner, written, signature = str(data["environment"]), str(data["releases.json"]), data.get("signature.json")
+        if owner == env.name and signature is not None:
+            signed = signed_record.verify(env, written, str(signature), where)
+        releases = tuple(reader.record(Release, entry) for entry in json.loads(written))
         sets = {}
         for packed in (body.get("binaryData") or {}).values():
             text = _unpacked(packed)
             sets[digest_of(text)] = text
-        owner, version = str(data["environment"]), str(body["metadata"]["resourceVersion"])
     except (KeyError, TypeError, ValueError, AttributeError, OSError, EOFError, zlib.error, binascii.Error) as problem:
-        fix = "put it back from a backup, or delete it: the next deploy starts anew, and nothing before can be rolled back to"
         raise PolicyError(f"the release record cannot be read: {problem!r}", where=where, fix=fix) from None
-    if owner != environment:
+    if owner != env.name:
         fix = "name another `namespace` under `target.cluster`, or delete the record if that environment is no more"
         raise PolicyError(f"the release record there is that of environment {owner}", where=where, fix=fix)
-    return History(environment, namespace, releases, sets, version)
+    if signature is None and not newest:
+        console.warn(f"the release record is not signed, so nothing in it can be gone back to: {where}; a deploy signs its own")
+        return History(env.name, namespace, version=there, counted=max((past.number for past in releases), default=0))
+    if signature is None or signed.number < known or (newest and signed.number == known and signed != newest):
+        what = f"the release record is older than release {known}, the newest that {env.registry}/releases knows"
+        raise PolicyError(what, where=where, fix=signed_record.FIX)
+    return History(env.name, namespace, releases, sets, there)
 
 
 def _unpacked(packed: str) -> str:
@@ -256,10 +290,10 @@ def _unpacked(packed: str) -> str:
     return text.decode()
 
 
-def _body(history: History) -> dict[str, Any]:
-    releases = [dataclasses.asdict(release) for release in history.releases]
-    data = {"environment": history.environment, "releases.json": json.dumps(releases, indent=1, sort_keys=True) + "\n"}
-    room, sets = CONFIG_MAP_ROOM - len(data["releases.json"]), {}
+def _body(history: History, signature: str) -> dict[str, Any]:
+    written = _written(history)
+    data = {"environment": history.environment, "releases.json": written, "signature.json": signature}
+    room, sets = CONFIG_MAP_ROOM - len(written) - len(signature), {}
     for release in reversed(history.releases):  # The newest are those one goes back to.
         name = release.set.removeprefix("sha256:") + ".yaml.gz"
         if release.set in history.sets and name not in sets:
@@ -278,17 +312,28 @@ def _body(history: History) -> dict[str, Any]:
     }
 
 
-def write(kubectl: Kubectl, history: History) -> None:
-    """Write the record; only who holds the lease does.
+def _written(history: History) -> str:
+    """The releases as the record has them: the text that is signed."""
+    return json.dumps([dataclasses.asdict(release) for release in history.releases], indent=1, sort_keys=True) + "\n"
+
+
+def write(kubectl: Kubectl, env: Environment, history: History) -> None:
+    """Sign the record and write it; only who holds the lease does. Of a release that ended the registry is told, too.
 
     Raises:
         PolicyError: the cluster refuses it.
-        MissingEnvironmentError: the cluster does not take it now.
+        UsageError: there is no deploy key that the environment trusts.
+        MissingEnvironmentError: the cluster does not take it now, or the key cannot be used.
     """
-    answer = kubectl.apply(strict_yaml.dump([_body(history)]))
+    if history.last is None:
+        return
+    signature = signed_record.sign(env, history.last.number, _written(history))
+    answer = kubectl.apply(strict_yaml.dump([_body(history, signature)]))
     if answer.code:
         fix = f"let your account `get`, `create` and `patch` ConfigMaps in {history.namespace}"
         raise _worded(refusal(answer, "the release record cannot be written", fix), history)
+    if history.last.state != "begun":
+        signed_record.keep(env, signature)
 
 
 def _worded(problem: PinwheelError, history: History) -> PinwheelError:

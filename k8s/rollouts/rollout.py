@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from common import console
 from common.errors import PinwheelError
+from k8s.envs.environment import Environment
 from k8s.objects import findings, strict_yaml
 from k8s.objects.manifests import Manifest
 from k8s.pipeline import rollout_state
@@ -20,7 +21,7 @@ from k8s.pipeline.pod_reasons import Endings
 from k8s.pipeline.rollout_state import State
 from k8s.prepare.pin import images
 from k8s.prepare.rendered import RenderedSet
-from k8s.rollouts import progress
+from k8s.rollouts import progress, running
 from k8s.rollouts.kubectl import Kubectl, brief, listed, of_cluster, passing
 from k8s.rollouts.progress import Body, Reason
 
@@ -39,17 +40,17 @@ def _never() -> str:
 def see(
     kubectl: Kubectl,
     rendered: RenderedSet,
-    version: str,
+    env: Environment,
     *,
     again: float = 0,
     lost: Callable[[], str] = _never,
 ) -> None:
-    """Wait for every workload, then read every image back.
+    """Wait for every workload, then read every image back, and look for what runs beside them.
 
     Args:
         kubectl: of the cluster.
         rendered: the set.
-        version: of Kubernetes, for finding the images of the live objects.
+        env: where it runs.
         again: for how many seconds a failed rollout status is asked again.
         lost: says why somebody else writes now; empty while nobody does.
 
@@ -60,14 +61,19 @@ def see(
     if workloads:
         wait(kubectl, workloads, again, lost)
     try:
-        live = images(of_cluster(kubectl.live(rendered.text())), version)
+        objects = of_cluster(kubectl.live(rendered.text()))
+        live, beside = images(objects, env.kubernetes), running.look(kubectl, rendered, objects, env)
     except PinwheelError as problem:
         raise FailedError(problem.line()) from None
     for (identity, path), reference in sorted(rendered.images().items(), key=str):
-        running = live.get((identity, path), "nothing")
-        if running != reference:
+        there = live.get((identity, path), "nothing")
+        if there != reference:
             place = f"{identity.kind} {identity.namespace}/{identity.name}"
-            raise FailedError(f"{place} runs {running} at {findings.shown(path)}, not {reference}")
+            raise FailedError(f"{place} runs {there} at {findings.shown(path)}, not {reference}")
+    if beside.wrong:
+        raise FailedError("; ".join(beside.wrong[:3]))
+    for space in beside.unseen:
+        console.warn(f"not checked: what the pods in {space} really run; let your account `list` pods there")
 
 
 def wait(kubectl: Kubectl, workloads: Sequence[Manifest], again: float, lost: Callable[[], str]) -> None:

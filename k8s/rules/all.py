@@ -9,8 +9,11 @@ from k8s.objects.findings import Finding
 from k8s.objects.schema import Walk
 from k8s.rules import (
     egress,
+    leaks,
+    limits,
     mutators,
     objects,
+    pod_security,
     pods,
     policies,
     quotas,
@@ -36,9 +39,12 @@ def check(walks: Sequence[Walk], env: Environment) -> Iterator[Finding]:
     whole = WholeSet.of_walks(walks, env)
     yield from objects.check(walks)
     yield from mutators.check([*written, *sent_later], env)
-    yield from pods.check([*written, *sent_later])
+    yield from limits.check([*walks, *(inner for walk in walks for inner in walk.inner)])
+    yield from pods.check([*written, *sent_later], whole)
     yield from security.check([*written, *sent_later])
-    yield from references.check(walks, env)
+    yield from pod_security.check([*written, *sent_later])
+    yield from leaks.check([*walks, *(inner for walk in walks for inner in walk.inner)])
+    yield from references.check(walks, whole)
     yield from policies.check(walks, whole)
     yield from egress.check(whole)
     yield from quotas.check(whole)

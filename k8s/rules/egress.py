@@ -11,7 +11,7 @@ from typing import Any
 
 from k8s.envs.network import API_SERVER, PURPOSES, REGISTRY
 from k8s.objects import argo_schema, pods
-from k8s.objects.findings import Finding
+from k8s.objects.findings import Finding, rule
 from k8s.objects.manifests import Manifest
 from k8s.objects.pods import Template, items, mapping
 from k8s.rules.whole_set import WholeSet, matches, words
@@ -33,6 +33,7 @@ def speaks_to_registry(template: Template) -> bool:
     return CONFIG_MAP in pods.config_maps(template.spec)
 
 
+@rule("egress")
 def check(known: WholeSet) -> Iterator[Finding]:
     """Which marks mean nothing, and which pods cannot get where they must."""
     policies = [manifest for manifest in known.objects if manifest.kind == "NetworkPolicy"]
@@ -62,6 +63,7 @@ def check(known: WholeSet) -> Iterator[Finding]:
 _CALLED = {REGISTRY: "registry", API_SERVER: "API server"}
 
 
+@rule("egress-mark")
 def _mark(policy: Manifest) -> Iterator[Finding]:
     for name in marked(policy):
         if name not in PURPOSES:
@@ -96,7 +98,9 @@ def _decides(policy: Manifest, template: Template) -> bool:
     types = spec.get("policyTypes")
     out = "Egress" in words(types) if types is not None else bool(spec.get("egress"))
     return (
-        out and policy.namespace == template.manifest.namespace and matches(mapping(spec.get("podSelector")), template.labels)
+        out
+        and policy.namespace == template.manifest.namespace
+        and matches(mapping(spec.get("podSelector")), template.labels, template.added)
     )
 
 
@@ -106,7 +110,7 @@ def _rules(policy: Manifest) -> list[Mapping[str, Any]]:
 
 def _lets_out(policy: Manifest, port: int) -> bool:
     """Whether a rule lets out TCP to a port: by number or range, or without saying; what a name stands for may be it."""
-    return any(not rule.get("ports") or any(_is(one, port) for one in items(rule, "ports")) for rule in _rules(policy))
+    return any(not allowed.get("ports") or any(_is(one, port) for one in items(allowed, "ports")) for allowed in _rules(policy))
 
 
 def _is(written: Mapping[str, Any], port: int) -> bool:
@@ -121,5 +125,5 @@ def _is(written: Mapping[str, Any], port: int) -> bool:
 
 def _has_port(policy: Manifest) -> int:
     """How likely the port is to be missing here: best where others but the name servers' are let out."""
-    ports = [one.get("port") for rule in _rules(policy) for one in items(rule, "ports")]
+    ports = [one.get("port") for allowed in _rules(policy) for one in items(allowed, "ports")]
     return 2 if any(port != 53 for port in ports) else 1 if ports else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from k8s.objects.findings import Finding, Path
+from k8s.objects.findings import Finding, Path, rule
 from k8s.objects.manifests import Identity, Manifest
 from k8s.objects.pods import mapping
 from k8s.objects.schema import Walk
@@ -59,17 +59,23 @@ def check(walks: Sequence[Walk]) -> Iterator[Finding]:
     seen: dict[Identity, Manifest] = {}
     for walk in walks:
         manifest = walk.manifest
-        first = seen.setdefault(manifest.identity, manifest)
-        if first is not manifest and manifest.name:
-            where = f"{first.file}:{first.line()}"
-            yield manifest.finding((), f"stands twice, first in {where}", "keep one of the two; the later would win in silence")
+        yield from _first(manifest, seen.setdefault(manifest.identity, manifest))
         yield from _name(manifest)
+        yield from _namespace(walk)
         if manifest.kind != "CustomResourceDefinition":  # Its own metadata is checked as any; what it describes is no label.
             yield from _labels(walk)
         if manifest.kind == "HorizontalPodAutoscaler":
             yield from _bounds(manifest)
 
 
+@rule("twice")
+def _first(manifest: Manifest, first: Manifest) -> Iterator[Finding]:
+    if first is not manifest and manifest.name:
+        where = f"{first.file}:{first.line()}"
+        yield manifest.finding((), f"stands twice, first in {where}", "keep one of the two; the later would win in silence")
+
+
+@rule("name")
 def _name(manifest: Manifest) -> Iterator[Finding]:
     if not manifest.name:
         if manifest.metadata.get("generateName"):
@@ -78,16 +84,22 @@ def _name(manifest: Manifest) -> Iterator[Finding]:
         else:
             yield manifest.finding(("metadata", "name"), "no name", "give it one")
     else:
-        rule, described = _SUBDOMAIN, "lower-case letters, digits, - and ."
+        form, described = _SUBDOMAIN, "lower-case letters, digits, - and ."
         if manifest.kind == "Service":
-            rule, described = _SERVICE, "lower-case letters, digits and -, at most 63, a letter first"
+            form, described = _SERVICE, "lower-case letters, digits and -, at most 63, a letter first"
         elif manifest.kind == "Namespace":
-            rule, described = LABEL_NAME, "lower-case letters, digits and -, at most 63"
-        if manifest.kind not in _FREE_NAMES and not rule.fullmatch(manifest.name):
+            form, described = LABEL_NAME, "lower-case letters, digits and -, at most 63"
+        if manifest.kind not in _FREE_NAMES and not form.fullmatch(manifest.name):
             yield manifest.finding(
                 ("metadata", "name"), f"{manifest.name!r} is no name for a {manifest.kind}", f"use {described}"
             )
-    if manifest.kind in CLUSTER_SCOPED:
+
+
+@rule("namespace")
+def _namespace(walk: Walk) -> Iterator[Finding]:
+    manifest = walk.manifest
+    in_one = walk.namespaced if walk.custom and walk.namespaced is not None else manifest.kind not in CLUSTER_SCOPED
+    if not in_one:
         if manifest.namespace:
             yield manifest.finding(("metadata", "namespace"), f"a {manifest.kind} has no namespace", "remove it")
     elif not manifest.namespace:
@@ -99,6 +111,7 @@ def _name(manifest: Manifest) -> Iterator[Finding]:
         )
 
 
+@rule("labels")
 def _labels(walk: Walk) -> Iterator[Finding]:
     for part in walk.parts:
         if part.definition != "ObjectMeta":
@@ -116,6 +129,7 @@ def _labels(walk: Walk) -> Iterator[Finding]:
                     yield walk.manifest.finding(path, f"{value!r} is no label value", fix)
 
 
+@rule("autoscaler-bounds")
 def _bounds(hpa: Manifest) -> Iterator[Finding]:
     spec = mapping(hpa.body.get("spec"))
     low, high = spec.get("minReplicas", 1), spec.get("maxReplicas")

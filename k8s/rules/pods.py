@@ -10,18 +10,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from k8s.objects import pods
-from k8s.objects.findings import Finding, Path
+from k8s.objects.findings import Finding, Path, rule
 from k8s.objects.manifests import Manifest
 from k8s.objects.pods import Template, items, mapping
 from k8s.objects.quantity import quantity
 from k8s.rules.objects import LABEL_NAME
+from k8s.rules.whole_set import WholeSet
 
 _PORT_NAME = re.compile(r"(?=.*[a-z])(?!.*--)[a-z0-9](?:[a-z0-9-]{0,13}[a-z0-9])?")
 _HANDLERS = ("exec", "httpGet", "tcpSocket", "grpc")
+# Devices of which a node has few, and which one pod has at a time: GPUs, slices of them (MIG), and what else trains and serves.
+_DEVICE = re.compile(r"/.*(?:gpu|mig-|tpu|npu|xpu|gaudi|neuron)")
+_NONE = (0, "0", "0%")
 _PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 
 
-def check(objects: Sequence[Manifest]) -> Iterator[Finding]:
+def check(objects: Sequence[Manifest], known: WholeSet) -> Iterator[Finding]:
     """What is wrong inside the pod templates of these objects."""
     for manifest in objects:
         for template in pods.templates(manifest):
@@ -30,9 +34,10 @@ def check(objects: Sequence[Manifest]) -> Iterator[Finding]:
             for path, container in template.containers():
                 yield from _container(manifest, path, container)
             if manifest.kind == "Deployment":
-                yield from _surge(template)
+                yield from _surge(template, known)
 
 
+@rule("volumes")
 def _volumes(template: Template) -> Iterator[Finding]:
     names = [str(volume.get("name", "")) for volume in items(template.spec, "volumes")]
     claims = items(mapping(template.manifest.body.get("spec")), "volumeClaimTemplates")
@@ -59,20 +64,21 @@ def _volumes(template: Template) -> Iterator[Finding]:
             taken.append(mount.get("mountPath"))
 
 
+@rule("containers")
 def _names(template: Template) -> Iterator[Finding]:
     seen: list[Any] = []
-    ports: list[Any] = []
     if not items(template.spec, "containers"):
         yield template.manifest.finding(template.place("containers"), "no container", "a pod runs at least one")
     for path, container in template.containers():
         name = container.get("name")
-        if name in seen:
+        if name in seen and name is not None:
             yield template.manifest.finding((*path, "name"), f"the container {name} stands twice", "give it another name")
         if isinstance(name, str) and not LABEL_NAME.fullmatch(name):
             yield template.manifest.finding(
                 (*path, "name"), f"{name!r} is no container name", "use lower-case letters, digits, -"
             )
         seen.append(name)
+        ports: list[Any] = []
         for number, port in enumerate(items(container, "ports")):
             label = port.get("name")
             below: Path = (*path, "ports", number)
@@ -89,18 +95,22 @@ def _names(template: Template) -> Iterator[Finding]:
                 yield template.manifest.finding((*below, "containerPort"), f"{number_} is no port", "write 1 to 65535")
 
 
+@rule("image-missing")
 def _container(manifest: Manifest, path: Path, container: Mapping[str, Any]) -> Iterator[Finding]:
     if not container.get("image"):
         yield manifest.finding((*path, "image"), "no image", "name one from lockfiles/images.lock")
     yield from _resources(manifest, path, mapping(container.get("resources")))
     yield from _env(manifest, path, container)
-    ports = items(container, "ports")
-    known = [port.get(name) for port in ports for name in ("name", "containerPort")]
+    names = [str(port["name"]) for port in items(container, "ports") if port.get("name")]
     for name in _PROBES:
         if container.get(name) is not None:
-            yield from _probe(manifest, (*path, name), mapping(container[name]), known)
+            yield from _probe(manifest, (*path, name), mapping(container[name]), names)
+    for hook, handler in mapping(container.get("lifecycle")).items():
+        for kind in _HANDLERS:
+            yield from _named_port(manifest, (*path, "lifecycle", hook, kind), mapping(mapping(handler).get(kind)), names)
 
 
+@rule("resources")
 def _resources(manifest: Manifest, path: Path, resources: Mapping[str, Any]) -> Iterator[Finding]:
     requests, limits = mapping(resources.get("requests")), mapping(resources.get("limits"))
     for name in sorted({*requests, *limits}):
@@ -119,6 +129,7 @@ def _resources(manifest: Manifest, path: Path, resources: Mapping[str, Any]) -> 
             yield manifest.finding(below, what, "raise the limit or lower the request")
 
 
+@rule("env")
 def _env(manifest: Manifest, path: Path, container: Mapping[str, Any]) -> Iterator[Finding]:
     seen: list[Any] = []
     for number, variable in enumerate(items(container, "env")):
@@ -131,34 +142,51 @@ def _env(manifest: Manifest, path: Path, container: Mapping[str, Any]) -> Iterat
             yield manifest.finding(below, f"{name} has both value and valueFrom", "keep one")
 
 
-def _probe(manifest: Manifest, path: Path, probe: Mapping[str, Any], ports: Sequence[Any]) -> Iterator[Finding]:
+@rule("probe")
+def _probe(manifest: Manifest, path: Path, probe: Mapping[str, Any], names: Sequence[str]) -> Iterator[Finding]:
     handlers = [name for name in _HANDLERS if probe.get(name) is not None]
     if len(handlers) != 1:
         what = f"a probe with {' and '.join(handlers) or 'no handler'}"
         yield manifest.finding(path, what, "write exactly one of exec, httpGet, tcpSocket, grpc")
     for handler in handlers:
-        port = mapping(probe[handler]).get("port")
-        if port is not None and port not in ports:
-            shown = ", ".join(str(one) for one in ports if one is not None) or "none"
-            yield manifest.finding((*path, handler, "port"), f"probes port {port}", f"the container's ports are: {shown}")
+        yield from _named_port(manifest, (*path, handler), mapping(probe[handler]), names)
     if path[-1] != "readinessProbe" and probe.get("successThreshold") not in (None, 1):
         yield manifest.finding((*path, "successThreshold"), "must be 1 for this probe", "remove it")
 
 
-def _surge(template: Template) -> Iterator[Finding]:
-    """A rollout of pods with GPUs on a full cluster waits for itself unless the old pod goes first."""
+@rule("probe")
+def _named_port(manifest: Manifest, path: Path, handler: Mapping[str, Any], names: Sequence[str]) -> Iterator[Finding]:
+    """A port that is a name is one of the container's; a number need not be declared."""
+    port = handler.get("port")
+    if isinstance(port, str) and port not in names:
+        fix = f"the container's ports are: {', '.join(names) or 'none'}"
+        yield manifest.finding((*path, "port"), f"probes port {port}", fix)
+
+
+@rule("gpu-surge")
+def _surge(template: Template, known: WholeSet) -> Iterator[Finding]:
+    """A rollout of pods with GPUs on a full cluster waits for itself unless the old pod goes first.
+
+    Where the only pod would go, its author may have it otherwise: a surge that is written beside `maxUnavailable: 0` is meant.
+    """
     spec = mapping(template.manifest.body.get("spec"))
     strategy = mapping(spec.get("strategy"))
     devices = {
         name
         for _, container in template.containers()
         for name in mapping(mapping(container.get("resources")).get("limits"))
-        if "/" in name and "gpu" in name
+        if _DEVICE.search(name)
     }
     rolling = mapping(strategy.get("rollingUpdate"))
     if not devices or strategy.get("type") == "Recreate":
         return
-    if rolling.get("maxSurge") not in (0, "0%") or rolling.get("maxUnavailable") in (None, 0, "0%"):
+    surge, unavailable = rolling.get("maxSurge"), rolling.get("maxUnavailable")
+    alone = known.replicas(template.manifest)[1] <= 1
+    if alone and surge not in (None, *_NONE) and unavailable in _NONE:
+        return
+    if surge not in _NONE or unavailable in (None, *_NONE):
         what = "a surge pod would wait for the GPU of the pod it is to replace"
-        path: Path = ("spec", "strategy")
-        yield template.manifest.finding(path, what, "write rollingUpdate: {maxSurge: 0, maxUnavailable: 1}")
+        fix = "write rollingUpdate: {maxSurge: 0, maxUnavailable: 1}"
+        if alone:
+            fix += ", and nobody serves meanwhile; or where a GPU is free for it {maxSurge: 1, maxUnavailable: 0}"
+        yield template.manifest.finding(("spec", "strategy"), what, fix)

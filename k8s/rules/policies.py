@@ -9,11 +9,11 @@ import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from k8s.objects.findings import Finding, Path
+from k8s.objects.findings import Finding, Path, rule
 from k8s.objects.manifests import Manifest
 from k8s.objects.pods import Template, items, mapping
 from k8s.objects.schema import Part, Walk
-from k8s.rules.whole_set import WholeSet, target, words
+from k8s.rules.whole_set import WholeSet, port_names, target, words
 
 
 def check(walks: Sequence[Walk], known: WholeSet) -> Iterator[Finding]:
@@ -21,6 +21,8 @@ def check(walks: Sequence[Walk], known: WholeSet) -> Iterator[Finding]:
     scaled: dict[tuple[str, str, str], Manifest] = {}
     for walk in walks:
         manifest = walk.manifest
+        if walk.custom:
+            continue
         match manifest.kind:
             case "NetworkPolicy":
                 yield from _network(manifest, known)
@@ -29,10 +31,14 @@ def check(walks: Sequence[Walk], known: WholeSet) -> Iterator[Finding]:
             case "Ingress":
                 yield from _ingress(walk, known)
             case "HorizontalPodAutoscaler":
-                first = scaled.setdefault((manifest.namespace, *target(manifest)), manifest)
-                if first is not manifest:
-                    what = f"scales what {first.title} scales already"
-                    yield manifest.finding(("spec", "scaleTargetRef"), what, "keep one; two take turns in undoing each other")
+                yield from _scaled_once(manifest, scaled.setdefault((manifest.namespace, *target(manifest)), manifest))
+
+
+@rule("autoscaler")
+def _scaled_once(manifest: Manifest, first: Manifest) -> Iterator[Finding]:
+    if first is not manifest:
+        what = f"scales what {first.title} scales already"
+        yield manifest.finding(("spec", "scaleTargetRef"), what, "keep one; two take turns in undoing each other")
 
 
 def _shown(selector: Mapping[str, Any]) -> str:
@@ -40,11 +46,12 @@ def _shown(selector: Mapping[str, Any]) -> str:
     return ", ".join([*plain, *(str(one.get("key")) for one in items(selector, "matchExpressions"))])
 
 
+@rule("network-policy")
 def _network(manifest: Manifest, known: WholeSet) -> Iterator[Finding]:
     spec = mapping(manifest.body.get("spec"))
     selector = mapping(spec.get("podSelector"))
     chosen = known.selected(manifest.namespace, selector)
-    if selector and not chosen:
+    if selector and not chosen and manifest.namespace not in known.others:
         what = f"selects no pod of this set ({_shown(selector)}), so it protects none"
         yield manifest.finding(("spec", "podSelector"), what, "write the labels of the pod template")
     types = spec.get("policyTypes")
@@ -53,14 +60,15 @@ def _network(manifest: Manifest, known: WholeSet) -> Iterator[Finding]:
         if rules and isinstance(types, list) and direction.capitalize() not in types:
             what = f"{direction} rules, and policyTypes does not name {direction.capitalize()}: they are not looked at"
             yield manifest.finding(("spec", direction), what, f"add {direction.capitalize()} to policyTypes")
-        for number, rule in enumerate(rules):
+        for number, one in enumerate(rules):
             path: Path = ("spec", direction, number)
-            for index, peer in enumerate(items(rule, peers)):
+            for index, peer in enumerate(items(one, peers)):
                 yield from _peer(manifest, (*path, peers, index), peer)
             if direction == "ingress" and selector:
-                yield from _ports(manifest, path, rule, chosen)
+                yield from _ports(manifest, path, one, chosen)
 
 
+@rule("network-policy-peer")
 def _peer(manifest: Manifest, path: Path, peer: Mapping[str, Any]) -> Iterator[Finding]:
     block = mapping(peer.get("ipBlock"))
     if block and (set(peer) - {"ipBlock"}):
@@ -87,22 +95,18 @@ def _network_of(text: Any) -> ipaddress.IPv4Network | ipaddress.IPv6Network | No
         return None
 
 
-def _ports(manifest: Manifest, path: Path, rule: Mapping[str, Any], chosen: Sequence[Template]) -> Iterator[Finding]:
-    declared = [
-        value
-        for template in chosen
-        for _, container in template.containers()
-        for port in items(container, "ports")
-        for value in (port.get("name"), port.get("containerPort"))
-        if value is not None
-    ]
-    for number, port in enumerate(items(rule, "ports")):
-        if chosen and "endPort" not in port and port.get("port") is not None and port["port"] not in declared:
-            shown = ", ".join(sorted(map(str, declared))) or "none"
+@rule("network-policy-ports")
+def _ports(manifest: Manifest, path: Path, allowed: Mapping[str, Any], chosen: Sequence[Template]) -> Iterator[Finding]:
+    declared = sorted({name for template in chosen for name in port_names(template)})
+    for number, port in enumerate(items(allowed, "ports")):
+        if chosen and isinstance(port.get("port"), str) and port["port"] not in declared:
             what = f"lets in to port {port['port']}, which no selected pod has"
-            yield manifest.finding((*path, "ports", number, "port"), what, f"the pods' ports are: {shown}")
+            yield manifest.finding(
+                (*path, "ports", number, "port"), what, f"the pods' ports are: {', '.join(declared) or 'none'}"
+            )
 
 
+@rule("disruption-budget")
 def _budget(manifest: Manifest, known: WholeSet) -> Iterator[Finding]:
     spec = mapping(manifest.body.get("spec"))
     least, most = spec.get("minAvailable"), spec.get("maxUnavailable")
@@ -110,7 +114,7 @@ def _budget(manifest: Manifest, known: WholeSet) -> Iterator[Finding]:
         both = "neither minAvailable nor maxUnavailable" if least is None else "both minAvailable and maxUnavailable"
         yield manifest.finding(("spec",), both, "write maxUnavailable: 1")
     chosen = known.selected(manifest.namespace, mapping(spec.get("selector")))
-    if not chosen:
+    if not chosen and manifest.namespace not in known.others:
         shown = _shown(mapping(spec.get("selector")))
         yield manifest.finding(
             ("spec", "selector"), f"selects no pod of this set ({shown})", "write the labels of the pod template"
@@ -125,6 +129,7 @@ def _budget(manifest: Manifest, known: WholeSet) -> Iterator[Finding]:
             yield manifest.finding(("spec", "minAvailable"), what, fix)
 
 
+@rule("ingress")
 def _ingress(walk: Walk, known: WholeSet) -> Iterator[Finding]:
     manifest = walk.manifest
     notes = mapping(manifest.metadata.get("annotations"))
@@ -134,9 +139,8 @@ def _ingress(walk: Walk, known: WholeSet) -> Iterator[Finding]:
             yield from _backend(manifest, part, known)
         if part.definition == "IngressTLS":
             name = str(part.body.get("secretName") or "")
-            there = known.env.secrets.keys() | {
-                (other.namespace, other.name) for other in known.of("Secret", manifest.namespace)
-            }
+            there = known.env.secrets.keys() | {place[1:] for place in known.made}
+            there |= {(other.namespace, other.name) for other in known.of("Secret", manifest.namespace)}
             if name and not certified and (manifest.namespace, name) not in there:
                 fix = f"make it outside of git and name it under `secrets` in {known.env.file}, or have cert-manager make it"
                 yield manifest.finding((*part.path, "secretName"), f"no Secret {manifest.namespace}/{name}", fix)
@@ -145,9 +149,12 @@ def _ingress(walk: Walk, known: WholeSet) -> Iterator[Finding]:
         yield manifest.finding(("spec",), what, "write tls, or annotate it with the certificate that your controller makes")
 
 
+@rule("ingress-backend")
 def _backend(manifest: Manifest, part: Part, known: WholeSet) -> Iterator[Finding]:
     name, port = str(part.body.get("name", "")), mapping(part.body.get("port"))
     service = next((other for other in known.of("Service", manifest.namespace) if other.name == name), None)
+    if service is None and manifest.namespace in known.others:
+        return
     if service is None:
         yield manifest.finding(
             (*part.path, "name"), f"no Service {manifest.namespace}/{name}", "an Ingress sees its own namespace only"

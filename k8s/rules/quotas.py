@@ -5,11 +5,12 @@ The server refuses pods, not workloads: a Deployment beyond its quota is taken, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
+from typing import Any
 
 from k8s.objects import argo_schema
-from k8s.objects.findings import Finding, Path
+from k8s.objects.findings import Finding, Path, rule
 from k8s.objects.manifests import Manifest
 from k8s.objects.pods import items, mapping
 from k8s.objects.quantity import quantity
@@ -40,6 +41,7 @@ def check(known: WholeSet) -> Iterator[Finding]:
             yield from _limits(manifest, known)
 
 
+@rule("quota")
 def _quota(manifest: Manifest, known: WholeSet) -> Iterator[Finding]:
     spec = mapping(manifest.body.get("spec"))
     for name, written in mapping(spec.get("hard")).items():
@@ -68,6 +70,7 @@ def _type(service: Manifest) -> str:
     return str(mapping(service.body.get("spec")).get("type") or "ClusterIP")
 
 
+@rule("quota")
 def _counted(manifest: Manifest, path: Path, hard: Decimal, group: str, resource: str, known: WholeSet) -> Iterator[Finding]:
     defaults = {
         name
@@ -80,7 +83,7 @@ def _counted(manifest: Manifest, path: Path, hard: Decimal, group: str, resource
     for template in known.templates:
         if template.manifest.namespace != manifest.namespace:
             continue
-        asked: dict[str, list[Decimal]] = {}
+        asked: list[tuple[str, Decimal]] = []
         for kind, place, container in template.grouped():
             said = mapping(container.get("resources"))
             held = mapping(said.get(group)).get(resource)
@@ -89,8 +92,10 @@ def _counted(manifest: Manifest, path: Path, hard: Decimal, group: str, resource
             if held is None and "/" not in resource and resource not in defaults:
                 what = f"no {group[:-1]} for {resource}, which {manifest.title} counts: the pod would be refused"
                 yield template.manifest.finding((*place, "resources"), what, f"write {group}.{resource}")
-            asked.setdefault(kind, []).append(quantity(held or 0) or Decimal(0))
-        pod = max(sum(asked.get("containers", ()), Decimal(0)), *asked.get("initContainers", ()), Decimal(0))
+            asked.append(
+                ("sidecars" if kind == "initContainers" and _stays(container) else kind, quantity(held or 0) or Decimal(0))
+            )
+        pod = _at_once(asked) + (quantity(mapping(template.spec.get("overhead")).get(resource, 0)) or Decimal(0))
         most = known.replicas(template.manifest)[1]
         if template.manifest.api_version == argo_schema.API_VERSION:
             flows[template.manifest.title] = max(pod, flows.get(template.manifest.title, Decimal(0)))
@@ -107,6 +112,26 @@ def _counted(manifest: Manifest, path: Path, hard: Decimal, group: str, resource
         yield manifest.finding(path, what, "raise the quota, or lower replicas, maxReplicas or the requests")
 
 
+def _stays(container: Mapping[str, Any]) -> bool:
+    """Whether an init container is a native sidecar: it runs on beside those after it."""
+    return container.get("restartPolicy") == "Always"
+
+
+def _at_once(asked: Sequence[tuple[str, Decimal]]) -> Decimal:
+    """What a pod asks for at once: its containers and sidecars, or an init container and the sidecars before it."""
+    most = sidecars = main = Decimal(0)
+    for kind, amount in asked:
+        if kind == "sidecars":
+            sidecars += amount
+            most = max(most, sidecars)
+        elif kind == "initContainers":
+            most = max(most, sidecars + amount)
+        elif kind == "containers":
+            main += amount
+    return max(most, sidecars + main)
+
+
+@rule("limit-range")
 def _limits(manifest: Manifest, known: WholeSet) -> Iterator[Finding]:
     for number, limit in enumerate(items(mapping(manifest.body.get("spec")), "limits")):
         if limit.get("type") != "Container":

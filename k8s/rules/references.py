@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from k8s.envs.elsewhere import line
 from k8s.envs.environment import Environment
 from k8s.objects import argo_schema, pods
-from k8s.objects.findings import Finding, Path
+from k8s.objects.findings import Finding, Path, rule
 from k8s.objects.lookup import Place, by_place
 from k8s.objects.manifests import Manifest
 from k8s.objects.pods import Template, items, mapping
 from k8s.objects.schema import Part, Walk
+from k8s.rules.whole_set import WholeSet, matches, port_names
 
 # By definition: the kind that is referred to, the field with its name, and the field with the key or the items of keys.
 _REFERENCES = {
@@ -28,6 +30,9 @@ _REFERENCES = {
 }
 # Definitions that name a ServiceAccount.
 _WITH_ACCOUNT = {"ArtifactGC", "ExecutorConfig", "PodSpec", "Template", "WorkflowLevelArtifactGC", "WorkflowSpec"}
+# In these the cluster itself puts what it needs.
+_OF_THE_CLUSTER = ("kube-node-lease", "kube-public", "kube-system")
+_PRIORITIES = ("", "system-cluster-critical", "system-node-critical")
 # In every namespace without anybody's doing.
 _ALWAYS_THERE = {("ServiceAccount", "default"), ("ConfigMap", "kube-root-ca.crt")}
 
@@ -39,14 +44,19 @@ class _Known:
     env: Environment
     objects: Mapping[Place, Manifest]
     templates: Sequence[Template]
+    others: frozenset[str]
+    made: frozenset[Place]
 
     def keys(self, kind: str, namespace: str, name: str) -> frozenset[str] | None:
         """The keys an object holds; None when there is no such object."""
         if kind == "Secret" and (namespace, name) in self.env.secrets:
             return self.env.secrets[(namespace, name)]
+        if (kind, namespace, name) in self.env.elsewhere:
+            return self.env.elsewhere[(kind, namespace, name)]
         target = self.objects.get((kind, namespace, name))
         if target is None:
-            return frozenset() if (kind, name) in _ALWAYS_THERE else None
+            there = (kind, name) in _ALWAYS_THERE or namespace in _OF_THE_CLUSTER or (kind, namespace, name) in self.made
+            return frozenset() if there else None
         return frozenset(key for group in ("data", "stringData", "binaryData") for key in mapping(target.body.get(group)))
 
     def selected(self, namespace: str, selector: Mapping[str, Any]) -> list[Template]:
@@ -54,27 +64,39 @@ class _Known:
         return [
             template
             for template in self.templates
-            if template.manifest.namespace == namespace and selector.items() <= dict(template.labels).items()
+            if template.manifest.namespace == namespace and matches({"matchLabels": selector}, template.labels, template.added)
         ]
 
 
-def check(walks: Sequence[Walk], env: Environment) -> Iterator[Finding]:
-    """What does not fit between these objects."""
-    objects = by_place(walk.manifest for walk in walks)
-    known = _Known(env, objects, [manifest for walk in walks for manifest in pods.templates(walk.manifest)])
+def check(walks: Sequence[Walk], whole: WholeSet) -> Iterator[Finding]:
+    """What does not fit between these objects. What is missing is said once, whoever else asks for it."""
+    said: set[tuple[str, str]] = set()
+    for finding in _check(walks, whole):
+        missing = (finding.rule, finding.what)
+        if finding.rule != "reference" or missing not in said:
+            yield finding
+        said.add(missing)
+
+
+def _check(walks: Sequence[Walk], whole: WholeSet) -> Iterator[Finding]:
+    env, objects = whole.env, by_place(walk.manifest for walk in walks)
+    known = _Known(env, objects, whole.templates, whole.others, whole.made)
     # What a workflow sends may refer to what else it sends; the rest of the set may not count on that.
     inner = [manifest for walk in walks for manifest in walk.inner]
     sent = by_place(walk.manifest for walk in inner)
-    late = _Known(env, {**objects, **sent}, known.templates)
+    late = replace(known, objects={**objects, **sent})
     for walk in inner:
         yield from _references(walk, late)
     for walk in walks:
         manifest = walk.manifest
         yield from _references(walk, known)
+        if walk.custom:
+            continue
         if manifest.api_version == "apps/v1":
             yield from _own_selector(manifest)
         if manifest.kind == "Service":
-            yield from _service(manifest, known)
+            yield from _service_ports(manifest)
+            yield from _service_selector(manifest, known)
         if manifest.kind == "HorizontalPodAutoscaler":
             yield from _autoscaler(manifest, known)
         if manifest.kind in {"RoleBinding", "ClusterRoleBinding"}:
@@ -83,8 +105,8 @@ def check(walks: Sequence[Walk], env: Environment) -> Iterator[Finding]:
 
 def _references(walk: Walk, known: _Known) -> Iterator[Finding]:
     manifest = walk.manifest
-    if _filled_in(manifest.namespace) or (manifest.api_version == argo_schema.API_VERSION and not manifest.namespace):
-        return  # Where a ClusterWorkflowTemplate runs is said by who uses it.
+    if _filled_in(manifest.namespace) or not manifest.namespace:
+        return  # Where the pods of a ClusterWorkflowTemplate run is said by who uses it.
     for part in walk.parts:
         yield from _reference(manifest, part, known)
         if part.definition in _WITH_ACCOUNT:
@@ -101,6 +123,7 @@ def _filled_in(name: str) -> bool:
     return "{{" in name
 
 
+@rule("reference")
 def _reference(manifest: Manifest, part: Part, known: _Known) -> Iterator[Finding]:
     if part.definition not in _REFERENCES or part.body.get("optional"):
         return
@@ -113,7 +136,7 @@ def _reference(manifest: Manifest, part: Part, known: _Known) -> Iterator[Findin
         yield manifest.finding(
             (*part.path, name_field),
             f"no {kind} {manifest.namespace}/{name}",
-            _how_to_get(kind, manifest.namespace, known, name),
+            _how_to_get(kind, manifest.namespace, known, name, str(part.body.get("key") or "")),
         )
         return
     needed: list[tuple[Path, Any]] = []
@@ -128,7 +151,7 @@ def _reference(manifest: Manifest, part: Part, known: _Known) -> Iterator[Findin
             yield manifest.finding(path, f"{kind} {name} has no key {key!r}", f"it has: {', '.join(sorted(held))}")
 
 
-def _how_to_get(kind: str, namespace: str, known: _Known, name: str) -> str:
+def _how_to_get(kind: str, namespace: str, known: _Known, name: str, key: str = "") -> str:
     elsewhere = sorted(
         space
         for other_kind, space, other_name in known.objects
@@ -137,16 +160,24 @@ def _how_to_get(kind: str, namespace: str, known: _Known, name: str) -> str:
     if elsewhere:
         return f"one of this name is in {elsewhere[0]}, but a pod sees only its own namespace"
     if kind == "Secret":
-        return f"make it outside of git and name it under `secrets` in {known.env.file}"
-    return "add it to the set, or mend the name"
+        return f"make it outside of git and name it under `secrets` in {known.env.file}: {line(kind, namespace, name, key)}"
+    written = line(kind, namespace, name, key)
+    return f"add it to the set, or mend the name; where others make it, write {written} in {known.env.file}"
 
 
+@rule("reference")
 def _account(manifest: Manifest, part: Part, known: _Known) -> Iterator[Finding]:
     name = part.body.get("serviceAccountName")
     left = isinstance(name, str) and _filled_in(name) and _in_argo(manifest)
-    if isinstance(name, str) and not left and known.keys("ServiceAccount", manifest.namespace, name) is None:
+    if isinstance(name, str) and name and not left and known.keys("ServiceAccount", manifest.namespace, name) is None:
         fix = _how_to_get("ServiceAccount", manifest.namespace, known, name)
         yield manifest.finding((*part.path, "serviceAccountName"), f"no ServiceAccount {manifest.namespace}/{name}", fix)
+    priority = part.body.get("podPriorityClassName" if part.definition == "WorkflowSpec" else "priorityClassName") or ""
+    left = isinstance(priority, str) and _filled_in(priority) and _in_argo(manifest)
+    named = isinstance(priority, str) and priority not in _PRIORITIES and not left
+    if named and known.keys("PriorityClass", "", priority) is None:
+        fix = _how_to_get("PriorityClass", "", known, priority)
+        yield manifest.finding((*part.path, "priorityClassName"), f"no PriorityClass {priority}", fix)
     for number, secret in enumerate(items(part.body, "imagePullSecrets")):
         name = str(secret.get("name", ""))
         if known.keys("Secret", manifest.namespace, name) is None:
@@ -154,6 +185,7 @@ def _account(manifest: Manifest, part: Part, known: _Known) -> Iterator[Finding]
             yield manifest.finding((*part.path, "imagePullSecrets", number), f"no Secret {manifest.namespace}/{name}", fix)
 
 
+@rule("selector")
 def _own_selector(manifest: Manifest) -> Iterator[Finding]:
     labels = mapping(mapping(mapping(manifest.body.get("spec")).get("selector")).get("matchLabels"))
     for template in pods.templates(manifest):
@@ -165,43 +197,44 @@ def _own_selector(manifest: Manifest) -> Iterator[Finding]:
             yield manifest.finding(("spec", "selector"), "selects nothing", "write matchLabels")
 
 
-def _service(manifest: Manifest, known: _Known) -> Iterator[Finding]:
-    spec = mapping(manifest.body.get("spec"))
+@rule("service-ports")
+def _service_ports(manifest: Manifest) -> Iterator[Finding]:
     seen: list[Any] = []
-    for number, port in enumerate(items(spec, "ports")):
+    ports = items(mapping(manifest.body.get("spec")), "ports")
+    for number, port in enumerate(ports):
         path: Path = ("spec", "ports", number)
-        if not port.get("name"):
-            yield manifest.finding(
-                path, f"port {port.get('port')} has no name", "name it; probes, Ingress and monitors refer to it"
-            )
-        elif port["name"] in seen:
+        if not port.get("name") and len(ports) > 1:
+            what = f"port {port.get('port')} has no name"
+            yield manifest.finding(path, what, "of several ports each has one; the server asks for it")
+        elif port.get("name") and port["name"] in seen:
             yield manifest.finding((*path, "name"), f"the port name {port['name']} stands twice", "give it another name")
         seen.append(port.get("name"))
+
+
+@rule("service-selector")
+def _service_selector(manifest: Manifest, known: _Known) -> Iterator[Finding]:
+    """A Service has pods, and a port that it names is one of theirs. A number need not be declared by anybody."""
+    spec = mapping(manifest.body.get("spec"))
     selector = mapping(spec.get("selector"))
     if not selector or spec.get("type") == "ExternalName":
         return
     chosen = known.selected(manifest.namespace, selector)
-    if not chosen:
+    if not chosen and manifest.namespace not in known.others:
         labels = ", ".join(f"{key}={value}" for key, value in selector.items())
         yield manifest.finding(
             ("spec", "selector"), f"selects no pod of this set ({labels})", "write the labels of the pod template"
         )
     for template in chosen:
-        declared = [
-            value for _, container in template.containers() for port in items(container, "ports") for value in _both(port)
-        ]
+        declared = port_names(template)
         for number, port in enumerate(items(spec, "ports")):
-            target = port.get("targetPort", port.get("port"))
-            if target not in declared:
-                shown = ", ".join(sorted(set(map(str, declared)))) or "none"
+            target = port.get("targetPort")
+            if isinstance(target, str) and target not in declared:
+                shown = ", ".join(sorted(declared)) or "none"
                 what = f"targets port {target} of {template.manifest.title}"
-                yield manifest.finding(("spec", "ports", number, "targetPort"), what, f"its ports are: {shown}")
+                yield manifest.finding(("spec", "ports", number, "targetPort"), what, f"its named ports are: {shown}")
 
 
-def _both(port: Mapping[str, Any]) -> list[Any]:
-    return [value for value in (port.get("name"), port.get("containerPort")) if value is not None]
-
-
+@rule("autoscaler")
 def _autoscaler(manifest: Manifest, known: _Known) -> Iterator[Finding]:
     spec = mapping(manifest.body.get("spec"))
     reference = mapping(spec.get("scaleTargetRef"))
@@ -234,6 +267,7 @@ def _autoscaler(manifest: Manifest, known: _Known) -> Iterator[Finding]:
         yield from _shared_claims(target, known, f"{manifest.title} allows {spec['maxReplicas']} pods")
 
 
+@rule("shared-claim")
 def _shared_claims(target: Manifest, known: _Known, why: str) -> Iterator[Finding]:
     for template in pods.templates(target):
         for number, volume in enumerate(items(template.spec, "volumes")):
@@ -246,14 +280,15 @@ def _shared_claims(target: Manifest, known: _Known, why: str) -> Iterator[Findin
                 yield target.finding(path, what, "use ReadWriteMany or ReadOnlyMany, or one pod")
 
 
+@rule("role-binding")
 def _binding(manifest: Manifest, known: _Known) -> Iterator[Finding]:
     role = mapping(manifest.body.get("roleRef"))
-    if role.get("kind") == "Role" and ("Role", manifest.namespace, str(role.get("name"))) not in known.objects:
+    if role.get("kind") == "Role" and known.keys("Role", manifest.namespace, str(role.get("name"))) is None:
         yield manifest.finding(
             ("roleRef", "name"), f"no Role {manifest.namespace}/{role.get('name')}", "add it to the set, or mend the name"
         )
     for number, subject in enumerate(items(manifest.body, "subjects")):
         space, name = str(subject.get("namespace") or manifest.namespace), str(subject.get("name", ""))
         if subject.get("kind") == "ServiceAccount" and known.keys("ServiceAccount", space, name) is None:
-            what = f"no ServiceAccount {space}/{name}"
-            yield manifest.finding(("subjects", number), what, "add it to the set, or mend name and namespace")
+            fix = _how_to_get("ServiceAccount", space, known, name)
+            yield manifest.finding(("subjects", number), f"no ServiceAccount {space}/{name}", fix)

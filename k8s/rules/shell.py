@@ -14,7 +14,7 @@ from dataclasses import dataclass
 SHELLS = {"ash", "bash", "busybox", "dash", "ksh", "sh", "zsh"}
 _HEREDOC = re.compile(r"<<-?\s*(['\"]?)([A-Za-z_][A-Za-z0-9_]*)\1")
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\+?=")
-_CANNOT_FAIL = {":", "echo", "export", "printf", "set", "trap", "true", "umask"}
+_CANNOT_FAIL = {":", "echo", "export", "printf", "set", "sleep", "trap", "true", "umask"}
 _NO_COMMAND = {"!", "{", "do", "elif", "else", "exec", "if", "then", "time", "until", "while"}
 
 
@@ -74,10 +74,10 @@ class Script:
         """What of it may fail without anybody noticing; empty when nothing may."""
         top = [one for one in self.commands if one.depth == 0]
         for one, after in itertools.pairwise(top):
-            if one.end == "|" and "pipefail" not in self.options:
-                return f"`{_brief(one)}` may fail before the pipe, and only what comes after it counts"
             if one.name in _CANNOT_FAIL:
                 continue
+            if one.end == "|" and "pipefail" not in self.options:
+                return f"`{_brief(one)}` may fail before the pipe, and only what comes after it counts"
             if one.end == "||" and after.name in _CANNOT_FAIL:
                 return f"`{_brief(one)}` may fail, and `{after.name}` hides it"
             if one.end in {";", "\n", "&"} and not self.stops_at_failure:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from k8s.objects.findings import Finding, Path
+from k8s.objects.findings import Finding, Path, rule
 from k8s.objects.manifests import Manifest
 from k8s.objects.pods import items, mapping, tasks
 from k8s.objects.schema import Walk
@@ -44,6 +44,7 @@ def check(walks: Sequence[Walk]) -> Iterator[Finding]:
         yield from _arguments(flow, flows)
 
 
+@rule("sent-and-applied")
 def _sent_and_applied(walks: Sequence[Walk]) -> Iterator[Finding]:
     """What a workflow sends though the set has it as well: each would undo the other."""
     known = {walk.manifest.identity: walk.manifest for walk in walks}
@@ -57,6 +58,7 @@ def _sent_and_applied(walks: Sequence[Walk]) -> Iterator[Finding]:
                 )
 
 
+@rule("workflow-settings")
 def _settings(flow: Flow) -> Iterator[Finding]:
     """What a run needs to end. A workflow made of a template has it from there."""
     if flow.referenced:
@@ -66,6 +68,7 @@ def _settings(flow: Flow) -> Iterator[Finding]:
             yield flow.manifest.finding((*flow.path, name), what, fix)
 
 
+@rule("workflow-template")
 def _templates(flow: Flow) -> Iterator[Finding]:
     manifest = flow.manifest
     seen: list[str] = []
@@ -97,6 +100,7 @@ def _templates(flow: Flow) -> Iterator[Finding]:
         yield from _dag(flow, step)
 
 
+@rule("workflow-twice")
 def _twice(manifest: Manifest, named: Sequence[tuple[Path, str]], what: str) -> Iterator[Finding]:
     seen: list[str] = []
     for path, name in named:
@@ -105,6 +109,7 @@ def _twice(manifest: Manifest, named: Sequence[tuple[Path, str]], what: str) -> 
         seen.append(name)
 
 
+@rule("workflow-dag")
 def _dag(flow: Flow, step: Step) -> Iterator[Finding]:
     """Dependencies exist, and none depends on itself."""
     graph: dict[str, list[str]] = {}
@@ -146,6 +151,7 @@ def reached(graph: Mapping[str, Sequence[str]], start: str) -> frozenset[str]:
     return frozenset(found)
 
 
+@rule("workflow-call")
 def _call(flow: Flow, call: Call, flows: Flows) -> Iterator[Finding]:
     manifest = flow.manifest
     target = flows.target(flow, call)
@@ -174,8 +180,8 @@ def _call(flow: Flow, call: Call, flows: Flows) -> Iterator[Finding]:
                 what = f"hands over the {singular} {argument.get('name')}, which {_named(step)} does not take"
                 yield manifest.finding((*path, "name"), what, f"its inputs are: {', '.join(declared) or 'none'}")
         if call.caller is None:  # It gets the workflow's arguments; a template's may still be given when it is submitted.
-            names += [str(argument.get("name")) for _, argument in (flows.base(flow) or flow).arguments()]
-            names += [str(argument.get("name")) for _, argument in flow.arguments()]
+            holders = (flows.base(flow) or flow, flow)
+            names += [str(argument.get("name")) for holder in holders for _, argument in holder.arguments(kind)]
         for name, wanted in declared.items():
             if name not in names and not _has_value(wanted):
                 what = f"{_named(step)} takes the {singular} {name}, and gets none"
@@ -198,6 +204,7 @@ def _has_value(declared: Mapping[str, object]) -> bool:
     return bool(sources) and declared.get("optional") is not False
 
 
+@rule("workflow-arguments")
 def _arguments(flow: Flow, flows: Flows) -> Iterator[Finding]:
     """A workflow's own arguments: one that runs has values for all, and only for what its template takes."""
     yield from _twice(flow.manifest, [(path, str(one.get("name"))) for path, one in flow.arguments()], "argument")

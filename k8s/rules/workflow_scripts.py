@@ -1,4 +1,7 @@
-"""Rules about the scripts of workflow steps: one that fails says so, or the workflow goes on with what it did not make."""
+"""Rules about the scripts that containers run: none shows a secret to the whole node, and in a workflow none hides a failure.
+
+A step that fails without saying so lets the workflow go on with what it did not make.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from k8s.objects import argo_schema, pods
-from k8s.objects.findings import Finding, Path
+from k8s.objects.findings import Finding, Path, rule
 from k8s.objects.manifests import Manifest
-from k8s.objects.pods import items, mapping
+from k8s.rules.leaks import secret_variables
 from k8s.rules.shell import SHELLS, Command, Script
 from k8s.rules.whole_set import words
 
@@ -22,22 +25,21 @@ _EXPANDED = re.compile(r"'[^']*'|\$\{?([A-Za-z_][A-Za-z0-9_]*)")
 
 
 def check(objects: Sequence[Manifest]) -> Iterator[Finding]:
-    """What the scripts of these workflows hide or give away."""
+    """What the scripts of these objects hide or give away."""
     for manifest in objects:
-        if manifest.api_version != argo_schema.API_VERSION:
-            continue
         for template in pods.templates(manifest):
             for path, container in template.containers():
-                yield from _container(manifest, path, container)
+                found = _script(path, container)
+                if found:
+                    yield from _shown(manifest, *found, secret_variables(container))
+                if manifest.api_version == argo_schema.API_VERSION:
+                    yield from _failures(manifest, path, container, found)
 
 
-def _container(manifest: Manifest, path: Path, container: Mapping[str, Any]) -> Iterator[Finding]:
-    secret = {
-        str(variable.get("name"))
-        for variable in items(container, "env")
-        if mapping(variable.get("valueFrom")).get("secretKeyRef")
-    }
-    found = _script(path, container)
+@rule("script")
+def _failures(
+    manifest: Manifest, path: Path, container: Mapping[str, Any], found: tuple[Path, Script] | None
+) -> Iterator[Finding]:
     if found is None:
         line = [*words(container.get("command")), *words(container.get("args"))]
         yield from _curl(manifest, (*path, "command"), Command(tuple(line), "", 0))
@@ -48,6 +50,11 @@ def _container(manifest: Manifest, path: Path, container: Mapping[str, Any]) -> 
         yield manifest.finding(at, f"the script hides a failure: {hidden}", fix)
     for command in script.commands:
         yield from _curl(manifest, at, command)
+
+
+@rule("secret-in-command-line")
+def _shown(manifest: Manifest, at: Path, script: Script, secret: set[str]) -> Iterator[Finding]:
+    for command in script.commands:
         if command.name in _BUILTIN:
             continue
         for name in sorted({name for word in command.words for name in _EXPANDED.findall(word) if name in secret}):
@@ -81,6 +88,7 @@ def _script(path: Path, container: Mapping[str, Any]) -> tuple[Path, Script] | N
     return None
 
 
+@rule("script")
 def _curl(manifest: Manifest, path: Path, command: Command) -> Iterator[Finding]:
     if command.name == "curl" and not any(word in _FAIL or _short_f(word) for word in command.words):
         what = "curl without --fail: it takes a server's error page for the file, and calls it a success"

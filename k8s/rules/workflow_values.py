@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from k8s.objects.findings import Finding, Path
+from k8s.objects.findings import Finding, Path, rule
 from k8s.objects.pods import items, mapping, tasks
 from k8s.objects.schema import Walk
 from k8s.objects.workflows import Call, Flow, Flows, Step
@@ -21,8 +21,8 @@ _TAG = re.compile(r"\{\{(.*?)(\}\}|\Z)", re.DOTALL)
 _NAMES = re.compile(r"\b(?:inputs|workflow|steps|tasks|item)(?:\.[A-Za-z_]\w*|\[\s*(?:'[^']*'|\"[^\"]*\")\s*\])+")
 _PARTS = re.compile(r"[A-Za-z_]\w*|'[^']*'|\"[^\"]*\"")
 _OF_THE_RUN = {"annotations", "creationTimestamp", "labels", "mainEntrypoint", "name", "namespace", "outputs", "parameters"}
-_OF_THE_RUN |= {"priority", "scheduledTime", "serviceAccountName", "uid"}
-_AT_THE_END = {"duration", "failures", "status"}
+_OF_THE_RUN |= {"duration", "priority", "scheduledTime", "serviceAccountName", "uid"}
+_AT_THE_END = {"failures", "status"}
 _OF_A_STEP = {"exitCode", "finishedAt", "hostNodeName", "id", "ip", "message", "name", "outputs", "startedAt", "status"}
 # Of the pod, the try, the metric or the schedule.
 _ELSE = {"cronworkflow", "duration", "exitCode", "lastRetry", "node", "pod", "resourcesDuration", "retries", "status"}
@@ -45,6 +45,7 @@ class _Place:
     task: tuple[Path, Mapping[str, Any]] | None
 
 
+@rule("workflow-value")
 def check(walks: Sequence[Walk]) -> Iterator[Finding]:
     """Each `{{…}}` in the workflows of a set that means nothing.
 
@@ -104,7 +105,9 @@ def _name(place: _Place, parts: list[str]) -> None:
 def _of_the_run(place: _Place, parts: list[str]) -> None:
     flow = place.flow
     what = parts[1] if len(parts) > 1 else ""
-    if what in _AT_THE_END and not (flow.spec.get("onExit") or flow.spec.get("hooks")):
+    # A workflow's metrics are written at its end.
+    in_metrics = place.path[: len(flow.path) + 1] == (*flow.path, "metrics")
+    if what in _AT_THE_END and not (flow.spec.get("onExit") or flow.spec.get("hooks") or in_metrics):
         raise _UnknownError("is known only at the end", "use it in a template that onExit or a hook calls")
     if what not in _OF_THE_RUN | _AT_THE_END:
         raise _UnknownError("means nothing", f"of a workflow there is: {', '.join(sorted(_OF_THE_RUN | _AT_THE_END))}")

@@ -183,7 +183,7 @@ def processes(first: int) -> dict[str, str]:
 @contextmanager
 def _alone() -> Iterator[None]:
     """Keep other calls from changing the cluster at the same time."""
-    folder = paths.cache() / "single-node"
+    folder = paths.cache("single-node")
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         try:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import paths
+from common import paths, variables
 from common.errors import MissingEnvironmentError
 from common.files import write_whole
 from common.run import which
@@ -75,7 +75,7 @@ def start(home: Home, spec: Mapping[str, Any]) -> Running:
     cgroups.make()
     home.logs.mkdir(parents=True, exist_ok=True)
     argv = [which("unshare", fix="install Debian's util-linux"), "--mount", "--net", "--pid", "--fork", "--kill-child"]
-    argv += ["--propagation", "private", sys.executable, "-m", "k8s.single_node.inside"]
+    argv += ["--propagation", "private", sys.executable, "-P", "-m", "k8s.single_node.inside"]
     log = home.logs / "inside.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -85,6 +85,7 @@ def start(home: Home, spec: Mapping[str, Any]) -> Running:
             stderr=out,
             text=True,
             cwd=paths.ROOT,
+            env={**variables.chosen("unshare", variables.NETWORK), "PYTHONPATH": str(paths.ROOT)},
             start_new_session=True,
         )
     assert process.stdin  # noqa: S101

@@ -128,7 +128,7 @@ def programs(extras: Iterable[str] = ()) -> Programs:
 
 def located() -> Programs:
     """Where the programs of the lock lie, built or not."""
-    return Programs(paths.cache() / "single-node" / _hash(source()))
+    return Programs(paths.cache("single-node", _hash(source())))
 
 
 def source() -> Path:

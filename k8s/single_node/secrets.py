@@ -7,13 +7,11 @@ import secrets
 from base64 import b64encode
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-
 from common import console
 from k8s.envs import environment
 from k8s.envs.environment import ClusterTarget
 from k8s.single_node.addons import Cluster
+from registry import signer
 
 # Of all Secrets: `namespace/name`, then the names of the keys. No value leaves kubectl.
 _KEYS = "{{range $key, $value := .data}} {{$key}}{{end}}"
@@ -69,11 +67,11 @@ def _needed() -> dict[str, set[str]]:
 
 def _values() -> dict[str, bytes]:
     """A fresh value for each key that the platform knows."""
-    key = ec.generate_private_key(ec.SECP256R1())
+    private, public = signer.make_pair()
     return {
         "API_KEY": secrets.token_urlsafe(24).encode(),
-        "model.key": key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
-        "model.pub": key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+        "model.key": private,
+        "model.pub": public,
         # The embedded registry asks for no login.
         ".dockerconfigjson": b'{"auths": {}}',
     }

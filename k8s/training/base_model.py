@@ -84,7 +84,7 @@ def push(model: PinnedModel, env: Environment, *, key: str = "", policy: Patienc
         if there:
             console.info(f"there already: {', '.join(there)}")
         sent = artifact.send(client, made, fix="`invoke store --verify` removes it; then fetch it again")
-        attached = attachments.read(client, ref.repository, ref.digest)
+        attached = attachments.read(client, ref.repository, ref.digest, ("sig",))
         if not signature.is_signed(attached, ref, own.public):
             signature.attach(client, ref, attached, own.sign)
         signature.verify(client, ref, own.public)

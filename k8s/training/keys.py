@@ -148,8 +148,8 @@ def _fetch(wheels: Iterable[Wheel]) -> None:
 
 def _modules(wheel: Wheel, names: Iterable[str]) -> dict[str, ast.Module]:
     top = f"{wheel.name}/"
-    # `verified` hashes the file: what is parsed is what the lock names.
-    with zipfile.ZipFile(store.verified(wheel.artifact)) as archive:
+    # Opened and hashed at once: what is parsed is what the lock names.
+    with store.opened(wheel.artifact) as file, zipfile.ZipFile(file) as archive:
         return {name: ast.parse(archive.read(name), name) for name in names if name.startswith(top)}
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from k8s.objects.findings import Finding, Path
+from k8s.training import tables
 from k8s.training.keys import Key, Known
 
 # A finding about one key: key, what, fix.
@@ -123,7 +124,10 @@ def check(config: Mapping[str, Any], lines: Mapping[Path, int], file: str, known
         file: for messages.
         known: what LLaMA-Factory of the lock takes.
     """
-    parts: tuple[Callable[[Mapping[str, Any], Known], Iterator[Said]], ...] = (_keys, _missing, _platform, _values, _together)
+    parts: tuple[Callable[[Mapping[str, Any], Known], Iterator[Said]], ...] = (
+        *(_keys, _missing, _platform, _values, _together),
+        lambda found, _: (said for said in tables.refused(found) if not _handled(said[0])),
+    )
     for part in parts:
         for key, what, fix in part(config, known):
             yield Finding(file, lines.get((key,), 1), "", key, what, fix)

@@ -11,17 +11,18 @@ import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from common import console, offline
-from common.apt import KEYRING, Mirror, debian_mirrors
+from common.apt import Mirror, debian_mirrors, further_mirrors
 from common.errors import LockError, MissingEnvironmentError
 from common.files import write_whole
 from common.run import run
 from lockfiles import store
 from lockfiles.debian import deb as deb_file
+from lockfiles.debian.suites import Suite
 from lockfiles.inputs import BaseInput
 from lockfiles.model import Artifact, Deb
 
@@ -30,15 +31,18 @@ _HELPER = "/usr/lib/apt/apt-helper"
 _DEBIAN_ONLY = "Pinwheel's base needs apt: run it on Debian 12"
 # apt_preferences(5): above 1000 a version is taken even where a newer one is listed.
 _KEPT = 1001
+# Below 0 a version is never taken; above 500, that of Debian 12's suites, it is taken before theirs.
+_NEVER, _NAMED = -1, 995
 
 
 @dataclass(frozen=True, slots=True)
 class Available:
-    """A deb on a mirror: what it is, and its address there."""
+    """A deb on a mirror: what it is, its address there, and the suite and component that list it."""
 
     deb: Deb
     address: str
     fields: Mapping[str, str]
+    suite: tuple[str, str] = ("", "")
 
     @property
     def source(self) -> str:
@@ -57,9 +61,11 @@ class Chosen:
 class Apt:
     """apt over Debian's suites alone, in a directory of its own: the machine's packages and other sources do not count."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, suites: Iterable[Suite] = ()) -> None:
         offline.demand_network("reading Debian's package lists", fix="run it without --offline")
-        self._mirrors, logins = _split_logins(debian_mirrors())
+        self._suites = tuple(suites)
+        further = [mirror for one in self._suites for mirror in further_mirrors(one.suite, one.component, one.keyring)]
+        self._mirrors, logins = _split_logins((*debian_mirrors(), *further))
         for name in ("etc/apt/sources.list.d", "etc/apt/preferences.d", "state/lists/partial", "cache/archives/partial"):
             (root / name).mkdir(parents=True)
         (root / "status").touch()
@@ -99,12 +105,40 @@ class Apt:
     def available(self) -> dict[str, Available]:
         """Every deb of the suites, by sha256."""
         debs: dict[str, Available] = {}
-        lists = run(["apt-get", *self.options, "indextargets", "--format", "$(CREATED_BY) $(FILENAME) $(REPO_URI)"])
-        for line in lists.stdout.splitlines():
-            created_by, file, base = line.split(" ", 2)
-            if created_by == "Packages" and Path(file).is_file():
-                debs |= {a.deb.artifact.sha256: a for a in _read_packages(Path(file), base)}
+        for target in self._targets():
+            if Path(target["FILENAME"]).is_file():
+                suite = (target["RELEASE"], target["COMPONENT"])
+                debs |= {a.deb.artifact.sha256: a for a in _read_packages(Path(target["FILENAME"]), target["REPO_URI"], suite)}
         return debs
+
+    def misplaced(self, deb: Deb, known: Mapping[str, Available]) -> bool:
+        """Whether a locked deb is not from the suite that the input names for its package."""
+        named = {name: (one.suite, one.component) for one in self._suites for name, _ in one.packages}
+        available = known.get(deb.artifact.sha256)
+        return deb.name in named and available is not None and available.suite != named[deb.name]
+
+    def _targets(self) -> list[dict[str, str]]:
+        """The package lists there are, with what apt knows of each."""
+        fields = ("CREATED_BY", "FILENAME", "REPO_URI", "RELEASE", "COMPONENT", "ORIGIN", "LABEL", "SUITE", "CODENAME")
+        lists = run(["apt-get", *self.options, "indextargets", "--format", "|".join(f"$({field})" for field in fields)])
+        found = [dict(zip(fields, line.split("|"), strict=True)) for line in lists.stdout.splitlines()]
+        plain = [{key: "" if value.startswith("$(") else value for key, value in target.items()} for target in found]
+        return [target for target in plain if target["CREATED_BY"] == "Packages"]
+
+    def _further(self) -> Iterator[str]:
+        """Preferences by which nothing comes from a further suite but what the input names."""
+        letters = {"ORIGIN": "o", "LABEL": "l", "SUITE": "a", "CODENAME": "n", "COMPONENT": "c"}
+        for one in self._suites:
+            for target in self._targets():
+                if (target["RELEASE"], target["COMPONENT"]) == (one.suite, one.component):
+                    release = ",".join(f"{letter}={target[key]}" for key, letter in letters.items() if target[key])
+                    if not release:
+                        what = (
+                            f"the Release file of {one.suite} says neither Origin nor Label: its packages cannot be told apart"
+                        )
+                        raise LockError(what, where=target["REPO_URI"], fix="have its owner add them")
+                    for packages, priority in (("*", _NEVER), (" ".join(name for name, _ in one.packages), _NAMED)):
+                        yield f"Package: {packages}\nPin: release {release}\nPin-Priority: {priority}\n"
 
     def offer(self, debs: Iterable[Deb]) -> dict[str, Available]:
         """Let apt choose these debs of the store too: locked ones that no mirror lists any more. Returns them by sha256.
@@ -131,14 +165,16 @@ class Apt:
             LockError: apt finds no such set; with apt's words.
         """
         pins = [f"Package: {deb.name}\nPin: version {deb.version}\nPin-Priority: {_KEPT}\n" for deb in kept]
-        self._preferences.write_text("\n".join(pins))
+        self._preferences.write_text("\n".join([*pins, *self._further()]))
+        versions = dict(wanted.versions)
+        named = [f"{name}={versions[name]}" if name in versions else name for name in wanted.packages]
         offered: list[str | Path] = ["--with-source", self._offered] if self._offered.exists() else []
         result = run(
-            ["apt-get", "-qq", "-y", *self.options, *offered, "--print-uris", "install", "?essential", *wanted.packages]
+            ["apt-get", "-qq", "-y", *self.options, *offered, "--print-uris", "install", "?essential", *named]
             + [f"{name}-" for name in wanted.without],
             error=LockError,
             what="resolving base.in (apt-get)",
-            fix="check the package names",
+            fix="check the packages' names and versions",
         )
         lines = re.finditer(r"^'[^']+' ([^_ ]+)_([^_ ]+)_\S+ \d+ SHA256:([0-9a-f]{64})$", result.stdout, re.MULTILINE)
         chosen = {line[1]: Chosen(unquote(line[2]), line[3]) for line in lines}
@@ -170,15 +206,15 @@ class Apt:
 
 
 @contextmanager
-def session() -> Iterator[Apt]:
-    """A session of apt with today's package lists.
+def session(suites: Iterable[Suite] = ()) -> Iterator[Apt]:
+    """A session of apt with today's package lists, those of further suites too.
 
     Raises:
         MissingEnvironmentError: no apt, no mirror, no network.
     """
     with tempfile.TemporaryDirectory(prefix="pinwheel-apt-") as scratch:
         with console.step("reading Debian's package lists"):
-            apt = Apt(Path(scratch))
+            apt = Apt(Path(scratch), suites)
         yield apt
 
 
@@ -200,15 +236,16 @@ def _split_logins(mirrors: tuple[Mirror, ...]) -> tuple[tuple[Mirror, ...], str]
         host = parts.netloc.rpartition("@")[2]
         login, password = unquote(parts.username), unquote(parts.password or "")
         lines.append(f"machine {parts.scheme}://{host}{parts.path} login {login} password {password}\n")
-        plain.append(Mirror(mirror.suite, urlunsplit(parts._replace(netloc=host))))
+        plain.append(replace(mirror, uri=urlunsplit(parts._replace(netloc=host))))
     return tuple(plain), "".join(lines)
 
 
 def _source(mirror: Mirror) -> str:
-    return f"Types: deb\nURIs: {mirror.uri}\nSuites: {mirror.suite}\nComponents: main\nSigned-By: {KEYRING}\n"
+    components = f"Components: {mirror.component}\n" if mirror.component else ""
+    return f"Types: deb\nURIs: {mirror.uri}\nSuites: {mirror.suite}\n{components}Signed-By: {mirror.keyring}\n"
 
 
-def _read_packages(file: Path, base: str) -> Iterator[Available]:
+def _read_packages(file: Path, base: str, suite: tuple[str, str] = ("", "")) -> Iterator[Available]:
     """Read a package list (Debian repository format, "Packages Indices")."""
     for stanza in file.read_text().split("\n\n"):
         fields = dict(line.split(": ", 1) for line in stanza.splitlines() if ": " in line and not line.startswith(" "))
@@ -218,4 +255,4 @@ def _read_packages(file: Path, base: str) -> Iterator[Available]:
         artifact = Artifact(name, int(fields["Size"]), fields["SHA256"])
         deb = Deb(fields["Package"], fields["Version"], fields["Architecture"], artifact)
         address = f"{base.rstrip('/')}/{fields['Filename']}".replace("+", "%2b").replace("~", "%7e")
-        yield Available(deb, address, fields)
+        yield Available(deb, address, fields, suite)

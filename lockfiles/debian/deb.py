@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
+from common import variables
 from common.errors import BuildError, LockError, PinwheelError
 from common.files import CHUNK
 from common.run import run, which
@@ -73,7 +74,8 @@ def read(deb: Deb, file: Path) -> Contents:
             fix="run `invoke lock`",
         )
     argv = [which("dpkg-deb", fix="run `invoke engine --install`"), "--fsys-tarfile", str(file)]
-    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    pipe, own = subprocess.PIPE, variables.chosen("dpkg-deb")
+    with subprocess.Popen(argv, env=own, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe) as process:
         stream = _Tail(cast("IO[bytes]", process.stdout))
         try:
             paths, links = _members(deb, stream)

@@ -12,7 +12,7 @@ import requests
 
 from common import console, offline
 from common.errors import LockError, MissingEnvironmentError, PinwheelError
-from lockfiles import store
+from lockfiles import inputs, store
 from lockfiles.debian import apt, relations
 from lockfiles.debian.apt import Apt, Available, Chosen
 from lockfiles.inputs import BaseInput
@@ -29,7 +29,7 @@ def newer(wanted: BaseInput, locked: Iterable[Deb]) -> int:
         LockError: apt finds no set of packages for the base; with apt's words.
         MissingEnvironmentError: no apt, no mirror, no network.
     """
-    with apt.session() as session, console.step("looking for newer packages"):
+    with apt.session(wanted.suites) as session, console.step("looking for newer packages"):
         return _count_newer(session.choose(wanted), locked)
 
 
@@ -51,7 +51,7 @@ def resolve(wanted: BaseInput, locked: tuple[Deb, ...] = (), upgrade: str = "") 
         LockError: apt finds no such set, with apt's words; or a locked deb that would stay is gone everywhere.
         MissingEnvironmentError: no apt, no mirror, no network.
     """
-    with apt.session() as session:
+    with apt.session(wanted.suites) as session:
         known = session.available()
         by_name = {available.deb.name: available for available in known.values()}
 
@@ -59,7 +59,7 @@ def resolve(wanted: BaseInput, locked: tuple[Deb, ...] = (), upgrade: str = "") 
             available = known.get(deb.artifact.sha256) or by_name.get(deb.name)
             return available.source if available else deb.name
 
-        moving = {source(deb) for deb in locked if deb.name == upgrade}
+        moving = {source(deb) for deb in locked if deb.name == upgrade or session.misplaced(deb, known)}
         staying = [deb for deb in locked if source(deb) not in moving]
         unlisted = tuple(deb for deb in staying if deb.artifact.sha256 not in known)
         gone = _obtain(session, known, unlisted)
@@ -148,7 +148,7 @@ def fetch(debs: tuple[Deb, ...]) -> None:
             where=f"{missing[0].artifact.file}, sha256 {missing[0].artifact.sha256}",
             fix=offline.FIX,
         )
-    with apt.session() as session:
+    with apt.session(inputs.read_base().suites) as session:
         known = session.available()
         gone = _obtain(session, known, missing)
     if gone.debs:

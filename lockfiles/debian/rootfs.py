@@ -13,13 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import console, paths
+from common import console, owned, paths
 from common.apt import RELEASE
 from common.errors import BuildError
 from common.files import sha256_bytes, sha256_file
 from common.run import run
 from lockfiles import store
-from lockfiles.debian import deb
+from lockfiles.debian import deb, generated
 from lockfiles.model import BaseLock, Deb
 from oci.reference import check_digest
 
@@ -90,7 +90,13 @@ _HOOKS = (
 def key(lock: BaseLock) -> str:
     """The digest of everything the root file system is a function of."""
     debs = "".join(f"{deb.artifact.sha256}\n" for deb in lock.debs)
-    return sha256_bytes(f"{_FORMAT} {EPOCH} {_EXCLUDED} {_HOOKS}\n{debs}".encode()).removeprefix("sha256:")
+    # Where there are none of their own, the key is what it was before there could be some.
+    hooks = _HOOKS + _own_hooks(lock)
+    return sha256_bytes(f"{_FORMAT} {EPOCH} {_EXCLUDED} {hooks}\n{debs}".encode()).removeprefix("sha256:")
+
+
+def _own_hooks(lock: BaseLock) -> tuple[str, ...]:
+    return generated.hooks(deb.name for deb in lock.debs)
 
 
 def _write_tar(lock: BaseLock, target: Path) -> None:
@@ -113,7 +119,7 @@ def _write_tar(lock: BaseLock, target: Path) -> None:
         argv += [f"--include={','.join(deb.name for deb in lock.debs)}", "--skip=output/dev,check/empty"]
         argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED]
         argv += ["--dpkgopt=path-include=/usr/share/doc/*/copyright", "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr"]
-        argv += [f"--customize-hook={hook}" for hook in _HOOKS]
+        argv += [f"--customize-hook={hook}" for hook in _HOOKS + _own_hooks(lock)]
         argv += [RELEASE, target, f"deb [trusted=yes] copy:{repository} ./"]
         run(
             argv,
@@ -151,9 +157,10 @@ def made(lock: BaseLock, home: Path | None = None) -> Rootfs:
         LockError: a deb's bytes are not the lock's.
         BuildError: mmdebstrap fails.
     """
-    home = home or paths.cache() / "rootfs"
+    home = home or paths.cache("rootfs")
     home.mkdir(parents=True, exist_ok=True)
     target = home / key(lock)
+    owned.check(target)
     # Two builds at once: the second waits and finds it done.
     with (home / ".lock").open("w") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
@@ -192,6 +199,7 @@ def _lay_out(lock: BaseLock, home: Path, target: Path) -> None:
         new = Path(scratch) / "new"
         (new / "tree").mkdir(parents=True)
         _write_tar(lock, new / "base.tar")
+        generated.check(new / "base.tar")
         argv: list[str | Path] = ["tar", "-C", new / "tree", "--numeric-owner", "-xf", new / "base.tar"]
         run(argv, env=_ENVIRONMENT, inherit=False, error=BuildError, what="unpacking the base")
         (new / "base.tar.digest").write_text(sha256_file(new / "base.tar"))

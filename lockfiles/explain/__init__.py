@@ -24,7 +24,8 @@ from lockfiles.explain.moving import Move
 from lockfiles.explain.nearest import Found
 from lockfiles.inputs import SdistInput, SetInput
 from lockfiles.model import BaseLock
-from lockfiles.python import cooldown, index, wheels
+from lockfiles.python import cooldown, direct, index, wheels
+from lockfiles.python.solver import UnresolvedError
 
 # A search that takes longer than this is told with what it found.
 SECONDS = 300.0
@@ -72,11 +73,15 @@ class _Explanation:
     """Of one input."""
 
     def __init__(self, wanted: SetInput, base: BaseLock, http: requests.Session, days: int) -> None:
-        self._wanted, self._file = wanted, f"{wanted.name}.in"
+        self._file = f"{wanted.name}.in"
         self._python, self._glibc = base.version("python3.11"), base.version("libc6")
-        self._catalogue = Catalogue(http, self._python, self._glibc, wanted.sdists)
-        first = canonicalize_name(Requirement(wanted.requires[0]).name)
-        self._days = days if cooldown.possible(first, days) else 0
+        self._direct = direct.bring(wanted, wheels.platform_tags(self._python, self._glibc), {}, http)
+        # What comes from no index has the one version that it has, and asks for what it says, like a source that is described.
+        given = tuple(one.stated() for one in self._direct.values())
+        self._wanted = replace(wanted, sdists=(*(s for s in wanted.sdists if s.name not in self._direct), *given))
+        self._catalogue = Catalogue(http, self._python, self._glibc, self._wanted.sdists, wanted.origins)
+        self._days = days if cooldown.possible(cooldown.probe([wanted]), days) else 0
+        self._untimed = cooldown.untimed(wanted, self._days)
 
     def tell(self) -> bool:
         """Print it; returns whether the input resolves."""
@@ -85,11 +90,9 @@ class _Explanation:
                 packages = self._resolve(self._wanted)
                 notes.append(self._amount(packages))
         except LockError as problem:
-            said = problem.what
-        else:
-            return self._tell_success(packages)
-        self._tell_refusal(said)
-        return False
+            self._tell_refusal(problem)
+            return False
+        return self._tell_success(packages)
 
     def _tell_success(self, packages: dict[str, dict[str, Any]]) -> bool:
         clash = sorted(name for name, _ in self._wanted.shims if name in packages)
@@ -101,10 +104,10 @@ class _Explanation:
     def _resolve(self, candidate: SetInput) -> dict[str, dict[str, Any]]:
         # A brand-new release is taken where the user's own lines ask for it, never because we propose it.
         own = replace(candidate, requires=tuple(line for line in candidate.requires if line in self._wanted.requires))
-        window = cooldown.window(self._days, cooldown.asked_for((*own.requires, *own.overrides)), {})
-        return wheels.resolve(candidate, self._python, self._glibc, {}, window)
+        window = cooldown.window(self._days, cooldown.asked_for((*own.requires, *own.overrides)), {}, self._untimed)
+        return wheels.resolve(candidate, self._python, self._glibc, {}, window, self._direct)
 
-    def _tell_refusal(self, said: str) -> None:
+    def _tell_refusal(self, problem: LockError) -> None:
         with console.step("asking the index who needs what"):
             demands = Demands(self._wanted, self._catalogue, self._python)
             conflicts = demands.conflicts()
@@ -113,8 +116,10 @@ class _Explanation:
             _tell_conflict(conflict)
         if not conflicts:
             console.info("the resolver says:")
-            for sentence in sentences(said):
+            for sentence in sentences(problem.what):
                 console.info(f"    {sentence}")
+        for remedy in problem.remedies if isinstance(problem, UnresolvedError) else ():
+            console.info(remedy)
         for note in demands.missing_extras():
             _tell_extra(note)
         sources = {conflict.package: conflict.source for conflict in conflicts if conflict.source}

@@ -6,7 +6,6 @@ is one (PEP 658), else that member of the wheel by range requests.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,8 +20,9 @@ from packaging.version import InvalidVersion, Version
 
 from common import console
 from common.errors import LockError
-from lockfiles.inputs import SdistInput
-from lockfiles.python import index, metadata, remote, wheels
+from lockfiles.inputs import DEFAULT, SdistInput
+from lockfiles.origins import Origin
+from lockfiles.python import index, metadata, remote, settings, wheels
 from lockfiles.python.remote import NoRangesError
 
 _PARALLEL = 8
@@ -68,20 +68,27 @@ class Catalogue:
         python: the base's version.
         glibc: the base's version.
         sdists: packages that the input builds from source, with what it states of them.
+        origins: the packages that the input takes from other indexes.
     """
 
-    def __init__(self, http: requests.Session, python: str, glibc: str, sdists: Iterable[SdistInput] = ()) -> None:
+    def __init__(
+        self,
+        http: requests.Session,
+        python: str,
+        glibc: str,
+        sdists: Iterable[SdistInput] = (),
+        origins: Iterable[Origin] = (),
+    ) -> None:
         self._http, self._python = http, python
         self._tags = frozenset(wheels.platform_tags(python, glibc))
         self._system = f"Python {'.'.join(python.split('.')[:2])} on x86-64 Linux with glibc {glibc}"
         self._environment = metadata.target(python)
         self._stated: dict[str, SdistInput] = {}
-        self._client: pypi_simple.PyPISimple | None = None
+        self._homes = {origin.name: origin.index for origin in origins if origin.index}
         self._releases: dict[str, tuple[Release, ...]] = {}
         self._matching: dict[tuple[str, str], tuple[Release, ...]] = {}
         self._asks: dict[tuple[str, Version], Asks] = {}
         self._warned = False
-        self._guard = threading.Lock()
         self.state(sdists)
 
     def state(self, sdists: Iterable[SdistInput]) -> None:
@@ -157,10 +164,8 @@ class Catalogue:
         return self._asks[key]
 
     def _read_page(self, project: str) -> tuple[Release, ...]:
-        with self._guard:
-            # Asking for the user's index starts pip: once.
-            self._client = self._client or index.client(self._http)
-        page = index.page(self._client, project)
+        home = self._homes.get(project, DEFAULT)
+        page = index.page(self._http, project, settings.named(home))
         if page is None:
             return ()
         found: dict[Version, Release] = {}
@@ -189,7 +194,7 @@ class Catalogue:
 
     def _read_asks(self, project: str, version: Version) -> Asks:
         if stated := self._stated.get(project):
-            return self._evaluate(list(stated.requires), [])
+            return self._evaluate(list(stated.requires), metadata.extras(stated.requires))
         release = next((one for one in self.releases(project) if one.version == version and not one.trouble), None)
         if release is None or release.wheel is None:
             return Asks()
@@ -198,9 +203,10 @@ class Catalogue:
 
     def _metadata(self, wheel: pypi_simple.DistributionPackage) -> bytes:
         try:
-            if wheel.has_metadata and self._client:
+            if wheel.has_metadata:
                 known = bool(wheel.metadata_digests)
-                return self._client.get_package_metadata_bytes(wheel, verify=known, timeout=_TIMEOUT)
+                client = pypi_simple.PyPISimple(session=self._http)
+                return client.get_package_metadata_bytes(wheel, verify=known, timeout=_TIMEOUT)
         except (requests.RequestException, pypi_simple.NoMetadataError, pypi_simple.DigestMismatchError):
             pass  # The wheel itself holds them as well.
         try:

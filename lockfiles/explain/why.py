@@ -180,13 +180,22 @@ def _tell_version(wheel: Wheel, locks: list[SetLock], graphs: Mapping[str, Graph
 
 
 def _tell_newest(wheel: Wheel, lock: SetLock, demands: list[tuple[str, SpecifierSet]]) -> None:
+    origins = inputs.read_set(lock.name).origins
+    own = next((origin for origin in origins if origin.name == wheel.name and not origin.index), None)
+    if own:
+        console.info(f"it comes from no index: {own.shown}")
+        return
     try:
         with index.session() as http:
-            releases = Catalogue(http, lock.python, lock.glibc).releases(wheel.name)
+            releases = Catalogue(http, lock.python, lock.glibc, origins=origins).releases(wheel.name)
     except MissingEnvironmentError as problem:
         console.info(f"whether there is a newer one was not asked: {problem.what}")
         return
     final = [r for r in releases if not r.yanked and (not r.trouble or wheel.sdist) and not r.version.is_prerelease]
+    if any(r.yanked for r in releases if r.version == Version(wheel.version)):
+        console.warn(
+            f"{wheel.name} {wheel.version} was withdrawn by its authors (yanked): `invoke lock --upgrade {wheel.name}`"
+        )
     newer = [release.version for release in final if release.version > Version(wheel.version)]
     if not newer:
         console.info(f"{wheel.version} is the newest on your index" if releases else "your index has no such project")

@@ -19,7 +19,7 @@ from lockfiles.model import Artifact
 from lockfiles.models import account as hub_account
 from lockfiles.models import folder as model_folder
 from lockfiles.models import inputs as models_in
-from lockfiles.models import local, places
+from lockfiles.models import local, places, registered
 from lockfiles.models import lockfile as models_lock
 from lockfiles.models import resolve as models_resolve
 from lockfiles.models.hub import COMMIT, Hub
@@ -40,6 +40,11 @@ def names() -> tuple[str, ...]:
     return tuple(model.name for model in models_in.read_input())
 
 
+def commits() -> dict[str, str]:
+    """What stands for each locked model, by name: its commit, or the digest of its content; none without a good lock."""
+    return {model.name: model.commit for model in _locked().models}
+
+
 def resolve_all(upgrade: str = "") -> ModelsLock:
     """What models.lock should hold; writes nothing.
 
@@ -53,6 +58,7 @@ def resolve_all(upgrade: str = "") -> ModelsLock:
         UsageError: models.in makes no sense.
         LockError: the hub has no such model, revision or file, or it or a folder offers what is not safe to load.
         MissingEnvironmentError: the hub does not answer, or there is no such folder.
+        RegistryError: a registry does not answer, or has no such model.
     """
     wanted = models_in.read_input()
     locked = _locked()
@@ -147,11 +153,20 @@ def fetch(chosen: Iterable[str] | None = None) -> None:
         return
     with ExitStack() as held:
         # A folder is looked at only when the store lacks something of its model.
-        lacking = [model for model in models if not model.repo and not all(store.has(file.artifact) for file in model.files)]
-        folders = [places.in_folder(held.enter_context(local.opened(_input(model.name))), model) for model in lacking]
         http = held.enter_context(hub_account.session())
+        absent = {one.sha256 for one in store.take((f.artifact for m in models for f in m.files), mirror.places(), http)}
+        lacking = [model for model in models if not model.repo and any(file.sha256 in absent for file in model.files)]
+        folders = []
+        for model in lacking:
+            wanted = _input(model.name)
+            if not wanted.artifact:
+                folders.append(places.in_folder(held.enter_context(local.opened(wanted)), model))
+                continue
+            with registered.opened(wanted) as place:
+                for file in model.files:
+                    place.bring(file)
         hub = places.on_hub(Hub(http), models)
-        gone = store.take((file.artifact for model in models for file in model.files), (*mirror.places(), *folders, hub), http)
+        gone = store.take((file.artifact for model in models for file in model.files), (*folders, hub), http)
     if gone:
         where = next(f"{file.path} of {m.called} at {m.at}" for m in models for file in m.files if file.artifact == gone[0])
         raise LockError("a file is listed and is not there", where=where, fix="ask who runs the hub, or its proxy")
@@ -179,6 +194,9 @@ def _resolve(model: ModelInput, commit: str) -> PinnedModel:
     if model.repo:
         with hub_account.session() as http:
             return models_resolve.from_hub(Hub(http), model, commit)
+    if model.artifact:
+        with registered.opened(model) as place:
+            return models_resolve.from_folder(place, model)
     with local.opened(model) as folder:
         return models_resolve.from_folder(folder, model)
 

@@ -12,6 +12,9 @@ TOML, one table per model; unknown keys are refused:
     [models.ours]
     path = "models/ours"                    # a folder instead of a hub: from the checkout's root, or absolute
 
+    [models.next]
+    artifact = "registry.example.com/models/ours@sha256:…"   # what a training registered, by digest
+
     [models.demo]
     made = "demonstration"                  # Pinwheel makes it on the spot: demonstration.py
 
@@ -32,6 +35,7 @@ from typing import Any
 
 from common import paths
 from common.errors import UsageError
+from oci.reference import ImageRef
 
 # Part of every digest: a change of what models.in or models.lock means makes the lock stale.
 FORMAT = 1
@@ -70,6 +74,7 @@ class ModelInput:
         digest: over all of that, and over what DATA means.
         path: the folder that it lies in, from the checkout's root or absolute; empty for others.
         made: what Pinwheel makes by itself; empty for others.
+        artifact: its place in a registry, by digest; empty for others.
     """
 
     name: str
@@ -80,6 +85,7 @@ class ModelInput:
     digest: str
     path: str = ""
     made: str = ""
+    artifact: str = ""
 
     @property
     def called(self) -> str:
@@ -147,10 +153,10 @@ def parse_input(name: str, entry: Any, text: str) -> ModelInput:
 
     if not NAME.fullmatch(name):
         raise refused("", "not a name", "small letters, digits, `.`, `_` and `-`, 40 at most")
-    source = next((key for key in ("made", "path") if isinstance(entry, dict) and key in entry), "repo")
-    known = {"made": {"made"}, "path": {"path", *_CHOICE}, "repo": {"repo", "revision", *_CHOICE}}[source]
+    source = next((key for key in ("made", "path", "artifact") if isinstance(entry, dict) and key in entry), "repo")
+    known = {"made": {"made"}, "repo": {"repo", "revision", *_CHOICE}}.get(source, {source, *_CHOICE})
     if source == "repo" and (not isinstance(entry, dict) or not {"repo", "revision"} <= set(entry)):
-        fix = "state both; a revision is a branch, a tag or a commit; or state path, a folder"
+        fix = "state both; a revision is a branch, a tag or a commit; or state path, a folder, or artifact"
         raise refused("", "repo and revision are missing", fix)
     if unknown := sorted(set(entry) - known):
         beside = "" if source == "repo" else f" beside {source}"
@@ -160,6 +166,9 @@ def parse_input(name: str, entry: Any, text: str) -> ModelInput:
         raise refused("made", f"Pinwheel makes no {value!r}", f'write made = "{DEMONSTRATION}"')
     if source == "path" and (not isinstance(value, str) or not value.strip() or not value.isprintable() or value[0] == "~"):
         raise refused("path", f"not a folder: {value!r}", "write it from the checkout's root, or absolute")
+    if source == "artifact" and not _by_digest(value):
+        fix = "write it as registry/repository@sha256:…, as `register` printed it"
+        raise refused("artifact", f"not a model of a registry, by digest: {value!r}", fix)
     if source == "repo":
         revision = entry["revision"]
         if not isinstance(value, str) or not REPO.fullmatch(value) or re.search(r"--|\.\.|[.-](/|$)", value) or len(value) > 96:
@@ -178,6 +187,13 @@ def parse_input(name: str, entry: Any, text: str) -> ModelInput:
         return ModelInput(name, value, revision, files, allow, digest([FORMAT, DATA, value, revision, files, allow]))
     asked = digest([FORMAT, DATA, {source: value}, files, allow])
     return ModelInput(name, "", "", files, allow, asked, **{source: value})
+
+
+def _by_digest(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and bool(ImageRef.parse(value).digest)
+    except ValueError:
+        return False
 
 
 def lines(text: str) -> dict[tuple[str, str], int]:

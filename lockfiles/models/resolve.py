@@ -9,12 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from typing import Protocol
 
+from common import console
 from common.errors import LockError
 from lockfiles.models import inputs as models_in
+from lockfiles.models import remote_code
 from lockfiles.models.hub import Hub, HubFile, Snapshot
 from lockfiles.models.inputs import ModelInput
 from lockfiles.models.local import Folder
 from lockfiles.models.lockfile import PinnedFile, PinnedModel, content
+from lockfiles.models.registered import Registered
 from oci import safetensors
 
 _PARALLEL = 6
@@ -49,12 +52,13 @@ def from_hub(hub: Hub, wanted: ModelInput, commit: str) -> PinnedModel:
     return _pinned(hub, hub.snapshot(wanted.repo, commit or wanted.revision, gone=gone), wanted)
 
 
-def from_folder(folder: Folder, wanted: ModelInput) -> PinnedModel:
-    """Pin a model of a folder, by the same rules.
+def from_folder(folder: Folder | Registered, wanted: ModelInput) -> PinnedModel:
+    """Pin a model of a folder, or of a registry, by the same rules.
 
     Raises:
         LockError: as `from_hub`.
         MissingEnvironmentError: there is no such folder.
+        RegistryError: the registry does not answer, refuses, or has no such model.
     """
     return _pinned(folder, folder.snapshot(), wanted)
 
@@ -69,6 +73,15 @@ def _pinned(source: _Source, snapshot: Snapshot, wanted: ModelInput) -> PinnedMo
         if file.path.endswith(_INDEX):
             data = source.start(snapshot, listed, min(file.size, _MAX_INDEX))
             _check_index(pinned, file, data, models_in.place(wanted.name))
+    there = {file.path for file in snapshot.files}
+    configurations = {
+        listed.path: source.start(snapshot, listed, min(listed.size, remote_code.MOST))
+        for listed in chosen
+        if remote_code.names_code(listed.path)
+    }
+    locked = [file.path for file in files]
+    for line in remote_code.findings(wanted.called, configurations, locked, there.__contains__):
+        console.warn(line)
     return pinned
 
 

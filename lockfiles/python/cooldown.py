@@ -14,7 +14,11 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from common import console
-from lockfiles.python import index
+from lockfiles.inputs import SetInput
+from lockfiles.python import index, settings
+
+# What uv takes for "whenever": it leaves files without a time out of any other window.
+_ANY = "false"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ class Window:
         """
         found = dict(self.but)
         for name, package in packages.items():
-            if name in asked or name not in self.but or str(package["version"]) == held.get(name):
+            if name in asked or self.but.get(name, _ANY) == _ANY or str(package["version"]) == held.get(name):
                 continue
             files = [*package.get("wheels", []), *filter(None, [package.get("sdist")])]
             times = [_stamp(file["upload-time"]) for file in files if isinstance(file.get("upload-time"), datetime.datetime)]
@@ -65,13 +69,14 @@ def asked_for(requirements: Iterable[str]) -> frozenset[str]:
     )
 
 
-def window(days: int, asked: Iterable[str], locked: Mapping[str, str]) -> Window | None:
+def window(days: int, asked: Iterable[str], locked: Mapping[str, str], untimed: Iterable[str] = ()) -> Window | None:
     """What a resolution of today may see; None for everything.
 
     Args:
         days: of the cooldown.
         asked: names that may be brand-new.
         locked: for each package that is locked already, the day it was: it never goes back for its youth.
+        untimed: names whose files have no known age.
     """
     if days <= 0:
         return None
@@ -79,11 +84,43 @@ def window(days: int, asked: Iterable[str], locked: Mapping[str, str]) -> Window
     until = _stamp(now - days * one_day)
     after = {name: _stamp(datetime.datetime.fromisoformat(f"{day}T00:00:00Z") + one_day) for name, day in locked.items()}
     young = {name: time for name, time in after.items() if time > until}
-    return Window(until, {**young, **dict.fromkeys(asked, _stamp(now + one_day))})
+    asked_until, ageless = dict.fromkeys(asked, _stamp(now + one_day)), dict.fromkeys(untimed, _ANY)
+    return Window(until, {**young, **asked_until, **ageless})
 
 
 def _stamp(time: datetime.datetime) -> str:
     return time.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def untimed(wanted: SetInput, days: int) -> frozenset[str]:
+    """The packages of a set whose own index tells no upload times; says so, for the cooldown cannot be kept for them.
+
+    Raises:
+        MissingEnvironmentError: an index is not in the user's settings, or does not answer.
+    """
+    found = set()
+    with index.session() as http:
+        for origin in wanted.origins if days > 0 else ():
+            if origin.index:
+                page = index.page(http, origin.name, settings.named(origin.index))
+                if page and not any(package.upload_time for package in page.packages):
+                    found.add(origin.name)
+    if found:
+        console.warn(
+            f"no upload times on their index: the cooldown of {days} days cannot be kept for {', '.join(sorted(found))}"
+        )
+    return frozenset(found)
+
+
+def probe(sets: Iterable[SetInput]) -> str:
+    """A package of the default index, by which one sees whether that tells upload times."""
+    names = [
+        canonicalize_name(Requirement(text).name)
+        for wanted in sets
+        for text in wanted.requires
+        if canonicalize_name(Requirement(text).name) not in {origin.name for origin in wanted.origins}
+    ]
+    return next(iter(names), "pip")
 
 
 def possible(project: str, days: int) -> bool:
@@ -95,7 +132,7 @@ def possible(project: str, days: int) -> bool:
     if days <= 0:
         return False
     with index.session() as http:
-        page = index.page(index.client(http), project)
+        page = index.page(http, project)
     if page is None or any(package.upload_time for package in page.packages):
         return True  # That there is no such project, the resolver says better.
     console.warn(f"your index tells no upload times: the cooldown of {days} days cannot be kept")

@@ -35,7 +35,7 @@ def needs(wheels: tuple[Wheel, ...], locate: Callable[[Artifact], str], http: re
     torch = next((wheel for wheel in wheels if wheel.name == "torch"), None)
     if torch is None:
         return None
-    kept = paths.cache() / "metadata" / torch.artifact.sha256[:2] / f"{torch.artifact.sha256}.gpu.json"
+    kept = paths.cache("metadata", torch.artifact.sha256[:2], f"{torch.artifact.sha256}.gpu.json")
     try:
         body = json.loads(kept.read_text())
         cuda, compute = body["cuda"], tuple(body["compute"])

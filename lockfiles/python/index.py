@@ -1,26 +1,27 @@
-"""The user's package index: which one it is, and where on it a locked file lies.
+"""The user's package indexes: what they say of a project, and where on them a locked file lies.
 
-The index is the user's setting, in uv's or pip's own way; the lock holds none. Only the one index is asked: find-links and
-extra indexes of a host's configuration would mix other builds into a resolution.
+Which indexes there are is the user's setting (settings.py); the lock holds none. One of them is asked for everything but what
+[sources] of an input takes from another: to ask several for one name would let whoever publishes it on the public one win.
 """
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import requests
 from packaging.utils import canonicalize_name, parse_sdist_filename, parse_wheel_filename
 from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase, HTTPBasicAuth
+from requests.utils import get_netrc_auth
 
 from common import offline
 from common.errors import LockError, MissingEnvironmentError
-from common.run import run
+from lockfiles import inputs
 from lockfiles.model import Artifact
+from lockfiles.python import settings
+from lockfiles.python.settings import Index
 from lockfiles.store import mirror
 
 if TYPE_CHECKING:
@@ -29,41 +30,43 @@ if TYPE_CHECKING:
 
 # Seconds to connect, and between two pieces of an answer.
 _TIMEOUT = (20.0, 60.0)
+_REFUSED = {401: "it asks for a login", 403: "your login may not read it"}
 
 
 def url() -> str:
-    """The simple index the user has configured, else the one pip itself would ask.
-
-    Read from UV_DEFAULT_INDEX, UV_INDEX_URL, then pip's configuration (PIP_INDEX_URL and its files).
+    """The address of the index that is asked by default, with the login that its setting has.
 
     Raises:
-        MissingEnvironmentError: pip cannot read its configuration; another index than the user's is never asked instead. Or
-            this run is offline.
+        MissingEnvironmentError: the user's configuration cannot be read. Or this run is offline.
     """
     offline.demand_network("asking your package index", fix="run it without --offline")
-    for variable in ("UV_DEFAULT_INDEX", "UV_INDEX_URL"):
-        if value := os.environ.get(variable):
-            return value
-    # What decides where pip looks; with the same, it would say the same again.
-    setting = tuple(sorted(item for item in os.environ.items() if item[0].startswith(("PIP_", "HOME", "XDG_", "VIRTUAL_ENV"))))
-    for line in _pip_says(setting).splitlines():
-        key, _, value = line.partition("=")
-        if key in {":env:.index-url", "global.index-url", "user.index-url", "site.index-url"}:
-            return value.strip("'\"")
-    from pypi_simple import PYPI_SIMPLE_ENDPOINT
-
-    return PYPI_SIMPLE_ENDPOINT
+    return settings.with_login(settings.default())
 
 
-@lru_cache(maxsize=8)
-def _pip_says(_: tuple[tuple[str, str], ...]) -> str:
-    said = run(
-        [sys.executable, "-m", "pip", "config", "list"],
-        error=MissingEnvironmentError,
-        what="reading your pip configuration",
-        fix="mend it; `pip config debug` shows its files",
-    )
-    return said.stdout
+class ForbiddenError(MissingEnvironmentError):
+    """An index refuses a project, whoever asks (403)."""
+
+
+class _Logins(AuthBase):
+    """Sends each index its own login, and other servers what netrc has for them."""
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        address = request.url or ""
+        parts = urlsplit(address)
+        login = (unquote(parts.username or ""), unquote(parts.password or "")) if "@" in parts.netloc else None
+        if login is None and not offline.offline():
+            # Of several on one server, the one whose address is most alike: a proxy keeps a login for each repository.
+            known = [one for one in (settings.default(), *settings.further()) if one.login and one.covers(address)]
+            known.sort(key=lambda one: _alike(one.url, address))
+            login = known[-1].login if known else None
+        login = login or get_netrc_auth(address)
+        return HTTPBasicAuth(*login)(request) if login else request
+
+
+def _alike(one: str, other: str) -> int:
+    """How many parts of two addresses' paths are the same, from the start."""
+    pairs = zip(urlsplit(one).path.split("/"), urlsplit(other).path.split("/"), strict=False)
+    return next((number for number, (left, right) in enumerate(pairs) if left != right), len(one))
 
 
 class _OfflineAdapter(HTTPAdapter):
@@ -82,9 +85,15 @@ class _OfflineAdapter(HTTPAdapter):
 
 
 def session() -> requests.Session:
-    """An HTTP session with the user's proxies, certificates and netrc, as requests reads them; offline for the mirror alone."""
+    """An HTTP session with the user's proxies, certificates and logins; offline for the mirror alone.
+
+    Raises:
+        MissingEnvironmentError: a setting names certificates that are not there.
+    """
     own = requests.Session()
     own.headers["User-Agent"] = "pinwheel"
+    own.auth = _Logins()
+    own.verify = settings.bundle() or True
     if offline.offline():
         own.mount("https://", _OfflineAdapter())
         own.mount("http://", _OfflineAdapter())
@@ -92,12 +101,11 @@ def session() -> requests.Session:
 
 
 class Locator:
-    """Finds the address of a locked file on the user's index. Safe for several threads."""
+    """Finds the address of a locked file: on the index that its input names, or the default one. Safe for several threads."""
 
     def __init__(self, http: requests.Session) -> None:
         self._http = http
-        self._client: pypi_simple.PyPISimple | None = None
-        self._pages: dict[str, dict[str, tuple[str, str]]] = {}
+        self._pages: dict[tuple[str, str], dict[str, tuple[str, str]] | None] = {}
         self._guard = threading.Lock()
 
     def __call__(self, artifact: Artifact) -> str:
@@ -116,50 +124,75 @@ class Locator:
                 where=f"{artifact.file}, sha256 {artifact.sha256}",
                 fix=offline.FIX,
             )
+        problem = LockError("")
+        # Two sets may take it from two indexes; which of them has the locked bytes, the hash tells.
+        for home in sorted(inputs.homes().get(project, {inputs.DEFAULT}), key=lambda home: (home == inputs.DEFAULT, home)):
+            index = settings.named(home)
+            files = self._files(index, project)
+            address, digest = (files or {}).get(artifact.file, ("", ""))
+            if address and digest in ("", artifact.sha256):
+                return address
+            if files is None:
+                what = f"{index.called} has no project {project}"
+                problem = LockError(what, fix="check the index in your uv or pip configuration")
+            elif address:
+                problem = LockError(
+                    f"{artifact.file}: {index.called} says sha256 {digest}, the lock says {artifact.sha256}",
+                    fix=f"the index serves an altered file; if it is meant, `invoke lock --upgrade {project}` takes it",
+                )
+            else:
+                fix = f"`invoke lock --upgrade {project}` takes another version"
+                problem = LockError(f"{artifact.file} is not on {index.called} any more", fix=fix)
+        raise problem
+
+    def _files(self, index: Index, project: str) -> dict[str, tuple[str, str]] | None:
+        """Address and sha256 of a project's files by name; None where the index has no such project."""
+        key = (index.url, project)
         with self._guard:
-            # Asking for the user's index starts pip: only when something is really missing.
-            self._client = self._client or client(self._http)
-            asked, known = self._client, self._pages.get(project)
-        if known is None:
-            known = _files(asked, project)
-            with self._guard:
-                self._pages[project] = known
-        address, digest = known.get(artifact.file, ("", ""))
-        if digest not in ("", artifact.sha256):
-            raise LockError(
-                f"{artifact.file}: your index says sha256 {digest}, the lock says {artifact.sha256}",
-                fix="the index serves an altered file; if it is meant, run `invoke lock`",
-            )
-        if not address:
-            raise LockError(
-                f"{artifact.file} is not on your index any more", fix=f"`invoke lock --upgrade {project}` takes another version"
-            )
-        return address
+            if key in self._pages:
+                return self._pages[key]
+        found = page(self._http, project, index)
+        files = None if found is None else {one.filename: (one.url, one.digests.get("sha256", "")) for one in found.packages}
+        with self._guard:
+            self._pages[key] = files
+        return files
 
 
-def client(http: requests.Session) -> pypi_simple.PyPISimple:
-    """A client of the user's index.
+def page(http: requests.Session, project: str, index: Index | None = None) -> pypi_simple.ProjectPage | None:
+    """What an index says of a project; None when it has none of that name.
+
+    Args:
+        http: a session of `session()`.
+        project: its normal name.
+        index: the one to ask; by default the user's default one.
 
     Raises:
-        MissingEnvironmentError: the index must not be asked.
-    """
-    from pypi_simple import PyPISimple
-
-    return PyPISimple(url(), session=http)
-
-
-def page(client: pypi_simple.PyPISimple, project: str) -> pypi_simple.ProjectPage | None:
-    """What the index says of a project; None when it has none of that name.
-
-    Raises:
-        MissingEnvironmentError: it does not answer, or not as an index.
+        MissingEnvironmentError: it must not be asked, does not answer, refuses, or is no index.
     """
     import pypi_simple
 
+    offline.demand_network("asking your package index", fix="run it without --offline")
+    index = index or settings.default()
     try:
-        return client.get_project_page(project, timeout=_TIMEOUT)
+        return pypi_simple.PyPISimple(index.url, session=http).get_project_page(project, timeout=_TIMEOUT)
     except pypi_simple.NoSuchProjectError:
         return None
+    except requests.HTTPError as problem:
+        status = 0 if problem.response is None else problem.response.status_code
+        kind = ForbiddenError if status == requests.codes.forbidden else MissingEnvironmentError
+        raise kind(
+            f"{index.called} refuses {project}: {_REFUSED[status]} (HTTP {status})"
+            if status in _REFUSED
+            else f"{index.called} does not answer for {project}: HTTP {status}",
+            where=index.said,
+            fix=_login_fix(index) if status in _REFUSED else "ask who runs the index, or try again",
+        ) from None
+    except requests.exceptions.SSLError:
+        raise MissingEnvironmentError(
+            f"{index.called} shows a certificate that is not trusted here, asked for {project}",
+            where=index.said,
+            fix="set SSL_CERT_FILE or PIP_CERT to the file with its authority's certificate",
+        ) from None
     except (
         requests.RequestException,
         pypi_simple.UnsupportedContentTypeError,
@@ -167,13 +200,13 @@ def page(client: pypi_simple.PyPISimple, project: str) -> pypi_simple.ProjectPag
         ValueError,  # pages that are not what they claim to be, in many ways
     ) as problem:
         raise MissingEnvironmentError(
-            f"your package index does not answer for {project}: {type(problem).__name__}",
+            f"{index.called} does not answer for {project}: {type(problem).__name__}",
+            where=index.said,
             fix="check the network and your uv or pip configuration",
         ) from None
 
 
-def _files(client: pypi_simple.PyPISimple, project: str) -> dict[str, tuple[str, str]]:
-    found = page(client, project)
-    if found is None:
-        raise LockError(f"your index has no project {project}", fix="check the index in your uv or pip configuration")
-    return {package.filename: (package.url, package.digests.get("sha256", "")) for package in found.packages}
+def _login_fix(index: Index) -> str:
+    if not index.name:
+        return "put a login for its host into netrc, or one that may read it"
+    return f"set {settings.login_variables(index.name)}, or put a login for its host into netrc"

@@ -32,6 +32,7 @@ _PARALLEL = 8
 _LICENCE_FILE = re.compile(r"^[^/]+\.dist-info/(licenses/.*|(LICEN[CS]E|COPYING|NOTICE|EULA|COPYRIGHT)[^/]*)$", re.IGNORECASE)
 # A licence's text; some wheels bundle hundreds of kilobytes of others' notices.
 _TEXT_LIMIT = 200_000
+_EXTRA = re.compile(r"""extra\s*==\s*['"]([^'"]+)""")
 _Locate = Callable[[Artifact], str]
 
 
@@ -187,6 +188,11 @@ def target(python: str) -> dict[str, str]:
     }
 
 
+def extras(requires: Iterable[str]) -> list[str]:
+    """The extras that the markers of requirements name, sorted."""
+    return sorted({canonicalize_name(extra) for text in requires for extra in _EXTRA.findall(text)})
+
+
 def _plain(requirement: Requirement) -> str:
     extras = f"[{','.join(sorted(map(canonicalize_name, requirement.extras)))}]" if requirement.extras else ""
     return f"{canonicalize_name(requirement.name)}{extras}{requirement.specifier}"
@@ -201,7 +207,7 @@ def _kept(artifact: Artifact) -> Metadata | None:
 
 
 def _file(artifact: Artifact) -> Path:
-    return paths.cache() / "metadata" / artifact.sha256[:2] / f"{artifact.sha256}.json"
+    return paths.cache("metadata", artifact.sha256[:2], f"{artifact.sha256}.json")
 
 
 def _read(artifact: Artifact, locate: _Locate, http: requests.Session) -> Metadata:

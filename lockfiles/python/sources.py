@@ -1,4 +1,4 @@
-"""Where the resolver may look: the user's one index, or offline the wheels and sdists that are on this machine."""
+"""Where the resolver may look: the user's indexes, or offline the wheels and sdists that are on this machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from common.errors import LockError
 from common.offline import offline
 from lockfiles import inputs, lockfile, store
 from lockfiles.model import Artifact
-from lockfiles.python import index
+from lockfiles.python import index, settings
+from lockfiles.python.settings import Index
 from lockfiles.store import mirror
 
 # Of the user's uv settings these say how to reach the index and where to keep what it says, not what to choose.
@@ -38,8 +39,11 @@ class Source:
 
 
 @contextmanager
-def configured() -> Iterator[Source]:
+def configured(indexes: tuple[Index, ...] = ()) -> Iterator[Source]:
     """The place to resolve from; it is there as long as the block runs.
+
+    Args:
+        indexes: those that are asked beside the default one; their logins go along.
 
     Raises:
         MissingEnvironmentError: pip's configuration cannot be read.
@@ -47,13 +51,12 @@ def configured() -> Iterator[Source]:
     # Whatever else the host's uv or pip configuration holds would contaminate a resolution.
     ours = {key for key in os.environ if key.startswith(("UV_", "PIP_")) and key not in _KEPT}
     environment: dict[str, str | None] = dict.fromkeys(ours)
-    if "SSL_CERT_FILE" not in os.environ:
-        # As requests reads them, and so the rest of us.
-        bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE", "")
-        environment |= {"SSL_CERT_FILE": bundle} if Path(bundle).is_file() else {}
+    if bundle := settings.bundle():
+        # What the rest of us trusts.
+        environment |= {"SSL_CERT_FILE": bundle} if Path(bundle).is_file() else {"SSL_CERT_DIR": bundle}
     if not offline():
-        # The address may carry credentials: through the environment, which others cannot read, and never as an argument.
-        yield Source((), {**environment, "UV_DEFAULT_INDEX": index.url()}, {})
+        # Logins go through the environment, which others cannot read, and never as an argument.
+        yield Source((), {**environment, **settings.uv_logins(indexes), "UV_DEFAULT_INDEX": index.url()}, {})
         return
     with tempfile.TemporaryDirectory(prefix="pinwheel-wheels-") as folder:
         found = _on_this_machine()
@@ -74,9 +77,9 @@ def _on_this_machine() -> dict[str, tuple[Artifact, Path]]:
         with suppress(LockError):
             # A shim is no package, and what we build from source is resolved as source.
             for wheel in lockfile.read_set(name).wheels:
-                one = wheel.sdist or wheel.artifact
-                if not wheel.shim and store.has(one):
-                    found[one.file] = (one, store.path(one))
+                for one in (wheel.sdist or wheel.artifact, *(wheel.build or ())):
+                    if not wheel.shim and store.has(one):
+                        found[one.file] = (one, store.path(one))
     return found
 
 

@@ -10,23 +10,25 @@ import re
 import sys
 import tempfile
 import tomllib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from packaging.requirements import Requirement
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import canonicalize_name, parse_wheel_filename
 from uv import find_uv_bin
 
 from common import offline
-from common.errors import LockError, MissingEnvironmentError
-from common.run import run
+from common.errors import LockError
 from lockfiles.inputs import SetInput
 from lockfiles.model import Artifact
-from lockfiles.python import index, sources
+from lockfiles.python import index, metadata, settings, solver, sources
 from lockfiles.python.cooldown import Window
+from lockfiles.python.direct import Direct
 from lockfiles.python.remote import RemoteFile
-from lockfiles.python.sources import Source
+from lockfiles.python.settings import Index
 
 _LEGACY = {(2, 17): "manylinux2014", (2, 12): "manylinux2010", (2, 5): "manylinux1"}
 
@@ -51,7 +53,15 @@ def platform_tags(python: str, glibc: str) -> tuple[Tag, ...]:
 
 
 def resolve(
-    wanted: SetInput, python: str, glibc: str, preferred: Mapping[str, str], window: Window | None = None
+    wanted: SetInput,
+    python: str,
+    glibc: str,
+    preferred: Mapping[str, str],
+    window: Window | None = None,
+    direct: Mapping[str, Direct] | None = None,
+    asked: Collection[str] | None = None,
+    *,
+    alone: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Resolve a set to exact packages; the result is uv's PEP 751 tables by normalised name.
 
@@ -61,22 +71,38 @@ def resolve(
         glibc: the base's version.
         preferred: versions by name that are kept where the requirements allow it.
         window: which files are old enough; default all.
+        direct: what comes from no index.
+        asked: packages of which a release may be taken that its authors withdrew; default any, and nothing is said.
+        alone: without what the packages ask for.
 
     Raises:
-        LockError: the requirements cannot all hold; with the resolver's explanation.
+        LockError: the requirements cannot all hold; with the resolver's explanation. Or a release was withdrawn.
         MissingEnvironmentError: the index does not answer.
     """
+    direct = direct or {}
+    indexes = {o.name: settings.named(o.index) for o in wanted.origins if o.index and not offline.offline()}
+    indexes = {name: one for name, one in indexes.items() if one != settings.default()}
+    overridden = {canonicalize_name(Requirement(text).name) for text in wanted.overrides} & set(indexes)
+    if overridden and not alone:
+        direct = {**direct, **_settled(wanted, overridden, python, glibc, preferred, window)}
     with tempfile.TemporaryDirectory(prefix="pinwheel-resolve-") as scratch:
         here = Path(scratch)
-        (here / "set.in").write_text("".join(f"{line}\n" for line in wanted.requires))
-        (here / "overrides.in").write_text("".join(f"{line}\n" for line in wanted.overrides))
-        metadata = [
+        stand_ins = {name: one.stand_in(here).as_uri() for name, one in direct.items()}
+        requires = [_at(line, stand_ins) for line in wanted.requires]
+        if indexes:
+            # Only here may a package be bound to an index (uv's documentation, "Package sources").
+            (here / "pyproject.toml").write_text(_project(requires, indexes))
+        else:
+            (here / "set.in").write_text("".join(f"{line}\n" for line in requires))
+        (here / "overrides.in").write_text("".join(f"{_at(line, stand_ins)}\n" for line in wanted.overrides))
+        stated = [
             f"{{ name = {json.dumps(s.name)}, version = {json.dumps(s.version)}, requires-dist = {json.dumps(s.requires)} }}"
             for s in wanted.sdists
+            if s.name not in direct
         ]
-        (here / "uv.toml").write_text(f"dependency-metadata = [{', '.join(metadata)}]\n")
+        (here / "uv.toml").write_text(f"dependency-metadata = [{', '.join(stated)}]\n")
         # Without --python, uv looks through every interpreter of the machine first.
-        argv: list[str | Path] = [find_uv_bin(), "pip", "compile", "--quiet", "--python", sys.executable]
+        argv: list[str | Path] = [find_uv_bin(), "pip", "compile", "--python", sys.executable]
         argv += ["--config-file", here / "uv.toml"]
         argv += ["--python-version", python, "--python-platform", f"x86_64-manylinux_{glibc.replace('.', '_')}"]
         # What stands in the output file already, uv prefers.
@@ -86,25 +112,63 @@ def resolve(
         if packages:
             (here / "pylock.toml").write_text('lock-version = "1.0"\ncreated-by = "pinwheel"\n' + "".join(packages))
         # A version other than the stated one would be built here, and now, to be asked what it needs.
-        (here / "constraints.in").write_text("".join(f"{s.name}=={s.version}\n" for s in wanted.sdists))
+        (here / "constraints.in").write_text("".join(f"{s.name}=={s.version}\n" for s in wanted.sdists if s.name not in direct))
         argv += ["--constraint", here / "constraints.in"]
         argv += ["--override", here / "overrides.in", "--format", "pylock.toml", "--output-file", here / "pylock.toml"]
         # No code of a package runs while resolving; sources are built later, without network, in the base image.
         for sdist in wanted.sdists:
             argv += ["--no-binary", sdist.name]
         argv += window.options() if window else []
-        argv += ["--only-binary", ":all:", here / "set.in"]
-        with sources.configured() as source:
-            _uv(argv, source, f"{wanted.name}.in does not resolve")
+        argv += ["--no-deps"] if alone else []
+        argv += ["--only-binary", ":all:", here / ("pyproject.toml" if indexes else "set.in")]
+        with sources.configured(tuple(indexes.values())) as source:
+            said = solver.run_uv(argv, source, f"{wanted.name}.in does not resolve", f"lockfiles/{wanted.name}.in")
+        if asked is not None:
+            solver.tell_withdrawn(said, asked, f"lockfiles/{wanted.name}.in")
         body = tomllib.loads((here / "pylock.toml").read_text())
     files = [f for package in body["packages"] for f in (*package.get("wheels", []), package.get("sdist")) if f]
     for entry in files:
         if known := source.files.get(file_name(entry)):
             entry |= {"size": known.size, "hashes": {"sha256": known.sha256}}
-    return {str(canonicalize_name(package["name"])): package for package in body["packages"]}
+    found = {str(canonicalize_name(package["name"])): package for package in body["packages"]}
+    return {name: direct[name].table() if name in direct else package for name, package in found.items()}
 
 
-def resolve_toolkit(pyproject: Path, preferred: str, upgrade: str, window: Window | None = None) -> str:
+def _settled(
+    wanted: SetInput, names: Collection[str], python: str, glibc: str, preferred: Mapping[str, str], window: Window | None
+) -> dict[str, Direct]:
+    """Packages that have both an override and an index of their own; uv would look for the override on the default index."""
+    lines = tuple(text for text in wanted.overrides if canonicalize_name(Requirement(text).name) in names)
+    asking = replace(wanted, requires=lines, overrides=(), sdists=())
+    tags = platform_tags(python, glibc)
+    found = resolve(asking, python, glibc, preferred, window, alone=True)
+    files = {name: choose(package, tags, f"lockfiles/{wanted.name}.in") for name, package in found.items()}
+    with index.session() as http:
+        known = metadata.read_all(files.values(), index.Locator(http), http)
+    return {name: Direct(name, str(found[name]["version"]), file, known[file.sha256].text) for name, file in files.items()}
+
+
+def _at(line: str, places: Mapping[str, str]) -> str:
+    """A requirement with the place of its package, where that is known."""
+    one = Requirement(line)
+    place = places.get(canonicalize_name(one.name))
+    if place is None:
+        return line
+    extras = f"[{','.join(sorted(one.extras))}]" if one.extras else ""
+    return f"{one.name}{extras} @ {place}" + (f" ; {one.marker}" if one.marker else "")
+
+
+def _project(requires: list[str], indexes: Mapping[str, Index]) -> str:
+    lines = ["[project]", f"name = {json.dumps(solver.PROJECT)}", 'version = "0"', f"dependencies = {json.dumps(requires)}"]
+    lines += ["[tool.uv.sources]"] + [f"{name} = {{ index = {json.dumps(one.name)} }}" for name, one in indexes.items()]
+    for one in dict.fromkeys(indexes.values()):
+        lines += ["[[tool.uv.index]]", f"name = {json.dumps(one.name)}", f"url = {json.dumps(one.url)}", "explicit = true"]
+    return "\n".join(lines) + "\n"
+
+
+def resolve_toolkit(
+    pyproject: Path, preferred: str, upgrade: str, window: Window | None = None, asked: Collection[str] = ()
+) -> str:
     """Resolve Pinwheel's own dependencies, for every platform, as requirements with hashes.
 
     Args:
@@ -112,6 +176,7 @@ def resolve_toolkit(pyproject: Path, preferred: str, upgrade: str, window: Windo
         preferred: requirements whose versions are kept where possible; may be empty.
         upgrade: a package that may move, `all`, or nothing.
         window: which files are old enough; default all.
+        asked: packages of which a release may be taken that its authors withdrew.
 
     Raises:
         LockError, MissingEnvironmentError: as `resolve`.
@@ -119,22 +184,14 @@ def resolve_toolkit(pyproject: Path, preferred: str, upgrade: str, window: Windo
     with tempfile.TemporaryDirectory(prefix="pinwheel-resolve-") as scratch:
         target = Path(scratch) / "toolkit.txt"
         target.write_text(preferred)
-        argv: list[str | Path] = [
-            find_uv_bin(),
-            "pip",
-            "compile",
-            "--quiet",
-            "--no-config",
-            "--universal",
-            "--python-version",
-            "3.11",
-        ]
+        argv: list[str | Path] = [find_uv_bin(), "pip", "compile", "--no-config", "--universal", "--python-version", "3.11"]
         if upgrade:
             argv += ["--upgrade"] if upgrade == "all" else ["--upgrade-package", upgrade]
         argv += window.options() if window else []
         argv += ["--extra", "test", "--generate-hashes", "--no-header", "--output-file", target, pyproject]
         with sources.configured() as source:
-            _uv(argv, source, "pyproject.toml does not resolve")
+            said = solver.run_uv(argv, source, "pyproject.toml does not resolve", "pyproject.toml")
+        solver.tell_withdrawn(said, asked, "pyproject.toml")
         # uv's "via" comments name the project by its path when it has one; only the package names are kept.
         return re.sub(r"\(\S*pyproject\.toml\)", "(pyproject.toml)", target.read_text())
 
@@ -195,24 +252,3 @@ def artifact(entry: dict[str, Any]) -> Artifact:
 def file_name(entry: dict[str, Any]) -> str:
     """A PEP 751 file entry's name: given, or the last part of its address."""
     return str(entry.get("name") or str(entry.get("url") or entry["path"]).rpartition("/")[2].partition("#")[0])
-
-
-def _uv(argv: list[str | Path], source: Source, what: str) -> None:
-    result = run([*argv, *source.options], env=source.environment, missing="run ./invokew")
-    if result.code:
-        lines = list(_meaningful(result.stderr))
-        text = " ".join(lines)
-        if "provided package locations" in text and offline.offline():
-            raise MissingEnvironmentError(f"{what} with what is on this machine: {text}", fix=offline.FIX)
-        if re.search(r"\b40[137]\b|authentication credentials", text):
-            raise MissingEnvironmentError(f"your index refuses: {text}", fix="check its address and your credentials for it")
-        if "No solution found" in text or "no versions" in text or "not found in the package registry" in text:
-            raise LockError(f"{what}: {text}", fix="loosen or move a pin")
-        raise MissingEnvironmentError(f"uv failed: {text}", fix="check the network and your uv or pip configuration")
-
-
-def _meaningful(stderr: str) -> Iterator[str]:
-    for line in stderr.splitlines():
-        text = line.strip(" ×╰─▶│├").strip()
-        if text:
-            yield text

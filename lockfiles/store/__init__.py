@@ -22,7 +22,7 @@ from typing import BinaryIO
 
 import requests
 
-from common import console, paths
+from common import console, owned, paths
 from common.errors import LockError, MissingEnvironmentError
 from common.files import CHUNK, FULL
 from lockfiles.model import Artifact
@@ -38,8 +38,12 @@ _UNREACHABLE = "check the network and your index configuration"
 
 
 def path(artifact: Artifact) -> Path:
-    """Where the store keeps the artifact, whether it is there or not."""
-    return _root() / artifact.sha256[:2] / artifact.sha256
+    """Where the store keeps the artifact, whether it is there or not.
+
+    Raises:
+        MissingEnvironmentError: somebody else could have written it.
+    """
+    return paths.cache("store", artifact.sha256[:2], artifact.sha256)
 
 
 def has(artifact: Artifact) -> bool:
@@ -205,6 +209,8 @@ def prune(keep: Iterable[str]) -> tuple[int, int]:
     others = [file.stat().st_mtime_ns for file in root.glob(f"{_USER}*") if file != own and in_use(file)]
     since = min([began + 1, *others])
     files, total = 0, 0
+    for folder in {file.parent for file in candidates}:
+        owned.check(folder)
     for file in candidates:
         if file.name.removeprefix(PREFIX).removesuffix(ETAG) in kept or not _OURS.fullmatch(file.name):
             continue
@@ -212,7 +218,7 @@ def prune(keep: Iterable[str]) -> tuple[int, int]:
             # It goes with its part.
             continue
         try:
-            about = file.stat()
+            about = file.lstat()
             if file.name.startswith(PREFIX):
                 if in_use(file):
                     continue
@@ -276,7 +282,7 @@ def _part(artifact: Artifact, stop: threading.Event | None = None) -> Iterator[P
 
 
 def _root() -> Path:
-    return paths.cache() / "store"
+    return paths.cache("store")
 
 
 # Files that this process keeps locked for as long as it lives: they tell `prune` since when somebody uses the store.

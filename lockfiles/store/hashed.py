@@ -9,7 +9,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from common import owned
 from common.errors import LockError, MissingEnvironmentError
+from common.files import CHUNK
 from lockfiles.model import Artifact
 
 
@@ -27,7 +29,7 @@ def opened(artifact: Artifact, place: Path) -> Iterator[BinaryIO]:
     """
     with ExitStack() as stack:
         try:
-            file = stack.enter_context(place.open("rb"))
+            file = stack.enter_context(os.fdopen(owned.opened(place), "rb"))
             before, actual = os.fstat(file.fileno()), hashlib.file_digest(file, "sha256").hexdigest()
         except FileNotFoundError:
             raise LockError(f"{artifact.file} is not in the store", where=str(place), fix="run `invoke fetch`") from None
@@ -48,5 +50,13 @@ def opened(artifact: Artifact, place: Path) -> Iterator[BinaryIO]:
         file.seek(0)
         yield file
         after = os.fstat(file.fileno())
-        if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
+        changed = (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size)
+        if not changed and before.st_ctime_ns != after.st_ctime_ns:
+            # The other times can be put back, this one cannot; but a new mode or name changes it as well.
+            file.seek(0)
+            again = hashlib.sha256()
+            while chunk := file.read(CHUNK):
+                again.update(chunk)
+            changed = again.hexdigest() != artifact.sha256
+        if changed:
             raise LockError(f"{artifact.file} was written to while it was read", where=str(place), fix="run it again")

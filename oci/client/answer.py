@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any, Protocol
 
 import urllib3
 
-from common.errors import RegistryError
+from oci.client.patience import TransientError, UnusableError
 from oci.client.target import Server
 
 CHUNK = 1 << 20
@@ -54,7 +55,10 @@ class Answer:
     def explanation(self) -> str:
         """The status and the server's own error messages, all of them: they may repeat secrets, see `Http.scrub`."""
         errors = "; ".join(f"{code} {message}".strip() for code, message in self._errors())
-        return f"{self.status} {errors}".strip()
+        # What stands before the registry answers with web pages.
+        title = re.search(rb"<title>([^<]{1,200})", self.data) if not errors else None
+        said = title[1].decode(errors="replace").removeprefix(str(self.status)) if title else errors
+        return f"{self.status} {said.strip()}".strip()
 
     def _errors(self) -> list[tuple[str, str]]:
         try:
@@ -103,8 +107,11 @@ class Stream:
             StoppedError: the client was stopped.
         """
         while most > 0 and not self._ended:
-            with self._http.translated(self.url):
-                data: bytes = self._response.read(min(CHUNK, most), decode_content=False)
+            try:
+                with self._http.translated(self.url):
+                    data: bytes = self._response.read(min(CHUNK, most), decode_content=False)
+            except TransientError as problem:
+                raise TransientError(problem.reason, problem.wait, begun=True) from None
             if not data:
                 self._ended = True
                 return
@@ -115,13 +122,14 @@ class Stream:
         """The answer with all of its body.
 
         Raises:
-            RegistryError: it is larger than `most` bytes.
+            UnusableError: it is larger than `most` bytes.
             TransientError: it was cut.
         """
         data = b"".join(self.chunks(most + 1))
         if len(data) > most:
             size = f"{most >> 20} MiB" if most >= CHUNK else f"{most} bytes"
-            raise RegistryError(f"{self._http.server.called} answers with more than {size}", where=self._http.server.host)
+            what = f"{self._http.server.called} answers with more than {size}"
+            raise UnusableError(what, where=self._http.server.host, why=f"it has more than {size}")
         return Answer(self.status, self.headers, data, self.url)
 
     def close(self) -> None:

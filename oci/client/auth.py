@@ -68,6 +68,8 @@ class Auth:
         # The scope that the registry named when it refused these scopes: some name their repositories differently.
         self._named_scopes: dict[Scopes, str] = {}
         self._tokens: dict[Scopes, _Token] = {}
+        # Seconds that the last token lasts from its making on; 0 without one.
+        self.lifetime = 0.0
         # Every token so far: a server may repeat an old one in its messages.
         self._issued: set[str] = set()
 
@@ -175,6 +177,7 @@ class Auth:
                 f"the token server answers {answer.status} and gives no token", where=self._target.host, fix="try again later"
             ) from None
         self._issued.add(text)
+        self.lifetime = lifetime
         return _Token(text, time.monotonic() + lifetime - min(_MARGIN, lifetime / 2))
 
 

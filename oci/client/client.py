@@ -16,7 +16,7 @@ from oci.client.auth import RefusedError
 from oci.client.blob import Blob
 from oci.client.download import download
 from oci.client.http import LARGEST, Request
-from oci.client.patience import Patience
+from oci.client.patience import Patience, UnusableError
 from oci.client.target import Registry, resolve
 from oci.client.upload import Upload
 from oci.client.wire import Wire
@@ -124,10 +124,19 @@ class Client:
         upload.run()
         self._chunk = min(self._chunk, upload.takes)
 
-    def put_manifest(self, repository: str, tag: str, data: bytes) -> None:
-        """Put a manifest under a tag ("Pushing Manifests"); where the tag holds it already, nothing is put.
+    def put_manifest(self, repository: str, tag: str, data: bytes, kind: str = MANIFEST) -> bool:
+        """Put a manifest under a tag or its digest ("Pushing Manifests"); where that holds it already, nothing is put.
 
         Many registries can forbid to move a tag, and then refuse the manifest that it holds, too.
+
+        Args:
+            repository: as in `exists`.
+            tag: or the manifest's digest.
+            data: its bytes.
+            kind: its media type.
+
+        Returns:
+            Whether the registry says that it lists the manifest as a referrer of its subject.
 
         Raises:
             BlobUnknownError: the registry has not all that the manifest names.
@@ -136,22 +145,22 @@ class Client:
         """
         held = self._held(repository, tag)
         if held == data:
-            return
+            return False
         action = f"pushing {self.target.host}/{repository}:{tag}"
-        url, headers = f"/v2/{repository}/manifests/{tag}", {"Content-Type": MANIFEST}
+        url, headers = f"/v2/{repository}/manifests/{tag}", {"Content-Type": kind}
         try:
             answer = self._wire.ask(Request("PUT", url, (self._scope(repository),), headers, lambda: data), action)
         except RefusedError:
             if held is None:
                 raise
             raise self._fixed(repository, tag, held, "") from None
-        if held is not None and answer.status in _FIXED_TAG:
-            raise self._fixed(repository, tag, held, self._wire.scrub(answer.explanation()))
         if {"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"} & set(answer.codes):
             refusal = self._wire.refusal(action, answer)
             raise BlobUnknownError(
                 refusal.what, where=refusal.where, fix="look at the registry: it said that it has blobs which it does not have"
             )
+        if held is not None and answer.status in _FIXED_TAG:
+            raise self._fixed(repository, tag, held, self._wire.scrub(answer.explanation()))
         if not 200 <= answer.status < 300:
             raise self._wire.refusal(action, answer)
         expected, taken = sha256_bytes(data), answer.header("Docker-Content-Digest")
@@ -159,6 +168,7 @@ class Client:
             raise RegistryError(
                 f"the registry took {expected} for {self._wire.scrub(taken)}", where=f"{repository}:{tag}", fix=_FIX
             )
+        return bool(answer.header("OCI-Subject"))
 
     def manifest(self, repository: str, reference: str) -> bytes:
         """A manifest's bytes as the registry serves them ("Pulling manifests").
@@ -199,23 +209,28 @@ class Client:
             raise self._wire.refusal(action, answer)
         return self._whole(repository, reference, answer.data) if answer.status == 200 else None
 
-    def read_blob(self, repository: str, digest: str, most: int = LARGEST) -> bytes:
+    def read_blob(self, repository: str, digest: str, size: int) -> bytes:
         """A small blob's bytes ("Pulling blobs").
 
         Args:
             repository: as in `exists`.
             digest: of the blob.
-            most: bytes that it may have.
+            size: in bytes.
 
         Raises:
-            RegistryError: the registry serves none, a larger one, or other bytes.
+            UnusableError: the registry serves none, a cut or larger one, or other bytes.
+            RegistryError: it does not answer, or refuses.
         """
         action = f"reading {self.target.host}/{repository}@{digest}"
-        request = Request("GET", f"/v2/{repository}/blobs/{digest}", (self._scope(repository),), most=most)
+        request = Request("GET", f"/v2/{repository}/blobs/{digest}", (self._scope(repository),), most=size)
         answer = self._wire.ask(request, action)
         if answer.status != 200:
             raise self._wire.refusal(action, answer)
-        return self._whole(repository, digest, answer.data)
+        data = self._whole(repository, digest, answer.data)
+        if len(data) != size:
+            what = f"{action} failed: it has {len(data)} bytes and not {size}"
+            raise UnusableError(what, where=self.target.host, fix=_FIX, why=f"it has {len(data)} bytes")
+        return data
 
     def download(self, repository: str, digest: str, size: int, target: Path) -> None:
         """Fetch a blob into a file; see `download.download`."""
@@ -281,7 +296,7 @@ class Client:
         if reference.startswith("sha256:") and sha256_bytes(data) != reference:
             what = f"the registry serves other bytes for {reference}"
             fix = "do not use them: something altered them on the way or in the registry"
-            raise RegistryError(what, where=f"{self.target.host}/{repository}", fix=fix)
+            raise UnusableError(what, where=f"{self.target.host}/{repository}", fix=fix, why="it has other bytes")
         return data
 
     def _scope(self, repository: str) -> str:

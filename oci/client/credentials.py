@@ -30,6 +30,12 @@ _NOTHING = "credentials not found"
 # Docker Hub's entry has its own old address.
 _HUB = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
 _HUB_ENTRY = "https://index.docker.io/v1/"
+# Beginnings of the variables that a credential helper gets: where its own store is, and how that is reached. None else.
+_PASSED_ON = (
+    *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_", "TMPDIR", "XDG_", "DBUS_SESSION_", "DISPLAY", "WAYLAND_DISPLAY"),
+    *("DOCKER_CONFIG", "GNUPGHOME", "GPG_TTY", "PASSWORD_STORE_", "AWS_", "AZURE_", "GOOGLE_", "CLOUDSDK_", "SSL_CERT_"),
+    *("http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +125,10 @@ def _ask_helper(helper: str, host: str, where: str) -> Credentials:
     fix = f"mend it, or run `docker login {host}` again"
     address = _HUB_ENTRY if host in _HUB else host
     try:
-        result = subprocess.run([program, "get"], input=address, capture_output=True, text=True, timeout=_HELPER, check=False)
+        own = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
+        result = subprocess.run(
+            [program, "get"], env=own, input=address, capture_output=True, text=True, timeout=_HELPER, check=False
+        )
     except FileNotFoundError:
         what = f"your credential helper {program} is not installed"
         raise RegistryError(what, where=where, fix=f"install it, or take it out of Docker's configuration and {fix}") from None

@@ -6,9 +6,7 @@ message names a host at most: an address may carry a secret.
 
 from __future__ import annotations
 
-import datetime
 import re
-import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,7 +17,7 @@ from urllib.parse import urlsplit
 import urllib3
 
 from common.errors import RegistryError
-from oci.client import proxy
+from oci.client import proxy, tls
 from oci.client.answer import Answer, Stream
 from oci.client.blob import Piece
 from oci.client.patience import Attempts, Patience, StoppedError, TransientError, asked_to_wait
@@ -33,9 +31,7 @@ PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REDIRECTS = 5
 # No answer that is read whole is larger: distribution spec, "Pushing Manifests": a registry takes manifests of 4 MB at least.
 LARGEST = 8 << 20
-# X509_V_ERR_CERT_NOT_YET_VALID, _HAS_EXPIRED; _HOSTNAME_MISMATCH, _IP_ADDRESS_MISMATCH.
 _TUNNEL = re.compile(r"Tunnel connection failed: (\d{3} [^'\")]*)")
-_TIMES, _NAMES = frozenset({9, 10}), frozenset({62, 64})
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +225,8 @@ class Http:
             if self.stopped.is_set():
                 raise StoppedError from None
             self._check_proxy(problem)
-            self._check_certificate(problem, url)
+            if hopeless := tls.refusal(problem, url, self.server, self._proxy):
+                raise hopeless from None
             away = f" by {self.elsewhere(url)}" if origin(url) != self._origin else ""
             raise TransientError(_reason(problem) + away) from None
 
@@ -266,36 +263,11 @@ class Http:
             fix="behind a proxy it must be told its own https address (docker-registry: http.host, or X-Forwarded-Proto)",
         )
 
-    def _check_certificate(self, problem: BaseException, url: str) -> None:
-        """Refuse at once what a second try cannot repair: a certificate that is not trusted, a server without TLS."""
-        cause: BaseException | None = problem
-        while cause is not None:
-            if isinstance(cause, ssl.SSLError) and cause.reason in {"CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER"}:
-                host = self.scrub(urlsplit(url).netloc.rpartition("@")[2])
-                if isinstance(cause, ssl.SSLCertVerificationError):
-                    what = f"{self.server.called}'s certificate is not trusted: {cause.verify_message}"
-                    raise RegistryError(what, where=host, fix=_mend(cause.verify_code, url, self.server.host)) from None
-                fix = "give it a certificate, or say `plain-http` of it where that will do (README, Settings)"
-                raise RegistryError(f"{self.server.called} does not speak TLS", where=host, fix=fix) from None
-            inner = cause.args[-1] if cause.args else None
-            cause = inner if isinstance(inner, BaseException) else cause.__cause__ or cause.__context__
-
 
 def origin(url: str) -> tuple[str, str, int]:
     """Scheme, host and port of an address; credentials go only to the same origin."""
     parts = urlsplit(url)
     return parts.scheme, parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
-
-
-def _mend(code: int, url: str, named: str) -> str:
-    """What mends a certificate that is not trusted, by OpenSSL's code for the reason (X509_V_ERR_…)."""
-    if code in _TIMES:
-        now = datetime.datetime.now(datetime.UTC)
-        return f"this machine's clock says {now:%Y-%m-%d %H:%M} UTC: mend the clock, or have the certificate renewed"
-    if code in _NAMES:
-        return f"it is not for {urlsplit(url).hostname}: ask by a name that it is for, or have one made for this name"
-    fix = f"put the CA into /etc/docker/certs.d/{named}/ca.crt, or name it in SSL_CERT_FILE; "
-    return fix + "of an environment's registry: as `registry.ca` in the environment's file"
 
 
 def _reason(problem: BaseException) -> str:
@@ -309,6 +281,7 @@ def _reason(problem: BaseException) -> str:
         ("roken pipe", "the connection was cut"),
         ("closed connection", "the connection was cut"),
         ("IncompleteRead", "the connection was cut"),
+        ("EOF occurred", "the connection was cut"),
     ):
         if pattern in text or pattern in type(problem).__name__:
             return meaning

@@ -15,16 +15,30 @@ from common.errors import RegistryError
 _PROGRESS = 1 << 20
 
 
+class UnusableError(RegistryError):
+    """One thing in a registry that answers otherwise is not to be had: it is missing, cut, too large, or has other bytes.
+
+    Args:
+        what, where, fix: as of every error.
+        why: the reason in a few words that go on after the thing's name.
+    """
+
+    def __init__(self, what: str, *, where: str = "", fix: str = "", why: str = "") -> None:
+        super().__init__(what, where=where, fix=fix)
+        self.why = why or what
+
+
 class TransientError(Exception):
     """A failure that may pass by itself: a cut connection, a busy or overloaded server.
 
     Args:
         reason: what happened, in a few words that hold no secret.
         wait: seconds the server asks to wait; 0 where it does not.
+        begun: whether the answer had begun.
     """
 
-    def __init__(self, reason: str, wait: float = 0) -> None:
-        self.reason, self.wait = reason, wait
+    def __init__(self, reason: str, wait: float = 0, *, begun: bool = False) -> None:
+        self.reason, self.wait, self.begun = reason, wait, begun
         super().__init__(reason)
 
 
@@ -92,7 +106,7 @@ class Attempts:
         """Wait before the next try.
 
         Raises:
-            RegistryError: this was the last try.
+            RegistryError: this was the last try; an UnusableError where an answer had begun and was cut.
             StoppedError: `stop` was set.
         """
         if self._stop.is_set():
@@ -101,11 +115,11 @@ class Attempts:
         if self._failures >= self._patience.tries or problem.wait > self._patience.longest_wait:
             wish = f", and asks to wait {problem.wait:.0f} s" if problem.wait else ""
             times = f" {self._failures} times in a row" if self._failures > 1 else ""
-            raise RegistryError(
-                f"{self._action} failed{times}: {problem.reason}{wish}",
-                where=self._where,
-                fix="check the server and the network, then run it again" + self._again,
-            )
+            what = f"{self._action} failed{times}: {problem.reason}{wish}"
+            fix = "check the server and the network, then run it again" + self._again
+            if problem.begun:
+                raise UnusableError(what, where=self._where, fix=fix, why=problem.reason)
+            raise RegistryError(what, where=self._where, fix=fix)
         pause = min(self._patience.longest, self._patience.pause * 2 ** (self._failures - 1))
         # At least as long as the server asks; else a random time, so that clients that failed together do not return together.
         wait = max(problem.wait, random.uniform(pause / 2, pause))  # noqa: S311

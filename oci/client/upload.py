@@ -6,30 +6,37 @@
     GET   <location>                  after a cut: Range says how much arrived
 
 The answers in between are not relied on, because some registries report an old Range; the digest at the end decides. If a
-registry forgets a session, a new one is opened; if it refuses the size of a chunk, smaller ones are sent; if it takes no chunks
-at all, the blob goes in one PUT.
+registry forgets a session, a new one is opened; if it refuses the size of a chunk, or a token runs out before a chunk is there,
+smaller ones are sent; if it takes no chunks at all, the blob goes in one PUT.
 """
 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from urllib.parse import quote
 
 from common.errors import RegistryError
 from oci.client.answer import Answer
+from oci.client.auth import RefusedError
 from oci.client.blob import Blob, Piece
 from oci.client.http import Request, Scopes
 from oci.client.patience import TransientError
 from oci.client.target import resolve
 from oci.client.wire import Wire
 
+_UNAUTHORIZED = 401
 # Answers of registries, or of proxies before them, that know no PATCH, or none of this size.
 _NO_CHUNKS = frozenset({405, 411, 413, 415, 501})
 # New sessions for one blob, those after a cut not counted, before the upload fails.
 _RESTARTS = 3
 # Smaller chunks are not tried after a 413: proxies take that much by default.
 _SMALLEST = 1 << 20
+# Seconds: no token lasts shorter than that, so that what is refused sooner is refused for another reason.
+_SLOW = 1.0
+# Failures to open a session after which the registry is asked for its reason in another way.
+_UNOPENED = 2
 
 
 class Upload:
@@ -67,7 +74,8 @@ class Upload:
         self.takes = self._chunk = chunk
         self._chunked, self._least = chunk > 0, 0
         self._location = session
-        self._offset = self._reported = self._restarts = 0
+        self._offset = self._reported = self._restarts = self._unopened = 0
+        self._began = 0.0
         self._lost = self._finishing = False
         self._action = f"uploading the layer {blob.what!r}"
         self._attempts = wire.attempts(self._action, f"{blob.digest} to {wire.target.host}", sends=True)
@@ -94,9 +102,12 @@ class Upload:
             return True
         if not self._location:
             self._begin()
-        if self._offset + self._length() == self._blob.size:
-            return self._finish()
-        self._append()
+        try:
+            if self._offset + self._length() == self._blob.size:
+                return self._finish()
+            self._append()
+        except RefusedError as problem:
+            self._outlive(problem)
         return False
 
     def _length(self) -> int:
@@ -104,13 +115,30 @@ class Upload:
         return min(self._chunk, left) if self._chunked else left
 
     def _begin(self) -> None:
-        answer = self._wire.send(Request("POST", self._start, self._scopes))
+        try:
+            answer = self._wire.send(Request("POST", self._start, self._scopes))
+        except TransientError:
+            self._unopened += 1
+            if self._unopened == _UNOPENED:
+                self._ask_why()
+            raise
         if answer.status != 202 or not answer.header("Location"):
             raise self._wire.refusal(self._action, answer)
         self._follow(answer)
         least = answer.header("OCI-Chunk-Min-Length")
         self._least = int(least) if least.isdecimal() else 0
         self._chunk = max(self._chunk, self._least)
+
+    def _ask_why(self) -> None:
+        """Where opening a session is cut instead of refused, as some registries do without a repository: say their reason.
+
+        Raises:
+            RegistryError: the registry has one.
+        """
+        url = self._start.replace("/blobs/uploads/", "/manifests/latest")
+        answer = self._wire.send(Request("GET", url, self._scopes))
+        if "NAME_UNKNOWN" in answer.codes:
+            raise self._wire.refusal(self._action, answer)
 
     def _append(self) -> None:
         answer = self._send("PATCH", self._location)
@@ -163,12 +191,28 @@ class Upload:
         def body() -> Piece:
             # Counted again each time that the request is sent.
             self._rewind(start)
+            self._began = time.monotonic()
             return Piece(self._blob, start, length, self._count, self._wire.stopped)
 
         headers = {"Content-Type": "application/octet-stream"}
         if length < self._blob.size:
             headers["Content-Range"] = f"{start}-{start + length - 1}"
         return self._wire.send(Request(method, url, self._scopes, headers, body, wait))
+
+    def _outlive(self, problem: RefusedError) -> None:
+        """After a refusal: a token that was fresh may have run out on the way, as behind proxies that hold a request back.
+
+        Raises:
+            RefusedError: the refusal has another reason.
+            RegistryError: no smaller chunk is left to try.
+        """
+        took, lifetime = time.monotonic() - self._began, self._wire.token_lifetime
+        if problem.status != _UNAUTHORIZED or not lifetime or took < _SLOW:
+            raise problem
+        if not self._shrink_chunk():
+            lasts = f"the token of {self._wire.target.host} lasts {lifetime:.0f} s"
+            what = f"{lasts}, and a request of {self._length()} bytes takes {took:.0f} s"
+            raise RegistryError(what, where=self._blob.digest, fix="ask who runs the registry for tokens that last longer")
 
     def _shrink_chunk(self) -> bool:
         """After a request that was too large: take a smaller chunk; returns whether there is a smaller one to try."""

@@ -9,8 +9,11 @@ from common.errors import RegistryError
 from oci.client.answer import Answer, Stream
 from oci.client.auth import Auth, refused
 from oci.client.http import LARGEST, PASSING, Http, Request, origin
-from oci.client.patience import Patience, TransientError, asked_to_wait
+from oci.client.patience import Patience, TransientError, UnusableError, asked_to_wait
 from oci.client.target import Registry
+
+# The registry cannot read, or does not have, what was asked for: RFC 9110, 15.5.
+_ABOUT_IT = frozenset({400, 404, 406, 410, 412, 416, 422, 451})
 
 
 class Wire(Http):
@@ -28,18 +31,26 @@ class Wire(Http):
         self._auth = Auth(target, self._fetch)
         self.prepare = self._auth.prepare
 
+    @property
+    def token_lifetime(self) -> float:
+        """Seconds that the registry's tokens last; 0 where it gives none."""
+        return self._auth.lifetime
+
     def scrub(self, text: str) -> str:
         """The registry's message as one short line, without any of our secrets."""
         return self._auth.scrub(text)
 
     def refusal(self, action: str, answer: Answer) -> RegistryError:
-        """The error for an unexpected answer."""
+        """The error for an unexpected answer; an UnusableError where it is about this one thing alone."""
         where = f"{self.target.host} answers {self.scrub(answer.explanation())}"
         if origin(answer.url) != self._origin:
             where = f"{self.elsewhere(answer.url)} answers {self.scrub(answer.explanation())}, and gets no login"
-        return RegistryError(
-            f"{action} failed", where=where, fix="the registry's answer says why; see its documentation or log"
-        )
+        fix = "the registry's answer says why; see its documentation or log"
+        if "NAME_UNKNOWN" in answer.codes:
+            fix = "there is no such repository: look at the name" + (", or create it there first" if self._writes else "")
+        if answer.status in _ABOUT_IT:
+            return UnusableError(f"{action} failed", where=where, fix=fix, why=f"the registry answers {answer.status}")
+        return RegistryError(f"{action} failed", where=where, fix=fix)
 
     def _with_login(self, request: Request) -> dict[str, str]:
         authorization = self._auth.header(request.scopes)

@@ -13,7 +13,7 @@ import docker.errors
 import requests
 from docker.types import DeviceRequest
 
-from common import console, host
+from common import console, engine_address, host
 from common.errors import MissingEnvironmentError, SmokeError
 from images.receipt import BuiltImage
 from oci.layout import Layout
@@ -185,7 +185,7 @@ def check_disk(client: docker.DockerClient, images: Sequence[BuiltImage], known:
     Raises:
         MissingEnvironmentError: the engine's disk has no room for them.
     """
-    root = Path(str(client.info().get("DockerRootDir", "")))
+    root = engine_address.image_store(client.info())
     layers = {layer.digest: layer for image in images for layer in image.layers if layer.digest not in known}
     # The store keeps the blob and its unpacked files.
     need = sum(layer.size + layer.unpacked for layer in layers.values())

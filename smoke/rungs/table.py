@@ -24,6 +24,7 @@ _IMAGE = "the image was built wrong: look at the rung's log, then at its lock an
 _TRAIN = "the log holds LLaMA-Factory's own words; `invoke lock --explain` says what moved in the set"
 _SERVE = "the log holds the server's own words; compare the versions with those of the last passed receipt"
 _STOP = "the server must be process 1 and end on SIGTERM: look at how it is started, and at its log"
+_GPU_ONLY = "GPU memory given back"
 VLLM, MERGED, FACTORY = "vllm serve", "vllm serve merged", "llamafactory-cli api"
 
 KNOWN: dict[str, Known] = {
@@ -62,5 +63,14 @@ KNOWN: dict[str, Known] = {
     "the base model does not know": Known(
         90, 30, "the answers do not come from the training: look at the base model's answers"
     ),
-    "GPU memory given back": Known(91, 60, "something still holds GPU memory: `nvidia-smi` names it"),
+    _GPU_ONLY: Known(91, 60, "something still holds GPU memory: `nvidia-smi` names it"),
 }
+
+
+def rungs(*, gpu: bool) -> frozenset[str]:
+    """The rungs that a run of the images has.
+
+    Args:
+        gpu: whether it is on a GPU.
+    """
+    return frozenset(KNOWN) - (frozenset() if gpu else {_GPU_ONLY})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,3 +97,87 @@ def test_no_second_engine_is_started_beside_one_that_is_asked_for_elsewhere(monk
     monkeypatch.setattr(host, "installed", lambda _: "1")
     with pytest.raises(MissingEnvironmentError, match="connection refused"):
         host.install()
+
+
+# --- Podman, which speaks Docker's API too (podman-container-tools/podman#16721, testcontainers-python#1027) ---
+
+PODMAN = {"Version": "5.4.2", "ApiVersion": "1.41", "Components": [{"Name": "Podman Engine", "Version": "5.4.2"}]}
+DOCKER = {"Version": "26.1.5", "Components": [{"Name": "Engine"}, {"Name": "containerd"}, {"Name": "runc"}]}
+
+
+@pytest.mark.parametrize(
+    ("version", "podman"),
+    [(PODMAN, True), (DOCKER, False), ({}, False), ({"Components": None}, False), ({"Components": [{}]}, False)],
+)
+def test_podman_is_known_by_what_it_answers(version: dict[str, Any], podman: bool) -> None:
+    assert engine_address.is_podman("unix:///var/run/docker.sock", version) is podman
+
+
+def test_podman_is_called_podman_and_what_is_needed_is_said() -> None:
+    line = engine_address.podman("unix:///run/podman/podman.sock", PODMAN).line()
+    assert line.startswith(
+        "Podman 5.4.2 answers, and Pinwheel needs a Docker Engine 26 or newer with the containerd image store"
+    )
+    assert "unix:///run/podman/podman.sock" in line
+    assert "too old" not in line
+    assert "engine --install" not in line
+
+
+@pytest.mark.parametrize("path", ["podman.sock", "run/podman/podman.sock"])
+def test_podmans_socket_without_podman_is_called_podmans(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, path: str) -> None:
+    assert "Podman does not answer" in said(monkeypatch, f"unix://{tmp_path}/{path}")
+
+
+def test_a_link_to_podmans_socket_is_podmans_and_no_engine_is_started_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As Debian's podman-docker makes it, whether Podman runs or not."""
+    file = tmp_path / "docker.sock"
+    file.symlink_to(tmp_path / "podman" / "podman.sock")
+    monkeypatch.setattr(engine_address, "LOCAL", f"unix://{file}")
+    assert not engine_address.installable(f"unix://{file}")
+    assert "Podman does not answer" in said(monkeypatch, f"unix://{file}")
+
+
+# --- where images are kept ---
+
+
+@pytest.fixture
+def root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder of the engine, and one of the system's containerd."""
+    (tmp_path / "docker").mkdir()
+    (tmp_path / "containerd").mkdir()
+    monkeypatch.setattr(engine_address, "_CONTAINERD_ROOT", tmp_path / "containerd")
+    monkeypatch.setattr(engine_address, "_CONTAINERD_TOML", tmp_path / "config.toml")
+    return tmp_path
+
+
+SYSTEM = {"Containerd": {"Address": "/run/containerd/containerd.sock"}}
+OWN = {"Containerd": {"Address": "/var/run/docker/containerd/containerd.sock"}}
+
+
+@pytest.mark.parametrize(
+    ("more", "own", "config", "kept"),
+    [
+        (SYSTEM, False, "", "containerd"),
+        (SYSTEM, True, "", "containerd"),
+        (SYSTEM, False, 'root = "/data/containerd"', "/data/containerd"),
+        (SYSTEM, False, "root = [", "containerd"),
+        (SYSTEM, False, "version = 2", "containerd"),
+        (OWN, True, 'root = "/data/containerd"', "docker/containerd/daemon"),
+        ({}, True, "", "docker/containerd/daemon"),
+        ({}, False, "", "containerd"),
+    ],
+)
+def test_the_disk_of_images_is_that_of_the_containerd_that_keeps_them(
+    root: Path, more: dict[str, Any], own: bool, config: str, kept: str
+) -> None:
+    if own:
+        (root / "docker/containerd/daemon").mkdir(parents=True)
+    if config:
+        (root / "config.toml").write_text(config)
+    assert engine_address.image_store({"DockerRootDir": str(root / "docker"), **more}) == root / kept
+
+
+def test_an_engine_on_another_machine_keeps_nothing_here(root: Path) -> None:
+    assert engine_address.image_store({"DockerRootDir": "/nowhere/docker", **SYSTEM}) == Path("/nowhere/docker")

@@ -17,7 +17,7 @@ def test_every_code_has_a_meaning_and_the_readme_prints_the_same_table() -> None
 def test_every_error_class_has_a_code_of_its_own() -> None:
     classes = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, PinwheelError)]
     codes = [c.exit_code for c in classes if c is not PinwheelError]
-    assert len(codes) == len(set(codes)) == 12
+    assert len(codes) == len(set(codes)) == 13
 
 
 def test_an_error_is_one_line_whatever_its_parts_hold() -> None:

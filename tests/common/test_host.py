@@ -97,7 +97,7 @@ def test_apt_without_lists_is_updated_once_and_asked_again(monkeypatch: pytest.M
 
     def fake(argv: list[str], **_: object) -> Result:
         asked.append(argv[-1] if argv[-1] == "update" else "list")
-        return Result(0, "Packages bookworm main http://mirror.example.com/\n" if "update" in asked else "", "")
+        return Result(0, "Packages|bookworm|main|http://mirror.example.com/\n" if "update" in asked else "", "")
 
     monkeypatch.setattr("os.geteuid", lambda: 0)
     monkeypatch.setattr(apt, "run", fake)
@@ -108,7 +108,7 @@ def test_apt_without_lists_is_updated_once_and_asked_again(monkeypatch: pytest.M
 def test_apt_configured_for_another_release_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from common.run import Result
 
-    monkeypatch.setattr(apt, "run", lambda *_, **__: Result(0, "Packages noble main http://mirror.example.com/ubuntu/\n", ""))
+    monkeypatch.setattr(apt, "run", lambda *_, **__: Result(0, "Packages|noble|main|http://mirror.example.com/ubuntu/\n", ""))
     with pytest.raises(MissingEnvironmentError, match="apt has no package lists of Debian 12"):
         apt.debian_mirrors()
 

@@ -443,10 +443,10 @@ def test_a_missing_key_is_named() -> None:
         entries(entry(), {"from": "tool"})
 
 
-def test_what_the_configuration_layer_writes_is_what_no_entry_may_write() -> None:
+def test_what_the_configuration_layer_writes_is_what_no_entry_may_write(tmp_path: Path) -> None:
     out = io.BytesIO()
     writer = LayerWriter(out)
-    config.fill(TRAIN, config.Accounts("", ""), "3.11.2", writer)
+    config.fill(TRAIN, config.Accounts("", ""), "3.11.2", tmp_path, writer)
     writer.close()
     with tarfile.open(fileobj=zstandard.ZstdDecompressor().stream_reader(out.getvalue()), mode="r|") as archive:
         paths_written = {f"/{m.name}" for m in archive if not m.isdir()}

@@ -317,7 +317,7 @@ def test_a_misspelt_spec_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_golden_digests(layout: Layout) -> None:
     """A change here is a change of every image's bytes: it must be meant, and plan.FORMAT raised with it."""
     accounts = config.Accounts("root:x:0:0::/root:/bin/sh\n", "root:x:0:\n")
-    made = layer.make(layout, PLAN, lambda w: config.fill(spec.read("train"), accounts, "3.11.2", w))
+    made = layer.make(layout, PLAN, lambda w: config.fill(spec.read("train"), accounts, "3.11.2", layout.root, w))
     image = config.base_image(layout, made, "3.11.2", "2026-01-02")
     assert made.diff_id == GOLDEN_LAYER
     assert image.digest == GOLDEN_MANIFEST

@@ -16,7 +16,7 @@ from lockfiles import lockfile, sbom
 from lockfiles.debian import rootfs
 from lockfiles.debian.rootfs import Rootfs
 from lockfiles.model import BaseLock, SetLock, Wheel
-from lockfiles.python import sdist
+from lockfiles.python import shim
 from oci.layout import Layout
 from tests.images.inside import Packages, check_complete, of_image
 from tests.images.wheels.wheels import make, stored
@@ -52,7 +52,7 @@ def built(own_folders: Path, monkeypatch: pytest.MonkeyPatch, root: Rootfs) -> B
             ("large", "1.2.3+cu128", {"large.bin": random.Random(0).randbytes(BIG)}),
         )
     ]
-    lock = SetLock("small", "sha256:0", "2026-01-02", "3.11.2", "2.36", _sorted([*wheels, sdist.shim("vllm", "0.28.0+cpu")]))
+    lock = SetLock("small", "sha256:0", "2026-01-02", "3.11.2", "2.36", _sorted([*wheels, shim.make("vllm", "0.28.0+cpu")]))
     monkeypatch.setattr(lockfile, "read_set", lambda _: lock)
     monkeypatch.setattr(rootfs, "made", lambda *_: root)
     recipe = recipe_of(spec.read("train"), BASE)

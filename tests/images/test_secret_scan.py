@@ -23,8 +23,8 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common import paths
-from images import private_keys, secret_scan
+from common import paths, private_keys
+from images import secret_scan
 from images.secret_scan import Secret
 
 RSA = rsa.generate_private_key(65537, 2048)

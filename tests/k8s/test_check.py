@@ -40,7 +40,7 @@ def test_optional_references_and_what_is_always_there_are_no_findings(checkout: 
 
 
 def test_all_findings_come_at_once_sorted_by_file_and_line(checkout: Checkout) -> None:
-    checkout.edit("service.yaml", "targetPort: http", "targetPort: 8080")
+    checkout.edit("service.yaml", "targetPort: http", "targetPort: web")
     checkout.edit("hpa.yaml", "minReplicas: 1", "minReplicas: 5")
     checkout.edit("deployment.yaml", "maxSurge: 0", "maxSurge: 1")
     found = checkout.check()[1]
@@ -49,7 +49,7 @@ def test_all_findings_come_at_once_sorted_by_file_and_line(checkout: Checkout) -
 
 
 def test_run_check_prints_every_finding_and_refuses(checkout: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
-    checkout.edit("service.yaml", "targetPort: http", "targetPort: 8080")
+    checkout.edit("service.yaml", "targetPort: http", "targetPort: web")
     checkout.edit("hpa.yaml", "minReplicas: 1", "minReplicas: 5")
     with pytest.raises(PolicyError, match="2 findings in 2 files") as caught:
         check.run_check([str(checkout.manifests)], "staging")
@@ -63,6 +63,21 @@ def test_run_check_of_a_clean_file_says_what_would_run(checkout: Checkout, capsy
     assert f"registry.example.com/llm/{API}@{OLD}" in said.replace("\n", "")
     number = len(manifests.load([checkout.manifests])[0]) + 2
     assert f"{number} objects are clean for staging (Kubernetes 1.32)" in said
+
+
+def test_a_file_without_an_object_is_a_usage_error(checkout: Checkout) -> None:
+    (checkout.root / "empty.yaml").write_text("# nothing here yet\n---\n# nor here\n")
+    with pytest.raises(UsageError, match="no object in these files"):
+        check.run_check([str(checkout.root / "empty.yaml")], "staging")
+    with pytest.raises(UsageError, match="nothing to check"):
+        check.run_check([], "staging")
+
+
+def test_what_an_environment_sets_need_not_be_in_somebody_elses_manifests(checkout: Checkout) -> None:
+    file = checkout.root / "k8s" / "envs" / "staging.yaml"
+    file.write_text(file.read_text() + "sizes: {llm-training/training-work: 1Gi}\n")
+    (checkout.root / "other.yaml").write_text("apiVersion: v1\nkind: Namespace\nmetadata: {name: other}\n")
+    check.run_check([str(checkout.root / "other.yaml")], "staging")
 
 
 def test_check_works_before_anything_was_pushed_but_not_with_an_edited_lock(checkout: Checkout) -> None:

@@ -17,6 +17,7 @@ from common.errors import (
     UsageError,
 )
 from k8s import rollback
+from k8s.envs import environment
 from k8s.envs.environment import ClusterTarget, Environment
 from k8s.prepare import gate
 from k8s.rollouts import release
@@ -207,9 +208,8 @@ def test_a_record_whose_set_names_a_tag_is_not_used(checkout: Checkout, server: 
     edited = history.sets[first.set].replace(f"@{OLD}", ":latest")
     forged = dataclasses.replace(first, set=release.digest_of(edited))
     releases = (forged, *history.releases[1:])
-    release.write(
-        Kubectl(ClusterTarget("staging"), BRIEF), dataclasses.replace(history, releases=releases, sets={forged.set: edited})
-    )
+    changed = dataclasses.replace(history, releases=releases, sets={forged.set: edited})
+    release.write(Kubectl(ClusterTarget("staging"), BRIEF), environment.load("staging"), changed)
     with pytest.raises(PolicyError, match=r"edited: .*:latest.*which is no digest"):
         back()
     assert running(server) == image(NEW)

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from common import paths
-from lockfiles import inputs, lockfile, store, toolkit
+from lockfiles import inputs, lock, lockfile, store, toolkit
+from lockfiles.inputs import SdistInput
 from lockfiles.model import Artifact, BaseLock, Deb, SetLock, Wheel
+from lockfiles.sdists import build as building
+from tests.lockfiles.small_index import Index, serving, wheel
+
+POLICY = """
+[licences]
+forbidden = ["AGPL-*"]
+unknown = "allow"
+[licences.allowed_for]
+[cooldown]
+days = 7
+"""
+OLD = "2026-01-02T00:00:00Z"
 
 
 def artifact(file: str, data: bytes = b"") -> Artifact:
@@ -59,3 +73,46 @@ def fill(one: Artifact, data: bytes) -> None:
     """Put bytes where the store would keep the artifact, whatever they are."""
     store.path(one).parent.mkdir(parents=True, exist_ok=True)
     store.path(one).write_bytes(data)
+
+
+@pytest.fixture
+def index(locks: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
+    """An index with `one` 1.0, which needs `two`; `small.in` asks for `one`."""
+    (locks / "small.in").write_text('requires = ["one"]\n')
+    (locks / "small.lock").unlink()
+    (locks / "toolkit.txt").unlink()
+    (locks / "policy.toml").write_text(POLICY)
+    base = lockfile.read_base()
+    monkeypatch.setattr(lock, "_resolve_base", lambda *_: base)
+    with serving() as server:
+        monkeypatch.setenv("UV_DEFAULT_INDEX", server.address)
+        # uv keeps what an index said; two tests' indexes may share a port.
+        monkeypatch.setenv("XDG_CACHE_HOME", str(locks.parent / "uv"))
+        server.add(
+            "one", "1.0", "two>=1", "win>=1; sys_platform == 'win32'", "three; extra == 'more'", extras=["more"], uploaded=OLD
+        )
+        server.add("two", "1.0", uploaded=OLD)
+        server.add("three", "1.0", uploaded=OLD)
+        yield server
+
+
+def versions(name: str = "small") -> dict[str, str]:
+    return {wheel.name: wheel.version for wheel in lockfile.read_set(name).wheels}
+
+
+def built(monkeypatch: pytest.MonkeyPatch) -> list[Artifact]:
+    """From now on a build gives a wheel of what the input states; returns the sources that were built, as they come."""
+    sources: list[Artifact] = []
+
+    def build(_: BaseLock, wanted: SdistInput, source: Artifact, __: object) -> Wheel:
+        store.verified(source)
+        sources.append(source)
+        data = wheel(wanted.name, wanted.version, wanted.requires)
+        made = artifact(f"{wanted.name}-{wanted.version}-py3-none-any.whl", data)
+        with store.adding(made) as out:
+            out.write(data)
+        return Wheel(wanted.name, wanted.version, made, source, build=())
+
+    monkeypatch.setattr(building, "lock_built", build)
+    monkeypatch.setattr("lockfiles.debian.resolver.fetch", lambda _: None)
+    return sources

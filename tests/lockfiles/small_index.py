@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import io
 import json
 import re
+import ssl
 import sys
 import threading
 import traceback
@@ -47,6 +49,7 @@ class Index:
         metadata: whether METADATA is served beside the wheels (PEP 658).
         compresses: whether files are compressed for clients that accept it, and ranges counted in what is sent.
         wrong: status to answer for a path, instead of its bytes.
+        login: `user:password` that every request must bring; empty for none.
     """
 
     def __init__(self) -> None:
@@ -58,6 +61,7 @@ class Index:
         self.metadata = False
         self.compresses = False
         self.wrong: dict[str, list[int]] = {}
+        self.login = ""
         self._python: dict[str, str] = {}
         self._uploaded: dict[str, str] = {}
         self._yanked: set[str] = set()
@@ -116,6 +120,9 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0].lstrip("/")
         span = self.headers.get("Range", "")
         self.index.asked.append((path, span))
+        expected = f"Basic {base64.b64encode(self.index.login.encode()).decode()}"
+        if self.index.login and self.headers.get("Authorization") != expected:
+            return self._say(401, b"", {"WWW-Authenticate": "Basic"})
         if queue := self.index.wrong.get(path):
             return self._say(queue.pop(0), b"", {})
         if project := re.fullmatch(r"simple/([^/]+)/", path):
@@ -163,17 +170,19 @@ class _Server(ThreadingHTTPServer):
 
     def handle_error(self, *_: object) -> None:
         """A client that hangs up in the middle of an answer has read enough."""
-        if not isinstance(sys.exception(), ConnectionError):
+        if not isinstance(sys.exception(), (ConnectionError, ssl.SSLError)):
             traceback.print_exc()
 
 
 @contextmanager
-def serving() -> Iterator[Index]:
-    """An empty index that answers until the block ends."""
+def serving(context: ssl.SSLContext | None = None) -> Iterator[Index]:
+    """An empty index that answers until the block ends; over TLS where a context is given."""
     index = Index()
     own = type("Handler", (_Handler,), {"index": index})
     http = _Server(("127.0.0.1", 0), own)
-    index.address = f"http://127.0.0.1:{http.server_address[1]}/simple/"
+    if context:
+        http.socket = context.wrap_socket(http.socket, server_side=True)
+    index.address = f"{'https' if context else 'http'}://127.0.0.1:{http.server_address[1]}/simple/"
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:

@@ -11,7 +11,8 @@ import pytest
 from common.errors import MissingEnvironmentError
 from lockfiles import fetching, lockfile, store
 from lockfiles.model import BaseLock, Deb, SetLock, Wheel
-from lockfiles.python import sdist
+from lockfiles.python import shim
+from lockfiles.sdists import build
 from tests.lockfiles.conftest import artifact
 from tests.lockfiles.small_index import Index, serving
 
@@ -22,7 +23,7 @@ PLAIN = artifact("one-1.0-py3-none-any.whl")
 SOURCE = artifact("two-2.0.tar.gz")
 BUILT = artifact("two-2.0-py3-none-any.whl")
 TOOL = "tool-1.0-py3-none-any.whl"
-SHIM = artifact(*sdist.shim_bytes("three", "3.0"))
+SHIM = artifact(*shim.contents("three", "3.0"))
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def index(locks: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
     for one in (DEB, BUILT):
         with store.adding(one) as out:
             out.write(one.file.encode())
-    monkeypatch.setattr(sdist, "build", lambda *_: pytest.fail("a wheel was built"))
+    monkeypatch.setattr(build, "workshop", lambda *_: pytest.fail("a wheel was built"))
     with serving() as served:
         for one in (PLAIN, SOURCE):
             served.files[f"files/{one.file}"] = one.file.encode()

@@ -6,62 +6,32 @@ import datetime
 import io
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
 import pytest
 
 from common import offline, paths
-from common.errors import LockError, MissingEnvironmentError, UsageError
+from common.errors import BuildError, LockError, MissingEnvironmentError, UsageError
 from lockfiles import changes, check, fetching, inputs, licences, lock, lockfile, toolkit
 from lockfiles.debian import resolver
-from lockfiles.model import BaseLock, SetLock
+from lockfiles.model import Artifact, BaseLock, SetLock
 from lockfiles.models import lockfile as models_lock
+from lockfiles.sdists import build
 from tests.lockfiles import hub_server
+from tests.lockfiles.conftest import OLD, versions
 from tests.lockfiles.models import steps
-from tests.lockfiles.small_index import Index, serving
+from tests.lockfiles.small_index import Index
+from tests.lockfiles.small_index import wheel as small_wheel
 
 pytestmark = pytest.mark.slow
-
-POLICY = """
-[licences]
-forbidden = ["AGPL-*"]
-unknown = "allow"
-[licences.allowed_for]
-[cooldown]
-days = 7
-"""
-OLD = "2026-01-02T00:00:00Z"
 
 
 def now() -> str:
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-@pytest.fixture
-def index(locks: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
-    """An index with `one` 1.0, which needs `two`; `small.in` asks for `one`."""
-    (locks / "small.in").write_text('requires = ["one"]\n')
-    (locks / "small.lock").unlink()
-    (locks / "toolkit.txt").unlink()
-    (locks / "policy.toml").write_text(POLICY)
-    base = lockfile.read_base()
-    monkeypatch.setattr(lock, "_resolve_base", lambda *_: base)
-    with serving() as server:
-        monkeypatch.setenv("UV_DEFAULT_INDEX", server.address)
-        # uv keeps what an index said; two tests' indexes may share a port.
-        monkeypatch.setenv("XDG_CACHE_HOME", str(locks.parent / "uv"))
-        server.add(
-            "one", "1.0", "two>=1", "win>=1; sys_platform == 'win32'", "three; extra == 'more'", extras=["more"], uploaded=OLD
-        )
-        server.add("two", "1.0", uploaded=OLD)
-        server.add("three", "1.0", uploaded=OLD)
-        yield server
-
-
-def versions(name: str = "small") -> dict[str, str]:
-    return {wheel.name: wheel.version for wheel in lockfile.read_set(name).wheels}
 
 
 def test_a_lock_holds_what_was_asked_for_and_what_that_needs(index: Index) -> None:
@@ -316,6 +286,67 @@ def test_no_code_of_a_source_runs_while_resolving(index: Index, locks: Path, tmp
     assert not ran.exists()
 
 
+def test_a_source_that_builds_another_version_leaves_every_lock_as_it_was(
+    index: Index, locks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written once and could be read no more: a backend that takes the version from git makes 0.0.0 of an sdist."""
+    lock.write_all()
+    before = (locks / "small.lock").read_bytes()
+    index.files["files/src-2.0.0.tar.gz"] = _source("src", "2.0.0", "")
+    index._uploaded |= {"src-2.0.0.tar.gz": OLD}
+    (locks / "small.in").write_text('requires = ["one", "src"]\n[sdists.src]\nversion = "2.0.0"\nrequires = []\n')
+    monkeypatch.setattr(resolver, "fetch", lambda _: None)
+    monkeypatch.setattr(build, "workshop", _workshop("0.0.0"))
+    with pytest.raises(BuildError, match=r"src-2.0.0.tar.gz builds src 0.0.0, and not src 2.0.0"):
+        lock.write_all()
+    assert (locks / "small.lock").read_bytes() == before
+    monkeypatch.setattr(build, "workshop", _workshop("2.0.0"))
+    lock.write_all()
+    locked = next(wheel for wheel in lockfile.read_set("small").wheels if wheel.name == "src")
+    assert (locked.version, locked.build, locked.reproducible) == ("2.0.0", (), True)
+    again = (locks / "small.lock").read_bytes()
+    lock.write_all()
+    assert (locks / "small.lock").read_bytes() == again
+
+
+class _Shop:
+    """A workshop that makes a wheel of one version, whatever it is given."""
+
+    def __init__(self, sdist: Artifact, version: str) -> None:
+        self.sdist, self._version = sdist, version
+
+    def read(self, step: str) -> object:
+        return []
+
+    def build(self, target: Path) -> Path:
+        file = target / f"src-{self._version}-py3-none-any.whl"
+        file.write_bytes(small_wheel("src", self._version))
+        return file
+
+
+def _workshop(version: str) -> Callable[..., Iterator[_Shop]]:
+    @contextmanager
+    def workshop(base: object, sdist: Artifact, needs: object) -> Iterator[_Shop]:
+        yield _Shop(sdist, version)
+
+    return workshop  # type: ignore[return-value]
+
+
+def test_an_older_lock_of_a_source_is_made_anew_and_nothing_moves(
+    index: Index, locks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index.files["files/src-2.0.0.tar.gz"] = _source("src", "2.0.0", "")
+    index._uploaded |= {"src-2.0.0.tar.gz": OLD}
+    (locks / "small.in").write_text('requires = ["one", "src"]\n[sdists.src]\nversion = "2.0.0"\nrequires = []\n')
+    monkeypatch.setattr(resolver, "fetch", lambda _: None)
+    monkeypatch.setattr(build, "workshop", _workshop("2.0.0"))
+    lock.write_all()
+    new = lockfile.read_set("small")
+    lockfile.write_set(replace(new, wheels=tuple(replace(wheel, build=None) for wheel in new.wheels)))
+    lock.write_all()
+    assert lockfile.read_set("small") == new
+
+
 def _source(name: str, version: str, code: str) -> bytes:
     held = io.BytesIO()
     with tarfile.open(fileobj=held, mode="w:gz") as archive:
@@ -360,7 +391,7 @@ def test_overrides_count_as_uv_counts_them(
 @pytest.mark.parametrize("status", [401, 403, 407])
 def test_an_index_that_refuses_is_no_conflict(index: Index, status: int) -> None:
     index.wrong["simple/one/"] = [status] * 20
-    with pytest.raises(MissingEnvironmentError, match="credentials|does not answer"):
+    with pytest.raises(MissingEnvironmentError, match="asks for a login|may not read it|does not answer for one: HTTP 407"):
         lock.write_all()
 
 
@@ -565,8 +596,8 @@ def test_only_what_moved_is_told(locks: Path, capsys: pytest.CaptureFixture[str]
     small = before.sets["small"]
     bumped = replace(small.wheels[1], version="2.1", artifact=artifact("two-2.1-py3-none-any.whl", b"x" * 99), licence="ISC")
     fresh = SetLock("fresh", inputs.read_set("small").digest, "2026-01-02", "3.11.2", "2.36", small.wheels)
-    after = changes.Locked(before.base, {"small": replace(small, wheels=(small.wheels[0], bumped)), "fresh": fresh})
-    assert changes.show(before, after) == "1 packages moved"
+    after = replace(before, sets={"small": replace(small, wheels=(small.wheels[0], bumped)), "fresh": fresh})
+    assert changes.show(before, after) == "1 package moved; fresh new"
     said = " ".join("".join(capsys.readouterr()).split())
     assert "two 2.0 2.1 +75 B MIT → ISC small" in said
     assert "small: licences + ISC" in said

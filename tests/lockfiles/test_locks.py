@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,7 +72,13 @@ EDITS = {
     ),
     "input_shim_name": ("small.in", r"\Z", '[shims]\nThree = "1.0"\n', "not a package and its version", "small.in:3"),
     "input_shim_not_normal": ("small.in", r"\Z", '[shims]\nthree = "1.0RC1"\n', "not a package and its", "small.in:3"),
-    "input_address": ("small.in", '"one==1.0"', '"one @ https://x.example.com/one.whl"', "names no location", "small.in:1"),
+    "input_address": (
+        "small.in",
+        '"one==1.0"',
+        '"one @ https://x.example.com/one.whl"',
+        "its address names no content",
+        "small.in:1",
+    ),
     "input_empty": ("small.in", '"one==1.0"', "", "requires must be a list of strings, and not empty", "small.in"),
     "input_exception_without_reason": (
         "small.in",
@@ -339,7 +346,7 @@ def test_an_images_lock_says_what_a_digest_asks_of_a_gpu_and_nothing_where_it_as
     assert images_lock.read() == (asking, plain)
     first, second = tomllib.loads(images_lock.path().read_text())["image"]
     assert (first["driver"], first["compute"]) == (580, ["7.5", "8.0"])
-    assert set(second) == {"name", "digest", "version"}
+    assert set(second) == {"name", "digest", "version", "check"}
 
 
 def test_the_images_lock_of_this_project_says_what_its_images_ask_for() -> None:
@@ -351,13 +358,19 @@ def test_the_images_lock_of_this_project_says_what_its_images_ask_for() -> None:
     ("old", "new", "message"),
     [
         ("sha256:1", "sha256:x", "not a sha256 digest"),
-        ("format = 1", "format = 9", "format 9"),
-        ("digest", "digset", "PinnedImage needs the fields digest, name, version"),
+        ("format = 2", "format = 9", "format 9"),
+        ("sha256:11", "sha256:12", r"one: edited by hand: its check does not fit \(lockfiles/images.lock:6\)"),
+        ('version = "1"', 'version = "2"', "one: edited by hand"),
+        ("driver = 580", "driver = 570", "one: edited by hand"),
+        ("format = 2", "format = 1", "one: edited by hand"),
+        ('name = "one"', 'name = "two"', "two: edited by hand"),
+        ("[[image]]", "[[image]]\nname='x'\ndigest='sha256:" + "2" * 64 + "'\nversion='1'\n[[image]]", "x: edited by hand"),
+        ("digest", "digset", "ImageTable needs the fields digest, name, version"),
         ("[[", "[", "not an images lock"),
         ("driver = 580\n", "", "one: a driver and compute capabilities stand together"),
-        ("driver = 580", 'driver = "580"', "PinnedImage.driver is '580'"),
+        ("driver = 580", 'driver = "580"', "ImageTable.driver is '580'"),
         ('compute = ["7.5"]\n', "", "one: a driver and compute capabilities stand together"),
-        ('["7.5"]', '"7.5"', "PinnedImage.compute is '7.5'"),
+        ('["7.5"]', '"7.5"', "ImageTable.compute is '7.5'"),
         ('["7.5"]', "[7.5]", "not an images lock"),
         ('["7.5"]', '["sm_75"]', "one: not a compute capability: 'sm_75'"),
     ],
@@ -367,6 +380,39 @@ def test_an_edited_images_lock_is_refused(locks: Path, old: str, new: str, messa
     images_lock.path().write_text(images_lock.path().read_text().replace(old, new))
     with pytest.raises(LockError, match=message):
         images_lock.read()
+
+
+def test_an_image_that_was_taken_out_by_hand_is_noticed(locks: Path) -> None:
+    images_lock.write([PinnedImage(name, "sha256:" + "1" * 64, "1") for name in ("one", "two")])
+    whole = images_lock.path().read_text()
+    images_lock.path().write_text(whole[: whole.rindex("[[image]]")])
+    with pytest.raises(LockError, match="which images there are does not fit the checksum"):
+        check.check()
+
+
+def test_an_images_lock_without_checks_is_read_and_the_next_push_writes_them(
+    locks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images_lock.path().write_text(f"format = 1\n[[image]]\nname = 'one'\ndigest = 'sha256:{'1' * 64}'\nversion = '1'\n")
+    check.check()
+    assert "older form, without checks: the next `invoke push`" in " ".join(capsys.readouterr().err.split())
+    images_lock.write([])
+    check.check()
+    assert capsys.readouterr().err == ""
+    assert [image.name for image in images_lock.read()] == ["one"]
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(position=st.integers(0, 10_000), byte=st.integers(0, 255))
+def test_no_altered_byte_of_an_images_lock_gets_through(locks: Path, position: int, byte: int) -> None:
+    wanted = (PinnedImage("one", "sha256:" + "1" * 64, "1", 580, ("7.5",)), PinnedImage("two", "sha256:" + "2" * 64, "1"))
+    images_lock.path().unlink(missing_ok=True)
+    images_lock.write(wanted)
+    altered = bytearray(images_lock.path().read_bytes())
+    altered[position % len(altered)] = byte
+    images_lock.path().write_bytes(bytes(altered))
+    with suppress(LockError):
+        assert images_lock.read() == wanted  # a comment or a blank: the meaning is the same
 
 
 def test_no_images_lock_says_push_first(locks: Path) -> None:

@@ -51,11 +51,13 @@ def test_the_shipped_policy_refuses(name: str) -> None:
 
 
 def test_a_refusal_names_package_version_licence_lock_and_what_to_do() -> None:
-    packages = [_wheel("MIT"), _wheel("AGPL-3.0-only", name="bad"), _wheel("SSPL-1.0", name="worse"), _wheel("", name="mute")]
+    # The one that tells nothing comes first, as by its name it might.
+    packages = [_wheel("", name="mute"), _wheel("MIT"), _wheel("AGPL-3.0-only", name="bad"), _wheel("SSPL-1.0", name="worse")]
     with pytest.raises(LockError) as refused:
         policy.check_licences(SHIPPED, "api", packages)
     assert refused.value.line() == (
-        "bad 1.0 is under AGPL-3.0-only, which the policy forbids; so for 2 more: worse, mute "
+        "bad 1.0 is under AGPL-3.0-only, worse 1.0 is under SSPL-1.0, which the policy forbids; "
+        "mute 1.0 does not tell its licence, which the policy asks for "
         "(api.lock, lockfiles/policy.toml): do without it, pin a version under another licence, "
         "or name it with a reason under [licences.allowed_for]"
     )

@@ -186,6 +186,16 @@ def test_a_source_is_the_wheels_ancestor_with_its_own_hash(body: dict[str, Any])
     assert ancestor["purl"] == "pkg:pypi/zsrc@2?file_name=zsrc-2.tar.gz"
 
 
+def test_what_built_a_wheel_and_that_it_is_not_reproducible_is_said() -> None:
+    zsrc = SMALL.wheels[-1]
+    need = artifact("setuptools-84.2.1-py3-none-any.whl")
+    made = sbom._wheel(dataclasses.replace(zsrc, build=(need,), reproducible=False))
+    assert made.pedigree is not None
+    assert "not reproducible, as its input states" in (made.pedigree.notes or "")
+    (builder,) = [one for one in made.pedigree.ancestors if one.name == "setuptools"]
+    assert [one.content for one in builder.hashes] == [need.sha256]
+
+
 def test_the_graph_follows_needs_to_what_the_locks_hold(body: dict[str, Any]) -> None:
     assert _depends(body) == {
         # What nobody needs, what is essential, and one of the ring.

@@ -483,7 +483,7 @@ def test_a_project_gone_from_the_index_is_named(server: type[Index]) -> None:
 
 def test_an_index_that_is_down_is_named_without_its_address(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UV_DEFAULT_INDEX", "http://user:secret@127.0.0.1:1/simple/")
-    with pytest.raises(MissingEnvironmentError, match="your package index does not answer for one") as refused:
+    with pytest.raises(MissingEnvironmentError, match="your index does not answer for one") as refused:
         fetch(WHEEL)
     assert "secret" not in refused.value.line()
 

@@ -60,6 +60,7 @@ class Double:
         asked: every request, in order.
         auth: how it knows users: nothing, `basic` or `bearer`.
         lifetime: seconds a token lasts.
+        slow: seconds for a MiB of a request's body, before anything is looked at, as behind a proxy that buffers.
         least: OCI-Chunk-Min-Length; 0: none.
         largest: bytes of a request's body, more is answered with 413; 0: any.
         chunks: whether it takes PATCH.
@@ -69,6 +70,9 @@ class Double:
         strict: whether a manifest is refused when a blob is missing.
         pretends: digests of blobs that it says it has.
         referrers: whether it has the referrers API.
+        silent: whether it does not say that it noted a subject.
+        fixed: the tags, as a pattern, that cannot be moved once they are there.
+        refuses: the status of its answer to who tries.
         readable: repositories, as patterns, that a token is given for.
         forbids: whether there is no token at all, but a 403, where one of the repositories asked for is not readable.
         ended: nobody needs an answer any more.
@@ -84,6 +88,7 @@ class Double:
     tokens: dict[str, tuple[set[str], float]] = field(default_factory=dict)
     auth: str = ""
     lifetime: float = 60
+    slow: float = 0
     least: int = 0
     largest: int = 0
     chunks: bool = True
@@ -93,6 +98,9 @@ class Double:
     strict: bool = True
     pretends: set[str] = field(default_factory=set)
     referrers: bool = False
+    silent: bool = False
+    fixed: str = ""
+    refuses: int = 400
     readable: set[str] = field(default_factory=lambda: {".*"})
     forbids: bool = False
     ended: threading.Event = field(default_factory=threading.Event)
@@ -173,12 +181,18 @@ class Handler(BaseHTTPRequestHandler):
         self.request_ = Request(self.command, self.path, {k.lower(): v for k, v in self.headers.items()})
         self.double.asked.append(self.request_)
         self.left = int(self.headers.get("Content-Length") or 0)
+        self.double.ended.wait(self.double.slow * self.left / (1 << 20))
         if fault := self.double.fault(self.command, self.path):
             return fault.act(self)
         if parts.path == "/token":
             return self._token()
         found = _PATH.fullmatch(parts.path)
         if found is None:
+            if parts.path == "/v2/" and self.double.auth and "Authorization" not in self.headers:
+                # Which is how skopeo finds out what is asked for.
+                realm = f'realm="{self.double.scheme}://{self.double.address}/token",service="double"'
+                self._refuse(f"Bearer {realm}" if self.double.auth == "bearer" else 'Basic realm="double"')
+                return None
             return self.answer(200 if parts.path == "/v2/" else 404)
         self.repo, kind, self.rest = found["repo"], found["kind"], found["rest"]
         if not self._allowed():
@@ -271,13 +285,19 @@ class Handler(BaseHTTPRequestHandler):
         held = self.double.manifests[self.repo]
         if self.command == "PUT":
             data = self.rfile.read(self.left)
+            if self.double.fixed and self.rest in held and re.search(self.double.fixed, self.rest):
+                return self.error(self.double.refuses, "TAG_INVALID")
             body = json.loads(data)
             named = [one["digest"] for one in [body.get("config"), *body.get("layers", [])] if one]
             if self.double.strict and not set(named) <= set(self.double.blobs[self.repo]):
                 return self.error(400, "MANIFEST_BLOB_UNKNOWN")
             held[self.rest] = held[digest_of(data)] = (self.headers["Content-Type"], data)
             # Nobody need keep the list of referrers by hand (distribution spec 1.1, "Pushing Manifests with Subject").
-            noted = {"OCI-Subject": body["subject"]["digest"]} if self.double.referrers and "subject" in body else {}
+            noted = (
+                {"OCI-Subject": body["subject"]["digest"]}
+                if self.double.referrers and "subject" in body and not self.double.silent
+                else {}
+            )
             return self.answer(201, {"Docker-Content-Digest": digest_of(data), **noted})
         if self.rest not in held:
             return self.error(404, "MANIFEST_UNKNOWN")
@@ -290,8 +310,10 @@ class Handler(BaseHTTPRequestHandler):
             return self.error(404, "NOT_FOUND")
         listed = []
         for reference, (kind, data) in sorted(self.double.manifests[self.repo].items()):
+            if reference != digest_of(data) or self.rest.encode() not in data:
+                continue
             body = json.loads(data)
-            if reference == digest_of(data) and body.get("subject", {}).get("digest") == self.rest:
+            if (body.get("subject") or {}).get("digest") == self.rest:
                 described = {"mediaType": kind, "digest": reference, "size": len(data)}
                 listed.append({**described, "artifactType": body.get("artifactType") or body["config"]["mediaType"]})
         index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": listed}

@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from common.errors import RegistryError, UsageError
-from oci import attachments
 from oci.client.blob import Blob
 from oci.client.client import Client, FixedTagError
 from oci.client.target import Registry, meant
 from oci.descriptor import CONFIG, MANIFEST, Descriptor, canonical
-from oci.envelope import SIMPLE, Envelope
 from tests.oci.conftest import QUICK
 from tests.oci.double import Double, Handler, answers, digest_of
 
@@ -232,35 +229,51 @@ def test_this_machine_needs_no_tls_by_any_of_its_names(text: str) -> None:
     assert Registry.parse(text).plain_http
 
 
-# --- a stranger's attachment ---
+# --- a repository that has to be created first (aws/containers-roadmap#1970) ---
+
+NOT_THERE = answers(404, {}, b'{"errors": [{"code": "NAME_UNKNOWN", "message": "The repository team/image does not exist"}]}')
 
 
-@pytest.fixture
-def large(client: Client, double: Double, monkeypatch: pytest.MonkeyPatch) -> bytes:
-    """A blob beside an image that is larger than anything that is read."""
-    monkeypatch.setattr(attachments, "_LARGEST", 1000)
-    holds(double, ONE)
-    data = b"x" * 1001
-    double.blobs[REPOSITORY][digest_of(data)] = data
-    return data
+def hangs_up(handler: Handler) -> None:
+    handler.close_connection = True
 
 
-def test_what_is_too_large_to_be_proof_takes_no_proof_away(client: Client, double: Double, large: bytes) -> None:
-    own = Envelope(SIMPLE, b'{"critical": {}}', (b"signature",))
-    attachments.write(client, REPOSITORY, digest_of(ONE), "sig", (), (own,))
-    tag = f"{digest_of(ONE).replace(':', '-')}.sig"
-    body: dict[str, Any] = json.loads(double.manifests[REPOSITORY][tag][1])
-    body["layers"].insert(0, {"mediaType": "text/plain", "digest": digest_of(large), "size": len(large)})
-    double.manifests[REPOSITORY][tag] = (MANIFEST, canonical(body))
-    strange, kept = attachments.read(client, REPOSITORY, digest_of(ONE))
-    assert (strange.envelope, strange.left_out) == (None, f"{digest_of(large)}, text/plain, 0 MiB")
-    assert kept.envelope is not None
-    assert kept.envelope.payload == own.payload
+def upload(client: Client) -> None:
+    with Blob("layer", digest_of(b"layer"), 5, b"layer") as blob:
+        client.upload(REPOSITORY, blob, lambda _: None)
 
 
-def test_a_blob_that_is_larger_than_its_descriptor_says_is_refused(client: Client, double: Double, large: bytes) -> None:
-    layers = [{"mediaType": "text/plain", "digest": digest_of(large), "size": 5}]
-    tag = f"{digest_of(ONE).replace(':', '-')}.sig"
-    double.manifests[REPOSITORY][tag] = (MANIFEST, canonical({"schemaVersion": 2, "layers": layers}))
-    with pytest.raises(RegistryError, match="answers with more than 1000 bytes"):
-        attachments.read(client, REPOSITORY, digest_of(ONE))
+def test_an_upload_that_is_cut_at_its_start_is_asked_for_the_reason(client: Client, double: Double) -> None:
+    double.fail("POST", "uploads", hangs_up, times=99)
+    double.fail("GET", "manifests/", NOT_THERE, times=9)
+    with pytest.raises(RegistryError, match="The repository team/image does not exist.*create it there first"):
+        upload(client)
+    assert double.count("POST") == 2
+
+
+def test_a_refusal_to_who_asks_for_the_reason_is_said(client: Client, double: Double) -> None:
+    double.fail("POST", "uploads", hangs_up, times=99)
+    double.fail("GET", "manifests/", denied("DENIED", "somebody has to allow ecr:CreateRepository for this user"), times=9)
+    with pytest.raises(RegistryError, match="somebody has to allow ecr:CreateRepository"):
+        upload(client)
+
+
+@pytest.mark.parametrize("cuts", [1, 2, 3])
+def test_a_repository_that_is_only_not_there_yet_is_pushed_to_after_a_cut(client: Client, double: Double, cuts: int) -> None:
+    double.fail("POST", "uploads", hangs_up, times=cuts)
+    upload(client)
+    assert double.blobs[REPOSITORY][digest_of(b"layer")] == b"layer"
+
+
+def test_a_start_that_is_answered_with_a_reason_says_it(client: Client, double: Double) -> None:
+    double.fail("POST", "uploads", NOT_THERE)
+    with pytest.raises(RegistryError, match="NAME_UNKNOWN The repository team/image does not exist.*create it there first"):
+        upload(client)
+
+
+def test_who_only_reads_is_not_told_to_create_anything(double: Double) -> None:
+    double.fail("GET", "manifests/", NOT_THERE)
+    with Client(Registry(double.address, ""), QUICK) as reader, pytest.raises(RegistryError) as caught:
+        reader.manifest(REPOSITORY, "1")
+    assert "there is no such repository: look at the name" in caught.value.line()
+    assert "create" not in caught.value.line()

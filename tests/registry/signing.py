@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from typing import Any
 
@@ -50,11 +51,18 @@ COMPONENTS: dict[str, Any] = {
 }
 
 
-def build(*, source: str = COMMIT, builder: str = "", finished: str = "2026-11-23T17:00:00+00:00") -> dict[str, Any]:
-    """Provenance as a push says it."""
+def build(
+    *, source: str = COMMIT, builder: str = "", finished: str = "2026-11-23T17:00:00+00:00", **image: Any
+) -> dict[str, Any]:
+    """Provenance as a push says it; `image` are fields of the built image that are others than those of BUILT."""
     locks = {"lockfiles/train.lock": "sha256:" + "9" * 64, "lockfiles/base.lock": "sha256:" + "8" * 64}
     return provenance.predicate(
-        BUILT, source=source, locks=locks, sbom=COMPONENTS, finished=finished, builder=builder or provenance.builder()
+        dataclasses.replace(BUILT, **image),
+        source=source,
+        locks=locks,
+        sbom=COMPONENTS,
+        finished=finished,
+        builder=builder or provenance.builder(),
     )
 
 

@@ -23,21 +23,20 @@ from common.errors import BuildError, MissingEnvironmentError, UsageError
 from common.files import sha256_bytes
 from common.run import which
 from images import receipt as build_receipt
-from images import spec
-from images.receipt import BuildReceipt
-from images.recipe import recipe_of
-from lockfiles import lockfile
+from images.receipt import BuildReceipt, BuiltImage
 from oci import attachments, statement
 from oci.attachments import Attached
 from oci.client.blob import Blob
-from oci.client.client import Client
+from oci.client.client import Client, FixedTagError
 from oci.client.target import Registry
 from oci.descriptor import CONFIG, MANIFEST, canonical
 from oci.envelope import IN_TOTO, SIMPLE, Envelope
 from oci.reference import ImageRef
-from registry import attach, inspect, provenance, signer
+from registry import attach, inspect, provenance, recompute, signer
 from registry.policy import Policy
+from registry.recompute import Inputs
 from smoke import receipt as smoke_receipt
+from smoke.receipt import ProvenImage, SmokeReceipt
 from tests.oci.real import RealRegistry
 from tests.registry import cosigns, signing
 from tests.registry.signing import OTHER, OWN
@@ -85,11 +84,20 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def put(registry: RealRegistry, name: str, tmp_path: Path) -> ImageRef:
-    """A tiny image; its digest is its name's alone."""
-    config = canonical(
+def configuration(name: str) -> bytes:
+    return canonical(
         {"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": []}, "n": name}
     )
+
+
+def config_of(ref: ImageRef) -> str:
+    return sha256_bytes(configuration(ref.repository))
+
+
+def put(registry: RealRegistry, folder: str, tmp_path: Path) -> ImageRef:
+    """A tiny train image; its digest is its name's alone."""
+    name = f"{folder}/llama-factory-train"
+    config = configuration(name)
     described = {"mediaType": CONFIG, "digest": sha256_bytes(config), "size": len(config)}
     manifest = canonical({"schemaVersion": 2, "mediaType": MANIFEST, "config": described, "layers": []})
     file = tmp_path / "config"
@@ -115,6 +123,7 @@ class Case:
     """
 
     digest: str
+    config: str
     attached: dict[str, Attached]
     beside: list[Attached] = dataclasses.field(default_factory=list)
 
@@ -128,12 +137,13 @@ class Case:
         self.attached[statement.SMOKE] = self.smoke(**options)
 
 
-def case(digest: str) -> Case:
-    made = Case(digest, {})
+def case(ref: ImageRef) -> Case:
+    digest, config = ref.digest, config_of(ref)
+    made = Case(digest, config, {})
     made.attached = {
         statement.SIGNATURE: signing.signature(digest),
         statement.SBOM: signing.attest(statement.SBOM, signing.COMPONENTS, digest=digest),
-        statement.PROVENANCE: signing.attest(statement.PROVENANCE, signing.build(), digest=digest),
+        statement.PROVENANCE: signing.attest(statement.PROVENANCE, signing.build(config_digest=config), digest=digest),
         statement.SMOKE: made.smoke(),
     }
     return made
@@ -184,9 +194,11 @@ def tampered_result(one: Case) -> None:
 
 
 def provenance_says(**options: str) -> Callable[[Case], None]:
-    return lambda one: one.attached.update(
-        {statement.PROVENANCE: signing.attest(statement.PROVENANCE, signing.build(**options), digest=one.digest)}
-    )
+    def changed(one: Case) -> None:
+        said = signing.build(config_digest=one.config, **options)
+        one.attached[statement.PROVENANCE] = signing.attest(statement.PROVENANCE, said, digest=one.digest)
+
+    return changed
 
 
 Act = Callable[[Case], None]
@@ -295,7 +307,7 @@ def test_our_verdict_and_cosigns_agree(
     number: int, act: Act, policy: Policy, key: str, good: bool, registry: RealRegistry, cosign: Path, folder: Path
 ) -> None:
     ref = put(registry, f"case-{number}", folder)
-    one = case(ref.digest)
+    one = case(ref)
     act(one)
     store(ref, one)
     ours = inspect.look(ref, signer.public_key(str(folder / f"{key}.pub")), policy)[1]
@@ -308,7 +320,7 @@ def test_a_bundle_of_another_key_beside_good_proof_changes_neither_verdict(
     registry: RealRegistry, cosign: Path, folder: Path
 ) -> None:
     ref = put(registry, "beside", folder)
-    store(ref, case(ref.digest))
+    store(ref, case(ref))
     attest_as_bundle(cosign, ref, folder, FAILED)
     assert any(one.tag == "" for one in attached(ref))
     assert inspect.look(ref, OWN.public_key(), ASKED)[1].holds
@@ -345,6 +357,34 @@ def test_what_cosign_attests_as_a_bundle_is_read(registry: RealRegistry, cosign:
     assert not inspect.look(ref, own, Policy(sbom=False, provenance=False))[1].holds
 
 
+def test_what_is_attached_by_digest_is_read_by_the_cosign_that_reads_bundles(
+    registry: RealRegistry, cosign: Path, folder: Path
+) -> None:
+    """Where a tag cannot be moved, statements are such bundles. Version 2 wants a root of trust from the network for them."""
+    ref = put(registry, f"by-digest-{cosign.parent.parent.parent.name[:4] or 'x'}", folder)
+    made = [
+        signing.attest(kind, said, digest=ref.digest).envelope
+        for kind, said in (
+            (statement.SIGNATURE, {}),
+            (statement.SBOM, signing.COMPONENTS),
+            (statement.PROVENANCE, signing.build()),
+            (statement.SMOKE, signing.smoke(train_digest=ref.digest, started=ago(hours=1))),
+        )
+    ]
+    with Client(Registry(ref.registry, ""), writes=True) as client:
+        attachments.refer(client, ref.repository, ref.digest, [one for one in made if one], FixedTagError("the tag is fixed"))
+    ours = inspect.look(ref, OWN.public_key(), ASKED)[1]
+    assert ours.holds, ours
+    assert not inspect.look(ref, OTHER.public_key(), ASKED)[1].holds
+    if "--use-signing-config" not in cosigns.call(cosign, "attest", "--help", folder=folder).stdout:
+        return
+    for key, good in (("cosign", True), ("other", False)):
+        for command in COMMANDS:
+            words = [{"REF": str(ref), "cosign.pub": f"{key}.pub"}.get(word, word) for word in shlex.split(command)]
+            words = [word for word in words if word != "--new-bundle-format=false"]
+            assert (cosigns.call(cosign, *words[1:], folder=folder).returncode == 0) is good, words
+
+
 @pytest.fixture
 def built(own_folders: Path, registry: RealRegistry, monkeypatch: pytest.MonkeyPatch, cosign: Path) -> ImageRef:
     """A build and a passed run of an image that lies in the registry, and cosign on PATH."""
@@ -355,16 +395,20 @@ def built(own_folders: Path, registry: RealRegistry, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(signer, "folder", lambda: own_folders / ".keys")
     for name in ("PINWHEEL_KEY", "COSIGN_PASSWORD", "PINWHEEL_BUILDER"):
         monkeypatch.delenv(name, raising=False)
-    ref = put(registry, f"{own_folders.name.lower().strip('_')}/llama-factory-train", own_folders)
-    bill = canonical(signing.COMPONENTS)
-    inputs = recipe_of(spec.read("train"), lockfile.read_base()).inputs
-    image = dataclasses.replace(signing.BUILT, digest=ref.digest, inputs=inputs, sbom=sha256_bytes(bill))
-    file = build_receipt.sbom(image.name)
-    file.parent.mkdir(parents=True)
-    file.write_bytes(bill)
-    build_receipt.write(BuildReceipt("0" * 40, (image,)))
-    smoke_receipt.write(receipts.passed(train_digest=ref.digest, started=ago(hours=1)))
+    ref = put(registry, own_folders.name.lower().strip("_"), own_folders)
+    image = dataclasses.replace(signing.BUILT, digest=ref.digest, config_digest=config_of(ref))
+    build_receipt.write(BuildReceipt(signing.COMMIT, (image,)))
+    # The image was not built here: what is computed of one that was, tests/registry/test_recompute.py shows.
+    locks = {"lockfiles/train.lock": "sha256:" + "9" * 64}
+    monkeypatch.setattr(recompute, "inputs", lambda *_: Inputs(signing.COMPONENTS, locks))
+    smoke_receipt.write(of(image, receipts.passed(started=ago(hours=1))))
     return ref
+
+
+def of(image: BuiltImage, run: SmokeReceipt) -> SmokeReceipt:
+    """The run, of this image."""
+    own = ProvenImage(image.name, image.role, image.version, image.digest, image.config_digest)
+    return dataclasses.replace(run, images=(own, *run.images[1:]))
 
 
 def where(ref: ImageRef) -> str:
@@ -388,8 +432,7 @@ def test_a_push_makes_a_key_attaches_and_anybody_can_verify(
 def test_a_failed_run_is_attached_and_anybody_sees_it(built: ImageRef, cosign: Path, folder: Path, own_folders: Path) -> None:
     attach.attach(where(built))
     run = dataclasses.replace(receipts.failed(), started=ago(minutes=1))
-    images = (dataclasses.replace(run.images[0], digest=built.digest), *run.images[1:])
-    smoke_receipt.write(dataclasses.replace(run, images=images))
+    smoke_receipt.write(of(build_receipt.read().images[0], run))
     assert "0 with a passed smoke run, 1 with a FAILED one" in attach.attach(where(built))
     (folder / "cosign.pub").write_bytes((own_folders / ".keys" / "cosign.pub").read_bytes())
     assert not inspect.look(built, signer.public_key(str(folder / "cosign.pub")), Policy())[1].holds
@@ -441,8 +484,8 @@ def test_what_would_keep_proof_from_an_image_is_found_before_the_push(built: Ima
     attach.check("")
     with pytest.raises(UsageError, match="--key and --keyless exclude each other"):
         attach.check("", key="x", keyless=True)
-    build_receipt.sbom("llama-factory-train").unlink()
-    with pytest.raises(BuildError, match="the SBOM of llama-factory-train is missing"):
+    build_receipt.path().unlink()
+    with pytest.raises(BuildError, match="nothing was built yet"):
         attach.check("")
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from common.errors import MissingEnvironmentError, UsageError
 from registry import signer
@@ -27,6 +29,29 @@ def test_keys_are_made_in_a_folder_of_the_checkout_and_nowhere_else(
     with pytest.raises(UsageError, match=r"keys is no folder.*\.keys.*--key FILE"):
         signer.signer()
     assert (list(elsewhere.iterdir()), elsewhere.stat().st_mode & 0o777) == ([], 0o755)
+
+
+@pytest.mark.parametrize("what", ["the folder", "the public key", "the private key", "a pipe"])
+def test_a_linked_pair_is_refused_by_verify_as_by_push(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """Whoever can put a link there decides whose signatures count."""
+    monkeypatch.delenv("PINWHEEL_KEY", raising=False)
+    theirs, place = tmp_path / "theirs", tmp_path / ".keys"
+    theirs.mkdir()
+    pem = OWN.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (theirs / "cosign.pub").write_bytes(pem)
+    (theirs / "cosign.key").write_bytes(b"x")
+    if what == "the folder":
+        place.symlink_to(theirs)
+    else:
+        place.mkdir()
+        (place / "cosign.pub").write_bytes(pem)
+        name = "cosign.key" if what == "the private key" else "cosign.pub"
+        (place / name).unlink(missing_ok=True)
+        (place / name).symlink_to(theirs / name) if what != "a pipe" else os.mkfifo(place / name)
+    monkeypatch.setattr(signer, "folder", lambda: place)
+    for use in (signer.public_key, signer.signer):
+        with pytest.raises(UsageError, match=r"is no f(older|ile) .*--key FILE"):
+            use()
 
 
 def cosign(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from oci.attachments import Attached
 from oci.envelope import IN_TOTO, Envelope
 from registry import provenance
 from registry.policy import Policy
-from registry.verify import Finding, Findings, verify
+from registry.verify import Finding, Findings, Place, verify
 from tests.registry import signing
 from tests.registry.signing import DIGEST, NOW, OTHER, OWN, attest, everything, smoke
 from tests.smoke import receipts
@@ -163,8 +165,8 @@ ATTEMPTS: list[tuple[str, Change, Policy, str]] = [
     (
         "unknown sources",
         instead(BUILD, lambda: attest(statement.PROVENANCE, signing.build(source="unknown"))),
-        Policy(dirty=False),
-        "differed",
+        Policy(),
+        "names no revision",
     ),
     ("another builder", lambda all_: all_, Policy(builder="https://ci.example.com"), "is asked for"),
     (
@@ -239,9 +241,11 @@ def test_what_is_not_asked_for_may_be_absent_or_bad() -> None:
 
 
 def test_dirty_sources_are_shown_where_they_will_do() -> None:
-    found = judged(instead(BUILD, lambda: attest(statement.PROVENANCE, signing.build(source="abc-dirty")))(everything()))
+    found = judged(
+        instead(BUILD, lambda: attest(statement.PROVENANCE, signing.build(source=f"{signing.COMMIT}-dirty")))(everything())
+    )
     assert found.holds
-    assert "revision abc, DIRTY" in found.findings[BUILD].text
+    assert f"revision {signing.COMMIT}, DIRTY" in found.findings[BUILD].text
 
 
 def test_a_subset_of_the_rungs_will_do_where_the_policy_says_so() -> None:
@@ -269,3 +273,95 @@ def test_a_signature_in_a_bundle_counts() -> None:
 
 def test_the_builder_that_is_asked_for_will_do() -> None:
     assert judged(everything(), Policy(builder=provenance.builder())).holds
+
+
+HOME = Place("llama-factory-train", signing.BUILT.config_digest)
+
+
+def found_at(place: Place, attached: list[Attached]) -> Findings:
+    return verify(attached, DIGEST, OWN.public_key(), Policy(), place=place, now=NOW)
+
+
+def test_proof_holds_where_the_image_is_what_it_says() -> None:
+    assert found_at(HOME, everything()).holds
+
+
+@pytest.mark.parametrize(
+    "place",
+    [Place("llama-factory-api", HOME.config), Place("train", HOME.config), Place("", HOME.config)],
+    ids=["another role", "another name", "no name"],
+)
+def test_the_proof_of_one_image_is_none_under_the_name_of_another(place: Place) -> None:
+    assert [one.state for one in found_at(place, everything()).findings] == ["bad"] * 4
+
+
+@pytest.mark.parametrize("config", ["", "sha256:" + "e" * 64])
+def test_the_proof_of_one_configuration_is_none_of_another(config: str) -> None:
+    found = found_at(Place(HOME.name, config), everything())
+    assert found.findings[BUILD].state == "bad"
+    assert "of the configuration sha256:ccc" in found.findings[BUILD].text
+    ran = smoke()
+    ran["configuration"][1]["annotations"]["config"] = HOME.config
+    found = found_at(Place(HOME.name, config), instead(SMOKE, lambda: attest(statement.SMOKE, ran))(everything()))
+    assert "it ran with the configuration" in found.findings[SMOKE].text
+
+
+def test_a_digest_that_ran_as_another_image_is_not_proven() -> None:
+    for field, value in (("name", "llama-factory-api"), ("annotations", {"role": "api"}), ("annotations", {"role": "x"})):
+        ran = smoke()
+        ran["configuration"][1][field] = value
+        found = found_at(HOME, instead(SMOKE, partial(attest, statement.SMOKE, ran))(everything()))
+        assert found.findings[SMOKE].state == "bad", (field, value)
+
+
+def spoilt(index: int, kind: str, said: dict[str, Any], path: str, value: Any) -> Change:
+    """The predicate, with another value at a path; `...` takes the key out."""
+    said = json.loads(json.dumps(said))
+    *above, last = path.split("/")
+    at: Any = said
+    for key in above:
+        at = at[int(key) if isinstance(at, list) else key]
+    last_ = int(last) if isinstance(at, list) else last
+    if value is ...:
+        del at[last_]
+    else:
+        at[last_] = value
+    return instead(index, lambda: attest(kind, said))
+
+
+INPUTS = "buildDefinition/resolvedDependencies"
+LOCK, PACKAGE = (
+    {"name": "lockfiles/x.lock", "digest": {"sha256": "a" * 64}},
+    {"uri": "pkg:pypi/x@1", "digest": {"sha256": "a" * 64}},
+)
+SOURCE = signing.build()["buildDefinition"]["resolvedDependencies"][0]
+NOTHING: Any = ...
+SAID = (
+    (BOM, statement.SBOM, signing.COMPONENTS),
+    (BUILD, statement.PROVENANCE, signing.build()),
+    (SMOKE, statement.SMOKE, smoke()),
+)
+INSTEAD: dict[str, list[Any]] = {
+    "components": [[], NOTHING, None, {}, "jieba", [{}], [1], {"a": 1}],
+    "components/0/hashes": [[], NOTHING, [{"alg": "MD5", "content": "a"}]],
+    "components/1/purl": [NOTHING],
+    "components/1/hashes/0/content": ["a"],
+    INPUTS: [[], NOTHING, None, [SOURCE], [LOCK, PACKAGE], [SOURCE, LOCK], [SOURCE, PACKAGE], [SOURCE, {}, LOCK, PACKAGE]],
+    f"{INPUTS}/0/digest/gitCommit": ["", NOTHING, None, "main", "HEAD", "0" * 40, "abc", "A" * 40, "unknown", 1],
+    f"{INPUTS}/2/digest": [{}, NOTHING, {"sha256": "x"}],
+    "buildDefinition/externalParameters/image": ["another", "", NOTHING, None, "../train", 1],
+    "buildDefinition/internalParameters/inputs": ["", NOTHING, None, "x"],
+    "passedTests": [[], ["train", "train"]],
+}
+EMPTY = [
+    (*next(one for one in SAID if path.partition("/")[0] in one[2]), path, other)
+    for path, others in INSTEAD.items()
+    for other in others
+]
+
+
+@pytest.mark.parametrize(("index", "kind", "said", "path", "value"), EMPTY)
+def test_proof_that_says_nothing_is_none(index: int, kind: str, said: dict[str, Any], path: str, value: Any) -> None:
+    everywhere = Policy(rungs=frozenset())
+    found = judged(spoilt(index, kind, said, path, value)(everything()), everywhere)
+    assert found.findings[index].state == "bad", found.findings[index]

@@ -436,7 +436,7 @@ def test_two_layers_of_which_one_has_a_file_where_the_other_has_a_folder_are_ref
 def test_the_frame_of_the_virtual_environment_is_what_the_config_layer_writes() -> None:
     """What no wheel may fill, and what the last layer fills, are one list."""
     writer = LayerWriter(out := io.BytesIO())
-    fill(read("train"), Accounts("", ""), "3.11.2", writer)
+    fill(read("train"), Accounts("", ""), "3.11.2", Path("none"), writer)
     writer.close()
     tar = zstandard.ZstdDecompressor().decompress(out.getvalue(), max_output_size=1 << 20)
     wheel = Wheel("one", "1.0", Artifact(NAME, 0, ""))

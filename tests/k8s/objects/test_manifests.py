@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,7 @@ def refusal(text: str) -> str:
         ("kind: Pod\n", "apiVersion missing"),
         ("{}\n", "apiVersion and kind missing"),
         ("apiVersion: v1\nkind: 5\n", "kind missing"),
-        ("apiVersion: v1\nkind: PodList\nitems: []\n", "PodList is a server's answer"),
+        ("apiVersion: v1\nkind: PodList\nitems: {}\n", "it is no list"),
         ("apiVersion: v1\nkind: List\nitems: [{kind: Pod}]\n", "items[0]: an item without apiVersion and kind"),
         ("[" * 100_000, "not readable: RecursionError"),
     ],
@@ -167,3 +169,55 @@ def test_kubectls_own_parser_reads_what_we_write(tmp_path: Path) -> None:
 def test_any_text_gives_manifests_or_findings_never_a_crash(text: str) -> None:
     for one in manifests.parse(text, "f.yaml"):
         assert isinstance(one, Manifest) or one.text()
+
+
+@given(
+    st.lists(
+        st.recursive(
+            st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.text(max_size=12),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+            max_leaves=8,
+        ),
+        min_size=1,
+        max_size=3,
+    ),
+    st.sampled_from(["\n", " ", "", "\r\n\n"]),
+    st.booleans(),
+    st.sampled_from([None, 2]),
+)
+@settings(deadline=None)
+def test_a_stream_of_json_reads_as_json(values: list[Any], between: str, ascii_only: bool, indent: int | None) -> None:
+    """With every escape that a writer of JSON makes: two halves of one character, control characters, slashes."""
+    bodies = [{"apiVersion": "v1", "kind": "ConfigMap", "data": value} for value in values]
+    text = between.join(json.dumps(one, ensure_ascii=ascii_only, indent=indent).replace("/", "\\/") for one in bodies)
+    assert [one.body for one in objects(text)] == bodies
+
+
+def test_each_json_document_of_a_stream_has_its_own_lines() -> None:
+    text = json.dumps({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}, indent=1)
+    first, second = objects(f"{text}\n{text}\n")
+    assert (first.line(), second.line()) == (1, text.count("\n") + 2)
+    assert second.line(("metadata", "name")) == first.line(("metadata", "name")) + text.count("\n") + 1
+
+
+def test_a_key_that_stands_twice_in_json_is_refused() -> None:
+    assert "the key kind stands twice" in refusal('{"apiVersion": "v1", "kind": "Pod", "kind": "Job"}')
+
+
+@pytest.mark.parametrize(
+    ("text", "fix"),
+    [("0o440", "write 0440, or 288"), ("1_000", "write 1000, or put it in quotes"), ("yes", "put it in quotes")],
+)
+def test_says_how_an_ambiguous_value_is_written(text: str, fix: str) -> None:
+    assert refusal(POD + f"x: {text}\n").endswith(f": {fix}")
+
+
+def test_the_items_of_a_list_of_one_kind_need_not_say_what_they_are() -> None:
+    (one,) = objects("apiVersion: apps/v1\nkind: DeploymentList\nitems: [{metadata: {name: a, namespace: b}}]\n")
+    assert (one.api_version, one.title) == ("apps/v1", "Deployment b/a")
+
+
+def test_standard_input_is_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(POD.encode())))
+    (one,), refused = manifests.load([Path("-")])
+    assert (one.file, one.title, refused) == ("standard-input", "Pod p", ())

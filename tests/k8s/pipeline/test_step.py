@@ -109,3 +109,33 @@ def test_no_configuration_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert said.startswith("step: no log can be kept")
     assert len(said.splitlines()) == 1
+
+
+def test_a_fresh_folder_holds_nothing_of_before(config: Path, tmp_path: Path) -> None:
+    """A training that plants a file where the export will be hands nothing to the step that registers."""
+    paths = json.loads((config / "run.json").read_text())["paths"]
+    export = Path(paths.get("export", str(tmp_path / "work" / "export")))
+    (config / "run.json").write_text(json.dumps({"paths": {**paths, "export": str(export)}}))
+    export.mkdir(parents=True, exist_ok=True)
+    (export / "chat_template.jinja").write_text("{{ 'attacker' }}")
+    done = program("step", "--config", str(config), "--fresh", "export", "export", "--", "ls", str(export))
+    done.communicate(timeout=LIMIT_S)
+    assert done.returncode == 0
+    assert list(export.iterdir()) == []
+
+
+@pytest.mark.parametrize("what", ["link", "pipe", "the folder a link"])
+def test_a_log_that_is_something_else_is_not_written(config: Path, tmp_path: Path, what: str) -> None:
+    logs = Path(json.loads((config / "run.json").read_text())["paths"]["logs"])
+    (victim := tmp_path / "victim").mkdir()
+    (victim / "train.log").write_text("mine")
+    logs.parent.mkdir(parents=True, exist_ok=True)
+    if what == "the folder a link":
+        logs.symlink_to(victim)
+    else:
+        logs.mkdir(exist_ok=True)
+        os.mkfifo(logs / "train.log") if what == "pipe" else (logs / "train.log").symlink_to(victim / "train.log")
+    done = program("step", "--config", str(config), "train", "--", "echo", "hi")
+    done.communicate(timeout=LIMIT_S)
+    assert done.returncode == 2
+    assert (victim / "train.log").read_text() == "mine"

@@ -29,8 +29,8 @@ from tests.k8s.prepare import models
 from tests.oci.conftest import QUICK
 from tests.oci.double import Double, digest_of, serving
 from tests.registry import signing
+from tests.registry.pushing import DIGEST, EARLIER, IMAGE, MINE, THEIRS
 from tests.registry.signing import OTHER, OWN
-from tests.registry.test_attach import DIGEST, EARLIER, IMAGE, MINE, THEIRS
 
 NAME = f"{API}-cpu"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,11 +11,13 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from common import paths
 from common.errors import PolicyError, RegistryError, UsageError
 from k8s import deploy
 from k8s.envs import environment
-from k8s.envs.environment import Environment
-from k8s.objects.manifests import Manifest
+from k8s.envs.environment import Environment, Model
+from k8s.objects import manifests
+from k8s.objects.manifests import Identity, Manifest
 from k8s.pipeline.model_annotation import ANNOTATION
 from k8s.prepare import checked, gate, served_model
 from oci import attachments, statement
@@ -23,6 +25,7 @@ from oci.client.client import Client
 from oci.client.target import Registry
 from oci.descriptor import MANIFEST, canonical
 from oci.envelope import SIMPLE
+from oci.reference import ImageRef
 from tests.k8s.conftest import Checkout
 from tests.k8s.prepare import models
 from tests.oci.conftest import QUICK
@@ -108,6 +111,75 @@ def test_a_set_that_reads_no_model_is_as_it_was_and_a_model_for_it_is_mentioned(
     after, env = settled(checkout)
     assert {title: one.body for title, one in before.items()} == {title: one.body for title, one in after.items()}
     assert f"`model` in {env.file} changes nothing" in " ".join(capsys.readouterr().err.split())
+
+
+def _two() -> list[Manifest]:
+    """The serving Deployment, and a second one like it."""
+    read, _ = manifests.load([paths.K8S / "manifests" / "inference"])
+    (first,) = [one for one in read if one.title == WORKLOAD]
+    return [first, manifests.with_value(first, ("metadata", "name"), "second")]
+
+
+@pytest.mark.parametrize("default", [True, False])
+def test_each_workload_serves_the_model_that_the_environment_names_for_it(checkout: Checkout, default: bool) -> None:
+    models.without(checkout.root, "staging")
+    env = environment.load("staging")
+    reference = ImageRef.parse(f"{env.registry}/{models.MODEL}")
+    other = ImageRef.parse(f"{env.registry}/{models.OTHER}")
+    env = dataclasses.replace(env, model=Model(reference) if default else None, models={"llm-inference/second": Model(other)})
+    asked: list[str] = []
+
+    def live(_target: object, readers: Sequence[Manifest]) -> dict[Identity, str]:
+        asked.extend(one.name for one in readers)
+        return {one.identity: "live" for one in readers}
+
+    first, second = (served_model.named_in(one) for one in served_model.settle(_two(), env, live).objects)
+    assert second == str(other)
+    assert first == (str(reference) if default else "live")
+    # The cluster is asked only for what the environment does not name.
+    assert asked == ([] if default else ["llama-factory-inference"])
+
+
+def test_a_model_for_a_workload_that_reads_none_is_mentioned(checkout: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
+    env = environment.load("rendered")
+    reference = ImageRef.parse(f"{env.registry}/{models.MODEL}")
+    env = dataclasses.replace(env, model=None, models={"llm-inference/absent": Model(reference)})
+    served_model.settle(_two(), env, lambda *_: {})
+    assert f"`models` in {env.file} names llm-inference/absent" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_gate_looks_at_every_model_with_its_own_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = environment.parse(
+        BASE + f"model: {{reference: {REFERENCE}, key: a.pub}}\nmodels:\n"
+        f"  llm-inference/second: {{reference: {REFERENCE.replace(models.MODEL, models.OTHER)}, key: b.pub}}\n"
+        f"  llm-inference/third: {{reference: {REFERENCE}, key: a.pub}}\n",
+        "production",
+        "f",
+    )
+    looked: list[tuple[str, str]] = []
+
+    def look(model: Model, _env: Environment) -> tuple[tuple[str, str], ...]:
+        looked.append((str(model.reference), Path(model.key).name))
+        return ()
+
+    monkeypatch.setattr(gate, "_signed", look)
+    assert gate.check_model(env) == ()
+    assert looked == [(REFERENCE, "a.pub"), (REFERENCE.replace(models.MODEL, models.OTHER), "b.pub")]
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        (f"models: {{second: {{reference: {REFERENCE}, key: k}}}}\n", "models.second: write namespace/name"),
+        (f"models: {{a/b: {{reference: {REFERENCE}}}}}\n", "models.a/b.key: production serves no model"),
+        (f"models: {{a/b: {{reference: {models.MODEL}, key: k}}}}\n", "is not in the environment's registry"),
+        ("models: {a/b: x}\n", "models.a/b: expected a mapping"),
+    ],
+)
+def test_a_model_of_a_workload_that_cannot_be_meant_is_refused(written: str, message: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        environment.parse(BASE + written, "production", "f")
+    assert message in refused.value.line()
 
 
 # --- the environment's key ---
@@ -261,7 +333,7 @@ def test_what_the_gate_found_goes_into_the_record_with_the_images(gated: Checkou
 def test_the_set_is_judged_with_its_model(checkout: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
     checkout.keep("inference")
     reference = models.named(checkout.root, "rendered")
-    checkout.edit("service.yaml", "targetPort: http", "targetPort: 8080")
+    checkout.edit("service.yaml", "targetPort: http", "targetPort: web")
     with pytest.raises(PolicyError, match="1 finding in 1 file"):
         settled(checkout)
     assert f"{WORKLOAD}: {reference}" in " ".join(capsys.readouterr().out.split())

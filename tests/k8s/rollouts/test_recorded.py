@@ -9,6 +9,7 @@ import pytest
 
 from common.errors import DeployNotRolledBackError, DeployRolledBackError
 from k8s import rollback
+from k8s.envs import environment
 from k8s.envs.environment import ClusterTarget
 from k8s.rollouts import release
 from k8s.rollouts.kubectl import Kubectl
@@ -20,14 +21,24 @@ from tests.k8s.simulator.steps import BRIEF, NAME, go, image, record, running, s
 pytestmark = pytest.mark.host
 
 
+ELSEWHERE = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: owned, namespace: kube-system}\n"
+MINER = f"""---
+apiVersion: v1
+kind: Pod
+metadata: {{name: owned, namespace: llm-inference}}
+spec:
+  containers: [{{name: c, image: docker.io/attacker/miner@{OLD}, securityContext: {{privileged: true}}}}]
+"""
+
+
 def forge(change: Callable[[str], str]) -> None:
-    """Edit the set of the newest release in the record, so that its digest still fits."""
+    """Edit the set of the newest release as somebody would who has the deploy key: digest and signature fit."""
     history = record()
     last = history.releases[-1]
     text = change(history.sets[last.set])
     forged = dataclasses.replace(last, set=release.digest_of(text))
     changed = dataclasses.replace(history, releases=(*history.releases[:-1], forged), sets={forged.set: text})
-    release.write(Kubectl(ClusterTarget("staging"), BRIEF), changed)
+    release.write(Kubectl(ClusterTarget("staging"), BRIEF), environment.load("staging"), changed)
 
 
 @pytest.mark.parametrize(
@@ -35,8 +46,10 @@ def forge(change: Callable[[str], str]) -> None:
     [
         (lambda text: text.replace(f"@{OLD}", ":latest"), "which is no digest"),
         (lambda text: text + "---\nkind: ConfigMap\n", "apiVersion missing"),
+        (lambda text: text + ELSEWHERE, "ConfigMap kube-system/owned is in a namespace that the set in git has not"),
+        (lambda text: text + MINER, "today's rules refuse the set"),
     ],
-    ids=["tag", "unreadable"],
+    ids=["tag", "unreadable", "other namespace", "privileged"],
 )
 def test_an_edited_set_is_not_put_back_and_that_is_said(
     checkout: Checkout, server: ApiServer, change: Callable[[str], str], message: str
@@ -49,7 +62,7 @@ def test_an_edited_set_is_not_put_back_and_that_is_said(
         go()
     line = caught.value.line()
     assert "release 1" in line
-    assert "is not put back, as its set cannot be used: the set in the release record was edited" in line
+    assert "is not put back, as its set cannot be used: " in line
     assert message in line
     assert server.image() == image(NEW)
     assert states() == [(1, "running"), (2, "half done")]

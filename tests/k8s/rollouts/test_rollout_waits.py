@@ -11,10 +11,11 @@ import pytest
 from common.run import Result
 from k8s.objects.manifests import Manifest
 from k8s.prepare.rendered import RenderedSet
-from k8s.rollouts import apply
+from k8s.rollouts import put_back
 from k8s.rollouts.lease import Lease
 from k8s.rollouts.rollout import FailedError
 from tests.k8s.rollouts.scripted import QUICK, WEB, Scripted, crashed, pod, warning
+from tests.k8s.rollouts.test_release import env
 
 
 def test_a_container_that_ends_five_times_with_the_same_error_ends_the_wait() -> None:
@@ -41,7 +42,7 @@ def test_an_apply_that_fails_is_not_ticked_off(capsys: pytest.CaptureFixture[str
     lease = Lease(one, "staging", "n", "Ada")
     lease._taken({})
     with pytest.raises(FailedError, match="apply failed: a policy forbids it"):
-        apply._put(one, rendered, "1.36", "putting the last good set back", lease, recorded=False)
+        put_back.put(one, rendered, env("staging"), "putting the last good set back", lease, recorded=False)
     said = capsys.readouterr().out
     assert "putting the last good set back" in said
     assert "✓" not in said

@@ -136,8 +136,8 @@ SPOILED = {
         "'http-inference-api' is no port name",
     ),
     "port_out_of_range": ("deployment.yaml", "containerPort: 8000", "containerPort: 80000", "80000 is no port"),
-    "service_port_unnamed": ("service.yaml", "- name: http\n      port", "- port", "port 8000 has no name"),
-    "service_target_unknown": ("service.yaml", "targetPort: http", "targetPort: 8080", "targets port 8080 of Deployment"),
+    "service_port_unnamed": ("service.yaml", "ports:\n", "ports:\n    - port: 9000\n", "port 9000 has no name"),
+    "service_target_unknown": ("service.yaml", "targetPort: http", "targetPort: web", "targets port web of Deployment"),
     "service_selects_nothing": (
         "service.yaml",
         "  selector:\n    app.kubernetes.io/name: llama-factory-inference",

@@ -42,7 +42,7 @@ SPOILED = {
         "        - port: http",
         "        - port: metrics",
         "spec.ingress[0].ports[0].port: lets in to port metrics, which no selected pod has",
-        "the pods' ports are: 8000, http",
+        "the pods' ports are: http",
     ),
     "peer_that_is_two_things": (
         "training/networkpolicy.yaml",

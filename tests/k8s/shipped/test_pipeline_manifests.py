@@ -12,6 +12,7 @@ from common.errors import ExitCode, UsageError
 from common.run import run
 from k8s import secrets
 from k8s.envs import environment
+from k8s.pipeline.register import KEY_VARIABLE
 from tests.k8s.conftest import REPO, Checkout
 
 # Each makes, registers and fetches a model.
@@ -74,7 +75,9 @@ def test_a_step_runs_its_program_under_its_own_name_and_without_a_shell(name: st
     assert container["command"] == ["python", "-m", "pinwheel_pipeline.step"]
     # LLaMA-Factory writes beside itself; our programs are found where they lie.
     workdir = ["--workdir", "/tmp"] if COMMANDS[name][0] != "python" else []
-    assert container["args"] == [*workdir, name, "--", *COMMANDS[name]]
+    # What the export hands on is its own alone.
+    fresh = ["--fresh", "export"] if name == "export" else []
+    assert container["args"] == [*workdir, *fresh, name, "--", *COMMANDS[name]]
     assert container["workingDir"] == "/opt/pinwheel"
     assert container["image"] == "llama-factory-train"
     mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
@@ -92,6 +95,13 @@ def test_each_step_sees_the_secrets_it_needs_and_no_other() -> None:
         "deploy": set(),
     }
     assert not any("secret" in volume for volume in workflow()["volumes"])
+
+
+def test_argos_own_container_sees_no_signing_key() -> None:
+    """It gets every volume of the step's container (workflow/controller/workflowpod.go, `addOutputArtifactsVolumes`)."""
+    for name in STEPS:
+        mounted = {volume["secret"]["secretName"] for volume in template(name).get("volumes", []) if "secret" in volume}
+        assert "model-signing-key" not in mounted
 
 
 def test_only_the_executor_and_the_deploy_step_have_a_token() -> None:
@@ -190,7 +200,8 @@ def test_paths_that_the_programs_expect_are_those_of_the_mounts() -> None:
         return found[1]
 
     register = {mount["name"]: mount["mountPath"] for mount in template("register")["container"]["volumeMounts"]}
-    assert default("register.py", "key") == f"{register['signing-key']}/model.key"
+    variable = next(one for one in template("register")["container"]["env"] if one["name"] == KEY_VARIABLE)
+    assert variable["valueFrom"] == {"secretKeyRef": {"name": "model-signing-key", "key": "model.key"}}
     assert default("register.py", "config") == register["config"]
     pod = one("inference", "Deployment", "llama-factory-inference")["spec"]["template"]["spec"]
     (fetch,) = pod["initContainers"]

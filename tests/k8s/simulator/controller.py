@@ -111,7 +111,10 @@ def _status(spec: dict[str, Any], trouble: Trouble | None, *, ready: bool) -> di
         found = {"initContainerStatuses": statuses, "containerStatuses": starting} if trouble.init else {}
         return {"phase": "Pending", "conditions": [scheduled], "containerStatuses": statuses, **found}
     running = [
-        {"name": one["name"], "image": one["image"], "ready": ready, "restartCount": 0, "state": {"running": {}}}
+        {
+            **{"name": one["name"], "image": one["image"], "imageID": one["image"]},
+            **{"ready": ready, "restartCount": 0, "state": {"running": {}}},
+        }
         for one in spec["containers"]
     ]
     conditions = [scheduled, {"type": "Ready", "status": str(ready)}]

@@ -18,6 +18,7 @@ from typing import Any
 
 from common.run import run
 from k8s import deploy
+from k8s.envs import environment
 from k8s.envs.environment import ClusterTarget
 from k8s.objects import schema
 from k8s.rollouts import release
@@ -85,7 +86,7 @@ class Place:
         return found
 
     def record(self) -> History:
-        return release.read(self.kubectl, "named", self.namespace)
+        return release.read(self.kubectl, environment.load("named"), self.namespace)
 
 
 def _filled(text: str, values: dict[str, str]) -> str:

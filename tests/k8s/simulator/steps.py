@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from k8s import deploy
+from k8s.envs import environment
 from k8s.envs.environment import ClusterTarget
 from k8s.rollouts import release
 from k8s.rollouts.kubectl import Kubectl, Patience
@@ -41,7 +42,7 @@ def running(api: ApiServer) -> str:
 
 def record() -> History:
     """The release record in the cluster."""
-    return release.read(Kubectl(ClusterTarget("staging"), BRIEF), "staging", "llm-inference")
+    return release.read(Kubectl(ClusterTarget("staging"), BRIEF), environment.load("staging"), "llm-inference")
 
 
 def states() -> list[tuple[int, str]]:

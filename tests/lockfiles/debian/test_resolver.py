@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
-from common.apt import Mirror
+from common.apt import KEYRING, Mirror
 from common.errors import BuildError, LockError, MissingEnvironmentError, UsageError
 from common.files import sha256_file
 from common.run import Result, run
-from lockfiles import store
+from lockfiles import inputs, store
 from lockfiles.debian import apt, resolver
+from lockfiles.debian.suites import Suite
 from lockfiles.inputs import BaseInput
 from lockfiles.model import Deb
 from lockfiles.store import archive
@@ -500,7 +501,7 @@ def test_an_older_version_on_a_mirror_that_lags_is_not_newer(mirror: SmallMirror
 def test_an_edit_that_fits_no_version_is_refused(mirror: SmallMirror) -> None:
     locked = _locked(mirror)
     mirror.deb("extra", "1", "Depends: library (>= 2:3)")
-    with pytest.raises(LockError, match=r"resolving base.in .*: check the package names"):
+    with pytest.raises(LockError, match=r"resolving base.in .*: check the packages' names and versions"):
         resolver.resolve(BaseInput(("tool", "extra"), ("merger",), ""), locked)
 
 
@@ -532,3 +533,78 @@ def test_offline_a_missing_deb_is_named_and_nobody_is_asked(own_folders: Path, m
     with pytest.raises(MissingEnvironmentError, match="reading Debian's package lists needs the network"):
         resolver.resolve(WANTED)[0]
     resolver.fetch(debs[:1])
+
+
+@pytest.mark.host
+@pytest.mark.usefixtures("trusted")
+def test_a_pinned_version_is_taken_and_one_that_is_nowhere_named(mirror: SmallMirror, own_folders: Path) -> None:
+    locked = resolver.resolve(WANTED)[0]
+    resolver.fetch(locked)
+    mirror.deb("tool", "1.6", "Depends: library, merged | merger")
+    pinned = BaseInput(("tool",), ("merger",), "", (("tool", "1.5"),))
+    debs, newer = resolver.resolve(pinned, locked)
+    assert ({deb.name: deb.version for deb in debs}["tool"], newer) == ("1.5", 0)
+    with pytest.raises(LockError, match=r"Version '9' for 'tool' was not found.*check the packages' names and versions"):
+        resolver.resolve(BaseInput(("tool",), ("merger",), "", (("tool", "9"),)))
+
+
+def _further(mirror: SmallMirror, folder: Path, monkeypatch: pytest.MonkeyPatch, *, signed: bool = True) -> Suite:
+    """A company's repository with a suite and a key of its own, which this machine's apt knows."""
+    root = folder / "company"
+    company = SmallMirror(root)
+    company.stanzas = {}
+    for name in ("tool", "library", "own"):
+        company.deb(name, "7.0", "Essential: no")
+    suite = root / "dists/bookworm"
+    release = (suite / "Release").read_text().replace("Debian", "Acme").replace("bookworm", "stable")
+    home = folder / "gpg"
+    home.mkdir(mode=0o700)
+    gpg: list[str | Path] = ["gpg", "--homedir", home, "--batch", "--passphrase", "", "--quiet"]
+    run([*gpg, "--quick-gen-key", "acme@example.com", "ed25519", "sign"], error=BuildError)
+    (suite / "Release").write_text(release)
+    suite.rename(root / "dists/stable")
+    made = root / "dists/stable"
+    run([*gpg, "--output", made / "InRelease", "--clearsign", made / "Release"], error=BuildError)
+    (folder / "acme.gpg").write_bytes(b"")
+    run([*gpg, "--yes", "--output", folder / "acme.gpg", "--export"], error=BuildError)
+    other = folder / "other.gpg"
+    shutil.copy(KEYRING, other)
+    keyring = folder / "acme.gpg" if signed else other
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(root)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}/"
+    monkeypatch.setattr(apt, "further_mirrors", lambda *_: (Mirror("stable", address, "main", keyring),))
+    real = apt._source
+    debian = Mirror("bookworm", mirror.address)
+    monkeypatch.setattr(
+        apt, "_source", lambda m: real(m).replace(f"Signed-By: {KEYRING}", "Trusted: yes") if m == debian else real(m)
+    )
+    return Suite("stable", "main", (("tool", ""),), keyring)
+
+
+@pytest.mark.host
+def test_from_a_further_suite_comes_what_is_named_and_nothing_else(
+    mirror: SmallMirror, own_folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The company's library is newer, and is not taken for that; nor is its package that nobody named."""
+    suite = _further(mirror, own_folders, monkeypatch)
+    wanted = BaseInput(("library", "tool"), ("merger",), "", (), (suite,))
+    debs = resolver.resolve(wanted)[0]
+    assert [(d.name, d.version) for d in debs] == [("base", "1.0"), ("library", "2:2.0+b1~x"), ("tool", "7.0")]
+    # What was locked from Debian before the suite was named, moves there; and then stays.
+    monkeypatch.setattr(inputs, "read_base", lambda: wanted)
+    before = resolver.resolve(BaseInput(("library", "tool"), ("merger",), ""))[0]
+    moved = resolver.resolve(wanted, before)[0]
+    assert [(d.name, d.version) for d in moved] == [(d.name, d.version) for d in debs]
+    resolver.fetch(moved)
+    with pytest.raises(LockError, match="own"):
+        resolver.resolve(BaseInput(("own",), ("merger",), "", (), (suite,)))
+
+
+@pytest.mark.host
+def test_a_further_suite_that_another_key_signed_is_refused(
+    mirror: SmallMirror, own_folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = _further(mirror, own_folders, monkeypatch, signed=False)
+    with pytest.raises(MissingEnvironmentError, match="reading Debian's package lists .* failed"):
+        resolver.resolve(BaseInput(("library", "tool"), ("merger",), "", (), (suite,)))

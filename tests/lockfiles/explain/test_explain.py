@@ -409,7 +409,7 @@ def test_an_index_that_is_gone_is_no_conflict(locks: Path, monkeypatch: pytest.M
 
     # The resolver's own failure is wheels.py's; it takes its time for retries.
     monkeypatch.setattr(wheels, "resolve", refuse)
-    with pytest.raises(MissingEnvironmentError, match="your package index does not answer for one: ConnectionError"):
+    with pytest.raises(MissingEnvironmentError, match="your index does not answer for one: ConnectionError"):
         explain.explain("small")
 
 

@@ -141,7 +141,7 @@ def test_all_but_the_newest_version_is_told_without_an_index(
         monkeypatch.setenv("UV_DEFAULT_INDEX", gone.address)
     said = told("mid", capsys)
     assert "side.in: mid==1.5" in said
-    assert "whether there is a newer one was not asked: your package index does not answer for mid" in said
+    assert "whether there is a newer one was not asked: your index does not answer for mid" in said
     monkeypatch.setenv("PINWHEEL_OFFLINE", "1")
     assert "whether there is a newer one was not asked:" in told("mid", capsys)
 

@@ -1,0 +1,126 @@
+"""Advisory data: fetched whole or not at all, dated, answered offline."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from common.errors import MissingEnvironmentError
+from lockfiles.audit import data
+from lockfiles.audit.data import Index
+from tests.lockfiles.audit.conftest import sample, write
+
+
+class _Silent(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def served(published: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Silent, directory=str(published))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv(data.VARIABLE, f"http://127.0.0.1:{server.server_port}/")
+        yield published
+        server.shutdown()
+
+
+def names(package: str) -> list[str]:
+    with Index() as index:
+        return [name for name, _ in index.about("PyPI", package)]
+
+
+def test_what_was_fetched_is_answered_without_a_source(published: Path) -> None:
+    assert data.fetch() == "1 records of PyPI, 1 records of Go, 2 records of Debian"
+    for file in published.iterdir():
+        file.unlink()
+    assert names("urllib3") == ["PYSEC-2023-212"]
+    assert names("urllib4") == []
+    with Index() as index:
+        pypi, _, debian = index.sources
+        assert (pypi.newest, debian.newest) == ("2023-10-25T18:28:34.811764Z", "")
+        assert pypi.age(datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=3, hours=1)) == 3
+
+
+def test_from_an_address(served: Path) -> None:
+    data.fetch()
+    assert names("urllib3") == ["PYSEC-2023-212"]
+
+
+def test_the_mirror_comes_first_and_is_written(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data.fetch()
+    assert data.write_mirror(tmp_path / "air") == 3
+    monkeypatch.setenv("PINWHEEL_MIRROR", str(tmp_path / "air"))
+    monkeypatch.setenv("PINWHEEL_OFFLINE", "1")
+    monkeypatch.delenv(data.VARIABLE)
+    data.path().unlink()
+    data.fetch()
+    assert names("urllib3") == ["PYSEC-2023-212"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda folder: (folder / "PyPI.zip").unlink(), "no PyPI.zip there"),
+        (lambda folder: (folder / "PyPI.zip").write_bytes(b"<html>"), "the advisories of PyPI cannot be read"),
+        (lambda folder: (folder / "Go.zip").write_bytes((folder / "Go.zip").read_bytes()[:-40]), "the advisories of Go cannot"),
+        (lambda folder: write(folder, pypi=["{"]), "the advisories of PyPI cannot be read"),
+        (lambda folder: write(folder, pypi=["[7]"]), "no advisory"),
+        (lambda folder: write(folder, debian={}), "the advisories of Debian are empty"),
+        (lambda folder: write(folder, debian=[1]), "not the security tracker's form"),
+        (lambda folder: (folder / "Debian.json").write_text("["), "the advisories of Debian cannot be read"),
+    ],
+    ids=["absent", "web page", "cut", "no JSON", "no record", "empty", "list", "cut JSON"],
+)
+def test_what_cannot_be_read_leaves_the_old_data(published: Path, spoil: Callable[[Path], object], message: str) -> None:
+    data.fetch()
+    spoil(published)
+    with pytest.raises(MissingEnvironmentError, match=message) as caught:
+        data.fetch()
+    assert "\n" not in caught.value.line()
+    assert names("urllib3") == ["PYSEC-2023-212"]
+    assert sorted(file.name for file in data.path().parent.iterdir()) == ["Debian.json", "Go.zip", "PyPI.zip", "index.sqlite"]
+
+
+def test_a_flipped_bit_in_a_record_is_noticed(published: Path) -> None:
+    file = published / "PyPI.zip"
+    body = bytearray(file.read_bytes())
+    body[60] ^= 1
+    file.write_bytes(body)
+    with pytest.raises(MissingEnvironmentError, match="the advisories of PyPI cannot be read"):
+        data.fetch()
+
+
+def test_a_server_that_refuses_is_named_by_its_status(served: Path) -> None:
+    (served / "Go.zip").unlink()
+    with pytest.raises(MissingEnvironmentError, match=r"it answers 404 \(PINWHEEL_ADVISORY_DATA, Go\.zip\)"):
+        data.fetch()
+
+
+def test_without_data_that_is_said(own_folders: Path) -> None:
+    with pytest.raises(MissingEnvironmentError, match="no advisory data.*invoke fetch --advisories"):
+        Index()
+
+
+def test_an_index_of_something_else_is_one_line(published: Path) -> None:
+    data.fetch()
+    data.path().write_bytes(b"not SQLite at all, but some bytes" * 100)
+    with pytest.raises(MissingEnvironmentError, match="the advisory index is unreadable"):
+        Index()
+
+
+def test_a_record_about_many_packages_is_found_under_each(published: Path) -> None:
+    body = sample("PYSEC-2023-212")
+    body["affected"].append({"package": {"ecosystem": "PyPI", "name": "Other_Name"}, "versions": ["1"]})
+    body["affected"].append({"package": {"ecosystem": "crates.io", "name": "else"}, "versions": ["1"]})
+    write(published, pypi=[json.dumps({**body, "id": "PYSEC-2026-9"})])
+    data.fetch()
+    assert names("other-name") == ["PYSEC-2026-9"]
+    assert names("else") == []

@@ -1,0 +1,179 @@
+"""Push and verify through one registry of each family that users have; the second reader is the real skopeo."""
+
+from __future__ import annotations
+
+import base64
+import json
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from common import paths
+from lockfiles import images_lock
+from oci import statement
+from oci.client import auth, http, proxy, target, trust
+from oci.client.client import Client
+from oci.client.target import Registry
+from oci.reference import ImageRef
+from registry import attach, inspect, push, skopeo
+from registry.policy import Policy
+from tests.oci import connect, pki
+from tests.oci.conftest import QUICK
+from tests.oci.double import PASSWORD, USER, Double, answers, serving
+from tests.registry import signing
+from tests.registry.pushing import MINE, ago
+from tests.registry.test_push import built
+
+pytestmark = pytest.mark.host
+
+AUTHORITY, NAMED = pki.issue(), "registry.example.test"
+
+
+@dataclass
+class Place:
+    """Where a registry is being made, and what the user has set."""
+
+    resources: ExitStack
+    folder: Path
+    monkeypatch: pytest.MonkeyPatch
+
+    def login(self, address: str) -> None:
+        """As `docker login` keeps it."""
+        known = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+        (self.folder / "config.json").write_text(json.dumps({"auths": {address: {"auth": known}}}))
+
+    def tls(self, name: str, *, asks: bool = False) -> Double:
+        """A registry with a certificate of an authority that the system does not know."""
+        file = pki.issue(AUTHORITY, name=name).write(self.folder, "server")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(file, file.with_suffix(".key"))
+        if asks:
+            context.load_verify_locations(cadata=AUTHORITY.pem.decode())
+            context.verify_mode = ssl.CERT_REQUIRED
+        return self.resources.enter_context(serving(context))
+
+
+Family = Callable[[Place], tuple[Double, str]]
+
+
+def plain(place: Place) -> tuple[Double, str]:
+    double = place.resources.enter_context(serving())
+    return double, double.address
+
+
+def with_referrers(place: Place) -> tuple[Double, str]:
+    double, address = plain(place)
+    double.referrers = True
+    return double, address
+
+
+def immutable(place: Place) -> tuple[Double, str]:
+    double, address = plain(place)
+    double.fixed, double.refuses = ".", 412
+    return double, address
+
+
+def immutable_with_referrers(place: Place) -> tuple[Double, str]:
+    double, address = immutable(place)
+    double.referrers = True
+    return double, address
+
+
+def without_referrers(place: Place) -> tuple[Double, str]:
+    double, address = plain(place)
+    double.fail("GET", "referrers/", answers(403), times=999)
+    return double, address
+
+
+def token_server(place: Place) -> tuple[Double, str]:
+    double, address = plain(place)
+    double.auth = "bearer"
+    place.login(address)
+    return double, address
+
+
+def basic_only(place: Place) -> tuple[Double, str]:
+    double, address = plain(place)
+    double.auth = "basic"
+    place.login(address)
+    return double, address
+
+
+def behind_a_proxy(place: Place) -> tuple[Double, str]:
+    double = place.tls(NAMED)
+    port = int(double.address.rpartition(":")[2])
+    address, _ = place.resources.enter_context(connect.leading_to(port))
+    place.monkeypatch.setenv("HTTPS_PROXY", address)
+    (place.folder / "ca.pem").write_bytes(AUTHORITY.pem)
+    place.monkeypatch.setenv("SSL_CERT_FILE", str(place.folder / "ca.pem"))
+    return double, NAMED
+
+
+def client_certificates(place: Place) -> tuple[Double, str]:
+    for module in (target, http, proxy, auth):
+        place.monkeypatch.setattr(module, "is_loopback", lambda _: False)
+    place.monkeypatch.setattr(trust, "CERTS_D", place.folder / "certs.d")
+    double = place.tls("127.0.0.1", asks=True)
+    folder = trust.CERTS_D / double.address
+    pki.issue(AUTHORITY, name="client").write(folder, "client", "cert")
+    (folder / "ca.crt").write_bytes(AUTHORITY.pem)
+    return double, double.address
+
+
+FAMILIES: dict[str, Family] = {
+    "plain": plain,
+    "referrers API": with_referrers,
+    "immutable tags": immutable,
+    "immutable tags, referrers API": immutable_with_referrers,
+    "no referrers API, 403": without_referrers,
+    "token server": token_server,
+    "Basic only": basic_only,
+    "behind a proxy, its own CA": behind_a_proxy,
+    "client certificates": client_certificates,
+}
+
+
+@pytest.fixture
+def place(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    monkeypatch.setattr(paths, "LOCKFILES", own_folders / "lockfiles")
+    monkeypatch.setattr(push, "_PATIENCE", QUICK)
+    monkeypatch.setattr(skopeo, "RETRIES", "0")
+    for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    with ExitStack() as resources:
+        yield Place(resources, own_folders, monkeypatch)
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_push_and_verify(place: Place, family: Family) -> None:
+    double, address = family(place)
+    image = built(b"one", b"two")
+    said = {statement.SBOM: signing.COMPONENTS, statement.PROVENANCE: signing.build()}
+
+    def pushed() -> None:
+        push.push(f"{address}/team", frozenset())
+        with Client(Registry.parse(f"{address}/team"), QUICK, writes=True) as client:
+            attach.deliver(client, attach.Proof(image, said), MINE)
+
+    def verified(policy: Policy) -> bool:
+        return inspect.look(ImageRef(address, "team/small", "1"), MINE.public, policy)[1].holds
+
+    pushed()
+    assert images_lock.read()[0].digest == image.digest
+    assert verified(Policy(smoke="none"))
+    assert not verified(Policy(rungs=frozenset()))
+    # Unchanged: nothing is sent again.
+    before = {name: dict(held) for name, held in double.manifests.items()}
+    sent = double.received
+    pushed()
+    assert double.manifests == before
+    assert double.received == sent
+    # What is new is added, though no tag can be moved.
+    said[statement.SMOKE] = signing.smoke(train_digest=image.digest, started=ago(1))
+    pushed()
+    assert verified(Policy())

@@ -12,7 +12,7 @@ from common import console, git, paths
 from common.errors import PolicyError, UsageError
 from k8s.envs import environment
 from k8s.envs.environment import ClusterTarget, DirectoryTarget, Environment
-from k8s.prepare import checked, directory, gate
+from k8s.prepare import admission, checked, directory, gate
 from k8s.prepare.pin import images
 from k8s.prepare.rendered import RenderedSet, image_lines
 from k8s.rollouts import apply, live_model, receipt, stamp
@@ -74,6 +74,7 @@ def deploy(
     if excuse:
         console.warn(f"{excuse.text()} ({stamp.who()})")
     proof += gate.check_model(env)
+    admission.tell(rendered.objects, env)
     match env.target:
         case DirectoryTarget():
             result = _to_directory(rendered, env, env.target, dry_run=dry_run)

@@ -221,7 +221,7 @@ def parse(text: str, name: str, file: str) -> Environment:
     model = proof.model(top.below("model"), registry, strict=name == _STRICT) if "model" in top else None
     models = proof.models(top.below("models", optional=True), registry, strict=name == _STRICT)
     sets = settings.parse(top)
-    others = other_images.parse(top, lines)
+    others = other_images.parse(top, lines, registry)
     excused = without_proof.parse(top, strict=name == _STRICT)
     mutators = frozenset(top.texts("mutators", ()))
     top.end()

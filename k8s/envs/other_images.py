@@ -88,8 +88,13 @@ def under(ref: ImageRef, registry: str) -> str:
     return found.repository.removeprefix(folder) if below else ""
 
 
-def parse(top: Keys, lines: Mapping[Path, int]) -> tuple[OtherImage, ...]:
+def parse(top: Keys, lines: Mapping[Path, int], registry: str) -> tuple[OtherImage, ...]:
     """Take the list out of an environment's file.
+
+    Args:
+        top: the file.
+        lines: of its places.
+        registry: of the environment; what lies directly below it is ours, and is proven.
 
     Raises:
         UsageError: an entry holds something else than it may, or stands twice.
@@ -106,6 +111,11 @@ def parse(top: Keys, lines: Mapping[Path, int]) -> tuple[OtherImage, ...]:
             raise keys.refused("reference", f"{written!r} is no reference") from None
         if not reference.registry or not reference.pinned:
             raise keys.refused("reference", f"{written} is not by digest: write host/path@sha256:…")
+        if (rest := under(reference, registry)) and "/" not in rest:
+            what = (
+                f"{written} is an image of ours, which is proven, not allowed: others' copies lie in a folder of the registry"
+            )
+            raise keys.refused("reference", what)
         try:
             until = datetime.date.fromisoformat(day if _DAY.fullmatch(day) else "")
         except ValueError:

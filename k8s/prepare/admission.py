@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 
-from common import single_node
+from common import console, single_node
 from k8s.envs.environment import ClusterTarget, Environment
-from k8s.envs.other_images import under
-from k8s.objects import manifests
+from k8s.envs.other_images import KEY, under
+from k8s.objects import argo_schema, manifests
 from k8s.objects.manifests import Manifest
 from k8s.objects.pods import items, mapping
 from k8s.prepare.rendered import Pin
@@ -45,6 +45,17 @@ def fill(objects: Sequence[Manifest], pins: Iterable[Pin], env: Environment) -> 
 def is_policy(manifest: Manifest) -> bool:
     """Whether an object is one of these policies."""
     return manifest.kind == _KIND and manifest.name.startswith(_OURS)
+
+
+def tell(objects: Sequence[Manifest], env: Environment) -> None:
+    """Say what the policies would turn away though nothing is wrong with the set."""
+    flows = any(one.api_version == argo_schema.API_VERSION for one in objects)
+    local = isinstance(env.target, ClusterTarget) and env.target.of_this_machine
+    if flows and any(map(is_policy, objects)) and not local and not any(one.injected for one in env.other_images):
+        console.warn(
+            f"Argo's executor is not among `{KEY}` ({env.file}): without it the cluster turns the pods of every step away; "
+            "docs/cluster.md, step 4"
+        )
 
 
 def _filled(policy: Manifest, values: dict[str, str]) -> Manifest:

@@ -12,8 +12,9 @@ and `repository` with `tag` or `digest` beside it is one as well. A number, true
 scheme, a file of pictures or disks are no images. Inside of such a text nothing is rewritten: its images stand by digest.
 
 Anywhere else counts as an image: what has a digest (it is pinned already, and asked for its proof), what lies in the
-environment's registry or in a well-known one, what has the name of an image of ours with a path or tag, and host/path:tag; the
-last not as the value of a flag with another name, and not with the effect of a taint for a tag. A name of ours alone is a word.
+environment's registry or in a well-known one (without a tag not where the name speaks of a registry), what has the name of an
+image of ours with a path or tag, and host/path:tag; the last not as the value of a flag with another name, and not with the
+effect of a taint for a tag. A name of ours alone is a word.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ IMAGE_FIELDS = {
 }
 # A block device in a Ceph cluster is called an image as well; what a policy says of images runs none.
 FALSE_FRIENDS = {("RBDVolumeSource", "image"), ("RBDPersistentVolumeSource", "image"), ("Variable", "expression")}
-FALSE_FRIENDS |= {("Validation", "expression"), ("Validation", "messageExpression")}
+FALSE_FRIENDS |= {("Validation", "expression"), ("Validation", "messageExpression"), ("JSONSchemaProps", "description")}
 _NAMED = re.compile(r".*images?|(?:.*[^a-z0-9])?related_image_.+", re.IGNORECASE)
 _FLAG = re.compile(r"(--?[A-Za-z][\w.-]*)(?:=(.*))?", re.DOTALL)
 _IN_SCRIPT = re.compile(r"(?<!\S)(--?[A-Za-z][\w.-]*)(?:=|\s+)[\"']?([^\s\"';|&-][^\s\"';|&]*)")
@@ -62,6 +63,8 @@ _WELL_KNOWN = re.compile(
     r"(?:index\.|registry-1\.)?docker\.io|(?:[a-z0-9-]+\.)*gcr\.io|registry\.k8s\.io|registry\.gitlab\.com|quay\.io|ghcr\.io|lscr\.io"
     r"|nvcr\.io|mcr\.microsoft\.com|public\.ecr\.aws|cgr\.dev|.+\.pkg\.dev|.+\.azurecr\.io|.+\.dkr\.ecr\..+\.amazonaws\.com"
 )
+# What stands there is where images lie, not one of them.
+_REGISTRY_NAMED = re.compile(r"regist|repo|mirror|prefix|url|host", re.IGNORECASE)
 _DEEPEST = 4
 
 
@@ -139,7 +142,7 @@ class Texts:
             for match in _IN_SCRIPT.finditer(value) if re.search(r"\s", value) else ():
                 if is_image_name(match[1]) and not match[2].startswith("$") and not _NO_IMAGE.fullmatch(match[2]):
                     yield Mention(match[2], start + match.start(2), named=True)
-            yield from self._loose(value, flag=name.startswith("-"), start=start)
+            yield from self._loose(value, name, start)
             for match in _EMBEDDED.finditer(value):
                 yield Mention(match[1], -1, named=True)
 
@@ -211,13 +214,13 @@ class Texts:
             elif image and not scalar.startswith(("{", "[")) and "\n" not in scalar.strip():
                 mentions += [] if _NO_IMAGE.fullmatch(scalar.strip()) else [Mention(scalar.strip(), -1, named=True)]
             else:
-                mentions += self._inside(scalar)
+                mentions += self._inside(scalar, key)
         return mentions
 
-    def _inside(self, value: str) -> list[Mention]:
-        """What a text inside of another names."""
+    def _inside(self, value: str, name: str = "") -> list[Mention]:
+        """What a text inside of another names; the name is the key that it stands at."""
         deeper = Texts([], self._registry, self._names, self._kinds, self._depth + 1)
-        found = deeper._of(Text(("text",), value, "Text", "text"), named=False)
+        found = deeper._of(Text((name,), value, "", name), named=False)
         return [replace(one, start=-1) for one in found]
 
     def _manifests(self, value: str) -> list[Mention] | None:
@@ -234,14 +237,14 @@ class Texts:
             mentions += [replace(one, start=-1) for _, found in inner.mentions() for one in found]
         return mentions
 
-    def _loose(self, value: str, *, flag: bool = False, start: int = 0) -> Iterator[Mention]:
+    def _loose(self, value: str, name: str, start: int) -> Iterator[Mention]:
         """What looks like an image in a text whose place does not say that it holds one."""
         for match in _TOKEN.finditer(value):
             token = _SCHEME.sub("", match[0].rstrip(".:"))
-            if token and self._looks(token, flag=flag):
+            if token and self._looks(token, name):
                 yield Mention(token, start + match.end() - len(match[0]) if token == match[0] else -1, named=False)
 
-    def _looks(self, token: str, *, flag: bool) -> bool:
+    def _looks(self, token: str, name: str) -> bool:
         try:
             ref = ImageRef.parse(token)
         except ValueError:
@@ -251,11 +254,11 @@ class Texts:
         if ref.tag in _EFFECTS:
             return False
         if ref.registry and _WELL_KNOWN.fullmatch(ref.registry.lower().partition(":")[0]):
-            return True
+            return bool(ref.tag) or not _REGISTRY_NAMED.search(name)
         if ref.repository.rsplit("/", 1)[-1] in self._names:
             # Without a path, a number after a name is a port.
             return "/" in str(ref) or bool(ref.tag and not ref.tag.isdigit())
-        return bool(ref.registry and ref.tag) and not flag
+        return bool(ref.registry and ref.tag) and not name.startswith("-")
 
 
 def _joined(repository: str, beside: Mapping[str, str]) -> str:

@@ -25,6 +25,7 @@ from k8s.rollouts.kubectl import Kubectl, Patience
 from k8s.rollouts.receipt import DeployReceipt
 from k8s.rollouts.release import History
 from oci.reference import ImageRef
+from registry.verify import Findings
 from tests.k8s.conftest import API, NEW, OLD, Checkout
 from tests.k8s.prepare import models
 from tests.k8s.rollouts.test_release import made
@@ -249,3 +250,21 @@ def test_without_the_context_it_says_which_there_are(checkout: Checkout, server:
 def test_a_directory_has_no_releases(checkout: Checkout) -> None:
     with pytest.raises(UsageError, match="a directory has no releases"):
         rollback.rollback("rendered")
+
+
+@pytest.mark.host
+def test_a_release_with_an_image_that_is_allowed_no_more_is_passed_over(
+    checkout: Checkout, server: ApiServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkout.edit("configmap.yaml", "\ndata:\n", f"\ndata:\n  sidecarImage: quay.io/acme/door@{THIRD}\n")
+    go()
+    checkout.edit("configmap.yaml", f"  sidecarImage: quay.io/acme/door@{THIRD}\n", "")
+    go()
+    file = checkout.root / "k8s/envs/staging.yaml"
+    file.write_text(file.read_text().replace("proof: none\n", "proof: {key: k.pub}\n"))
+    monkeypatch.setattr(gate, "_key", lambda *_: None)
+    monkeypatch.setattr(gate.inspect, "look", lambda ref, *_: (ref, Findings(ref.digest, "k", ())))
+    with pytest.raises(PolicyError, match="none of 1 earlier releases"):
+        back()
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"quay.io/acme/door@{THIRD}: no image of ours" in said

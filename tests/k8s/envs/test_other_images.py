@@ -71,6 +71,10 @@ def test_no_spelling_of_our_registry_makes_an_image_foreign(host: str, path: str
         (ENTRY.replace(DIGEST, ":v1"), "other-images[0].reference: q.example/a/b:v1 is not by digest"),
         (ENTRY.replace("q.example/", ""), "is not by digest: write host/path@sha256"),
         (ENTRY.replace("q.example/a/b", "Not An"), "is no reference"),
+        (
+            ENTRY.replace("q.example/a/b", "R.example:443/llm/llama-factory-api"),
+            "is an image of ours, which is proven, not allowed",
+        ),
         (ENTRY.replace("reason: r, ", ""), "other-images[0].reason: missing"),
         (ENTRY.replace("reason: r", "reason: ''"), "expected a string, got ''"),
         (ENTRY.replace(", until: 2027-06-30", ""), "other-images[0].until: missing"),
@@ -85,3 +89,9 @@ def test_a_wrong_entry_is_refused_with_its_key(entry: str, message: str) -> None
     with pytest.raises(UsageError) as caught:
         environment.parse(GOOD + f"other-images: [{entry}]\n", "e", "e.yaml")
     assert message in caught.value.line()
+
+
+def test_a_copy_in_a_folder_of_our_registry_may_be_allowed() -> None:
+    entry = ENTRY.replace("q.example/a/b", "r.example/llm/copies/door")
+    (one,) = environment.parse(GOOD + f"other-images: [{entry}]\n", "e", "e.yaml").other_images
+    assert str(one.reference) == f"r.example/llm/copies/door{DIGEST}"

@@ -94,3 +94,15 @@ def test_templates_that_call_themselves_are_followed_to_an_end(checkout: Checkou
 def test_a_value_that_is_no_text_is_refused(checkout: Checkout, value: str) -> None:
     found = findings(checkout, AROUND, FLOW.replace(f"        value: {TRAIN}\n", f"        value: {value}\n"))
     assert any("an image comes from here, and it is no text" in one for one in found)
+
+
+def test_an_image_in_an_argument_may_be_a_parameter(checkout: Checkout) -> None:
+    text = FLOW.replace('"{{inputs.parameters.word}}", ', '"--sidecar-image={{inputs.parameters.image}}", ')
+    assert text != FLOW
+    found = pins(checkout, AROUND, text, RUN)
+    at = "WorkflowTemplate flows/flow spec."
+    assert found[f"{at}templates[3].dag.tasks[0].arguments.parameters[0].value"] == NEW
+    late = text.replace(
+        '"--sidecar-image={{inputs.parameters.image}}"', '"--sidecar-image=quay.io/x/{{inputs.parameters.word}}"'
+    )
+    assert any("only a whole parameter can" in one for one in findings(checkout, AROUND, late, RUN))

@@ -20,6 +20,7 @@ from k8s.pipeline import model_annotation, promote
 from k8s.prepare import admission
 from tests.k8s.conftest import API, Checkout
 from tests.k8s.shipped.test_boundaries import NAMESPACES, good, of, spec
+from tests.k8s.single_node import admission as attempted
 
 OTHER = f"quay.io/acme/door@sha256:{'e' * 64}"
 VERSIONS = [one for one in schema.versions() if int(one.split(".")[1]) >= 30]
@@ -150,3 +151,12 @@ def test_an_address_in_the_environment_cannot_write_a_rule(checkout: Checkout, s
 def test_a_policy_names_no_image_that_is_pinned_or_asked_for(checkout: Checkout) -> None:
     rendered, _ = checkout.check("staging")
     assert not [pin for pin in rendered.pins if "Admission" in pin.title]
+
+
+def test_what_the_real_server_is_sent_is_right_but_for_its_images() -> None:
+    """So that it refuses nothing for another reason."""
+    kinds = schema.schema(VERSIONS[-1])
+    attempts = [*attempted.images(), *attempted.promotions(attempted.deployment())]
+    assert {one.allowed for one in attempts} == {True, False}
+    wrong = [finding.text() for one in attempts for finding in kinds.walk(Manifest("f", one.body, {})).findings]
+    assert wrong == []

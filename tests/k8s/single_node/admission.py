@@ -84,9 +84,11 @@ def images() -> list[Attempt]:
     made += [Attempt(f"{name}: {image}", workloads(pod(image))[0], allowed=False) for name, image in WRONG.items()]
     made.append(Attempt("the node's own", workloads(pod(LOCAL))[0], allowed=True))
     inside = {"init container": {"initContainers": [{**container(STRANGER), "name": "i"}]}}
-    inside["image volume"] = {"volumes": [{"name": "v", "image": {"reference": STRANGER}}]}
     inside["second container"] = {"containers": [container(OURS), {**container(STRANGER), "name": "d"}]}
     made += [Attempt(name, workloads(pod(OURS, **more))[0], allowed=False) for name, more in inside.items()]
+    # In a Deployment: of a pod with this volume another admission may speak first.
+    volume = pod(OURS, volumes=[{"name": "v", "image": {"reference": STRANGER}}])
+    made.append(Attempt("image volume", workloads(volume)[3], allowed=False))
     elsewhere = named("v1", "Pod", "default", spec=pod(STRANGER))
     return [*made, Attempt("a stranger's, where nothing of ours runs", elsewhere, allowed=True)]
 
@@ -95,7 +97,7 @@ def deployment() -> dict[str, Any]:
     """What the pipeline promotes models in, as the server holds it."""
     template = {"metadata": {"labels": {"a": "b"}, "annotations": {"other": "x"}}, "spec": pod(OURS)}
     body = named("apps/v1", "Deployment", spec={"replicas": 0, "selector": {"matchLabels": {"a": "b"}}, "template": template})
-    body["metadata"] |= {"labels": {"l": "m"}, "annotations": {"kept": "y"}}
+    body["metadata"] |= {"name": "promoted", "labels": {"l": "m"}, "annotations": {"kept": "y"}}
     return body
 
 

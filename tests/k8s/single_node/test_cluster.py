@@ -239,10 +239,11 @@ def test_the_servers_own_verdicts_are_those_of_the_sets_admission_policies(site:
         assert wrong == []
         failed = [(one.title, said) for one in attempts if one.allowed and (said := site.attempt(one))]
         assert failed == []
-        debug = {"spec": {"ephemeralContainers": [{**admission.container(admission.STRANGER), "name": "debug"}]}}
-        patch = ["patch", "pod", "asks", "-n", "llm-training", "--subresource=ephemeralcontainers", "--dry-run=server"]
+        asks = json.loads(site.kubectl("get", "pod", "asks", "-n", "llm-training", "-o", "json"))
+        asks["spec"]["ephemeralContainers"] = [{**admission.container(admission.STRANGER), "name": "debug"}]
+        path = "/api/v1/namespaces/llm-training/pods/asks/ephemeralcontainers?dryRun=All"
         with pytest.raises(MissingEnvironmentError, match="denied request"):
-            site.kubectl(*patch, "-p", json.dumps(debug))
+            site.kubectl("replace", "--raw", path, "-f", "-", stdin=json.dumps(asks))
     finally:
         site.kubectl("delete", "--ignore-not-found", "-f", "-", stdin=strict_yaml.dump([*policies, rights, before]))
 

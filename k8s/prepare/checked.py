@@ -12,7 +12,7 @@ from k8s.envs.environment import Environment
 from k8s.objects import manifests, schema
 from k8s.objects.findings import Finding
 from k8s.objects.manifests import Manifest
-from k8s.prepare import accelerator, gpu_nodes, pin, policy_ports, registry_access, served_model, settings
+from k8s.prepare import accelerator, gpu_nodes, pin, policy_ports, preflight, registry_access, served_model, settings
 from k8s.prepare.config_hashes import with_config_hashes
 from k8s.prepare.rendered import RenderedSet
 from k8s.rules import all as rules
@@ -74,12 +74,15 @@ def _judged(
 ) -> tuple[RenderedSet, set[Finding]]:
     """Schema, pins, nodes and rules: the set as it would be sent, and everything that is wrong with it."""
     kinds = schema.schema(env.kubernetes)
-    walks = [kinds.walk(manifest) for manifest in objects]
+    walks = [kinds.walk(manifest) for manifest in preflight.add(objects)]
     pinned, pins, unpinned = pin.pin(walks, env, {name: image.digest for name, image in locked.items()}, models)
     placed, placements, nowhere = gpu_nodes.place(pinned, pins, env, locked)
     misfits = [finding for walk in walks for finding in walk.findings]
-    rendered = RenderedSet(with_config_hashes(placed), pins, placements)
-    return rendered, {*unpinned, *nowhere, *misfits, *rules.check(walks, env)}
+    rendered = RenderedSet(with_config_hashes(preflight.placed(placed)), pins, placements)
+    found = {*unpinned, *nowhere, *misfits, *rules.check(walks, env)}
+    # What is wrong with a preflight's object is wrong with what it was made of, and said there.
+    made = {walk.manifest.title for walk in walks if preflight.is_one(walk.manifest)}
+    return rendered, {one for one in found if one.title not in made} or found
 
 
 def refuse(findings: Sequence[Finding]) -> None:

@@ -26,7 +26,7 @@ from k8s.envs.environment import ClusterTarget, Environment
 from k8s.objects.manifests import Manifest
 from k8s.prepare import gpu_nodes, served_model
 from k8s.prepare.rendered import Images, RenderedSet
-from k8s.rollouts import consent, crds, prune, release, rollout, takeover
+from k8s.rollouts import consent, crds, preflight, prune, release, rollout, takeover
 from k8s.rollouts import plan as planning
 from k8s.rollouts import recorded as recorded_sets
 from k8s.rollouts.kubectl import Kubectl, Patience, brief
@@ -114,7 +114,8 @@ def deploy(
         UsageError: the plan was not agreed to.
         MissingEnvironmentError: no kubectl, no such context, no answer; nothing was sent.
         DeployNotRecordedError: the set runs, and its record could not be ended, or what it left could not be deleted.
-        PolicyError: the cluster or another deploy's lease refuses the set; nothing was sent but missing namespaces.
+        PolicyError: the cluster or another deploy's lease refuses the set, or its preflight fails; what serves was not touched.
+        RegistryError: the preflight failed for the registry; what serves was not touched.
         DeployRolledBackError: it failed, and the last good set runs again.
         DeployNotRolledBackError: it failed, and the last good set does not run.
     """
@@ -154,6 +155,7 @@ def deploy(
         who = release.who()
         with Lease(kubectl, env.name, namespace, who).held(wait=order.wait) as lease:
             if release.read(kubectl, env.name, namespace).version == history.version:
+                preflight.run(kubectl, rendered, env, history, plan, lease)
                 draft = _draft(rendered, history, digest, who, origin)
                 return _release(kubectl, rendered, env, history, draft, plan, lease, doomed)
         what = f"another deploy to {env.name} ended since the plan was made"

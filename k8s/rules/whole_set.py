@@ -11,6 +11,7 @@ from k8s.objects import pods
 from k8s.objects.manifests import Manifest
 from k8s.objects.pods import Template, items, mapping
 from k8s.objects.schema import Walk
+from k8s.pipeline.model_annotation import PREFLIGHT_OF
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,8 @@ class WholeSet:
         """The fewest and the most pods that a workload has."""
         spec = mapping(manifest.body.get("spec"))
         low = high = spec.get("parallelism" if manifest.kind == "Job" else "replicas", 1)
+        if PREFLIGHT_OF in mapping(manifest.metadata.get("annotations")):
+            return 0, 1
         for hpa in self.of("HorizontalPodAutoscaler", manifest.namespace):
             if target(hpa) == (manifest.kind, manifest.name):
                 bounds = mapping(hpa.body.get("spec"))

@@ -41,7 +41,7 @@ MEANING: dict[ExitCode, str] = {
     ExitCode.BUILD: "the image could not be built",
     ExitCode.SMOKE: "an image did not do its job",
     ExitCode.REGISTRY: "the registry refused, failed, or holds another digest than was pushed",
-    ExitCode.POLICY: "a manifest, an image or a deploy beside another is refused, or the cluster refuses; nothing was sent",
+    ExitCode.POLICY: "a manifest, an image, a model or a second deploy is refused, or the cluster refuses; what serves stays",
     ExitCode.DEPLOY_ROLLED_BACK: "the deploy failed and the last good set was put back",
     ExitCode.DEPLOY_NOT_ROLLED_BACK: "the deploy failed and could NOT be put back: look at the cluster",
     ExitCode.TRAINING: "a training failed in the cluster: the step that failed is named",
@@ -78,6 +78,11 @@ class PinwheelError(Exception):
         if self.fix:
             text += f": {self.fix}"
         return " ".join(text.split())
+
+
+def of_code(code: ExitCode) -> type[PinwheelError]:
+    """The class of errors that ends with this exit code; `PolicyError` where no class does."""
+    return next((one for one in PinwheelError.__subclasses__() if one.exit_code == code), PolicyError)
 
 
 class UsageError(PinwheelError):

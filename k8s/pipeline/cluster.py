@@ -20,7 +20,7 @@ from oci.client.patience import TransientError
 from oci.client.target import host_of, is_loopback
 
 from . import pod_reasons
-from .pod_reasons import Endings
+from .pod_reasons import Endings, Problem
 from .program import PATIENCE, say
 
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
@@ -168,19 +168,21 @@ class Api:
         return body
 
 
-def pod_problems(pod: dict[str, Any], endings: Endings) -> dict[str, bool]:
-    """What keeps a pod from running: one line for each problem, and whether it is hopeless.
+def pod_problems(pod: dict[str, Any], endings: Endings) -> dict[str, Problem]:
+    """What keeps a pod from running: each problem by a line for people.
 
     Args:
         pod: as the cluster gives it.
         endings: what is known from earlier looks.
     """
     name = (pod.get("metadata") or {}).get("name", "?")
-    found: dict[str, bool] = {}
+    found: dict[str, Problem] = {}
     for problem in pod_reasons.problems(pod, endings):
         explanation = problem.message if problem.code is None else f"exit code {problem.code}"
-        if problem.hopeless and problem.same:
+        if problem.hopeless and problem.same > 1:
             explanation += f", {problem.same} times in a row"
+        if problem.said:
+            explanation += f": {problem.said}"
         place = f"{name}/{problem.container}" if problem.container else name
-        found[" ".join(f"{place}: {problem.reason} {explanation}".split())[:400]] = problem.hopeless
+        found[" ".join(f"{place}: {problem.reason} {explanation}".split())[:400]] = problem
     return found

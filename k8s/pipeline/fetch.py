@@ -7,7 +7,8 @@ MODEL is the model's reference by digest (the pod's annotation `pinwheel.io/mode
 is taken, unless MODEL_TRUST is `none`. The files lie in `<models>/current` as soon as all of them are there and right, and
 `<models>/inference.yaml` is the configuration with `model_name_or_path` and `template` of this model, and with no larger
 `vllm_maxlen` than the model takes: vLLM would not start. A model that is whole already, after a restart of the pod's
-containers, is not fetched again.
+containers, is not fetched again. With MODEL_DOWNLOAD=no, in a preflight, none of its files is fetched: it is only seen
+whether the registry holds all of them, the signature holds, and the configuration fits.
 
 Exit codes: 2 settings, 10 this machine, 11 bytes, 14 the registry, 15 the model is refused.
 """
@@ -15,6 +16,7 @@ Exit codes: 2 settings, 10 this machine, 11 bytes, 14 the registry, 15 the model
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import shutil
@@ -23,7 +25,7 @@ from typing import Any
 
 import yaml
 
-from common.errors import PolicyError, UsageError
+from common.errors import PolicyError, RegistryError, UsageError
 from common.files import write_whole
 from oci import envelope, signature
 from oci.client.client import Client
@@ -33,7 +35,7 @@ from oci.envelope import PublicKey
 from oci.reference import ImageRef
 
 from . import artifact, context, served
-from .artifact import Artifact
+from .artifact import Artifact, Layer
 from .files import PinnedFile, gather
 from .program import PATIENCE, say, start
 
@@ -48,16 +50,22 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--models", type=Path, default=Path("/models"))
     parser.add_argument("--key", type=Path, default=Path("/trust/model.pub"))
     options = parser.parse_args(argv)
-    reference, trust = os.environ.get("MODEL", ""), os.environ.get("MODEL_TRUST", "")
+    reference, trust, download = (os.environ.get(name, "") for name in ("MODEL", "MODEL_TRUST", "MODEL_DOWNLOAD"))
     if not reference:
         raise UsageError("MODEL is empty: the pod template's annotation pinwheel.io/model names no model yet")
     if trust not in {"", "none"}:
         raise UsageError("MODEL_TRUST may be `none` or nothing")
+    if download not in {"", "no"}:
+        raise UsageError("MODEL_DOWNLOAD may be `no` or nothing")
     try:
         model = ImageRef.in_registry(reference, pinned=True)
     except ValueError as problem:
         raise UsageError(str(problem), where="MODEL") from None
     current, record = options.models / "current", options.models / "current.json"
+    if download:
+        inference(options.config, current, check(model, options.key, trust).template)
+        say(f"{model} may be fetched: nothing of it was")
+        return 0
     template = template_of_current(current, record, model)
     if template is None:
         pulled = pull(model, options.models, options.key, trust)
@@ -80,13 +88,27 @@ def template_of_current(current: Path, record: Path, model: ImageRef) -> str | N
         return None
 
 
+def check(model: ImageRef, key: Path, trust: str) -> Artifact:
+    """See that a model is in the registry, whole and signed."""
+    # Who tries may try again: nothing waits for it.
+    patience = dataclasses.replace(PATIENCE, tries=3)
+    with Client(Registry(model.registry, f"{model.repository}/"), patience) as client:
+        found, layers = _verified(client, model, key, trust)
+        for layer in layers:
+            if not client.exists(model.repository, layer.digest, layer.size):
+                what = f"the registry lacks {layer.path} of {model}"
+                raise RegistryError(what, where=layer.digest, fix="push the model again")
+    return found
+
+
 def pull(model: ImageRef, models: Path, key: Path, trust: str) -> Artifact:
     """Fetch a model, check it, and put it in place."""
     with Client(Registry(model.registry, f"{model.repository}/"), PATIENCE) as client:
         return _pull(client, model, models, key, trust)
 
 
-def _pull(client: Client, model: ImageRef, models: Path, key: Path, trust: str) -> Artifact:
+def _verified(client: Client, model: ImageRef, key: Path, trust: str) -> tuple[Artifact, list[Layer]]:
+    """What the manifest says, and what of it is served; the signature holds."""
     # The reference names the manifest's digest: its list of files is fixed before the signature is checked.
     model_artifact = artifact.parse(client.manifest(model.repository, model.digest), str(model))
     if trust == "none" and not key.exists():
@@ -100,6 +122,11 @@ def _pull(client: Client, model: ImageRef, models: Path, key: Path, trust: str) 
         raise PolicyError(f"{model} holds {adapters[0]}: an adapter, which names another model to load")
     if "config.json" not in names or not any(layer.kind == artifact.WEIGHT for layer in layers) or not model_artifact.template:
         raise PolicyError(f"{model} is no whole model: config.json, weights or template are missing")
+    return model_artifact, layers
+
+
+def _pull(client: Client, model: ImageRef, models: Path, key: Path, trust: str) -> Artifact:
+    model_artifact, layers = _verified(client, model, key, trust)
     staging = models / f".fetching-{model.digest.removeprefix('sha256:')[:12]}"
     current, record = models / "current", models / "current.json"
     record.unlink(missing_ok=True)

@@ -2,7 +2,8 @@
 
 The reasons are the kubelet's (pkg/kubelet/images/types.go, pkg/kubelet/kuberuntime) and the scheduler's. Whoever gives up on a
 hopeless one lets it stand for a while first, since somebody may just be mending its cause. A container that crashes may wait
-for what comes up beside it, so it is hopeless only after it ended with the same error `ENOUGH` times.
+for what comes up beside it, so it is hopeless only after it ended with the same error `ENOUGH` times. In a preflight everything
+that fails is hopeless: what serves goes on, and who mended the cause tries again.
 """
 
 from __future__ import annotations
@@ -12,8 +13,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from common.errors import ExitCode
+
 # Endings of one container with the same error, after which nobody expects another one.
 ENOUGH = 5
+# Seconds that a failure must last to end a preflight: the kubelet has tried once more by then.
+ONCE_MORE = 20.0
 # The container is only on its way.
 ON_ITS_WAY = frozenset({"", "PodInitializing", "ContainerCreating"})
 CRASHED = "CrashLoopBackOff"
@@ -40,6 +45,7 @@ class Problem:
         ended: how the container ended last, where it did: `OOMKilled, code 137`.
         code: with which exit code; None where it did not end.
         same: how often it ended like that, as far as it was seen.
+        said: its last line, where it ended and its pod's status tells that.
     """
 
     container: str
@@ -50,6 +56,15 @@ class Problem:
     ended: str = ""
     code: int | None = None
     same: int = 0
+    said: str = ""
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """The toolkit's own code for it: what a program of ours ended with, or that of what refuses the pod."""
+        if self.reason in _PULLS:
+            return ExitCode.REGISTRY
+        ours = (ExitCode.USAGE, ExitCode.ENVIRONMENT, ExitCode.LOCK, ExitCode.REGISTRY)
+        return next((one for one in ours if one == self.code and self.init), ExitCode.POLICY)
 
 
 @dataclass
@@ -57,8 +72,12 @@ class Endings:
     """How often containers ended with the same error, counted from look to look: a status tells of the last two endings only.
 
     What ended before the first look is not counted, as nobody knows with which error.
+
+    Attributes:
+        preflight: whatever fails is hopeless at once.
     """
 
+    preflight: bool = False
     _seen: dict[tuple[str, str], tuple[tuple[object, ...], int]] = field(default_factory=dict)
 
     def count(self, pod: Mapping[str, Any], container: Mapping[str, Any]) -> int:
@@ -125,8 +144,12 @@ def _of_container(pod: Mapping[str, Any], container: Mapping[str, Any], endings:
     name, code = str(container.get("name", "?")), last.get("exitCode")
     if reason == CRASHED or (code and not container.get("ready")):
         ended = f"{last.get('reason') or 'Error'}, code {'unknown' if code is None else code}"
-        return Problem(name, init, reason, message, same >= ENOUGH, ended, code, same)
+        words = str(last.get("message") or "").split("\n")
+        said = next((" ".join(line.split()) for line in reversed(words) if line.strip()), "")
+        hopeless = same >= (1 if endings.preflight else ENOUGH)
+        return Problem(name, init, reason, message, hopeless, ended, code, same, said)
     if reason in ON_ITS_WAY:
         return None
-    hopeless = reason in _HOPELESS or (reason in _PULLS and bool(_NO_SUCH_IMAGE.search(message)))
+    refused = endings.preflight or bool(_NO_SUCH_IMAGE.search(message))
+    hopeless = reason in _HOPELESS or (reason in _PULLS and refused)
     return Problem(name, init, reason, message, hopeless)

@@ -3,15 +3,18 @@
     python -m pinwheel_pipeline.promote REF [--namespace llm-inference] [--deployment llama-factory-inference]
                                         [--timeout 7200] [--api URL]
 
-Sets the pod template's annotation `pinwheel.io/model` to REF by server-side apply, waits until every pod serves it, and puts
-the former model back where that fails, or where the step is told to end. A Deployment that had no model has no pods either: it
-gets its first pod together with its first model, and loses it again when that is not served. It talks to the cluster's API as
-the pod's own ServiceAccount; `--api http://127.0.0.1:8001` is what `kubectl proxy` serves, for a run by hand. It needs get and
-patch on the one Deployment; if it may list pods too, it says why they do not start. Where the Deployment does not exist yet, it
-says what to do and ends well.
+First the Deployment's preflight (`NAME-preflight`, made by `invoke deploy`) tries REF where the server would run, and as the
+server would: it pulls the image and verifies the model's manifest and signature. Only then the pod template's annotation
+`pinwheel.io/model` is set to REF by server-side apply. The step waits until every pod serves it, and puts the former model
+back where that fails, or where the step is told to end. A Deployment that had no model has no pods either: it gets its first
+pod together with its first model, and loses it again when that is not served. It talks to the cluster's API as the pod's own
+ServiceAccount; `--api http://127.0.0.1:8001` is what `kubectl proxy` serves, for a run by hand. It needs get and patch on the
+one Deployment and its preflight; if it may list pods too, it says why they do not start. Where the Deployment does not exist
+yet, it says what to do and ends well.
 
-Exit codes: 0 served, 2 settings, 10 the API refuses or cannot be reached and nothing was changed, 16 failed and the former
-model is back, 17 failed and it is NOT, 143 told to end and the former model named again.
+Exit codes: 0 served, 16 failed and the former model is back, 17 failed and it is NOT, 143 told to end and the former model
+named again. Where what serves was not touched: 2 settings, 10 the API refuses or cannot be reached, 14 the registry, 15 the
+model or its pod is refused.
 """
 
 from __future__ import annotations
@@ -23,13 +26,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.errors import DeployNotRolledBackError, ExitCode, MissingEnvironmentError, UsageError
+from common.errors import DeployNotRolledBackError, ExitCode, MissingEnvironmentError, UsageError, of_code
 from oci.reference import ImageRef
 
 from . import cluster, rollout_state
 from .cluster import Api, ApiError
-from .model_annotation import ANNOTATION, MANAGER
-from .pod_reasons import Endings, alike
+from .model_annotation import ANNOTATION, MANAGER, preflight
+from .pod_reasons import ONCE_MORE, Endings, Problem, alike
 from .program import say, start
 from .rollout_state import State
 
@@ -38,12 +41,21 @@ from .rollout_state import State
 BEFORE, NOTHING = "pinwheel.io/model-before", "none"
 # Seconds: between two looks at the Deployment; how long a problem must last, as an old one may show for a moment; to put the
 # former model back after SIGTERM, of the 30 that a pod has; how long the API may be away once something was changed, as for an
-# upgrade of the control plane.
-INTERVAL, GRACE, AFTER_SIGTERM, AWAY = 3.0, 6.0, 20.0, 600.0
+# upgrade of the control plane; how long a preflight may pull its image.
+INTERVAL, GRACE, AFTER_SIGTERM, AWAY, PULL = 3.0, 6.0, 20.0, 600.0, 1800.0
 
 
 class FailedError(Exception):
-    """The rollout failed, or will."""
+    """The rollout failed, or will.
+
+    Args:
+        why: for people.
+        code: the toolkit's own for it.
+    """
+
+    def __init__(self, why: str, code: ExitCode = ExitCode.POLICY) -> None:
+        super().__init__(why)
+        self.code = code
 
 
 class TerminatedError(BaseException):
@@ -61,6 +73,7 @@ class Rollout:
         printed: lines that were printed, so that none is printed twice.
         endings: of the pods' containers.
         since: when a problem was first seen; 0: there is none.
+        grace: seconds that a problem must last, as an old one may show for a moment.
     """
 
     api: Api
@@ -69,6 +82,7 @@ class Rollout:
     printed: set[str] = field(default_factory=set)
     endings: Endings = field(default_factory=Endings)
     since: float = 0.0
+    grace: float = field(default_factory=lambda: GRACE)
 
     @property
     def path(self) -> str:
@@ -81,7 +95,7 @@ class Rollout:
             "apiVersion": "apps/v1",
             "kind": "Deployment",
             "metadata": {"name": self.name, "namespace": self.namespace},
-            "spec": {"template": {"metadata": {"annotations": {ANNOTATION: model} if model else {}}}},
+            "spec": {"template": {"metadata": {"annotations": {ANNOTATION: model}}}} if model else {},
         }
         if before:
             body["metadata"]["annotations"] = {BEFORE: before}
@@ -116,24 +130,24 @@ class Rollout:
                 raise FailedError(f"not done within {seconds:.0f} s" + "".join(f"; {reason}" for reason in sorted(reasons)))
             time.sleep(INTERVAL)
 
-    def judge(self, state: State, reasons: dict[str, bool]) -> None:
+    def judge(self, state: State, reasons: dict[str, Problem]) -> None:
         """Give up on a hopeless rollout, once its problem has lasted a while.
 
         Raises:
             FailedError: the problem has lasted that long.
         """
-        hopeless = [reason for reason, final in sorted(reasons.items()) if final]
+        hopeless = {reason: problem for reason, problem in sorted(reasons.items()) if problem.hopeless}
         if not state.failed and not hopeless:
             self.since = 0.0
             return
         self.since = self.since or time.monotonic()
-        if time.monotonic() >= self.since + GRACE:
-            problems = hopeless or ["the Deployment's progress deadline is over", *sorted(reasons)]
-            raise FailedError("; ".join(problems))
+        if time.monotonic() >= self.since + self.grace:
+            problems = list(hopeless) or ["the Deployment's progress deadline is over", *sorted(reasons)]
+            raise FailedError("; ".join(problems), next((one.exit_code for one in hopeless.values()), ExitCode.POLICY))
 
-    def reasons(self, body: dict[str, Any], model: str) -> dict[str, bool]:
-        """What keeps pods of this model from running, and whether it is hopeless; nothing if pods may not be listed."""
-        problems: dict[str, bool] = {}
+    def reasons(self, body: dict[str, Any], model: str) -> dict[str, Problem]:
+        """What keeps pods of this model from running; nothing if pods may not be listed."""
+        problems: dict[str, Problem] = {}
         labels = body.get("spec", {}).get("selector", {}).get("matchLabels", {})
         for pod in self.api.pods(self.namespace, labels):
             if pod.get("metadata", {}).get("annotations", {}).get(ANNOTATION, "") == model:
@@ -187,6 +201,7 @@ def main(argv: list[str]) -> int:
         before = "" if before_note == NOTHING else before_note
     try:
         signal.signal(signal.SIGTERM, _terminate)
+        try_beforehand(rollout, model, options.timeout)
         # Where no model was named nothing ran; an autoscaler lets a Deployment alone that has no pods.
         first = 1 if not current and body["spec"].get("replicas") == 0 else None
         return promote(rollout, model, before, options.timeout, first)
@@ -194,6 +209,34 @@ def main(argv: list[str]) -> int:
         return put_back(rollout, model, before, "told to end", AFTER_SIGTERM, terminated=True)
     except (FailedError, ApiError) as problem:
         return put_back(rollout, model, before, str(problem), options.timeout)
+
+
+def try_beforehand(rollout: Rollout, model: str, seconds: float) -> None:
+    """See that the server's image can be pulled and the model is signed, before what serves is touched.
+
+    Raises:
+        PinwheelError: not so; its class is that of the failure.
+        ApiError: the API refuses.
+    """
+    endings = Endings(preflight=True)
+    trial = Rollout(rollout.api, rollout.namespace, preflight(rollout.name), endings=endings, grace=ONCE_MORE)
+    if rollout.api.get(trial.path) is None:
+        say(f"{rollout.namespace} has no Deployment {trial.name}: nothing is tried beforehand; `invoke deploy` makes it")
+        return
+    say(f"{trial.name}: tries {model}")
+    try:
+        # What a step that was killed left is no trouble: its pod goes before this one's comes.
+        trial.set(model, "", replicas=1)
+        trial.wait(model, min(seconds, PULL))
+    except FailedError as problem:
+        why = f"{rollout.name} was not touched, as {model} would not start there: {problem}"
+        raise of_code(problem.code)(why, fix="mend the cause and submit the run again") from None
+    finally:
+        # Whoever the next one is, it finds no pod and no model named.
+        try:
+            trial.set("", "", replicas=0)
+        except ApiError as problem:
+            say(f"{trial.name} keeps its pod: {problem}")
 
 
 def promote(rollout: Rollout, model: str, before: str, seconds: float, replicas: int | None = None) -> int:

@@ -22,6 +22,7 @@ from k8s.prepare import (
     gpu_nodes,
     pin,
     policy_ports,
+    preflight,
     registry_access,
     served_model,
     settings,
@@ -119,6 +120,7 @@ def _judged(
     objects: Sequence[Manifest], env: Environment, locked: Mapping[str, PinnedImage], models: frozenset[str] = frozenset()
 ) -> tuple[RenderedSet, set[Finding]]:
     """Schema, pins, nodes and rules: the set as it would be sent, and everything that is wrong with it."""
+    objects = preflight.add(objects)
     kinds = schema.of_set(env.kubernetes, objects)
     walks = [kinds.walk(manifest) for manifest in objects]
     pinned, pins, unpinned = pin.pin(walks, env, {name: image.digest for name, image in locked.items()}, models)
@@ -130,13 +132,16 @@ def _judged(
         for objects in filled.rounds
     ]
     misfits = [finding for walks in rounds for walk in walks for finding in walk.findings]
-    rendered = RenderedSet(admission.fill(with_config_hashes(placed), pins, env), pins, placements)
+    rendered = RenderedSet(admission.fill(with_config_hashes(preflight.placed(placed)), pins, env), pins, placements)
     found = {
         *named("image", (*unpinned, *filled.refused)),
         *named("gpu-node", nowhere),
         *named("schema", misfits),
         *rules.check(rounds[0], env),
     }
+    # What is wrong with a preflight's object is wrong with what it was made of, and said there.
+    made = {walk.manifest.title for walk in walks if preflight.is_one(walk.manifest)}
+    found = {one for one in found if one.title not in made} or found
     return rendered, found | (set() if found else set(named("image", _left_open(rendered, env))))
 
 

@@ -28,6 +28,11 @@ _FEW = 3
 Images = Mapping[tuple[Identity, Path], str]
 
 
+def built_in(manifest: Manifest) -> bool:
+    """Whether every cluster has the kind of an object."""
+    return manifest.kind in _RANK
+
+
 @dataclass(frozen=True, slots=True)
 class Pin:
     """One image reference, pinned.

@@ -112,7 +112,7 @@ def kept(recorded: RenderedSet, live: Mapping[Identity, str]) -> RenderedSet:
 
 def reads(manifest: Manifest) -> bool:
     """Whether the pods of an object are told by its annotation which model to fetch."""
-    return any(_asks(template.spec) for template in pods.templates(manifest))
+    return any(asks(template.spec) for template in pods.templates(manifest))
 
 
 def named_in(manifest: Manifest) -> str:
@@ -126,7 +126,8 @@ def named_in(manifest: Manifest) -> str:
     return ""
 
 
-def _asks(value: Any) -> bool:
+def asks(value: Any) -> bool:
+    """Whether a part of a pod's spec is told by the annotation which model to fetch."""
     if isinstance(value, dict):
-        return value.get("fieldPath") == _FIELD or any(map(_asks, value.values()))
-    return isinstance(value, list) and any(map(_asks, value))
+        return value.get("fieldPath") == _FIELD or any(map(asks, value.values()))
+    return isinstance(value, list) and any(map(asks, value))

@@ -25,7 +25,7 @@ from k8s.envs.environment import ClusterTarget, Environment
 from k8s.objects.manifests import Manifest
 from k8s.prepare import gpu_nodes
 from k8s.prepare.rendered import Images, RenderedSet
-from k8s.rollouts import consent, deploy_key, prune, put_back, release, rollout, stamp
+from k8s.rollouts import consent, deploy_key, preflight, prune, put_back, release, rollout, stamp
 from k8s.rollouts import plan as planning
 from k8s.rollouts.kubectl import Kubectl, Patience
 from k8s.rollouts.lease import Lease
@@ -114,7 +114,8 @@ def deploy(
         UsageError: the plan was not agreed to.
         MissingEnvironmentError: no kubectl, no such context, no answer; nothing was sent.
         DeployNotRecordedError: the set runs, and its record could not be ended, or what it left could not be deleted.
-        PolicyError: the cluster or another deploy's lease refuses the set; nothing was sent but missing namespaces.
+        PolicyError: the cluster or another deploy's lease refuses the set, or its preflight fails; what serves was not touched.
+        RegistryError: the preflight failed for the registry; what serves was not touched.
         DeployRolledBackError: it failed, and the last good set runs again.
         DeployNotRolledBackError: it failed, and the last good set does not run.
     """
@@ -158,6 +159,7 @@ def deploy(
         who = stamp.who()
         with Lease(kubectl, env.name, namespace, who).held(wait=order.wait) as lease:
             if release.version(kubectl, namespace) == history.version:
+                preflight.run(kubectl, rendered, env, history, plan, lease)
                 draft = _draft(rendered, history, digest, who, origin)
                 return _release(kubectl, rendered, env, history, draft, plan, lease, doomed)
         what = f"another deploy to {env.name} ended since the plan was made"

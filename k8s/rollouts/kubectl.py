@@ -265,15 +265,17 @@ class Kubectl:
         answer = self.request(["get", "nodes", "-l", label, "-o", "name"])
         return None if answer.code else bool(answer.stdout.strip())
 
-    def apply(self, text: str, *, part: str = "") -> Result:
-        """Server-side apply with our field manager. Never forced: a field that another manager owns is theirs.
+    def apply(self, text: str, *, part: str = "", force: bool = False) -> Result:
+        """Server-side apply with our field manager.
 
         Args:
             text: manifests.
             part: of our manager: parts of an object that are applied one without the other.
+            force: also where another manager owns a field, for what is ours alone. Else such a field is theirs.
         """
         manager = f"{FIELD_MANAGER}.{part}" if part else FIELD_MANAGER
-        return self.request(["apply", "--server-side", f"--field-manager={manager}", "-f", "-"], stdin=text)
+        extra = ["--force-conflicts"] if force else []
+        return self.request(["apply", "--server-side", f"--field-manager={manager}", *extra, "-f", "-"], stdin=text)
 
     def dry_run(self, text: str, *, force: bool = False) -> Result:
         """What the objects would be after an apply, and whose, as JSON (`listed`); the server judges it, and keeps nothing.

@@ -12,7 +12,7 @@ from common.run import Result
 from k8s.objects import strict_yaml
 from k8s.objects.manifests import Identity, Manifest
 from k8s.pipeline.model_annotation import ANNOTATION, MANAGER
-from k8s.prepare import served_model
+from k8s.prepare import preflight, served_model
 from k8s.prepare.pin import images
 from k8s.prepare.rendered import Images, RenderedSet, image_lines
 from k8s.rollouts import crds, diff, lacks
@@ -147,10 +147,19 @@ def judged(kubectl: Kubectl, objects: Sequence[Manifest], made: str = "", *, rec
         PolicyError: the server would refuse them.
         MissingEnvironmentError: it does not answer.
     """
+    # The pipeline tries models in what is there for that alone: it owns nothing in it.
+    trials = [manifest for manifest in objects if preflight.is_one(manifest)]
+    rest = [manifest for manifest in objects if not preflight.is_one(manifest)]
+    return [*_judged(kubectl, rest, made, recorded=recorded), *_judged(kubectl, trials, made, force=True)]
+
+
+def _judged(
+    kubectl: Kubectl, objects: Sequence[Manifest], made: str, *, recorded: bool = False, force: bool = False
+) -> list[Manifest]:
     if not objects:
         return []
     text = strict_yaml.dump(manifest.body for manifest in objects)
-    answer = kubectl.dry_run(text)
+    answer = kubectl.dry_run(text, force=force)
     if recorded and (owned := conflicts(answer.stderr)) and all(map(_promoted, owned)):
         # As it will be when the model is taken back. Whatever else is wrong is said again.
         answer = kubectl.dry_run(text, force=True)

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from common.errors import ExitCode
 from k8s.pipeline import pod_reasons
 from k8s.pipeline.pod_reasons import Endings, alike
 
@@ -33,6 +34,7 @@ class Reason:
         pod: its name; empty: it is about no pod.
         known_by: the same for the same trouble of another pod, or after another restart; empty: the text.
         tell: when it is worth a line; an error that gives up has it in any case.
+        exit_code: the toolkit's own for it.
     """
 
     text: str
@@ -41,6 +43,7 @@ class Reason:
     pod: str = ""
     known_by: str = ""
     tell: When = "at once"
+    exit_code: ExitCode = ExitCode.POLICY
 
 
 def owner(workload: Body, replica_sets: Sequence[Body]) -> Body:
@@ -62,7 +65,8 @@ def reasons(
         endings: of the pods' containers, from earlier looks.
     """
     above, found = owner(workload, replica_sets), False
-    result = [_refused(condition.get("message", "")) for condition in _conditions(above, "ReplicaFailure", "True")]
+    refusals = _conditions(above, "ReplicaFailure", "True")
+    result = [_refused(condition.get("message", ""), endings) for condition in refusals]
     newest = (workload.get("status") or {}).get("updateRevision")
     for pod in pods:
         labels = pod["metadata"].get("labels") or {}
@@ -71,7 +75,7 @@ def reasons(
             own = list(_of_pod(pod, endings))
             result += [*own, *_told_of_pod(pod, events, alone=not own)]
     if not found and not result:
-        result = list(_told(above, events)) or list(_told(workload, events))
+        result = list(_told(above, events, endings)) or list(_told(workload, events, endings))
     return list(dict.fromkeys(result))
 
 
@@ -90,9 +94,10 @@ def _conditions(body: Body, kind: str, status: str) -> Iterator[Body]:
             yield condition
 
 
-def _refused(message: str) -> Reason:
+def _refused(message: str, endings: Endings) -> Reason:
     """Pods that the server does not let be made; room in a quota may come, a policy stays."""
-    return Reason(f"no pod can be made: FailedCreate: {brief(message)}", hopeless="exceeded quota" not in message)
+    hopeless = endings.preflight or "exceeded quota" not in message
+    return Reason(f"no pod can be made: FailedCreate: {brief(message)}", hopeless=hopeless)
 
 
 def _of_pod(pod: Body, endings: Endings) -> Iterator[Reason]:
@@ -103,13 +108,16 @@ def _of_pod(pod: Body, endings: Endings) -> Iterator[Reason]:
             place += f", {'init container' if problem.init else 'container'} {problem.container}"
         what = problem.ended or brief(problem.message)
         text = f"{place}: {problem.reason or 'it ended'}{': ' + what if what else ''}"
-        if problem.hopeless and problem.same:
+        if problem.hopeless and problem.same > 1:
             text += f", {problem.same} times in a row"
+        if problem.said:
+            text += f": {brief(problem.said)}"
         known_by = (
             f"{problem.container} {problem.hopeless} {problem.ended or alike(f'{problem.reason} {what}'.replace(name, ''))}"
         )
-        crashed = (name, problem.container) if problem.ended else None
-        yield Reason(text, problem.hopeless, crashed, name, known_by, "at once" if problem.container else "if it lasts")
+        crashed = (name, problem.container) if problem.ended and not problem.said else None
+        tell: When = "at once" if problem.container else "if it lasts"
+        yield Reason(text, problem.hopeless, crashed, name, known_by, tell, problem.exit_code)
 
 
 def _told_of_pod(pod: Body, events: Sequence[Body], *, alone: bool) -> Iterator[Reason]:
@@ -141,11 +149,11 @@ def _told_of_pod(pod: Body, events: Sequence[Body], *, alone: bool) -> Iterator[
     yield dataclasses.replace(reason, pod=name, known_by=alike(reason.text.replace(name, "")), tell=when)
 
 
-def _told(body: Body, events: Sequence[Body]) -> Iterator[Reason]:
+def _told(body: Body, events: Sequence[Body], endings: Endings) -> Iterator[Reason]:
     """The newest warning about what makes pods."""
     if event := _newest(body, events):
         created = event.get("reason") == "FailedCreate"
-        yield _refused(str(event.get("message", ""))) if created else _warning(body, event)
+        yield _refused(str(event.get("message", "")), endings) if created else _warning(body, event)
 
 
 def _newest(body: Body, events: Sequence[Body]) -> Body | None:

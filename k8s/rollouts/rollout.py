@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from rich.markup import escape
 
 from common import console
-from common.errors import PinwheelError
+from common.errors import ExitCode, PinwheelError
 from k8s.envs.environment import Environment
 from k8s.objects import findings, strict_yaml
 from k8s.objects.manifests import Manifest
 from k8s.pipeline import rollout_state
-from k8s.pipeline.pod_reasons import Endings
+from k8s.pipeline.pod_reasons import ONCE_MORE, Endings
 from k8s.pipeline.rollout_state import State
+from k8s.prepare import preflight
 from k8s.prepare.pin import images
 from k8s.prepare.rendered import RenderedSet
 from k8s.rollouts import progress, running
@@ -30,7 +31,16 @@ _LAST_LINES, _NO_LOG = 5, "unable to retrieve container logs for"
 
 
 class FailedError(Exception):
-    """Something went wrong after the first object was sent."""
+    """Something went wrong after the first object was sent.
+
+    Args:
+        why: for people.
+        code: the toolkit's own for it.
+    """
+
+    def __init__(self, why: str, code: ExitCode = ExitCode.POLICY) -> None:
+        super().__init__(why)
+        self.code = code
 
 
 def _never() -> str:
@@ -57,7 +67,11 @@ def see(
     Raises:
         FailedError: a workload does not get ready, or runs something else.
     """
-    workloads = [workload for workload in rendered.objects if workload.kind in _WORKLOADS and workload.api_version == "apps/v1"]
+    workloads = [
+        workload
+        for workload in rendered.objects
+        if workload.kind in _WORKLOADS and workload.api_version == "apps/v1" and not preflight.is_one(workload)
+    ]
     if workloads:
         wait(kubectl, workloads, again, lost)
     try:
@@ -88,9 +102,20 @@ def wait(kubectl: Kubectl, workloads: Sequence[Manifest], again: float, lost: Ca
     Raises:
         FailedError: one does not get ready; with the reason of its pods.
     """
+    _wait(kubectl, workloads, again, lost, _Board(kubectl, Endings()), kubectl.patience.hopeless)
+
+
+def wait_for_preflight(kubectl: Kubectl, trials: Sequence[Manifest], lost: Callable[[], str]) -> None:
+    """`wait` for Deployments that only try something: whatever fails in them, and goes on failing, is hopeless."""
+    hopeless = min(kubectl.patience.hopeless, ONCE_MORE)
+    _wait(kubectl, trials, kubectl.patience.settle, lost, _Board(kubectl, Endings(preflight=True)), hopeless)
+
+
+def _wait(
+    kubectl: Kubectl, workloads: Sequence[Manifest], again: float, lost: Callable[[], str], board: _Board, hopeless: float
+) -> None:
     patience = kubectl.patience
     started, silent = time.monotonic(), kubectl.silent
-    board = _Board(kubectl)
     with _status() as show:
         while True:
             states = board.look(workloads)
@@ -111,10 +136,10 @@ def wait(kubectl: Kubectl, workloads: Sequence[Manifest], again: float, lost: Ca
                 ill = pending[0]
             if ill or time.monotonic() >= board.due:
                 board.explain(pending)
-            if stuck := next((workload for workload in pending if board.hopeless(workload) >= patience.hopeless), None):
+            if stuck := next((workload for workload in pending if board.hopeless(workload) >= hopeless), None):
                 ill = ill or stuck
             if ill:
-                raise FailedError(board.verdict(ill, waited))
+                raise board.verdict(ill, waited)
             time.sleep(min(patience.pause, 2))
 
 
@@ -131,14 +156,13 @@ def _status() -> Iterator[Callable[[str], None]]:
 class _Board:
     """What is known of the rollouts, and what was said of them."""
 
-    def __init__(self, kubectl: Kubectl) -> None:
-        self._kubectl = kubectl
+    def __init__(self, kubectl: Kubectl, endings: Endings) -> None:
+        self._kubectl, self._endings = kubectl, endings
         self._started = time.monotonic()
         self._live: dict[str, Body] = {}
         self._states: dict[str, State] = {}
         self._reasons: dict[str, list[Reason]] = {}
         self._hopeless: dict[str, float] = {}
-        self._endings = Endings()
         self._lasting: dict[tuple[str, str], float] = {}
         self._said: set[str] = set()
         self._silent = ""
@@ -248,11 +272,12 @@ class _Board:
         """What is hopeless must last anew: nobody could mend it."""
         self._hopeless.clear()
 
-    def verdict(self, workload: Manifest, waited: float) -> str:
+    def verdict(self, workload: Manifest, waited: float) -> FailedError:
         """Why a workload is given up, in one line."""
         now = self._states[workload.title]
         why = now.failed or self._silent
         if not why:
             why = "waiting longer does not help" if self.hopeless(workload) >= 0 else f"not within {console.seconds(waited)}"
         reasons = sorted(self._reasons.get(workload.title, ()), key=lambda reason: not reason.hopeless)
-        return "; ".join([f"{workload.title} does not get ready: {why}, {now.text}", *(reason.text for reason in reasons[:1])])
+        text = "; ".join([f"{workload.title} does not get ready: {why}, {now.text}", *(reason.text for reason in reasons[:1])])
+        return FailedError(text, reasons[0].exit_code if reasons else ExitCode.POLICY)

@@ -45,7 +45,7 @@ def check(known: WholeSet) -> Iterator[Finding]:
         # A pod in the node's own network is not held back.
         if template.manifest.namespace not in whole or template.spec.get("hostNetwork"):
             continue
-        deciding = [policy for policy in policies if _decides(policy, template)]
+        deciding = [policy for policy in policies if decides(policy, template)]
         for purpose in _needs(template, known):
             ports = known.env.network.ports[purpose]
             if not deciding or any(_lets_out(policy, port) for policy in deciding for port in ports):
@@ -92,7 +92,7 @@ def _has_token(template: Template, known: WholeSet) -> bool:
     return asked is True
 
 
-def _decides(policy: Manifest, template: Template) -> bool:
+def decides(policy: Manifest, template: Template) -> bool:
     """Whether a policy holds back what these pods send, but for what it lets out."""
     spec = mapping(policy.body.get("spec"))
     types = spec.get("policyTypes")

@@ -12,6 +12,7 @@ from k8s.objects.lookup import Place
 from k8s.objects.manifests import Manifest
 from k8s.objects.pods import Template, items, mapping
 from k8s.objects.schema import Walk
+from k8s.pipeline.model_annotation import PREFLIGHT_OF
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ class WholeSet:
     def replicas(self, manifest: Manifest) -> tuple[int, int]:
         """The fewest and the most pods that a workload has."""
         spec = mapping(manifest.body.get("spec"))
+        if PREFLIGHT_OF in mapping(manifest.metadata.get("annotations")):
+            return 0, 1
         if manifest.kind == "CronJob":
             spec = mapping(mapping(spec.get("jobTemplate")).get("spec"))
         low = high = spec.get("replicas", 1)

@@ -19,12 +19,14 @@ from common.errors import (
 from k8s import rollback
 from k8s.envs import environment
 from k8s.envs.environment import ClusterTarget, Environment
+from k8s.envs.trusted import Signers
 from k8s.prepare import gate
 from k8s.rollouts import release
 from k8s.rollouts.kubectl import Kubectl, Patience
 from k8s.rollouts.receipt import DeployReceipt
 from k8s.rollouts.release import History
 from oci.reference import ImageRef
+from registry.trust import Trust
 from registry.verify import Findings
 from tests.k8s.conftest import API, NEW, OLD, Checkout
 from tests.k8s.prepare import models
@@ -262,8 +264,8 @@ def test_a_release_with_an_image_that_is_allowed_no_more_is_passed_over(
     go()
     file = checkout.root / "k8s/envs/staging.yaml"
     file.write_text(file.read_text().replace("proof: none\n", "proof: {key: k.pub}\n"))
-    monkeypatch.setattr(gate, "_key", lambda *_: None)
-    monkeypatch.setattr(gate.inspect, "look", lambda ref, *_: (ref, Findings(ref.digest, "k", ())))
+    monkeypatch.setattr(Signers, "trust", lambda *_: Trust())
+    monkeypatch.setattr("registry.inspect.look", lambda ref, *_: (ref, Findings(ref.digest, "k", ())))
     with pytest.raises(PolicyError, match="none of 1 earlier releases"):
         back()
     said = " ".join(capsys.readouterr().err.split())

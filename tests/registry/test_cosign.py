@@ -354,7 +354,7 @@ def test_a_stranger_whose_attachment_cannot_be_read_changes_neither_verdict(
     registry: RealRegistry, cosign: Path, folder: Path, said: int | None, act: Callable[[RealRegistry], None] | None
 ) -> None:
     ref = put(registry, f"stranger-{folder.name.strip('_').lower()}", folder)
-    store(ref, case(ref.digest))
+    store(ref, case(ref))
     with Client(Registry(ref.registry, ""), writes=True) as client:
         with Blob("strange", sha256_bytes(STRANGE), len(STRANGE), STRANGE) as blob:
             client.upload(ref.repository, blob, lambda _: None)

@@ -39,6 +39,46 @@ def test_what_was_exported_is_what_is_served(run: Run, monkeypatch: pytest.Monke
     assert not list(volume.glob(".*"))
 
 
+def checked(run: Run, model: str, monkeypatch: pytest.MonkeyPatch, key: str = "own") -> None:
+    """In a preflight nothing of the model comes onto the volume, whatever is found out."""
+    monkeypatch.setenv("MODEL_DOWNLOAD", "no")
+    (run.root / "models").mkdir()
+    try:
+        run.fetch(model, monkeypatch, key)
+    finally:
+        assert not list((run.root / "models").iterdir())
+
+
+def test_a_preflight_fetches_no_file(run: Run, double: Double, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = run.register()
+    before = len(double.asked)
+    checked(run, model, monkeypatch)
+    asked = {(one.method, one.path.rpartition("/")[2]) for one in double.asked[before:] if "/blobs/" in one.path}
+    weights = {one["digest"] for one in manifest(double, model)["layers"] if "weight" in one["mediaType"]}  # type: ignore[attr-defined]
+    assert {digest for method, digest in asked if method == "HEAD"} == weights
+    assert not weights & {digest for method, digest in asked if method == "GET"}
+
+
+def test_a_preflight_refuses_another_signature(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(PinwheelError, match="no signature of it is by the key") as problem:
+        checked(run, run.register("other"), monkeypatch)
+    assert problem.value.exit_code == ExitCode.POLICY
+
+
+def test_a_preflight_misses_a_file_that_the_registry_lost(run: Run, double: Double, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = run.register()
+    del double.blobs[REPOSITORY][sha256_bytes(model_files()["model-00001-of-00002.safetensors"])]
+    with pytest.raises(PinwheelError, match="the registry lacks model-00001-of-00002.safetensors") as problem:
+        checked(run, model, monkeypatch)
+    assert problem.value.exit_code == ExitCode.REGISTRY
+
+
+def test_a_preflight_refuses_a_configuration_that_contradicts_the_model(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.settings.write_text("template: llama3\n")
+    with pytest.raises(PinwheelError, match="says template: llama3, the model's is qwen3_nothink"):
+        checked(run, run.register(), monkeypatch)
+
+
 def test_the_same_export_has_the_same_digest_and_is_pushed_once(run: Run, double: Double) -> None:
     first = run.register()
     puts = double.count("PUT", "/blobs/")

@@ -13,7 +13,7 @@ import yaml
 from common import paths
 from common.errors import ExitCode, PinwheelError
 from k8s.pipeline import cluster, promote
-from k8s.pipeline.model_annotation import ANNOTATION, MANAGER
+from k8s.pipeline.model_annotation import ANNOTATION, MANAGER, preflight
 from tests.k8s.pipeline.conftest import program
 from tests.k8s.simulator.apiserver import ApiServer
 from tests.k8s.simulator.controller import Trouble
@@ -26,18 +26,20 @@ pytestmark = pytest.mark.slow
 NAME, NAMESPACE = "llama-factory-inference", "llm-inference"
 OLD, NEW = (f"registry.example/models/team-tiny@sha256:{letter * 64}" for letter in "ab")
 KEY: Key = ("apps/v1", "Deployment", NAMESPACE, NAME)
+TRIAL: Key = (*KEY[:3], preflight(NAME))
 
 
 class Cluster(ApiServer):
     """A server that judges the object that comes of a patch, as a real one does, not the patch alone."""
 
     def _invalid(self, key: Key, body: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
-        return None if key == KEY and key in self.objects else super()._invalid(key, body)
+        return None if key in {KEY, TRIAL} and key in self.objects else super()._invalid(key, body)
 
     def attend(self, key: Key, body: dict[str, Any]) -> None:
         # A pod carries its template's annotations.
         if key[1] == "Pod":
-            template = self.objects[KEY].stored.body()["spec"]["template"]["metadata"]
+            owner = TRIAL if key[3].startswith(TRIAL[3]) else KEY
+            template = self.objects[owner].stored.body()["spec"]["template"]["metadata"]
             body["metadata"]["annotations"] = template.get("annotations", {})
         super().attend(key, body)
 
@@ -51,6 +53,19 @@ class Cluster(ApiServer):
 
     def note(self) -> str:
         return str(self.body("Deployment", NAME)["metadata"].get("annotations", {}).get(promote.BEFORE, ""))
+
+    def try_first(self, *, fails: bool = False) -> None:
+        """What tries a model beforehand, as `invoke deploy` makes it."""
+        body = deployment("")
+        body["metadata"]["name"] = TRIAL[3]
+        self.preflights_fail = fails
+        code, said = self.apply(TRIAL, body, "pinwheel", force=False, dry_run=False)
+        assert code == 201, said
+
+    def tried(self) -> tuple[int, dict[str, Any]]:
+        """Pods that it shall have, and the annotations of theirs."""
+        spec = self.body("Deployment", TRIAL[3])["spec"]
+        return spec["replicas"], spec["template"]["metadata"].get("annotations", {})
 
 
 def deployment(model: str) -> dict[str, Any]:
@@ -68,6 +83,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Cluster]]:
     """A cluster whose Deployment serves a model."""
     monkeypatch.setattr(promote, "INTERVAL", 0.02)
     monkeypatch.setattr(promote, "GRACE", 0.3)
+    monkeypatch.setattr(promote, "ONCE_MORE", 0.3)
     begun: list[Cluster] = []
     handler = signal.getsignal(signal.SIGTERM)
 
@@ -116,6 +132,70 @@ def test_another_model_is_served_and_its_pods_are_new(
     assert f"served: {NEW}" in capsys.readouterr().out
     assert one.body("Deployment", NAME)["spec"].get("replicas", 1) == 1
     assert one.objects[KEY].status["availableReplicas"] == 1
+
+
+@pytest.mark.parametrize("before", [OLD, ""])
+def test_a_model_is_tried_before_what_serves_is_touched(start: Callable[..., Cluster], before: str) -> None:
+    one = start(before)
+    one.try_first()
+    assert call(one) == 0
+    assert one.model() == NEW
+    assert one.tried() == (0, {})
+    written = [path.partition("?")[0].rpartition("/")[2] for method, path in one.requests if method == "PATCH"]
+    assert written == [TRIAL[3], TRIAL[3], NAME, NAME]
+
+
+@pytest.mark.parametrize("before", [OLD, ""])
+@pytest.mark.parametrize(
+    ("trouble", "code"),
+    [
+        (Trouble("ErrImagePull", "connection refused"), ExitCode.REGISTRY),
+        (Trouble("CreateContainerConfigError", 'secret "x" not found'), ExitCode.POLICY),
+    ],
+    ids=["the registry is away", "a Secret is missing"],
+)
+def test_a_model_that_cannot_be_tried_touches_nothing(
+    start: Callable[..., Cluster], before: str, trouble: Trouble, code: ExitCode
+) -> None:
+    one = start(before)
+    one.troubles[NEW] = trouble
+    one.try_first(fails=True)
+    serving = one.body("Deployment", NAME)
+    found, said = code_of(one)
+    assert found == code
+    assert f"{NAME} was not touched, as {NEW} would not start there: " in said
+    assert trouble.message in said
+    assert one.body("Deployment", NAME) == serving
+    assert one.tried() == (0, {})
+
+
+def test_what_a_killed_step_left_of_a_trial_is_no_trouble(start: Callable[..., Cluster]) -> None:
+    one = start()
+    one.try_first()
+    promote.Rollout(cluster.Api(one.address, Path(cluster.ACCOUNT)), NAMESPACE, TRIAL[3]).set(OLD, "", replicas=1)
+    assert call(one) == 0
+    assert one.tried() == (0, {})
+
+
+def test_a_step_that_is_told_to_end_while_it_tries_touches_nothing(start: Callable[..., Cluster]) -> None:
+    one = start()
+    one.silent_failure = True
+    one.bad_images.add(NEW)
+    one.try_first(fails=True)
+    with program("promote", NEW, "--api", one.address) as process:
+        assert process.stdout is not None
+        while " updated, " not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=LIMIT_S) == ExitCode.TERMINATED
+        assert f"nothing was changed, {OLD} is named" in process.stdout.read()
+    assert one.model() == OLD
+    assert one.tried() == (0, {})
+
+
+def test_a_set_without_a_preflight_is_told_of_it(start: Callable[..., Cluster], capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(start()) == 0
+    assert f"has no Deployment {TRIAL[3]}: nothing is tried beforehand" in capsys.readouterr().out
 
 
 def test_a_workload_that_was_switched_off_by_hand_stays_off(

@@ -267,7 +267,7 @@ def test_a_cluster_without_the_labels_gets_nothing(checkout: Checkout, capsys: p
     checkout.edit("deployment.yaml", "      tolerations:", f'      nodeSelector: {{{DRIVER}: "550"}}\n      tolerations:')
     check.run_check([str(checkout.manifests)], "staging")
     assert "nodes " not in capsys.readouterr().out
-    assert "affinity" not in checkout.check("staging")[0].text()
+    assert "nodeAffinity" not in checkout.check("staging")[0].text()
 
 
 def test_what_is_asked_is_the_digests_whatever_the_lock_of_the_set_has_come_to(checkout: Checkout) -> None:

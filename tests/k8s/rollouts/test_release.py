@@ -43,7 +43,7 @@ class Cluster(Kubectl):
     def get(self, resource: str, namespace: str, name: str) -> dict[str, object] | None:
         return self.body  # type: ignore[return-value]
 
-    def apply(self, text: str, *, part: str = "") -> Result:
+    def apply(self, text: str, *, part: str = "", force: bool = False) -> Result:
         body = yaml.safe_load(text)
         body["metadata"]["resourceVersion"] = "7"
         self.body = body

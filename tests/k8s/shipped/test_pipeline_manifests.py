@@ -12,6 +12,7 @@ from common.errors import ExitCode, UsageError
 from common.run import run
 from k8s import secrets
 from k8s.envs import environment
+from k8s.pipeline.model_annotation import preflight
 from k8s.pipeline.register import KEY_VARIABLE
 from tests.k8s.conftest import REPO, Checkout
 
@@ -120,7 +121,7 @@ def test_only_the_executor_and_the_deploy_step_have_a_token() -> None:
     assert [name for name, mounted in tokens.items() if mounted] == ["model-deployer"]
 
 
-def test_the_executor_may_report_results_and_the_deploy_step_may_change_one_deployment() -> None:
+def test_the_executor_may_report_results_and_the_deploy_step_may_change_one_deployment_and_its_preflight() -> None:
     assert one("training", "Role", "training-executor")["rules"] == [
         {"apiGroups": ["argoproj.io"], "resources": ["workflowtaskresults"], "verbs": ["create", "patch"]}
     ]
@@ -130,7 +131,7 @@ def test_the_executor_may_report_results_and_the_deploy_step_may_change_one_depl
         {
             "apiGroups": ["apps"],
             "resources": ["deployments"],
-            "resourceNames": ["llama-factory-inference"],
+            "resourceNames": ["llama-factory-inference", preflight("llama-factory-inference")],
             "verbs": ["get", "patch"],
         },
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},

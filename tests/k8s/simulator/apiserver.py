@@ -5,8 +5,8 @@ and replacing with a resource version as precondition, deleting, dry runs, 404 i
 take a while, pods and their logs, kinds of CustomResourceDefinitions. Argo's kinds are served as by its minimal CRDs: without a
 schema, each list one field. What a test injects: `faults` (an answer instead of the true one, or none), `away` (nobody
 listens), `forbidden` (verbs and resources that RBAC refuses), `terminating` (namespaces), `bad_images` and `troubles`
-(rollouts that never finish, and why), `race` (a stale failure reported after the next rollout began), `put` (pods, events,
-whatever a controller would have made).
+(rollouts that never finish, and why; of a preflight only with `preflights_fail`), `race` (a stale failure reported after the
+next rollout began), `put` (pods, events, whatever a controller would have made).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from k8s.objects import schema
 from tests.k8s.simulator.controller import Trouble, identity, pods, replica_set
 from tests.k8s.simulator.discovery import Key
 from tests.k8s.simulator.store import CRD, Live, Store
-from tests.k8s.simulator.wire import Fault, Handler, Server
+from tests.k8s.simulator.wire import Fault, Handler, Server, is_preflight
 from tests.waiting import reserved_port
 
 # The scenarios run on both.
@@ -46,7 +46,7 @@ class ApiServer(Store):
         self.forbidden: set[tuple[str, str]] = set()  # Verb and plural: ("create", "workflows").
         self.bad_images: set[str] = set()
         self.troubles: dict[str, Trouble] = {}  # By a part of the image.
-        self.silent_failure = False
+        self.silent_failure = self.preflights_fail = False
         self.crd_delay = 0.1
         self.requests: list[tuple[str, str]] = []
         self._timers: list[threading.Timer] = []
@@ -163,6 +163,8 @@ class ApiServer(Store):
         images = json.dumps(deployment["spec"]["template"])
         trouble = next((one for part, one in self.troubles.items() if part in images), None)
         bad = trouble is not None or any(part in images for part in self.bad_images)
+        if is_preflight(key) and not self.preflights_fail:
+            trouble, bad = None, False
         replicas = int(deployment["spec"]["replicas"])
         delay = self.rollout
         if failed_before and not bad:  # The generation is seen at once, the old condition stays for a while.

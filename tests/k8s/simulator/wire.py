@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import yaml
 
+from k8s.pipeline.model_annotation import preflight
 from tests.k8s.simulator.apply import ConflictError
 from tests.k8s.simulator.discovery import Key, discovery, locate
 
@@ -32,6 +33,7 @@ class Fault:
         after: how many fitting requests go well before.
         message: of the answer, instead of the usual words for its code.
         retry_after: seconds, as a 429 asks for them.
+        preflight: whether it hits what is there for a preflight, instead of everything else.
     """
 
     code: int
@@ -42,8 +44,12 @@ class Fault:
     after: int = 0
     message: str = ""
     retry_after: int = 0
+    preflight: bool = False
 
-    def hits(self, method: str, kind: str, *, dry_run: bool) -> bool:
+    def hits(self, method: str, place: Key, *, dry_run: bool) -> bool:
+        kind = place[1]
+        if is_preflight(place) is not self.preflight:
+            return False
         if self.method != method and not (self.method == "*" and method != "GET"):
             return False
         if self.kind not in {"", kind} or self.dry_run not in {None, dry_run}:
@@ -53,6 +59,11 @@ class Fault:
             return False
         self.times -= 1
         return self.times >= 0
+
+
+def is_preflight(key: Key) -> bool:
+    """Whether an object is there for a preflight alone."""
+    return key[3].endswith(preflight(""))
 
 
 def status(code: int, message: str, reason: str, causes: list[dict[str, str]] | None = None) -> dict[str, Any]:
@@ -238,7 +249,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _refused(self, method: str, place: Key, *, dry_run: bool) -> bool:
         """Answer by a fault or a lacking right; false where neither is in the way."""
-        if self._faulty(method, place[1], dry_run=dry_run):
+        if self._faulty(method, place, dry_run=dry_run):
             return True
         verb = _VERBS[method] if method != "GET" or place[3] else "list"
         if (verb, self.api.plural(place)) not in self.api.forbidden:
@@ -253,9 +264,10 @@ class Handler(BaseHTTPRequestHandler):
         self._answer(403, status(403, what, "Forbidden"))
         return True
 
-    def _faulty(self, method: str, kind: str, *, dry_run: bool) -> bool:
+    def _faulty(self, method: str, place: Key, *, dry_run: bool) -> bool:
+        kind = place[1]
         for fault in self.api.faults:
-            if fault.hits(method, kind, dry_run=dry_run):
+            if fault.hits(method, place, dry_run=dry_run):
                 if not fault.code:
                     self.close_connection = True
                     self.connection.close()

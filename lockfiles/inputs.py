@@ -102,13 +102,14 @@ def set_names() -> tuple[str, ...]:
     Raises:
         UsageError: there is none.
     """
-    names = tuple(sorted(file.stem for file in _set_files()))
+    names = tuple(sorted(file.stem for file in set_files()))
     if not names:
         raise UsageError("there is no set", where=paths.shown(paths.LOCKFILES), fix="write one, such as train.in")
     return names
 
 
-def _set_files() -> list[Path]:
+def set_files() -> list[Path]:
+    """The inputs of the sets, sorted."""
     return sorted(file for file in paths.LOCKFILES.glob("*.in") if file.stem not in ("base", "models"))
 
 
@@ -214,17 +215,6 @@ def place(wanted: SetInput, text: str) -> str:
     """Where a value of a set's input stands, for messages."""
     file = paths.LOCKFILES / f"{wanted.name}.in"
     return _line(file, text) if file.exists() else file.name
-
-
-def homes() -> dict[str, set[str]]:
-    """For each package that some set takes from another index than the default one: the indexes that the sets take it from.
-
-    Raises:
-        UsageError: an input makes no sense.
-    """
-    sets = [read_set_file(file) for file in _set_files()]
-    named = [{origin.name: origin.index for origin in one.origins if origin.index} for one in sets]
-    return {package: {by_name.get(package, DEFAULT) for by_name in named} for package in {p for one in named for p in one}}
 
 
 def _origins(file: Path, requires: tuple[str, ...], sources: dict[str, Any]) -> tuple[Origin, ...]:

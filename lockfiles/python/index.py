@@ -126,7 +126,7 @@ class Locator:
             )
         problem = LockError("")
         # Two sets may take it from two indexes; which of them has the locked bytes, the hash tells.
-        for home in sorted(inputs.homes().get(project, {inputs.DEFAULT}), key=lambda home: (home == inputs.DEFAULT, home)):
+        for home in sorted(_homes().get(project, {inputs.DEFAULT}), key=lambda home: (home == inputs.DEFAULT, home)):
             index = settings.named(home)
             files = self._files(index, project)
             address, digest = (files or {}).get(artifact.file, ("", ""))
@@ -156,6 +156,15 @@ class Locator:
         with self._guard:
             self._pages[key] = files
         return files
+
+
+def _homes() -> dict[str, set[str]]:
+    """For each package that some set takes from another index than the default one: the indexes that the sets take it from."""
+    sets = [inputs.read_set_file(file) for file in inputs.set_files()]
+    named = [{origin.name: origin.index for origin in one.origins if origin.index} for one in sets]
+    return {
+        package: {by_name.get(package, inputs.DEFAULT) for by_name in named} for package in {p for one in named for p in one}
+    }
 
 
 def page(http: requests.Session, project: str, index: Index | None = None) -> pypi_simple.ProjectPage | None:

@@ -113,7 +113,8 @@ def _cluster(rendered: RenderedSet, env: Environment, target: ClusterTarget, pat
         rows.append((manifest.title, *row, ", ".join(sorted({change.owner for change in changes}))))
     rows += _image_rows(env, list(live.values()), recorded, rendered, everything)
     console.table(("object or image", "cluster", "record", "git", "changed by"), rows)
-    wrong = _really_runs(asked, recorded, list(live.values()), env)
+    excused = good.excuse is not None and not good.excuse.over
+    wrong = _really_runs(asked, recorded, list(live.values()), env, excused=excused)
     for identity, changes in sorted(foreign.items(), key=lambda item: everything[item[0]].title):
         for change in changes:
             console.warn(f"{everything[identity].title}: {change.text}, by {change.owner}")
@@ -127,7 +128,9 @@ def _cluster(rendered: RenderedSet, env: Environment, target: ClusterTarget, pat
     return f"no drift: {len(everything)} objects are as release {good.number} left them and as git says"
 
 
-def _really_runs(asked: Kubectl, recorded: RenderedSet, live: Sequence[Manifest], env: Environment) -> tuple[str, ...]:
+def _really_runs(
+    asked: Kubectl, recorded: RenderedSet, live: Sequence[Manifest], env: Environment, *, excused: bool
+) -> tuple[str, ...]:
     """What the pods run and the record has not, and images that run without the proof that is asked for today."""
     found = running.look(asked, recorded, live, env)
     for space in found.unseen:
@@ -138,7 +141,7 @@ def _really_runs(asked: Kubectl, recorded: RenderedSet, live: Sequence[Manifest]
         console.warn(line)
     own = {pin.pinned for pin in recorded.pins if str(pin.pinned) in found.images and str(pin.pinned).startswith(env.registry)}
     try:
-        gate.check(own, env)
+        gate.check(own, env, excused=excused)
     except PolicyError as problem:
         return (*found.wrong, problem.what)
     return found.wrong

@@ -10,17 +10,33 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 
-from common import console, single_node
+from common import console, paths, single_node
 from k8s.envs.environment import ClusterTarget, Environment
 from k8s.envs.other_images import KEY, under
 from k8s.objects import argo_schema, manifests
 from k8s.objects.manifests import Manifest
 from k8s.objects.pods import items, mapping
+from k8s.objects.schema import Schema
 from k8s.prepare.rendered import Pin
 
 _KIND, _OURS = "ValidatingAdmissionPolicy", "pinwheel-"
 # A list of texts that holds none.
 _NONE = '[""].filter(i, false)'
+
+
+def known(objects: Sequence[Manifest], kinds: Schema) -> tuple[Manifest, ...]:
+    """The objects without the policies that this version of Kubernetes does not have: they come with 1.30.
+
+    Args:
+        objects: as written.
+        kinds: the schema of the version.
+    """
+    absent = (_KIND, f"{_KIND}Binding")
+    return tuple(
+        one
+        for one in objects
+        if not (one.kind in absent and one.name.startswith(_OURS) and (one.api_version, one.kind) not in kinds.kinds)
+    )
 
 
 def fill(objects: Sequence[Manifest], pins: Iterable[Pin], env: Environment) -> tuple[Manifest, ...]:
@@ -49,6 +65,8 @@ def is_policy(manifest: Manifest) -> bool:
 
 def tell(objects: Sequence[Manifest], env: Environment) -> None:
     """Say what the policies would turn away though nothing is wrong with the set."""
+    if not any(map(is_policy, objects)) and (paths.K8S / "manifests" / "admission").is_dir():
+        console.warn(f"no admission policies: Kubernetes {env.kubernetes} has none, 1.30 is the first ({env.file})")
     flows = any(one.api_version == argo_schema.API_VERSION for one in objects)
     local = isinstance(env.target, ClusterTarget) and env.target.of_this_machine
     if flows and any(map(is_policy, objects)) and not local and not any(one.injected for one in env.other_images):

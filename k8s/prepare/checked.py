@@ -110,6 +110,7 @@ def _read(places: Sequence[Path], env: Environment) -> tuple[tuple[Manifest, ...
     if not objects and not damaged:
         raise UsageError("no object in these files", where=", ".join(map(str, places)), fix="name files that hold some")
     unreadable = tuple(named("manifest", damaged))
+    objects = admission.known(objects, schema.schema(env.kubernetes))
     objects = accelerator.adapt(
         settings.apply(objects, env.settings, env.file, whole=_own() in map(Path.absolute, places)), env
     )

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from common.errors import (
     DeployRolledBackError,
@@ -19,14 +20,12 @@ from common.errors import (
 from k8s import rollback
 from k8s.envs import environment
 from k8s.envs.environment import ClusterTarget, Environment
-from k8s.envs.trusted import Signers
 from k8s.prepare import gate
 from k8s.rollouts import release
 from k8s.rollouts.kubectl import Kubectl, Patience
 from k8s.rollouts.receipt import DeployReceipt
 from k8s.rollouts.release import History
 from oci.reference import ImageRef
-from registry.trust import Trust
 from registry.verify import Findings
 from tests.k8s.conftest import API, NEW, OLD, Checkout
 from tests.k8s.prepare import models
@@ -34,6 +33,7 @@ from tests.k8s.rollouts.test_release import made
 from tests.k8s.simulator.apiserver import ApiServer
 from tests.k8s.simulator.steps import BRIEF, CUT, go, image, record, running, states
 from tests.k8s.simulator.wire import Fault
+from tests.registry.signing import OWN
 
 THIRD = "sha256:" + "d" * 64
 
@@ -264,7 +264,7 @@ def test_a_release_with_an_image_that_is_allowed_no_more_is_passed_over(
     go()
     file = checkout.root / "k8s/envs/staging.yaml"
     file.write_text(file.read_text().replace("proof: none\n", "proof: {key: k.pub}\n"))
-    monkeypatch.setattr(Signers, "trust", lambda *_: Trust())
+    (checkout.root / "k.pub").write_bytes(OWN.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     monkeypatch.setattr("registry.inspect.look", lambda ref, *_: (ref, Findings(ref.digest, "k", ())))
     with pytest.raises(PolicyError, match="none of 1 earlier releases"):
         back()

@@ -109,7 +109,9 @@ def test_drift_shows_it_until_it_is_gone(
     assert drift.drift("staging", patience=BRIEF).startswith("no drift")
     assert "the site is down" in capsys.readouterr().err
     monkeypatch.setattr(release, "now", lambda: "2999-01-01T00:00:00Z")
-    with pytest.raises(DriftError, match="release 1 still runs without proof, which is over since .*: the site is down"):
+    with pytest.raises(
+        DriftError, match="smoke missing.*release 1 still runs without proof, which is over since .*: the site is"
+    ):
         drift.drift("staging", patience=BRIEF)
 
 

@@ -132,7 +132,7 @@ NASTY = [
 SCALARS = (
     st.none()
     | st.booleans()
-    | st.integers()
+    | st.integers(-(2**63), 2**63 - 1)
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text()
     | st.sampled_from(NASTY)

@@ -26,6 +26,8 @@ from common.signals import TerminatedError, terminable
 from common.summary import Summary
 
 words.take_lists()
+# What we write, the cache above all, is never for others to write, whatever the user's own mask says.
+os.umask(os.umask(0o022) | 0o022)
 summary = Summary()
 atexit.register(summary.show)
 

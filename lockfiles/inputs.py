@@ -135,18 +135,12 @@ def read_base() -> BaseInput:
     further = suites.read(body.get("suites", []), file)
     named = [suites.package(text, file) for text in _strings(file, body, "packages", required=True)]
     named += [package for one in further for package in one.packages]
-    names = [name for name, _ in named]
-    for name in names:
-        if names.count(name) > 1:
-            raise UsageError(f"{name} is named twice", where=_line(file, name), fix="name it once, in one suite")
-    without = _strings(file, body, "without")
-    for name in without:
-        if suites.package(name, file)[1]:
-            raise UsageError(f"without: not a name: {name!r}", where=_line(file, name), fix="write it without a version")
+    names = suites.once([name for name, _ in named], file)
+    without = tuple(suites.name(text, file) for text in _strings(file, body, "without"))
     # What signs a suite is a part of what is meant: its keys, not where the file lies.
     keys = {"keys": found} if (found := [one.keys() for one in further if one.keys()]) else {}
     versions = tuple((name, version) for name, version in named if version)
-    return BaseInput(tuple(names), without, _digest({"kind": "base", **body, **keys}), versions, further)
+    return BaseInput(names, without, _digest({"kind": "base", **body, **keys}), versions, further)
 
 
 def read_set(name: str) -> SetInput:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,3 +81,26 @@ def package(text: str, file: Path) -> tuple[str, str]:
         fix = "write its name, or name=version, such as tmux=3.3a-3"
         raise UsageError(f"not a Debian package: {text!r}", where=paths.shown(file), fix=fix)
     return found[1], found[2] or ""
+
+
+def name(text: str, file: Path) -> str:
+    """A package's name.
+
+    Raises:
+        UsageError: it is none.
+    """
+    found, version = package(text, file)
+    if version:
+        raise UsageError(f"not the name of a Debian package: {text!r}", where=paths.shown(file), fix="leave the version out")
+    return found
+
+
+def once(names: Sequence[str], file: Path) -> tuple[str, ...]:
+    """The names, each of which stands once.
+
+    Raises:
+        UsageError: one stands twice.
+    """
+    for twice in sorted({name for name in names if names.count(name) > 1}):
+        raise UsageError(f"{twice} is named twice", where=paths.shown(file), fix="name it once, in one suite")
+    return tuple(names)

@@ -18,6 +18,7 @@ from common.errors import (
 )
 from k8s import deploy, drift
 from k8s.envs import environment
+from k8s.pipeline.model_annotation import preflight
 from k8s.prepare import checked
 from k8s.rollouts import live_model, receipt, release
 from tests.k8s.conftest import API, NEW, OLD, REPO, Checkout
@@ -69,7 +70,7 @@ def test_a_new_digest_is_rolled_out_and_shown(
     checkout.lock({API: NEW})
     result = go()
     assert running(server) == image(NEW)
-    assert result.changed == ((f"Deployment llm-inference/{NAME}", "changed"),)
+    assert result.changed == tuple((f"Deployment llm-inference/{name}", "changed") for name in (NAME, preflight(NAME)))
     assert {(one.before, one.reference) for one in result.images} == {(image(OLD), image(NEW))}
     assert "aaaaaaaaaaaa → bbbbbbbbbbbb" in capsys.readouterr().out
     assert NEW in (record().set_text(record().releases[-1]) or "")
@@ -106,7 +107,7 @@ def test_a_dry_run_shows_the_plan_and_sends_nothing(
     assert server.objects == before
     assert all("dryRun=All" in path for method, path in server.requests[requests:] if method == "PATCH")
     assert receipt.path("staging").exists() == said
-    assert (result.result, len(result.changed)) == ("planned", len(checkout.check()[0].objects) if first else 1)
+    assert (result.result, len(result.changed)) == ("planned", len(checkout.check()[0].objects) if first else 2)
     shown = capsys.readouterr().out
     assert "dry run: nothing was sent" in shown
     new, changed = ["created      Namespace llm-inference"], ["changed      Deployment", f"image: {image(OLD)} → {image(NEW)}"]
@@ -263,7 +264,8 @@ def test_a_deploy_without_changes_writes_nothing_at_all(checkout: Checkout, serv
 
 def test_a_set_that_is_there_and_does_not_run_is_no_success(checkout: Checkout, server: ApiServer) -> None:
     go()
-    server.objects[next(key for key in server.objects if key[1] == "Deployment")].status["availableReplicas"] = 0
+    key = next(key for key in server.objects if (key[1], key[3]) == ("Deployment", NAME))
+    server.objects[key].status["availableReplicas"] = 0
     with pytest.raises(DeployNotRolledBackError, match="the cluster holds the set already, and it does not run"):
         go()
 

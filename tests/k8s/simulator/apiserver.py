@@ -163,10 +163,10 @@ class ApiServer(Store):
         images = json.dumps(deployment["spec"]["template"])
         trouble = next((one for part, one in self.troubles.items() if part in images), None)
         bad = trouble is not None or any(part in images for part in self.bad_images)
-        if is_preflight(key) and not self.preflights_fail:
-            trouble, bad = None, False
         replicas = int(deployment["spec"]["replicas"])
         delay = self.rollout
+        if is_preflight(key) and not self.preflights_fail:
+            trouble, bad, delay = None, False, min(delay, 0.1)
         if failed_before and not bad:  # The generation is seen at once, the old condition stays for a while.
             live.status = {**live.status, "observedGeneration": generation}
             self.tell("MODIFIED", key)

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import threading
-import time
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,8 +19,10 @@ from k8s import deploy
 from k8s.envs import environment
 from k8s.envs.environment import ClusterTarget
 from k8s.pipeline.model_annotation import ANNOTATION, preflight
+from k8s.rollouts import release
 from k8s.rollouts.kubectl import Kubectl, Patience
 from k8s.rollouts.receipt import DeployReceipt
+from k8s.rollouts.release import Release
 from lockfiles import images_lock
 from lockfiles.images_lock import PinnedImage
 from tests.k8s.pipeline.conftest import Run
@@ -117,6 +118,10 @@ class Served:
         image = pod["spec"]["containers"][0]["image"].rpartition("@")[2]
         return pod["metadata"]["uid"], image, pod["metadata"]["annotations"][ANNOTATION]
 
+    def releases(self) -> tuple[Release, ...]:
+        """What the record says."""
+        return release.read(self.kubectl, "served", NAMESPACE).releases
+
     def answers(self) -> bool:
         path = f"/api/v1/namespaces/{NAMESPACE}/services/http:{NAME}:http/proxy/inference.yaml"
         answer = self.kubectl.call(["get", "--raw", path, "--request-timeout=5s"], tries=1)
@@ -166,7 +171,3 @@ def proxy() -> Iterator[str]:
             yield f"http://{line.split()[-1]}"
         finally:
             process.terminate()
-
-
-def soon(seconds: float = 0.2) -> None:
-    time.sleep(seconds)

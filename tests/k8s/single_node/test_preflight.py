@@ -12,52 +12,18 @@ from typing import Any
 
 import pytest
 
-from common import paths
 from common.errors import ExitCode, PinwheelError, PolicyError, RegistryError
 from k8s import drift
 from k8s.pipeline import promote
 from k8s.rollouts import rollout
-from k8s.single_node import cluster, namespaces, registry
+from k8s.single_node import registry
 from k8s.single_node.places import Home
-from tests.k8s.single_node import light_image
 from tests.k8s.single_node.served import NAME, NAMESPACE, PATIENCE, TRIAL, Served, proxy
 from tests.oci.real import CERTIFICATE
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(os.geteuid() != 0, reason="a cluster needs root")]
 ABSENT = "sha256:" + "f" * 64
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """The small server, deployed; on a cluster that runs already, or on one made for this."""
-    ours = namespaces.running(Home.of_this_machine()) is None
-    root = tmp_path_factory.mktemp("checkout")
-    try:
-        cluster.up("policies,metrics")
-        if not light_image.built():
-            pytest.skip("the registry of this machine holds no image that was built: `invoke build --cpu push`")
-        images = light_image.push(2)
-        with pytest.MonkeyPatch.context() as patch:
-            for name, place in (("ROOT", root), ("K8S", root / "k8s"), ("LOCKFILES", root / "lockfiles")):
-                patch.setattr(paths, name, place)
-            patch.setenv("PINWHEEL_DIST", str(root / "dist"))
-            one = Served(root, (images[0], images[1]))
-            one.trust()
-            yield one
-            one.kubectl.delete(f"apiVersion: v1\nkind: Namespace\nmetadata: {{name: {NAMESPACE}}}\n")
-    finally:
-        if ours:
-            cluster.down()
-
-
-@pytest.fixture
-def running(served: Served) -> Served:
-    """It serves the first image and the first model."""
-    served.say()
-    served.go()
-    eventually(served.answers, "the server answers")
-    return served
 
 
 def registry_process() -> int:

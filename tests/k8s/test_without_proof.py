@@ -11,7 +11,7 @@ from common.errors import DriftError, PolicyError, UsageError
 from k8s import deploy, drift
 from k8s.envs.environment import Environment
 from k8s.prepare import gate
-from k8s.rollouts import release
+from k8s.rollouts import release, stamp
 from k8s.rollouts.receipt import DeployReceipt
 from oci.reference import ImageRef
 from tests.k8s.conftest import Checkout
@@ -24,7 +24,7 @@ ADA = "Ada, ada@box"
 @pytest.fixture
 def gated(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> Checkout:
     """Staging asks for proof, and Ada is at the keyboard."""
-    monkeypatch.setattr(release, "who", lambda: ADA)
+    monkeypatch.setattr(stamp, "who", lambda: ADA)
     file = checkout.root / "k8s/envs/staging.yaml"
     file.write_text(file.read_text().replace("proof: none\n", "proof: {key: k.pub}\n"))
     return checkout
@@ -108,7 +108,7 @@ def test_drift_shows_it_until_it_is_gone(
     go("the site is down")
     assert drift.drift("staging", patience=BRIEF).startswith("no drift")
     assert "the site is down" in capsys.readouterr().err
-    monkeypatch.setattr(release, "now", lambda: "2999-01-01T00:00:00Z")
+    monkeypatch.setattr(stamp, "now", lambda: "2999-01-01T00:00:00Z")
     with pytest.raises(
         DriftError, match="smoke missing.*release 1 still runs without proof, which is over since .*: the site is"
     ):

@@ -109,7 +109,7 @@ def test_all_mistakes_are_reported_at_once() -> None:
 
 @pytest.mark.parametrize("version", schema.versions())
 def test_short_definition_names_mean_one_type_where_rules_use_them(version: str) -> None:
-    """Rules speak of `Container`; that must not be ambiguous."""
+    """Rules speak of `Container`; that must not be ambiguous, but for one type in several versions of its API."""
     from k8s.prepare.image_texts import FALSE_FRIENDS, IMAGE_FIELDS
     from k8s.rules import references
 
@@ -121,4 +121,4 @@ def test_short_definition_names_mean_one_type_where_rules_use_them(version: str)
     )
     for short in used:
         full = [name for name in schema.schema(version).definitions if name.rsplit(".", 1)[1] == short]
-        assert len(full) <= 1, full
+        assert len({name.rsplit(".", 2)[0] for name in full}) <= 1, full

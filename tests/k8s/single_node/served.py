@@ -73,7 +73,9 @@ class Served:
         }
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
         space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}
-        assert not self.kubectl.apply("---\n".join(map(json.dumps, (space, secret))), part="test").code
+        text = "---\n".join(map(json.dumps, (space, secret)))
+        # One of an earlier run may still be on its way out.
+        eventually(lambda: not self.kubectl.apply(text, part="test").code, "the namespace is made")
 
     def say(self, *, image: str = "", model: str = "", ca: str = "", more: str = "", **words: str) -> None:
         """Make the checkout say this; what is left out as it was at first."""

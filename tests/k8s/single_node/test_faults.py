@@ -6,7 +6,6 @@ A part is kept dead until the deploy was seen to suffer from it, and for no set 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import signal
 import threading
@@ -17,11 +16,11 @@ from typing import Any
 import pytest
 
 from common import console
-from common.errors import DeployRolledBackError, PolicyError
+from common.errors import PolicyError
 from k8s.rollouts import apply, preflight, prune, rollout
 from k8s.single_node import cluster, namespaces
 from k8s.single_node.places import Home
-from tests.k8s.single_node.served import NAME, PATIENCE, Served
+from tests.k8s.single_node.served import NAME, Served
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(os.geteuid() != 0, reason="a cluster needs root")]
@@ -158,16 +157,3 @@ def test_of_two_deploys_at_once_one_says_who_has_the_lease(running: Served, monk
     (one,) = refused
     assert running.releases()[-1].who in one.line()
     assert running.serving()[1] == running.images[1]
-
-
-def test_a_volume_that_is_too_small_is_said_and_the_former_set_is_back(
-    running: Served, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A preflight fetches nothing: it cannot know."""
-    large = "{name: models, emptyDir: {sizeLimit: 1Gi}}"
-    running.say(**{large: "{name: models, emptyDir: {medium: Memory, sizeLimit: 4Ki}}"})
-    with pytest.raises(DeployRolledBackError, match="the last good set runs again"):
-        running.go(patience=dataclasses.replace(PATIENCE, rollout=25))
-    assert "no space left: make the volume larger" in capsys.readouterr().err
-    eventually(running.answers, "the server answers")
-    running.at_rest()

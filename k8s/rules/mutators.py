@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from k8s.envs.environment import Environment
-from k8s.objects.findings import Finding
+from k8s.objects.findings import Finding, rule
 from k8s.objects.manifests import Manifest
 
 KINDS = {"MutatingWebhookConfiguration", "MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding"}
 
 
+@rule("mutator")
 def check(objects: Sequence[Manifest], env: Environment) -> Iterator[Finding]:
     """Each of these objects that the environment does not name, and each name that means none of the kinds."""
     for manifest in objects:

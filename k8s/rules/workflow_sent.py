@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
-from k8s.objects.findings import Finding
+from k8s.objects.findings import Finding, rule
 from k8s.objects.manifests import Manifest
 from k8s.objects.pods import mapping
 from k8s.objects.schema import Part, Walk
@@ -23,6 +23,7 @@ _PLUGIN = "workflows.argoproj.io/configmap-type"
 _API_SERVER = re.compile(r"kubernetes(?:\.default(?:\.svc(?:\..+)?)?)?")
 
 
+@rule("workflow-sent")
 def check(walks: Sequence[Walk]) -> Iterator[Finding]:
     """What of these objects lets a workflow send what nobody checked.
 
@@ -46,6 +47,7 @@ def check(walks: Sequence[Walk]) -> Iterator[Finding]:
             yield flow.manifest.finding(path, f"{what} in this set: nobody checked it", "add it to the set, or mend the name")
 
 
+@rule("workflow-sent")
 def _flags(manifest: Manifest, part: Part) -> Iterator[Finding]:
     for number, flag in enumerate(words(part.body.get("flags"))):
         if not _WORD.fullmatch(flag) and not _FLAGS.fullmatch(flag):
@@ -54,6 +56,7 @@ def _flags(manifest: Manifest, part: Part) -> Iterator[Finding]:
             yield manifest.finding((*part.path, "flags", number), what, fix)
 
 
+@rule("workflow-sent")
 def _http(manifest: Manifest, part: Part) -> Iterator[Finding]:
     if "{{" in str(part.body.get("body") or ""):
         fix = "let a step with a program of its own send it"
@@ -67,6 +70,7 @@ def _http(manifest: Manifest, part: Part) -> Iterator[Finding]:
         yield manifest.finding((*part.path, "url"), what, "use a `resource` template")
 
 
+@rule("workflow-sent")
 def _plugin(manifest: Manifest) -> Iterator[Finding]:
     if manifest.kind == "ConfigMap" and mapping(manifest.metadata.get("labels")).get(_PLUGIN) == "ExecutorPlugin":
         what = "a plugin of Argo's executor: its container runs beside each step, and no schema says what is in it"

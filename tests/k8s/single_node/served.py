@@ -122,7 +122,7 @@ class Served:
 
     def releases(self) -> tuple[Release, ...]:
         """What the record says."""
-        return release.read(self.kubectl, "served", NAMESPACE).releases
+        return release.read(self.kubectl, environment.load("served"), NAMESPACE).releases
 
     def answers(self) -> bool:
         path = f"/api/v1/namespaces/{NAMESPACE}/services/http:{NAME}:http/proxy/inference.yaml"

@@ -13,6 +13,8 @@ import pytest
 from common import git, paths
 from common.files import sha256_bytes
 
+pytestmark = pytest.mark.slow
+
 Change = Callable[[Path], None]
 
 

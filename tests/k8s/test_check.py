@@ -20,6 +20,8 @@ from lockfiles import images_lock
 from tests.k8s.conftest import API, NEW, OLD, Checkout
 from tests.k8s.objects.test_schema import good, places, spoiled
 
+pytestmark = pytest.mark.slow
+
 # How the registry is reached, told in two namespaces; and of a preflight the Deployment, two ConfigMaps and a NetworkPolicy.
 MADE = 2 + 4
 

@@ -40,6 +40,8 @@ from tests.registry.pushing import (
 )
 from tests.registry.signing import OTHER, OWN
 
+pytestmark = pytest.mark.slow
+
 
 def results(double: Double) -> list[dict[str, Any]]:
     said = [statement.parse(one.envelope) for one in attached(double) if one.envelope]

@@ -18,6 +18,8 @@ from tests.oci.double import Double, answers
 from tests.registry import signing
 from tests.registry.pushing import DIGEST, LATER, MINE, REPOSITORY, THEIRS, attached, holds, kinds, proof, push, ran, reference
 
+pytestmark = pytest.mark.slow
+
 TAG = DIGEST.replace(":", "-")
 DIRTY = signing.COMMIT + "-dirty"
 

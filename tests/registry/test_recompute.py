@@ -28,6 +28,8 @@ from smoke.receipt import ProvenImage, SmokeReceipt
 from tests.registry import signing
 from tests.smoke import receipts
 
+pytestmark = pytest.mark.slow
+
 BASE = lockfile.read_base()
 
 

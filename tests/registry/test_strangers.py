@@ -22,6 +22,8 @@ from tests.oci.double import Double, Handler, answers, digest_of
 from tests.registry import signing
 from tests.registry.pushing import DIGEST, IMAGE, MINE, REPOSITORY, attached, holds, proof, push, ran, reference
 
+pytestmark = pytest.mark.slow
+
 TAG = DIGEST.replace(":", "-")
 DATA = b"a stranger's"
 DEEP = b"[" * 100_000

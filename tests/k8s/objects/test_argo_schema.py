@@ -13,6 +13,8 @@ from k8s.objects.manifests import Manifest
 from tests.k8s.conftest import API, NEW, OLD, Checkout
 from tests.k8s.rules.flows import AROUND, FLOW, RUN, TRAIN, checked, findings
 
+pytestmark = pytest.mark.slow
+
 
 def walked(text: str, version: str = "1.32") -> list[str]:
     (one,) = manifests.parse(text, "f.yaml")

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from k8s.objects import strict_yaml
 from k8s.objects.findings import Finding
 
+pytestmark = pytest.mark.slow
+
 # What some parser takes for something else than text, or for structure.
 ODD = [
     "0X1F",

@@ -20,6 +20,8 @@ from tests.k8s.simulator.apiserver import ApiServer
 from tests.k8s.simulator.steps import NAME, go
 from tests.k8s.simulator.wire import Fault
 
+pytestmark = pytest.mark.slow
+
 GPU = {"limits": {"nvidia.com/gpu": "1"}, "requests": {"nvidia.com/gpu": "1"}}
 NEWER = {"key": DRIVER, "operator": "Gt", "values": ["579"]}
 TURING = [

@@ -14,6 +14,8 @@ from k8s.prepare import pin
 from k8s.prepare.image_texts import FALSE_FRIENDS, IMAGE_FIELDS
 from tests.k8s.conftest import API, OLD, Checkout
 
+pytestmark = pytest.mark.slow
+
 TASKS = ("steps[*][*]", "dag.tasks[*]")
 HOLDERS = ("templateDefaults", "templates[*]")
 POD = {"containers": [{"name": "c", "image": API}]}

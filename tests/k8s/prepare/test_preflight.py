@@ -13,6 +13,8 @@ from k8s.rules.whole_set import matches
 from tests.k8s.conftest import Checkout
 from tests.k8s.prepare import models
 
+pytestmark = pytest.mark.slow
+
 NAME = "llama-factory-inference"
 
 

@@ -18,6 +18,8 @@ from lockfiles import images_lock
 from tests.k8s.conftest import API, CPU, NEW, OLD, Checkout
 from tests.k8s.prepare import models
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _inference(checkout: Checkout) -> None:

@@ -10,6 +10,8 @@ import pytest
 from k8s.rules import whole_set
 from tests.k8s.conftest import API, Checkout
 
+pytestmark = pytest.mark.slow
+
 INFERENCE = "k8s/manifests/inference"
 CONTAINER = "spec.template.spec.containers[0]"
 POD = "spec.template.spec"

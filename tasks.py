@@ -150,29 +150,30 @@ def fetch(_: Context, to: str = "", set: str = "", advisories: bool = False) -> 
 
 @stage(
     help={
-        "ref": "what this image holds, by the SBOM that is attached to it",
+        "ref": "images in a registry: what they hold, by the SBOMs that are attached to them",
         "set": "only this one of the sets, with its base",
         "env": "what runs in this environment",
         "key": "public key by which an image's SBOM is verified; default: that of the checkout's own pair",
         "json": "the whole result as JSON, on standard output alone",
         "sarif": "the same as SARIF 2.1.0, for code hosts",
     },
+    iterable=["ref"],
     positional=["ref"],
 )
 def audit(
     _: Context,
-    ref: str = "",
+    ref: list[str],
     set: str = "",  # noqa: A002
     env: str = "",
     key: str = "",
     json: bool = False,  # noqa: FBT001
     sarif: bool = False,  # noqa: FBT001
 ) -> str:
-    """What is locked, what an image holds (--ref) or what runs (--env), against the advisories of today."""
+    """What is locked, what images hold (REF …) or what runs (--env), against the advisories of today."""
     from lockfiles.audit import command
 
     if bool(ref) + bool(set) + bool(env) > 1 or (json and sarif):
-        raise UsageError("--ref, --set and --env exclude each other, and so do --json and --sarif", fix="give one of them")
+        raise UsageError("REF, --set and --env exclude each other, and so do --json and --sarif", fix="give one of them")
     if ref:
         from registry import contents
 

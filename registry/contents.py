@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from packageurl import PackageURL
@@ -24,21 +25,25 @@ from registry import inspect, signer, trust
 from registry.trust import Trust
 
 
-def audit(reference: str, key: str = "") -> Audit:
-    """Audit one image.
+def audit(references: Sequence[str], key: str = "") -> Audit:
+    """Audit images.
 
     Args:
-        reference: with its registry, by tag or digest.
+        references: with their registries, by tag or digest.
         key: the public key's file; empty: that of the checkout's own pair.
 
     Raises:
-        UsageError: reference or key makes no sense.
-        RegistryError: the registry cannot be read, or has no such image.
-        PolicyError: no SBOM is attached to it that the key signed.
+        UsageError: a reference or the key makes no sense.
+        RegistryError: a registry cannot be read, or has no such image.
+        PolicyError: no SBOM is attached to one that the key signed.
         MissingEnvironmentError: there is no advisory data.
     """
-    pinned, packages = of_image(inspect.reference(reference), signer.public_key(key))
-    return run.judge(str(pinned), {package: {str(pinned)} for package in packages})
+    public, found = signer.public_key(key), dict[Package, set[str]]()
+    for named in references:
+        pinned, held = of_image(inspect.reference(named), public)
+        for package in held:
+            found.setdefault(package, set()).add(str(pinned))
+    return run.judge(", ".join(references), found)
 
 
 def of_image(ref: ImageRef, key: PublicKey | Trust, reached: Access | None = None) -> tuple[ImageRef, frozenset[Package]]:

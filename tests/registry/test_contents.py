@@ -39,4 +39,4 @@ def test_the_public_key_is_read_from_its_file(own_folders: Path, double: Double)
     file = own_folders / "own.pub"
     file.write_bytes(OWN.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     with pytest.raises(PolicyError, match="no SBOM"):
-        contents.audit(f"{double.address}/{REPOSITORY}@{DIGEST}", str(file))
+        contents.audit([f"{double.address}/{REPOSITORY}@{DIGEST}"], str(file))

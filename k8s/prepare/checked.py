@@ -92,10 +92,13 @@ def again(objects: Sequence[Manifest], env: Environment) -> tuple[Finding, ...]:
         objects: the set as it was sent.
         env: the environment it is for.
     """
-    kinds = schema.of_set(env.kubernetes, objects)
-    walks = [kinds.walk(manifest) for manifest in objects]
+    written = [served_model.as_written(manifest) for manifest in objects]
+    kinds = schema.of_set(env.kubernetes, written)
+    walks = [kinds.walk(manifest) for manifest in written]
     misfits = [finding for walk in walks for finding in walk.findings]
-    found = sorted({*named("schema", misfits), *rules.check(walks, env)})
+    # Of what was derived for a preflight the manifest that it was derived from speaks.
+    derived = {manifest.title for manifest in written if preflight.is_one(manifest)}
+    found = sorted(one for one in {*named("schema", misfits), *rules.check(walks, env)} if one.title not in derived)
     return accepted.apply(found, env.accepted, datetime.date.today()).refused
 
 

@@ -88,6 +88,14 @@ def without_pods(manifest: Manifest) -> Manifest:
     return manifests.with_value(manifest, ("spec", "replicas"), 0)
 
 
+def as_written(manifest: Manifest) -> Manifest:
+    """A workload of a recorded set as its manifest has it: without the 0 pods that `without_pods` wrote into it."""
+    spec = mapping(manifest.body.get("spec"))
+    if not reads(manifest) or named_in(manifest) or spec.get("replicas") != 0:
+        return manifest
+    return manifests.with_value(manifest, ("spec",), {key: value for key, value in spec.items() if key != "replicas"})
+
+
 def named_by(objects: Iterable[Manifest]) -> dict[Identity, str]:
     """The models that these objects' pod templates name."""
     return {manifest.identity: model for manifest in objects if (model := named_in(manifest))}
@@ -104,8 +112,7 @@ def kept(recorded: RenderedSet, live: Mapping[Identity, str]) -> RenderedSet:
     for manifest in recorded.objects:
         model = live.get(manifest.identity, "")
         if model and reads(manifest) and not named_in(manifest):
-            spec = {key: value for key, value in mapping(manifest.body.get("spec")).items() if key != "replicas"}
-            manifest = _with_model(manifests.with_value(manifest, ("spec",), spec), model)
+            manifest = _with_model(as_written(manifest), model)
         result.append(manifest)
     return replace(recorded, objects=tuple(result))
 

@@ -86,7 +86,7 @@ RANGES: Mapping[tuple[str, str], tuple[int, int]] = {
     **{(kind, field): _ID for kind in ("PodSecurityContext", "SecurityContext") for field in ("runAsGroup", "runAsUser")},
     **{(kind, "minReadySeconds"): _FROM_0 for kind in ("DaemonSetSpec", "DeploymentSpec", "ReplicaSetSpec", "StatefulSetSpec")},
     **{(kind, "replicas"): _FROM_0 for kind in ("DeploymentSpec", "ReplicaSetSpec", "StatefulSetSpec")},
-    **{(kind, "revisionHistoryLimit"): _FROM_0 for kind in ("DaemonSetSpec", "DeploymentSpec", "StatefulSetSpec")},
+    **{(kind, "revisionHistoryLimit"): _FROM_0 for kind in ("DaemonSetSpec", "DeploymentSpec")},
     ("ClientIPConfig", "timeoutSeconds"): (1, 86400),
     ("ContainerPort", "hostPort"): (0, 65535),
     ("CronJobSpec", "failedJobsHistoryLimit"): _FROM_0,
@@ -114,7 +114,8 @@ RANGES: Mapping[tuple[str, str], tuple[int, int]] = {
     ("ServiceBackendPort", "number"): _PORT,
     ("ServicePort", "nodePort"): (0, 65535),
     ("ServicePort", "port"): _PORT,
-    ("ServicePort", "targetPort"): _PORT,
+    # 0 is none: the port itself.
+    ("ServicePort", "targetPort"): (0, 65535),
     ("TCPSocketAction", "port"): _PORT,
     ("TopologySpreadConstraint", "maxSkew"): (1, _LARGEST),
     ("TopologySpreadConstraint", "minDomains"): (1, _LARGEST),
@@ -205,7 +206,10 @@ def _together(manifest: Manifest, part: Part) -> Iterator[Finding]:
         case "RollingUpdateDeployment" if body.get("maxSurge") in _NONE and body.get("maxUnavailable") in _NONE:
             what = "neither a pod more nor a pod less: the rollout cannot go on"
             yield manifest.finding(part.path, what, "write maxSurge: 1 or maxUnavailable: 1")
-        case "JobSpec" if body.get("completionMode") == "Indexed" and body.get("completions") is None:
+        case "JobSpec" if (
+            # Without both numbers the server makes 1 of either.
+            body.get("completionMode") == "Indexed" and body.get("completions") is None and body.get("parallelism") is not None
+        ):
             yield manifest.finding(part.path, "Indexed without a number of completions", "write completions")
         case "PolicyRule" if not body.get("verbs"):
             yield manifest.finding(part.path, "a rule without verbs", "write verbs")

@@ -288,7 +288,7 @@ CHANGES: tuple[tuple[str, str, tuple[tuple[Path, Any], ...], bool], ...] = (
     ("Pod", "a variable from a field", (((*_C, "env", 0), {"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}),), True),
     ("Pod", "a mount of no volume", (((*_C, "volumeMounts", 0, "name"), "absent"),), False),
     ("Pod", "two mounts at one path", (((*_C, "volumeMounts", 1), {"name": "tmp", "mountPath": "/tmp"}),), False),
-    ("Pod", "a mount at a path with a colon", (((*_C, "volumeMounts", 0, "mountPath"), "/a:b"),), False),
+    ("Pod", "a mount at a path with a colon", (((*_C, "volumeMounts", 0, "mountPath"), "/a:b"),), True),
     ("Pod", "a sub-path that is absolute", (((*_C, "volumeMounts", 0, "subPath"), "/a"),), False),
     ("Pod", "a sub-path that leads out", (((*_C, "volumeMounts", 0, "subPath"), "../a"),), False),
     ("Pod", "two sub-paths", (((*_C, "volumeMounts", 0, "subPath"), "a"), ((*_C, "volumeMounts", 0, "subPathExpr"), "b")), False),
@@ -339,7 +339,8 @@ CHANGES: tuple[tuple[str, str, tuple[tuple[Path, Any], ...], bool], ...] = (
     ("DaemonSet", "a number of pods", (((*_P, "replicas"), 1),), False),
     ("Job", "pods that always restart", (((*_T, "restartPolicy"), "Always"),), False),
     ("Job", "pods that say nothing about it", (((*_T, "restartPolicy"), GONE),), False),
-    ("Job", "indexed without a number", (((*_P, "completionMode"), "Indexed"),), False),
+    ("Job", "indexed without a number", (((*_P, "completionMode"), "Indexed"),), True),
+    ("Job", "indexed and parallel without a number", (((*_P, "completionMode"), "Indexed"), ((*_P, "parallelism"), 2)), False),
     ("Job", "indexed", (((*_P, "completionMode"), "Indexed"), ((*_P, "completions"), 2)), True),
     ("CronJob", "four fields", (((*_P, "schedule"), "0 3 * *"),), False),
     ("CronJob", "a name for a schedule", (((*_P, "schedule"), "@daily"),), True),
@@ -413,6 +414,7 @@ CHANGES: tuple[tuple[str, str, tuple[tuple[Path, Any], ...], bool], ...] = (
 STRICTER, UNKNOWN = "stricter by policy: ", "cannot be known offline: "
 # Where `check` says something else than the server, and why.
 DIFFERENCES: dict[str, str] = {
+    "Pod: a mount at a path with a colon": STRICTER + "the API's own documentation forbids it",
     "Pod: a volume without a kind": STRICTER
     + "the server makes an emptyDir of it; that is written, or something was forgotten",
     "Pod: a probe of a name that is not declared": STRICTER + "the server takes it, and the probe never succeeds",

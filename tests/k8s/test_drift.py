@@ -84,7 +84,7 @@ def test_a_checkout_that_moved_on_is_drift_too(
     go()
     checkout.lock({API: NEW})
     checkout.add("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: extra, namespace: llm-inference}\n")
-    with pytest.raises(DriftError, match="drift: 2 of"):
+    with pytest.raises(DriftError, match="drift: 3 of"):
         look()
     shown = capsys.readouterr().out
     assert re.search(r"ConfigMap llm-inference/extra +missing +not in it +differs", shown)

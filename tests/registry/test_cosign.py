@@ -409,7 +409,7 @@ def test_what_is_attached_by_digest_is_read_by_the_cosign_that_reads_bundles(
         for kind, said in (
             (statement.SIGNATURE, {}),
             (statement.SBOM, signing.COMPONENTS),
-            (statement.PROVENANCE, signing.build()),
+            (statement.PROVENANCE, signing.build(config_digest=config_of(ref))),
             (statement.SMOKE, signing.smoke(train_digest=ref.digest, started=ago(hours=1))),
         )
     ]

@@ -159,8 +159,8 @@ def place(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 def test_push_and_verify(place: Place, family: Family) -> None:
     double, address = family(place)
-    image = built(b"one", b"two")
-    said = {statement.SBOM: signing.COMPONENTS, statement.PROVENANCE: signing.build()}
+    image = built(b"one", b"two", name="llama-factory-train", role="train")
+    said = {statement.SBOM: signing.COMPONENTS, statement.PROVENANCE: signing.build(config_digest=image.config_digest)}
 
     def pushed() -> None:
         push.push(f"{address}/team", frozenset())
@@ -168,7 +168,7 @@ def test_push_and_verify(place: Place, family: Family) -> None:
             attach.deliver(client, attach.Proof(image, said), MINE)
 
     def verified(policy: Policy) -> bool:
-        return inspect.look(ImageRef(address, "team/small", "1"), MINE.public, policy)[1].holds
+        return inspect.look(ImageRef(address, "team/llama-factory-train", "1"), MINE.public, policy)[1].holds
 
     pushed()
     assert images_lock.read()[0].digest == image.digest

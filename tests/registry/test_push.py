@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -164,7 +165,7 @@ def registry(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[typ
     server.stop()
 
 
-def built(*contents: bytes) -> BuiltImage:
+def built(*contents: bytes, name: str = "small", role: str = "small") -> BuiltImage:
     """A small image in the layout and the receipt that names it."""
     layout = Layout(receipt.layout())
     layout.create()
@@ -178,9 +179,10 @@ def built(*contents: bytes) -> BuiltImage:
 
         layers.append(layer.make(layout, LayerPlan(str(number), f"{number}{hash(data)}"), fill))
     described = config.base_image(layout, layers[0], "1", "2026-01-02") if len(layers) == 1 else _image(layout, layers)
-    layout.publish(described, "small", "1")
+    layout.publish(described, name, "1")
     parts = tuple(BuiltLayer(one.what, one.digest, one.diff_id, one.size, one.unpacked, reused=False) for one in layers)
-    image = BuiltImage("small", "small", "1", described.digest, "", 1, 1, "", parts, 580, ("7.5", "8.0"))
+    configuration = json.loads(layout.blob(described.digest).read_bytes())["config"]["digest"]
+    image = BuiltImage(name, role, "1", described.digest, configuration, 1, 1, "", parts, 580, ("7.5", "8.0"))
     receipt.write(BuildReceipt("unknown", (image,)))
     return image
 

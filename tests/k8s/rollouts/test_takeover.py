@@ -23,6 +23,7 @@ def promoted(checkout: Checkout, server: ApiServer) -> None:
     promote(server, PROMOTED)
     models.named(checkout.root, "staging", models.OTHER)
     checkout.lock({API: NEW})
+    server.requests.clear()
 
 
 def back() -> None:
@@ -40,12 +41,13 @@ def owners(server: ApiServer, field: str) -> set[str]:
 
 
 def forced(server: ApiServer) -> list[tuple[str, str]]:
-    """What was written by force: the last part of its address, and the field manager."""
+    """What was written by force, but for the preflight's own objects: the last part of its address, and the field manager."""
     found = []
     for method, path in server.requests:
         query = parse_qs(urlsplit(path).query)
         if method == "PATCH" and query.get("force") == ["true"] and "dryRun" not in query:
-            found.append((urlsplit(path).path.rpartition("/")[2], query["fieldManager"][0]))
+            name = urlsplit(path).path.rpartition("/")[2]
+            found += [] if name.endswith("-preflight") else [(name, query["fieldManager"][0])]
     return found
 
 

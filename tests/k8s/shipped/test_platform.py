@@ -35,7 +35,7 @@ def test_the_first_deploy_makes_four_namespaces_and_runs_both_workloads(checkout
     assert {name for kind, _, name in made if kind == "Namespace"} == NAMESPACES
     images = Counter(one.reference for one in result.images)
     # The server and what fetches its model; the web UI and the six steps of the workflow.
-    assert images == {f"registry.example.com/llm/{API}@{OLD}": 2, f"registry.example.com/llm/{TRAIN}@{NEW}": 7}
+    assert images == {f"registry.example.com/llm/{API}@{OLD}": 4, f"registry.example.com/llm/{TRAIN}@{NEW}": 7}
     assert ("WorkflowTemplate", "llm-training", "llama-factory-train") in made
 
 

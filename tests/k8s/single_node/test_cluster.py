@@ -22,6 +22,7 @@ from common.single_node import REGISTRY
 from k8s.envs import environment
 from k8s.objects import strict_yaml
 from k8s.prepare import checked
+from k8s.rollouts.kubectl import listed
 from k8s.single_node import cluster, namespaces, programs, scratch
 from k8s.single_node.addons import Cluster
 from k8s.single_node.places import DOCKER_CERTIFICATES, HOST_LINK, Home
@@ -227,10 +228,11 @@ def test_the_servers_own_verdicts_are_those_of_the_sets_admission_policies(site:
     rights |= {"metadata": {"name": "admission-test"}, "subjects": [{"kind": "User", "name": admission.PIPELINE}]}
     rights |= {"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"}}
     before = admission.deployment()
-    site.kubectl("apply", "-f", "-", stdin=strict_yaml.dump([rights, before]))
+    # As deploys do: a client-side apply leaves an annotation, which a `kubectl replace` renews.
+    site.kubectl("apply", "--server-side", "-f", "-", stdin=strict_yaml.dump([rights, before]))
     site.kubectl("apply", "--server-side", "-f", "-", stdin=strict_yaml.dump(policies))
     try:
-        live = json.loads(site.kubectl("get", "-f", "-", "-o", "json", stdin=strict_yaml.dump([before])))
+        (live,) = listed(site.kubectl("get", "-f", "-", "-o", "json", stdin=strict_yaml.dump([before])))
         attempts = [*admission.images(), *admission.promotions(live)]
         refused = [one for one in attempts if not one.allowed]
         # The server reads new policies after a moment.

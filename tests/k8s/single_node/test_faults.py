@@ -17,7 +17,7 @@ import pytest
 
 from common import console
 from common.errors import PolicyError
-from k8s.rollouts import apply, preflight, prune, rollout
+from k8s.rollouts import preflight, prune, put_back, rollout
 from k8s.single_node import cluster, namespaces
 from k8s.single_node.places import Home
 from tests.k8s.single_node.served import NAME, Served
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.skipif(os.geteuid() != 0, reason=
 PHASES: dict[str, tuple[Any, str]] = {
     "the preflight": (preflight, "_apply"),
     "waiting for the preflight": (rollout, "wait_for_preflight"),
-    "the apply": (apply, "_put"),
+    "the apply": (put_back, "put"),
     "waiting for the rollout": (rollout, "wait"),
     "the record": (prune, "delete"),
 }

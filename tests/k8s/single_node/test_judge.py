@@ -46,6 +46,9 @@ def test_the_server_says_of_every_object_what_the_corpus_says(kubectl: list[str]
     wrong = []
     for case in corpus.cases():
         found = subprocess.run([*kubectl, *dry], input=json.dumps(case.body), capture_output=True, text=True, check=False)
+        while "--validate=false" in found.stderr:
+            # It could not be asked for its schema, which a busy server leaves out for a moment: no verdict.
+            found = subprocess.run([*kubectl, *dry], input=json.dumps(case.body), capture_output=True, text=True, check=False)
         if (found.returncode == 0) is not case.server:
             wrong.append(f"{case.name}: {'taken' if found.returncode == 0 else found.stderr.strip()}")
     assert wrong == []

@@ -57,10 +57,11 @@ def outage(checkout: Checkout, server: ApiServer, monkeypatch: pytest.MonkeyPatc
 
 
 def workloads(_self: Kubectl, text: str, **_: Any) -> bool:
-    return "kind: Deployment" in text
+    # A preflight sends no Service.
+    return "kind: Service\n" in text
 
 
-def ended(_kubectl: Kubectl, history: release.History) -> bool:
+def ended(_kubectl: Kubectl, _env: object, history: release.History) -> bool:
     return history.last is not None and history.last.state != "begun"
 
 

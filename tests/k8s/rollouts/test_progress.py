@@ -218,7 +218,13 @@ def test_each_step_of_a_rollout_is_one_line(checkout: Checkout, server: ApiServe
         return sum(method == "GET" and "/deployments" in path for method, path in server.requests)
 
     def roll_out() -> None:
-        # Not before it was looked at.
+        # Not that of the preflight, and not before it was looked at.
+        sent = "/deployments/llama-factory-inference?"
+
+        def written(method: str, path: str) -> bool:
+            return method == "PATCH" and sent in path and "dryRun" not in path
+
+        eventually(lambda: any(written(*request) for request in server.requests), "the Deployment")
         eventually(server.pending, "a rollout")
         before = looks()
         eventually(lambda: looks() >= before + 2, "a look at the rollout")
@@ -227,9 +233,8 @@ def test_each_step_of_a_rollout_is_one_line(checkout: Checkout, server: ApiServe
     threading.Thread(target=roll_out, daemon=True).start()
     go()
     title = "Deployment llm-inference/llama-factory-inference"
-    lines = [
-        line.strip() for line in capsys.readouterr().out.splitlines() if (title in line and "of 1" in line) or "seen" in line
-    ]
+    said = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    lines = [line for line in said if f"{title}: " in line and ("of 1" in line or "seen" in line)]
     assert lines[0] == f"waiting      {title}: not seen yet by its controller"
     assert lines[-1].startswith(f"✓ {title}: 1 of 1 updated, 1 available  (")
     assert len(lines) == len(set(lines))

@@ -95,5 +95,15 @@ def install(requirements: str) -> None:
         own = environment("install")
     except ValueError as problem:
         sys.exit(f"error: pip cannot read its configuration: {problem}")
-    how = ["install", "--quiet", "--quiet", "--disable-pip-version-check", "--require-hashes", "--only-binary", ":all:"]
+    # The lock holds every package; with dependencies, pip would want a hash for `pydantic[email]` beside that of pydantic.
+    how = [
+        "install",
+        "--quiet",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--require-hashes",
+        "--only-binary",
+        ":all:",
+        "--no-deps",
+    ]
     os.execve(sys.executable, [*PIP, *how, "--requirement", requirements], own)  # noqa: S606 - no shell is wanted

@@ -17,7 +17,7 @@ import pytest
 
 from common import console
 from common.errors import PolicyError
-from k8s.rollouts import preflight, prune, put_back, rollout
+from k8s.rollouts import preflight, put_back, rollout
 from k8s.single_node import cluster, namespaces
 from k8s.single_node.places import Home
 from tests.k8s.single_node.served import NAME, Served
@@ -27,10 +27,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.skipif(os.geteuid() != 0, reason=
 # What a deploy is about to do when it calls these.
 PHASES: dict[str, tuple[Any, str]] = {
     "the preflight": (preflight, "_apply"),
-    "waiting for the preflight": (rollout, "wait_for_preflight"),
     "the apply": (put_back, "put"),
     "waiting for the rollout": (rollout, "wait"),
-    "the record": (prune, "delete"),
 }
 
 
@@ -101,8 +99,7 @@ def test_an_api_server_that_dies_is_waited_for(running: Served, monkeypatch: pyt
     assert [one.state for one in running.releases()[-2:]] == ["running", "running"]
 
 
-@pytest.mark.parametrize("phase", ["waiting for the preflight", "waiting for the rollout"])
-def test_a_containerd_that_dies_is_outlasted(running: Served, monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
+def test_a_containerd_that_dies_is_outlasted(running: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     running.say(image=running.images[1])
 
     def kill() -> None:
@@ -110,7 +107,7 @@ def test_a_containerd_that_dies_is_outlasted(running: Served, monkeypatch: pytes
         os.kill(before, signal.SIGKILL)
         eventually(lambda: number_of("containerd") not in {0, before}, "containerd is back")
 
-    at(monkeypatch, phase, kill)
+    at(monkeypatch, "waiting for the rollout", kill)
     running.go()
     assert running.serving()[1] == running.images[1]
     eventually(running.answers, "the server answers")

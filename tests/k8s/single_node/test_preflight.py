@@ -92,10 +92,6 @@ def test_a_model_with_another_signature_is_refused(running: Served) -> None:
     refused(running, PolicyError, "fetch: .*sign", model=running.models[2])
 
 
-def test_a_model_that_the_registry_lacks_is_refused(running: Served) -> None:
-    refused(running, RegistryError, "fetch: ", model=running.models[0].partition("@")[0] + f"@{ABSENT}")
-
-
 def test_a_port_that_no_policy_lets_out_is_refused(running: Served) -> None:
     refused(running, RegistryError, "fetch: ", more="ports: {registry: [5002]}\n")
 
@@ -129,15 +125,6 @@ spec:
   matchResources: {{namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: {NAMESPACE}}}}}}}
 """,
         "nobody may start anything now",
-    ),
-    "a limit": (
-        f"""
-apiVersion: v1
-kind: LimitRange
-metadata: {{name: full, namespace: {NAMESPACE}}}
-spec: {{limits: [{{type: Container, max: {{memory: 1Mi}}}}]}}
-""",
-        "maximum memory usage per Container is 1Mi",
     ),
 }
 

@@ -89,7 +89,8 @@ def _limited(connection: HTTPConnection) -> Iterator[None]:
         with suppress(OSError):
             socket.socket.shutdown(inner, socket.SHUT_RDWR)
 
-    timer = threading.Timer(connection.timeout, end)
+    # A moment later than the socket itself ends the wait for a server that says nothing at all: that is called by its name.
+    timer = threading.Timer(connection.timeout * 1.1 + 0.2, end)
     timer.daemon = True
     timer.start()
     try:

@@ -224,9 +224,9 @@ def test_a_manifest_nested_without_end_is_refused() -> None:
 def test_a_signature_that_is_no_manifest_is_refused(run: Run, double: Double, monkeypatch: pytest.MonkeyPatch) -> None:
     model = run.register()
     double.manifests[REPOSITORY][sig(model)] = ("x", b"[1]")
-    with pytest.raises(PinwheelError, match=r"\.sig is no manifest") as problem:
+    with pytest.raises(PinwheelError, match="cannot be read as one") as problem:
         run.fetch(model, monkeypatch)
-    assert problem.value.exit_code == ExitCode.REGISTRY
+    assert problem.value.exit_code == ExitCode.POLICY
 
 
 def test_a_signature_of_the_right_bytes_that_names_no_place_is_refused(

@@ -23,7 +23,7 @@ from k8s.single_node.places import Home
 from tests.k8s.single_node.served import NAME, Served
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.cluster, pytest.mark.skipif(os.geteuid() != 0, reason="a cluster needs root")]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.skipif(os.geteuid() != 0, reason="a cluster needs root")]
 # What a deploy is about to do when it calls these.
 PHASES: dict[str, tuple[Any, str]] = {
     "the preflight": (preflight, "_apply"),

@@ -22,7 +22,7 @@ from tests.k8s.single_node.served import NAME, NAMESPACE, PATIENCE, TRIAL, Serve
 from tests.oci.real import CERTIFICATE
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.cluster, pytest.mark.skipif(os.geteuid() != 0, reason="a cluster needs root")]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.skipif(os.geteuid() != 0, reason="a cluster needs root")]
 ABSENT = "sha256:" + "f" * 64
 
 

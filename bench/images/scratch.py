@@ -87,7 +87,13 @@ def made(needed: list[Artifact], *, need: int) -> Iterator[Scratch]:
             shutil.copytree(paths.ROOT, scratch.checkout, symlinks=True, ignore=_LEFT_OUT)
             # `invokew` finds its environment here, made already.
             (scratch.checkout / ".venv").symlink_to(sys.prefix)
-            (scratch.cache / "rootfs").symlink_to(home / "rootfs")
+            # No link: a cache believes none.
+            (scratch.cache / "rootfs").mkdir()
+            run(
+                ["mount", "--bind", home / "rootfs", scratch.cache / "rootfs"],
+                error=MissingEnvironmentError,
+                what="the bench's base",
+            )
             for wheel in {one.sha256: one for one in needed}.values():
                 link = scratch.cache / "store" / wheel.sha256[:2] / wheel.sha256
                 link.parent.mkdir(exist_ok=True)

@@ -58,8 +58,10 @@ class Product:
 
     def build(self, **env: str) -> Usage:
         """See Contender."""
+        # `invokew` takes no module from PYTHONPATH, which a profile needs.
+        program = [sys.executable, "-m", "invoke"] if "PYTHONPATH" in env else [paths.ROOT / "invokew"]
         return measure.run(
-            [paths.ROOT / "invokew", "build", "--image", self.role],
+            [*program, "build", "--image", self.role],
             log=self.folder / "product.log",
             disk=measure.folders(paths.dist(), Path(os.environ["TMPDIR"])),
             cwd=paths.ROOT,
@@ -70,7 +72,9 @@ class Product:
         """See Contender."""
         # The images alone: proof is no part of what the others send, and needs a key.
         send = "import sys; from registry.push import push; push(sys.argv[1], frozenset())"
-        run([sys.executable, "-c", send, registry.address], cwd=paths.ROOT, error=RegistryError, what="the push")
+        # Its folders are the bench's own, which children are not told by themselves.
+        own = {name: value for name, value in os.environ.items() if name.startswith("PINWHEEL_")}
+        run([sys.executable, "-c", send, registry.address], cwd=paths.ROOT, error=RegistryError, what="the push", env=own)
         (image,) = receipt.read().images
         return f"{registry.address}/{image.name}:{image.version}"
 

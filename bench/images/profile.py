@@ -73,7 +73,11 @@ def shares(product: Product, folder: Path) -> dict[str, float]:
     product.build(PYTHONPATH=str(folder), PINWHEEL_BENCH_PROFILE=str(folder))
     spent: Counter[str] = Counter()
     for file in folder.glob("*.json"):
-        body = json.loads(file.read_text())
+        try:
+            body = json.loads(file.read_text())
+        except ValueError:
+            # A worker that was ended while it wrote.
+            continue
         for name, seconds in body["functions"].items():
             spent[kind(name)] += seconds
         if body["worker"]:

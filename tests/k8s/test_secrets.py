@@ -191,7 +191,7 @@ def test_a_directory_holds_no_secrets(checkout: Checkout) -> None:
 
 def test_a_folder_that_is_none_is_named(checkout: Checkout) -> None:
     with pytest.raises(UsageError, match="no such folder"):
-        put("nowhere")
+        put("no-such-folder-here")
 
 
 def test_a_servers_words_are_scrubbed_of_the_value() -> None:

@@ -87,8 +87,9 @@ def made(needed: list[Artifact], *, need: int) -> Iterator[Scratch]:
             shutil.copytree(paths.ROOT, scratch.checkout, symlinks=True, ignore=_LEFT_OUT)
             # `invokew` finds its environment here, made already.
             (scratch.checkout / ".venv").symlink_to(sys.prefix)
-            # No link: a cache believes none.
-            (scratch.cache / "rootfs").mkdir()
+            # No link: a cache believes none. Where no base was unpacked yet, there is nothing to share.
+            for one in (home / "rootfs", scratch.cache / "rootfs"):
+                one.mkdir(exist_ok=True)
             run(
                 ["mount", "--bind", home / "rootfs", scratch.cache / "rootfs"],
                 error=MissingEnvironmentError,

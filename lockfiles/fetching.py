@@ -41,12 +41,18 @@ def fetch(names: Iterable[str]) -> None:
         wanted += [
             a for wheel in ours if wheel.sdist and wheel.artifact in to_make for a in (wheel.sdist, *(wheel.build or ()))
         ]
-        _download(locks, wanted, http)
+        download(locks, wanted, http)
     for lock in locks:
         build.make_missing(base, lock)
 
 
-def _download(locks: Iterable[SetLock], wanted: Collection[Artifact], http: requests.Session) -> None:
+def download(locks: Iterable[SetLock], wanted: Collection[Artifact], http: requests.Session) -> None:
+    """Bring files of these sets into the store, each from where the set's input says: checkout, address, named index, index.
+
+    Raises:
+        LockError: something is gone or altered.
+        MissingEnvironmentError: no network, no disk.
+    """
     for lock in locks:
         direct.fetch(inputs.read_set(lock.name), lock, wanted, http)
     store.download(wanted, index.Locator(http), http)
@@ -78,7 +84,7 @@ def write_mirror(names: Iterable[str], target: Path, more: Iterable[Artifact] = 
         # Of wheels that were in the store already: their sources, and what builds them.
         builders = {artifact for name in names for wheel in lockfile.read_set(name).wheels for artifact in wheel.build or ()}
         sources = [a for a in held if a in builders or not a.file.endswith((".deb", ".whl"))]
-        _download([lockfile.read_set(name) for name in names], sources, http)
+        download([lockfile.read_set(name) for name in names], sources, http)
     return mirror.write(target, {*held, *more, *_toolkit()}, store.verified)
 
 

@@ -18,7 +18,7 @@ class Spec:
     Attributes:
         name: for people, and of the log file.
         image: digest of the image manifest, which the engine holds.
-        command: argument vector; the image has no entrypoint.
+        command: argument vector; replaces the image's entrypoint, as `command` of a pod does.
         labels: of the run.
         volume: mounted as the workspace.
         environment: added to the image's.
@@ -46,6 +46,8 @@ def options(spec: Spec) -> dict[str, Any]:
     return {
         "labels": dict(spec.labels),
         "working_dir": RUN,
+        # Not None, which would keep the image's own.
+        "entrypoint": [],
         "read_only": True,
         "network": "none",
         "cap_drop": ["ALL"],

@@ -20,7 +20,7 @@ from common import console
 from common.errors import LockError, MissingEnvironmentError, PinwheelError, UsageError
 from common.run import run
 from images import reference
-from lockfiles import inputs, lockfile, store
+from lockfiles import fetching, inputs, lockfile, store
 from lockfiles.python import index
 
 
@@ -52,7 +52,7 @@ def make(name: str, directory: Path) -> str:
             f"{what} is made by us, and is not in the store", fix=f"run `invoke fetch --set {name}` on Debian first"
         )
     with index.session() as http:
-        store.download([wheel.artifact for wheel in lock.wheels], index.Locator(http), http)
+        fetching.download([lock], [wheel.artifact for wheel in lock.wheels], http)
     directory.parent.mkdir(parents=True, exist_ok=True)
     with (
         reference.context(lock) as folder,

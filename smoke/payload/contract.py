@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -89,7 +90,7 @@ def debs(text: str) -> list[tuple[str, str, str, str]]:
 
 
 def main() -> None:
-    """Print what is found."""
+    """Print what is found; the arguments are programs to look for."""
     release = platform.freedesktop_os_release()
     distributions, unmet = installed(_IMPORTED)
     print(
@@ -109,6 +110,7 @@ def main() -> None:
                 "unmet": unmet,
                 "debs": debs(_STATUS.read_text()),
                 "packages": versions(distributions),
+                "programs": {name: shutil.which(name) for name in sys.argv[1:]},
             },
             sort_keys=True,
         )

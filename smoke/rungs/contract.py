@@ -58,13 +58,20 @@ def system(result: Mapping[str, Any]) -> Iterator[str]:
         yield f"it can gain capabilities {result['capabilities']}"
 
 
+def programs(result: Mapping[str, Any], spec: ImageSpec) -> Iterator[str]:
+    """What starts when nothing is asked for is in the image: `entrypoint` and `cmd` of its spec."""
+    for key, argv in (("entrypoint", spec.entrypoint), ("cmd", spec.cmd)):
+        if argv and not result["programs"].get(argv[0]):
+            yield f"{argv[0]}, the program of `{key}`, is not in the image, or cannot be run by its user"
+
+
 def configuration(config: Mapping[str, Any], spec: ImageSpec, image: BuiltImage) -> Iterator[str]:
     """User, command, environment and labels are what the image's spec says, in the engine's own words."""
     expected: dict[str, object] = {
         "User": f"{spec.uid}:{spec.uid}",
         "WorkingDir": spec.workdir,
         "Cmd": list(spec.cmd),
-        "Entrypoint": None,
+        "Entrypoint": list(spec.entrypoint),
         "ExposedPorts": {f"{port}/tcp": {} for port in spec.ports} or None,
         "StopSignal": "SIGTERM",
         "Volumes": None,

@@ -46,8 +46,8 @@ def _look(run: Run, image: str) -> Seen:
     said = []
     own = spec.read(run.images[image].role)
     for name, program, arguments in (
-        (_name(image), "contract.py", ()),
-        (f"{_name(image)}: contents", "contents.py", ("/", *contract.places(own))),
+        (_name(image), "contract.py", [*own.entrypoint[:1], *own.cmd[:1]]),
+        (f"{_name(image)}: contents", "contents.py", ["/", *contract.places(own)]),
     ):
         with run.box(name, image, ["python", run.payload(program), *arguments]) as box:
             box.finish(limit)
@@ -75,6 +75,7 @@ def test_contract(
     problems = [
         *contract.system(seen.inside),
         *contract.configuration(seen.config, own, built),
+        *contract.programs(seen.inside, own),
         *contract.packages(seen.inside, lockfile.read_set(own.set), lockfile.read_base(), inputs.read_set(own.set).overrides),
         *contract.files(seen.contents, seen.closed, contract.users_own(brought)),
         *contract.repository_files(seen.contents, brought),

@@ -6,6 +6,7 @@ import io
 import json
 import struct
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from common.files import sha256_bytes
@@ -34,13 +35,15 @@ def layer(files: dict[str, bytes]) -> bytes:
     return out.getvalue()
 
 
-def add(layout: Path, role: str, layers: list[bytes], *, name: str = "", user: str = "10001:10001") -> BuiltImage:
+def add(
+    layout: Path, role: str, layers: list[bytes], *, name: str = "", user: str = "10001:10001", entrypoint: Sequence[str] = ()
+) -> BuiltImage:
     """Put an image of these layers into the layout and return what a build receipt says of it."""
     digests = [_blob(layout, data) for data in layers]
     config = {
         "architecture": "amd64",
         "os": "linux",
-        "config": {"User": user, "WorkingDir": "/workspace"},
+        "config": {"User": user, "WorkingDir": "/workspace", "Entrypoint": list(entrypoint)},
         "rootfs": {"type": "layers", "diff_ids": digests},
     }
     media = "application/vnd.oci.image."

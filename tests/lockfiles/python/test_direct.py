@@ -213,7 +213,7 @@ def test_a_commit_is_locked_by_commit_tree_and_the_bytes_of_its_files(
     shutil.rmtree(paths.cache())
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
-        fetching._download([lockfile.read_set("small")], [first.sdist], index_.session())
+        fetching.download([lockfile.read_set("small")], [first.sdist], index_.session())
     assert store.verified(first.sdist).read_bytes() == before
 
 

@@ -126,6 +126,7 @@ def test_final_arguments(sandbox: Callable[..., Sandbox]) -> None:
             "tmpfs": {"/tmp": "rw,exec,nosuid,nodev,size=2g,mode=1777"},
             "labels": {"io.pinwheel.smoke": "run"},
             "working_dir": "/workspace/run",
+            "entrypoint": [],
             "read_only": True,
             "network": "none",
             "cap_drop": ["ALL"],

@@ -45,8 +45,9 @@ def fit() -> Iterator[Engine]:
 
 @pytest.fixture
 def image(fit: Engine, tmp_path: Path) -> Iterator[BuiltImage]:
-    """An image of random bytes: two runs of this test side by side do not meet."""
-    made = layouts.add(tmp_path / "oci", "train", [WAITS, layouts.layer({"noise": os.urandom(16)})])
+    """An image of random bytes: two runs of this test side by side do not meet. It has an entrypoint that nothing can run."""
+    layers = [WAITS, layouts.layer({"noise": os.urandom(16)})]
+    made = layouts.add(tmp_path / "oci", "train", layers, entrypoint=["/not-there"])
     engine.load(fit, made, tmp_path / "oci")
     yield made
     forget(fit.client, made)
@@ -90,6 +91,7 @@ def test_held_tightly_and_processes_are_seen_until_they_are_gone(fit: Engine, im
         assert held["SecurityOpt"] == ["no-new-privileges"]
         assert (held["Memory"], held["PidsLimit"]) == (8 << 30, 4096)
         assert (container["Config"]["User"], container["Image"]) == ("10001:10001", image.digest)
+        assert not container["Config"]["Entrypoint"]
         assert len(box.processes()) == 1
         # It ignores SIGTERM: the engine kills it after the grace, and the code says so.
         ended = box.terminate(1)

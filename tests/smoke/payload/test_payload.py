@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -118,13 +119,18 @@ def test_neighbours_are_found_by_who_runs_as_a_plain_program(tmp_path: Path) -> 
 
 def test_contract_runs_as_plain_python() -> None:
     done = subprocess.run(
-        [sys.executable, "-I", PAYLOAD / "contract.py"], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-I", PAYLOAD / "contract.py", "sh", "not-there"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
     )
     found = json.loads(done.stdout)
     assert found["python"] == ".".join(map(str, sys.version_info[:3]))
     assert found["prefix"] == sys.prefix
     assert "/tmp" in found["writable"]
     assert "lo" in found["interfaces"]
+    assert found["programs"] == {"sh": shutil.which("sh"), "not-there": None}
 
 
 # As uvicorn ends: it puts the handler back that stood before, and sends itself the signal once more.

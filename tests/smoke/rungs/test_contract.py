@@ -101,7 +101,7 @@ def test_a_sound_configuration(config: dict[str, Any], own: spec.ImageSpec, imag
     [
         ({"User": "root"}, "User is root, not 10001:10001"),
         ({"User": ""}, "User is , not 10001:10001"),
-        ({"Entrypoint": ["/bin/sh", "-c"]}, "Entrypoint is ['/bin/sh', '-c'], not None"),
+        ({"Entrypoint": ["/bin/sh", "-c"]}, "Entrypoint is ['/bin/sh', '-c'], not []"),
         ({"Cmd": ["bash"]}, "Cmd is ['bash']"),
         ({"ExposedPorts": None}, "ExposedPorts is None"),
         ({"Volumes": {"/data": {}}}, "Volumes is {'/data': {}}, not None"),
@@ -113,6 +113,23 @@ def test_a_configuration_that_is_not_its_specs(
 ) -> None:
     (problem,) = contract.configuration({**config, **change}, own, image)
     assert said in problem
+
+
+def test_an_entrypoint_that_the_spec_names(config: dict[str, Any], own: spec.ImageSpec, image: BuiltImage) -> None:
+    wrapped = replace(own, entrypoint=("tini", "--"))
+    assert not list(contract.configuration({**config, "Entrypoint": ["tini", "--"]}, wrapped, image))
+    (problem,) = contract.configuration(config, wrapped, image)
+    assert problem == "Entrypoint is None, not ['tini', '--'] as its spec says"
+
+
+@pytest.mark.parametrize("missing", ["entrypoint", "cmd"])
+def test_a_program_that_is_not_in_the_image(own: spec.ImageSpec, missing: str) -> None:
+    wrapped = replace(own, entrypoint=("tini", "--"))
+    there = {"tini": "/usr/bin/tini", own.cmd[0]: f"/opt/venv/bin/{own.cmd[0]}"}
+    assert not list(contract.programs({"programs": there}, wrapped))
+    name = wrapped.entrypoint[0] if missing == "entrypoint" else own.cmd[0]
+    (problem,) = contract.programs({"programs": there | {name: None}}, wrapped)
+    assert problem.startswith(f"{name}, the program of `{missing}`, is not in the image")
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from .cluster import Api, ApiError
 from .model_annotation import ANNOTATION, MANAGER, preflight
 from .pod_reasons import ONCE_MORE, Endings, Problem, alike
 from .program import say, start
-from .rollout_state import State
+from .rollout_state import FailedError, State
 
 # On the Deployment itself, and only while a rollout is under way: what to put back if this process dies and the step runs
 # again; `none` for no model.
@@ -43,19 +43,6 @@ BEFORE, NOTHING = "pinwheel.io/model-before", "none"
 # former model back after SIGTERM, of the 30 that a pod has; how long the API may be away once something was changed, as for an
 # upgrade of the control plane; how long a preflight may pull its image.
 INTERVAL, GRACE, AFTER_SIGTERM, AWAY, PULL = 3.0, 6.0, 20.0, 600.0, 1800.0
-
-
-class FailedError(Exception):
-    """The rollout failed, or will.
-
-    Args:
-        why: for people.
-        code: the toolkit's own for it.
-    """
-
-    def __init__(self, why: str, code: ExitCode = ExitCode.POLICY) -> None:
-        super().__init__(why)
-        self.code = code
 
 
 class TerminatedError(BaseException):

@@ -9,6 +9,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from common.errors import ExitCode
+
+
+class FailedError(Exception):
+    """What was sent does not come up, or something else went wrong after it.
+
+    Args:
+        why: for people.
+        code: the toolkit's own for it.
+    """
+
+    def __init__(self, why: str, code: ExitCode = ExitCode.POLICY) -> None:
+        super().__init__(why)
+        self.code = code
+
 
 @dataclass(frozen=True, slots=True)
 class State:

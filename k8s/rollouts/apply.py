@@ -23,6 +23,7 @@ from common.errors import (
 )
 from k8s.envs.environment import ClusterTarget, Environment
 from k8s.objects.manifests import Manifest
+from k8s.pipeline.rollout_state import FailedError
 from k8s.prepare import gpu_nodes
 from k8s.prepare.rendered import Images, RenderedSet
 from k8s.rollouts import consent, deploy_key, preflight, prune, put_back, release, rollout, stamp
@@ -32,7 +33,6 @@ from k8s.rollouts.lease import Lease
 from k8s.rollouts.outage import Outlasting
 from k8s.rollouts.plan import Plan
 from k8s.rollouts.release import History, Release
-from k8s.rollouts.rollout import FailedError
 from k8s.rollouts.stamp import Excuse
 
 

@@ -15,6 +15,7 @@ from k8s.envs.environment import Environment
 from k8s.objects import manifests, strict_yaml
 from k8s.objects.manifests import Manifest
 from k8s.pipeline.model_annotation import ANNOTATION
+from k8s.pipeline.rollout_state import FailedError
 from k8s.prepare import preflight, served_model
 from k8s.prepare.rendered import RenderedSet, built_in
 from k8s.rollouts import recorded, rollout
@@ -23,7 +24,6 @@ from k8s.rollouts.lease import Lease
 from k8s.rollouts.outage import Outlasting
 from k8s.rollouts.plan import Plan
 from k8s.rollouts.release import History
-from k8s.rollouts.rollout import FailedError
 
 # What a pod names and nobody else has a use for before it is there.
 _NEEDED = frozenset({"PriorityClass", "Secret", "ServiceAccount"})

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from common import console, paths
 from common.errors import DeployNotRolledBackError, DeployRolledBackError, PinwheelError
 from k8s.envs.environment import Environment
+from k8s.pipeline.rollout_state import FailedError
 from k8s.prepare import served_model
 from k8s.prepare.rendered import RenderedSet
 from k8s.rollouts import crds, release, rollout, stamp, takeover
@@ -16,7 +17,6 @@ from k8s.rollouts.kubectl import Kubectl, brief
 from k8s.rollouts.lease import Lease
 from k8s.rollouts.plan import Plan
 from k8s.rollouts.release import History, Release
-from k8s.rollouts.rollout import FailedError
 from oci.reference import short
 
 

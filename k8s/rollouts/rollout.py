@@ -18,7 +18,7 @@ from k8s.objects import findings, strict_yaml
 from k8s.objects.manifests import Manifest
 from k8s.pipeline import rollout_state
 from k8s.pipeline.pod_reasons import ONCE_MORE, Endings
-from k8s.pipeline.rollout_state import State
+from k8s.pipeline.rollout_state import FailedError, State
 from k8s.prepare import preflight
 from k8s.prepare.pin import images
 from k8s.prepare.rendered import RenderedSet
@@ -28,19 +28,6 @@ from k8s.rollouts.progress import Body, Reason
 
 _WORKLOADS = {"Deployment", "StatefulSet", "DaemonSet"}
 _LAST_LINES, _NO_LOG = 5, "unable to retrieve container logs for"
-
-
-class FailedError(Exception):
-    """Something went wrong after the first object was sent.
-
-    Args:
-        why: for people.
-        code: the toolkit's own for it.
-    """
-
-    def __init__(self, why: str, code: ExitCode = ExitCode.POLICY) -> None:
-        super().__init__(why)
-        self.code = code
 
 
 def _never() -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from common import console, host
 from common.errors import RegistryError
 from common.files import sha256_bytes
+from k8s.pipeline.artifact import ARTIFACT, CONFIG, DATASET, FILEPATH, TITLE
 from k8s.training.dataset import DataFile, Dataset
 from oci.client import access
 from oci.client.access import Access
@@ -27,14 +28,6 @@ from oci.descriptor import MANIFEST, Descriptor, canonical
 from oci.reference import ImageRef, short
 from registry.send import Sender, Sent
 
-ARTIFACT = "application/vnd.cncf.model.manifest.v1+json"
-CONFIG = "application/vnd.cncf.model.config.v1+json"
-WEIGHT, WEIGHT_CONFIG, DOC, DATASET = (
-    f"application/vnd.cncf.model.{kind}.v1.raw" for kind in ("weight", "weight.config", "doc", "dataset")
-)
-FILEPATH = "org.cncf.model.filepath"
-# ORAS, and whatever follows it, names a file by this one.
-_TITLE = "org.opencontainers.image.title"
 # As k8s/pipeline/register.py names a run in its model's manifest.
 _VERSION = "org.opencontainers.image.version"
 
@@ -83,7 +76,7 @@ def assemble(place: ImageRef, descriptor: Mapping[str, str], layers: Sequence[tu
     config = canonical(body)
     described = Descriptor(CONFIG, sha256_bytes(config), len(config)).json()
     listed = [
-        {**Descriptor(kind, one.digest, one.size).json(), "annotations": {FILEPATH: one.path, _TITLE: one.path}}
+        {**Descriptor(kind, one.digest, one.size).json(), "annotations": {FILEPATH: one.path, TITLE: one.path}}
         for kind, one in layers
     ]
     manifest = canonical(

@@ -9,8 +9,9 @@ from common import console
 from common.errors import UsageError
 from k8s.envs import environment
 from k8s.envs.environment import Environment
+from k8s.pipeline.artifact import DOC, WEIGHT, WEIGHT_CONFIG
 from k8s.training import artifact
-from k8s.training.artifact import DOC, WEIGHT, WEIGHT_CONFIG, FileArtifact
+from k8s.training.artifact import FileArtifact
 from k8s.training.dataset import DataFile
 from lockfiles import models, store
 from lockfiles.models.lockfile import PinnedModel

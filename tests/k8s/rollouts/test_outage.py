@@ -12,10 +12,10 @@ import pytest
 
 from common.run import Result
 from k8s.envs.environment import ClusterTarget
+from k8s.pipeline.rollout_state import FailedError
 from k8s.rollouts.kubectl import Kubectl, Patience, passing
 from k8s.rollouts.lease import Lease
 from k8s.rollouts.outage import Outlasting
-from k8s.rollouts.rollout import FailedError
 from tests.k8s.rollouts.scripted import QUICK, Scripted, crashed, pod
 
 REFUSED = Result(1, "", "The connection to the server 10.0.0.1:6443 was refused - did you specify the right host or port?")

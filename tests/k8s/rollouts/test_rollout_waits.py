@@ -10,10 +10,10 @@ import pytest
 
 from common.run import Result
 from k8s.objects.manifests import Manifest
+from k8s.pipeline.rollout_state import FailedError
 from k8s.prepare.rendered import RenderedSet
 from k8s.rollouts import put_back
 from k8s.rollouts.lease import Lease
-from k8s.rollouts.rollout import FailedError
 from tests.k8s.rollouts.scripted import QUICK, WEB, Scripted, crashed, pod, warning
 from tests.k8s.rollouts.test_release import env
 

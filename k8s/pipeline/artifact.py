@@ -138,6 +138,21 @@ def parse(data: bytes, where: str) -> Artifact:
     return Artifact(layers, template, config["digest"], config["size"])
 
 
+def servable(model: Artifact, where: str) -> list[Layer]:
+    """The files of a model that a server loads.
+
+    Raises:
+        PolicyError: it is an adapter, or lacks what a server needs.
+    """
+    layers = [layer for layer in model.layers if layer.kind in {WEIGHT, WEIGHT_CONFIG}]
+    names = {layer.path for layer in layers}
+    if adapters := sorted(name for name in names if name.endswith("adapter_config.json")):
+        raise PolicyError(f"{where} holds {adapters[0]}: an adapter, which names another model to load")
+    if "config.json" not in names or not any(layer.kind == WEIGHT for layer in layers) or not model.template:
+        raise PolicyError(f"{where} is no whole model: config.json, weights or template are missing")
+    return layers
+
+
 def _layer(entry: dict[str, Any]) -> Layer:
     kind, digest, size, path = entry["mediaType"], entry["digest"], entry["size"], (entry.get("annotations") or {})[FILEPATH]
     if kind not in {WEIGHT, WEIGHT_CONFIG, DOC, DATASET}:

@@ -116,13 +116,7 @@ def _verified(client: Client, model: ImageRef, key: Path, trust: str) -> tuple[A
     else:
         signature.verify(client, model, read_public(key))
         say(f"{model} is signed by the key in {key}")
-    layers = [layer for layer in model_artifact.layers if layer.kind in {artifact.WEIGHT, artifact.WEIGHT_CONFIG}]
-    names = {layer.path for layer in layers}
-    if adapters := [name for name in names if name.endswith("adapter_config.json")]:
-        raise PolicyError(f"{model} holds {adapters[0]}: an adapter, which names another model to load")
-    if "config.json" not in names or not any(layer.kind == artifact.WEIGHT for layer in layers) or not model_artifact.template:
-        raise PolicyError(f"{model} is no whole model: config.json, weights or template are missing")
-    return model_artifact, layers
+    return model_artifact, artifact.servable(model_artifact, str(model))
 
 
 def _pull(client: Client, model: ImageRef, models: Path, key: Path, trust: str) -> Artifact:

@@ -15,6 +15,10 @@ from common.errors import PolicyError, UsageError
 from k8s.envs.environment import Environment
 from k8s.envs.other_images import KEY, OtherImage, canonical, under
 from k8s.envs.proof import Gate, Model
+from k8s.pipeline import artifact
+from oci import attachments, signature
+from oci.client.client import Client
+from oci.client.target import Registry
 from oci.envelope import PublicKey
 from oci.reference import ImageRef
 from registry import inspect, signer
@@ -212,8 +216,24 @@ def _signed(model: Model, env: Environment) -> tuple[tuple[str, str], ...]:
             where=f"{model.reference}; signers: {model.signers.named()}, {env.file}",
             fix="name a model that `invoke train` registered, or the public half of the key it signs with; nothing was sent",
         )
+    _as_the_pods(model.reference, trust, env)
     console.info(f"signed       {model.reference}: by {found.key}")
     return ((str(model.reference), f"model signed by {found.key}"),)
+
+
+def _as_the_pods(model: ImageRef, trust: Trust, env: Environment) -> None:
+    """Ask what the pods ask beside: that it is a whole model, and that it was signed for exactly this place."""
+    with Client(Registry(model.registry, "", env.network.access())) as client:
+        data = client.manifest(model.repository, model.digest)
+        attached = attachments.read(client, model.repository, model.digest, ("sig",))
+    try:
+        artifact.servable(artifact.parse(data, str(model)), str(model))
+    except PolicyError as problem:
+        fix = f"name a model that `invoke train` or `invoke model` registered in {env.file}; nothing was sent"
+        raise PolicyError(problem.what, where=str(model), fix=fix) from None
+    if trust.keys and not any(signature.is_signed(attached, model, key) for key in trust.keys):
+        fix = "a copy is signed again where it is now: register the model there; nothing was sent"
+        raise PolicyError("the model is signed for another place, and the pods would refuse it", where=str(model), fix=fix)
 
 
 def _reach(env: Environment) -> None:

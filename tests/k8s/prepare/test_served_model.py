@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -242,7 +243,16 @@ ARTIFACT = canonical(
             "digest": digest_of(CONFIG),
             "size": len(CONFIG),
         },
-        "layers": [],
+        "annotations": {"pinwheel.io/template": "qwen3_nothink"},
+        "layers": [
+            {
+                "mediaType": f"application/vnd.cncf.model.{kind}.v1.raw",
+                "digest": digest_of(file.encode()),
+                "size": len(file),
+                "annotations": {"org.cncf.model.filepath": file},
+            }
+            for kind, file in (("weight", "model.safetensors"), ("weight.config", "config.json"))
+        ],
     }
 )
 DIGEST = digest_of(ARTIFACT)
@@ -269,11 +279,11 @@ def gated(checkout: Checkout, double: Double) -> Checkout:
     return checkout
 
 
-def sign(double: Double, key: ec.EllipticCurvePrivateKey = OWN, *, of: str = DIGEST) -> None:
-    """Attach a signature to the model, as cosign does; of another digest it is still attached to this one."""
-    envelope = sealed(SIMPLE, statement.make_signature(f"{double.address}/{REPOSITORY}", of), key)
+def sign(double: Double, key: ec.EllipticCurvePrivateKey = OWN, *, of: str = DIGEST, named: str = "", on: str = DIGEST) -> None:
+    """Attach a signature to a model, as cosign does; it may speak `of` another digest, or of another repository."""
+    envelope = sealed(SIMPLE, statement.make_signature(named or f"{double.address}/{REPOSITORY}", of), key)
     with Client(Registry.parse(f"{double.address}/team"), QUICK, writes=True) as client:
-        attachments.write(client, REPOSITORY, DIGEST, "sig", (), (envelope,))
+        attachments.write(client, REPOSITORY, on, "sig", (), (envelope,))
 
 
 def test_a_signed_model_is_deployed_and_its_signature_told(
@@ -311,6 +321,34 @@ def test_a_registry_that_serves_another_model_under_the_digest_is_refused(gated:
     double.manifests[REPOSITORY][DIGEST] = (MANIFEST, ARTIFACT + b" ")
     with pytest.raises(RegistryError, match="the registry serves"):
         deploy.deploy("rendered")
+
+
+def test_a_model_that_was_copied_from_another_place_is_refused_here_as_by_the_pods(gated: Checkout, double: Double) -> None:
+    sign(double, named=f"{double.address}/other/team-tiny")
+    with pytest.raises(PolicyError, match="signed for another place, and the pods would refuse it"):
+        deploy.deploy("rendered")
+    assert not (gated.root / "dist/rendered").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"artifactType": "application/vnd.oci.image.config.v1+json"}, "its artifactType is not a model's"),
+        ({"layers": []}, "no whole model: config.json, weights or template are missing"),
+        ({"annotations": {}}, "no whole model: config.json, weights or template are missing"),
+    ],
+)
+def test_what_is_signed_and_is_no_whole_model_is_refused_here_as_by_the_pods(
+    gated: Checkout, double: Double, changed: dict[str, object], said: str
+) -> None:
+    image = canonical({**json.loads(ARTIFACT), **changed})
+    double.manifests[REPOSITORY][digest_of(image)] = (MANIFEST, image)
+    sign(double, of=digest_of(image), on=digest_of(image))
+    env = environment.load("rendered")
+    assert env.model
+    reference = dataclasses.replace(env.model.reference, digest=digest_of(image))
+    with pytest.raises(PolicyError, match=said):
+        gate.check_model(dataclasses.replace(env, model=dataclasses.replace(env.model, reference=reference)))
 
 
 def test_a_missing_public_key_is_named(gated: Checkout) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
@@ -10,9 +9,8 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from common.errors import ExitCode, PinwheelError
+from common.files import FULL
 from oci.client.patience import Patience
-
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def say(text: str) -> None:
@@ -41,7 +39,7 @@ def start(name: str, main: Callable[[list[str]], int]) -> NoReturn:
         code = problem.exit_code
     except OSError as problem:
         reason = (
-            "no space left: make the volume larger" if problem.errno in _FULL else problem.strerror or type(problem).__name__
+            "no space left: make the volume larger" if problem.errno in FULL else problem.strerror or type(problem).__name__
         )
         print(f"{name}: {problem.filename or 'the disk'}: {reason}", file=sys.stderr, flush=True)
         code = ExitCode.ENVIRONMENT

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from common.errors import ExitCode, PinwheelError, PolicyError, RegistryError
+from common.errors import ExitCode, MissingEnvironmentError, PinwheelError, PolicyError, RegistryError
 from k8s import drift
 from k8s.pipeline import promote
 from k8s.rollouts import rollout
@@ -94,6 +94,19 @@ def test_a_model_with_another_signature_is_refused(running: Served) -> None:
 
 def test_a_port_that_no_policy_lets_out_is_refused(running: Served) -> None:
     refused(running, RegistryError, "fetch: ", more="ports: {registry: [5002]}\n")
+
+
+def test_a_volume_that_is_full_is_refused(running: Served) -> None:
+    small = {"{name: models, emptyDir: {sizeLimit: 1Gi}}": "{name: models, emptyDir: {medium: Memory, sizeLimit: 4Ki}}"}
+    refused(running, MissingEnvironmentError, "fetch: .*no space left: make the volume larger", **small)
+
+
+def test_what_pod_security_forbids_is_refused_though_the_environment_accepts_it(running: Served) -> None:
+    accept = f"""accept:
+  - {{rule: pod-security, object: Deployment {NAMESPACE}/{NAME}, reason: a test, until: 2999-01-01}}
+"""
+    rights = {"allowPrivilegeEscalation: false": "allowPrivilegeEscalation: true"}
+    refused(running, PolicyError, 'violates PodSecurity "restricted', more=accept, **rights)
 
 
 # What refuses pods, whoever made it: it is not part of the set.

@@ -85,8 +85,6 @@ def test_what_serves_lands_on_a_gpu_node_whose_driver_runs_the_image(space: Serv
         """Why pods are not scheduled, in our words."""
         pods = listed(space, "pods")
         return [one.message for pod in pods for one in problems(pod, Endings()) if one.reason == "Unschedulable"]
-            one.message for pod in listed(space, "pods") for one in problems(pod, Endings()) if one.reason == "Unschedulable"
-        ]
 
     def bound() -> list[str]:
         return [pod["spec"].get("nodeName", "") for pod in listed(space, "pods")]

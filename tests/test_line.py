@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 import requests
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.wait import WebDriverWait
 
 from common import host, paths, single_node
 from common.errors import BuildError, MissingEnvironmentError
@@ -26,6 +28,7 @@ from k8s.rollouts import receipt as deployed
 from oci.layout import Layout
 from smoke import receipt as proven
 from tests.images.inside import check_complete
+from tests.k8s.shipped.browser import chromium
 
 pytestmark = pytest.mark.line
 EXPERIMENT = "experiments/example/tiny/sft.yaml"
@@ -136,6 +139,21 @@ def test_the_first_command_ends_with_a_trained_answer(line: Line) -> None:
 def test_the_next_question_gets_its_answer_word_for_word(line: Line, row: dict[str, str]) -> None:
     said = run([sys.executable, "-m", "invoke", "ask", "--env", "local", row["instruction"]], cwd=paths.ROOT, error=BuildError)
     assert row["output"] in said.stdout
+
+
+def test_the_web_ui_opens_in_a_browser_as_the_docs_say(line: Line, tmp_path: Path) -> None:
+    argv = [str(single_node.kubectl()), f"--kubeconfig={single_node.kubeconfig()}", "--namespace", "llm-dev-ui"]
+    argv += ["port-forward", "service/llama-factory-webui", ":7860"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as forward, chromium(tmp_path) as browser:
+        try:
+            assert forward.stdout is not None
+            port = re.search(r"127\.0\.0\.1:(\d+)", forward.stdout.readline())
+            assert port
+            browser.get(f"http://127.0.0.1:{port[1]}/")
+            save = "//button[normalize-space()='Save arguments']"
+            WebDriverWait(browser, 120).until(lambda found: found.find_element(By.XPATH, save).is_displayed())
+        finally:
+            forward.terminate()
 
 
 def test_the_run_changed_no_file_in_git_but_the_lock_of_images(line: Line) -> None:

@@ -62,7 +62,7 @@ def test_a_conflict_that_appears_after_the_dry_run_is_rolled_back_and_named(chec
     go()
     checkout.lock({API: NEW})
     server.faults = [Fault(409, kind="Deployment", times=1)]
-    with pytest.raises(DeployRolledBackError, match=r'conflict with "kubectl-edit" using apps/v1: \.spec\.replicas'):
+    with pytest.raises(DeployRolledBackError, match=r'conflict with "kubectl-edit" using apps/v1 at \S+: \.spec\.replicas'):
         go()
     assert running(server) == image(OLD)
 

@@ -15,13 +15,15 @@ from k8s.objects.schema import Schema
 
 Path = tuple[str, ...]
 _DEFAULTS = {"protocol": "TCP"}
+# Of everything that is written.
+TIME = "2026-01-01T00:00:00Z"
 
 
 class ConflictError(Exception):
-    """Fields that other managers own, by manager."""
+    """Fields that other managers own, by manager; and which of these wrote the object whole."""
 
-    def __init__(self, fields: dict[str, list[str]]) -> None:
-        self.fields = fields
+    def __init__(self, fields: dict[str, list[str]], updaters: set[str]) -> None:
+        self.fields, self.updaters = fields, updaters
         super().__init__(str(fields))
 
 
@@ -47,14 +49,16 @@ class Stored:
                 if who != manager and path in paths and self.leaves.get(path) != value:
                     owned.setdefault(who, []).append(shown(path))
         if owned and not force:
-            raise ConflictError(owned)
+            raise ConflictError(owned, self.updaters)
         for path in self.owners.get(manager, set()) - set(new):
             if not any(path in paths for who, paths in self.owners.items() if who != manager):
                 self.leaves.pop(path, None)
+        # What two managers say alike belongs to both.
+        taken = {path for path, value in new.items() if self.leaves.get(path) != value}
         self.leaves.update(new)
         for who, paths in self.owners.items():
             if force and who != manager:
-                paths -= set(new)
+                paths -= taken
         self.owners[manager] = set(new)
 
     def replace(self, schema: Schema, definition: str, body: Mapping[str, Any], manager: str) -> None:
@@ -77,7 +81,7 @@ class Stored:
                 for step in path:
                     here = here.setdefault(f"k:{step}" if step.startswith("{") else f"f:{step}", {})
             operation = "Update" if manager in self.updaters else "Apply"
-            common = {"apiVersion": api, "fieldsType": "FieldsV1", "time": "2026-01-01T00:00:00Z"}
+            common = {"apiVersion": api, "fieldsType": "FieldsV1", "time": TIME}
             result.append({"manager": manager, "operation": operation, **common, "fieldsV1": tree})
         return result
 

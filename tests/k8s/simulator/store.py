@@ -10,11 +10,14 @@ from typing import Any
 
 from k8s.objects import schema
 from k8s.objects.manifests import Manifest
-from tests.k8s.simulator.apply import ConflictError, Stored
+from tests.k8s.simulator.apply import TIME, ConflictError, Stored
 from tests.k8s.simulator.controller import identity
 from tests.k8s.simulator.discovery import ARGO, ARGO_API, BUILT_IN, Key, Resource, Served
 from tests.k8s.simulator.wire import conflicting, status
 
+# Kinds whose objects are not counted from change to change.
+_WITHOUT_GENERATION = {"Namespace", "ConfigMap", "Secret", "Service", "ServiceAccount", "Lease", "LimitRange", "ResourceQuota"}
+_WITHOUT_GENERATION |= {"PersistentVolumeClaim", "Role", "RoleBinding", "HorizontalPodAutoscaler"}
 CRD = ("apiextensions.k8s.io/v1", "CustomResourceDefinition")
 
 
@@ -65,6 +68,11 @@ class Store:
     def plural(self, key: Key) -> str:
         return self.served()[key[:2]].plural
 
+    def _called(self, key: Key) -> str:
+        """An object in the words of an answer: resource, group and name."""
+        group = key[0].rpartition("/")[0]
+        return f'{self.plural(key)}{"." if group else ""}{group} "{key[3]}"'
+
     def _definition(self, key: Key) -> str:
         """Of the kind's schema; empty for those that have none here."""
         return "" if key[0] == ARGO_API else self._schema.kinds.get(key[:2], "")
@@ -72,6 +80,11 @@ class Store:
     def _invalid(self, key: Key, body: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
         walked = self._schema.walk(Manifest("request", body, {})) if self._definition(key) else None
         if walked and walked.findings:
+            first = walked.findings[0]
+            if first.what.startswith("unknown field"):
+                where = f"{key[2]}/{key[3]}; {key[0] if '/' in key[0] else f'/{key[0]}'}, Kind={key[1]}"
+                what = f"failed to create typed patch object ({where}): .{first.path}: field not declared in schema"
+                return 500, status(500, what, "")
             return 422, status(422, f'{key[1]} "{key[3]}" is invalid: {walked.findings[0].what}', "Invalid")
         return None
 
@@ -80,7 +93,7 @@ class Store:
         if key[2] and ("v1", "Namespace", "", key[2]) not in self.objects:
             return 404, status(404, f'namespaces "{key[2]}" not found', "NotFound")
         if key[2] in self.terminating and key not in self.objects:
-            what = f'{self.plural(key)} "{key[3]}" is forbidden: unable to create new content in namespace {key[2]} '
+            what = f"{self._called(key)} is forbidden: unable to create new content in namespace {key[2]} "
             return 403, status(403, what + "because it is being terminated", "Forbidden")
         return None
 
@@ -107,13 +120,13 @@ class Store:
     def create(self, key: Key, body: dict[str, Any], manager: str) -> tuple[int, dict[str, Any]]:
         with self.changed:
             if key in self.objects:
-                return 409, status(409, f'{self.plural(key)} "{key[3]}" already exists', "AlreadyExists")
+                return 409, status(409, f"{self._called(key)} already exists", "AlreadyExists")
             return self._whole(key, body, manager)
 
     def replace(self, key: Key, body: dict[str, Any], manager: str) -> tuple[int, dict[str, Any]]:
         with self.changed:
             if key not in self.objects:
-                return 404, status(404, f'{self.plural(key)} "{key[3]}" not found', "NotFound")
+                return 404, status(404, f"{self._called(key)} not found", "NotFound")
             return self._stale(key, body) or self._whole(key, body, manager)
 
     def _stale(self, key: Key, body: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
@@ -121,7 +134,7 @@ class Store:
         known = body["metadata"].get("resourceVersion")
         if not known or (key in self.objects and str(self.objects[key].version) == known):
             return None
-        what = f'Operation cannot be fulfilled on {self.plural(key)} "{key[3]}": the object has been modified; please apply '
+        what = f"Operation cannot be fulfilled on {self._called(key)}: the object has been modified; please apply "
         return 409, status(409, what + "your changes to the latest version and try again", "Conflict")
 
     def _whole(self, key: Key, body: dict[str, Any], manager: str) -> tuple[int, dict[str, Any]]:
@@ -157,7 +170,7 @@ class Store:
     def delete(self, key: Key) -> tuple[int, dict[str, Any]]:
         with self.changed:
             if self.find(key) is None:
-                return 404, status(404, f'{self.plural(key)} "{key[3]}" not found', "NotFound")
+                return 404, status(404, f"{self._called(key)} not found", "NotFound")
             gone = self.full(key)
             self._version += 1
             self._events.append((self._version, "DELETED", key, gone))
@@ -216,8 +229,8 @@ class Store:
         body["metadata"] |= {
             "uid": identity(key),
             "resourceVersion": str(live.version if live else 0),
-            "generation": live.generation if live else 1,
-            "creationTimestamp": "2026-01-01T00:00:00Z",
+            **({} if key[1] in _WITHOUT_GENERATION else {"generation": live.generation if live else 1}),
+            "creationTimestamp": TIME,
             "managedFields": stored.managed_fields(key[0]),
         }
         if key[1] == "Deployment":

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import yaml
 
 from k8s.pipeline.model_annotation import preflight
-from tests.k8s.simulator.apply import ConflictError
+from tests.k8s.simulator.apply import TIME, ConflictError
 from tests.k8s.simulator.discovery import Key, discovery, locate
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ def conflicting(key: Key, conflict: ConflictError) -> dict[str, Any]:
     parts, causes = [], []
     count = sum(map(len, conflict.fields.values()))
     for who, fields in sorted(conflict.fields.items()):
-        owner = f'conflict{"s" if count > 1 else ""} with "{who}" using {key[0]}'
+        wrote = f" using {key[0]} at {TIME}" if who in conflict.updaters else ""
+        owner = f'conflict{"s" if count > 1 else ""} with "{who}"{wrote}'
         listed = f" {fields[0]}" if count == 1 else "".join(f"\n- {one}" for one in fields)
         parts.append(f"{owner}:{listed}")
         causes += [{"reason": "FieldManagerConflict", "message": owner, "field": one} for one in fields]
@@ -273,7 +274,10 @@ class Handler(BaseHTTPRequestHandler):
                     self.connection.close()
                 elif fault.code == 409:
                     self._answer(
-                        409, conflicting(("apps/v1", kind, "", ""), ConflictError({"kubectl-edit": [".spec.replicas"]}))
+                        409,
+                        conflicting(
+                            ("apps/v1", kind, "", ""), ConflictError({"kubectl-edit": [".spec.replicas"]}, {"kubectl-edit"})
+                        ),
                     )
                 else:
                     reason, message = _REASONS[fault.code]

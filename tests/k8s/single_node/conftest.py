@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Iterator
 
 import pytest
 
 from common import paths
-from k8s.single_node import cluster, namespaces
+from k8s.single_node import cluster, namespaces, programs
 from k8s.single_node.places import Home
+from tests.k8s import corpus
 from tests.k8s.single_node import light_image
 from tests.k8s.single_node.served import NAMESPACE, Served
 from tests.waiting import eventually
+
+
+@pytest.fixture(scope="module")
+def bare() -> Iterator[list[str]]:
+    """A cluster of its own with nothing in it but the namespace of the corpus; the start of kubectl's command line."""
+    folder = tempfile.mkdtemp(prefix="pinwheel-")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PINWHEEL_STATE", folder)
+        try:
+            cluster.up()
+            command = [str(programs.located().kubectl), f"--kubeconfig={Home.of_this_machine().kubeconfig}"]
+            subprocess.run([*command, "create", "namespace", corpus.SPACE], check=True, capture_output=True)
+            # The account that every pod has by default is made by a controller, a moment after the namespace.
+            wait = ["-n", corpus.SPACE, "wait", "--for=create", "serviceaccount/default", "--timeout=60s"]
+            subprocess.run([*command, *wait], check=True, capture_output=True)
+            yield command
+        finally:
+            cluster.down()
+            shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

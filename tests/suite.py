@@ -30,7 +30,7 @@ def run(*, fast: bool) -> str:
     _part("pytest", "-q", "-n", "auto", "-m", f"{_HERE} and not slow")
     if fast:
         return "the fast tier passed"
-    _part("pytest", "-q", "-m", f"{_HERE} and slow")
+    _part("pytest", "-q", "-n", "auto", "--dist", "loadfile", "-m", f"{_HERE} and slow")
     # The rest runs on real parts; on a new machine they are installed first.
     host.install(*tools.TEST_TOOLS)
     # Each file in one process: its servers and made locks are shared by its tests.

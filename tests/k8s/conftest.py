@@ -87,7 +87,7 @@ class Checkout:
 
 @pytest.fixture
 def kubernetes() -> str:
-    """The version of the cluster; the scenarios' modules run on each of `apiserver.VERSIONS`."""
+    """The version of the cluster; a module may ask for others."""
     return VERSIONS[0]
 
 

@@ -513,7 +513,7 @@ def test_a_disk_that_fills_up_is_one_line_and_gets_its_room_back(server: type[In
     big = artifact(WHEEL.file, data)
     server.serve = staticmethod(answer(data))
     paths.cache().mkdir()
-    run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", paths.cache()], error=BuildError)
+    run(["mount", "-t", "tmpfs", "-o", "size=2m,mode=700", "tmpfs", paths.cache()], error=BuildError)
     try:
         with pytest.raises(MissingEnvironmentError, match=r"no space left for the store .*free some, or set PINWHEEL_CACHE"):
             fetch(big)

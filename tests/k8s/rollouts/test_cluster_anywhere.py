@@ -31,7 +31,7 @@ metadata:
 """
 
 
-@pytest.fixture(params=VERSIONS[:1] if places.named() else VERSIONS)
+@pytest.fixture(params=VERSIONS[-1:])
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     monkeypatch.setattr(paths, "K8S", tmp_path / "k8s")

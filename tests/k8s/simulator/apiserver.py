@@ -24,7 +24,7 @@ from tests.k8s.simulator.store import CRD, Live, Store
 from tests.k8s.simulator.wire import Fault, Handler, Server, is_preflight
 from tests.waiting import reserved_port
 
-# The scenarios run on both.
+# test_cluster.py runs on both: what differs is discovery and schema, and one pass shows that. Everything else has the newest.
 VERSIONS = ("1.32", schema.versions()[-1])
 
 

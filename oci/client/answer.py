@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import urllib3
 
 from common.errors import RegistryError
-from oci.client.patience import TransientError, UnusableError
+from oci.client.patience import UnusableError
 from oci.client.target import Server
 
 CHUNK = 1 << 20
@@ -118,11 +118,8 @@ class Stream:
 
     def _read(self, most: int, read: Callable[..., bytes]) -> Iterator[bytes]:
         while most > 0 and not self._ended:
-            try:
-                with self._http.translated(self.url):
-                    data = read(min(CHUNK, most), decode_content=False)
-            except TransientError as problem:
-                raise TransientError(problem.reason, problem.wait, begun=True) from None
+            with self._http.translated(self.url):
+                data = read(min(CHUNK, most), decode_content=False)
             if not data:
                 self._ended = True
                 return

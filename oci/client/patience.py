@@ -18,7 +18,7 @@ _PROGRESS = 1 << 20
 
 
 class UnusableError(RegistryError):
-    """One thing in a registry that answers otherwise is not to be had: it is missing, cut, too large, or has other bytes.
+    """One thing in a registry is not to be had, whoever asks: it is missing, too large, or has other bytes.
 
     Args:
         what, where, fix: as of every error.
@@ -36,11 +36,10 @@ class TransientError(Exception):
     Args:
         reason: what happened, in a few words that hold no secret.
         wait: seconds the server asks to wait; 0 where it does not.
-        begun: whether the answer had begun.
     """
 
-    def __init__(self, reason: str, wait: float = 0, *, begun: bool = False) -> None:
-        self.reason, self.wait, self.begun = reason, wait, begun
+    def __init__(self, reason: str, wait: float = 0) -> None:
+        self.reason, self.wait = reason, wait
         super().__init__(reason)
 
 
@@ -108,7 +107,7 @@ class Attempts:
         """Wait before the next try.
 
         Raises:
-            RegistryError: this was the last try; an UnusableError where an answer had begun and was cut.
+            RegistryError: this was the last try.
             StoppedError: `stop` was set.
         """
         if self._stop.is_set():
@@ -119,8 +118,6 @@ class Attempts:
             times = f" {self._failures} times in a row" if self._failures > 1 else ""
             what = f"{self._action} failed{times}: {problem.reason}{wish}"
             fix = "check the server and the network, then run it again" + self._again
-            if problem.begun:
-                raise UnusableError(what, where=self._where, fix=fix, why=problem.reason)
             raise RegistryError(what, where=self._where, fix=fix)
         pause = min(self._patience.longest, self._patience.pause * 2 ** (self._failures - 1))
         # At least as long as the server asks; else a random time, so that clients that failed together do not return together.

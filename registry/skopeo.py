@@ -104,10 +104,4 @@ def _environment(target: Registry, login: Path) -> dict[str, str | None]:
     bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or ""
     settings = {"REGISTRY_AUTH_FILE": str(login), "SSL_CERT_DIR" if Path(bundle).is_dir() else "SSL_CERT_FILE": bundle}
     variables: dict[str, str | None] = {name: value for name, value in settings.items() if value and name not in os.environ}
-    # Go's programs know no ALL_PROXY.
-    on_the_way = proxy.chosen(target)
-    for name in ("HTTPS_PROXY", "HTTP_PROXY"):
-        variables |= {name: on_the_way.url if on_the_way else None, name.lower(): None}
-    if on_the_way:
-        variables |= {"NO_PROXY": None, "no_proxy": None}
-    return variables
+    return {**variables, **proxy.for_go()}

@@ -21,6 +21,8 @@ CHUNK = 1 << 20
 _PATIENT, _SLOWEST = 30.0, 1024
 # Words of a message that gives no reason: "requested access to the resource is denied".
 _BARE = 7
+# Of a message about who asks, however long: "your authorization token has expired".
+_LOGIN = re.compile(r"authenticat|credential|token|log ?in\b|expired", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +54,10 @@ class Answer:
         """The error codes of the body (OCI distribution spec, "Error Codes")."""
         return tuple(code for code, _ in self._errors())
 
-    def words(self) -> bool:
-        """Whether the server says more than that access is denied."""
-        return any(len(message.split()) > _BARE for _, message in self._errors())
+    def beyond_login(self) -> bool:
+        """Whether the server says of a refusal what no login mends: a quota, a scanner, a rule."""
+        reasons = (message for code, message in self._errors() if code != "UNAUTHORIZED")
+        return any(len(reason.split()) > _BARE and not _LOGIN.search(reason) for reason in reasons)
 
     def explanation(self) -> str:
         """The status and the server's own error messages, all of them: they may repeat secrets, see `Http.scrub`."""
@@ -66,8 +69,15 @@ class Answer:
 
     def _errors(self) -> list[tuple[str, str]]:
         try:
-            return [(str(error.get("code", "")), str(error.get("message", ""))) for error in json.loads(self.data)["errors"]]
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            body = json.loads(self.data)
+            # Token servers have forms of their own: RFC 6749, 5.2, and Docker Hub's.
+            own = {
+                "code": body.get("error"),
+                "message": body.get("error_description") or body.get("message") or body.get("details"),
+            }
+            listed = body.get("errors") or [own]
+            return [(str(error.get("code") or ""), str(error.get("message") or "")) for error in listed]
+        except (ValueError, TypeError, AttributeError, RecursionError):
             return []
 
 
@@ -91,10 +101,12 @@ class Stream:
         status: HTTP status.
         headers: as sent; names in any case.
         url: the last address that was asked for, after redirects.
+        bodiless: whether its body is left unread, as if a HEAD had been asked.
     """
 
     def __init__(self, response: Any, url: str, http: _Translator) -> None:
         self._response, self._http, self._ended = response, http, False
+        self.bodiless = False
         self.status: int = response.status
         self.headers: urllib3.HTTPHeaderDict = response.headers
         self.url = url
@@ -117,7 +129,7 @@ class Stream:
         return self._read(most, self._response.read1)
 
     def _read(self, most: int, read: Callable[..., bytes]) -> Iterator[bytes]:
-        while most > 0 and not self._ended:
+        while most > 0 and not self._ended and not self.bodiless:
             with self._http.translated(self.url):
                 data = read(min(CHUNK, most), decode_content=False)
             if not data:

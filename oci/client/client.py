@@ -24,6 +24,9 @@ from oci.descriptor import INDEX, MANIFEST
 
 # What registries answer where a rule forbids to move a tag (ECR, Harbor, Quay, Artifact Registry, ACR).
 _FIXED_TAG = frozenset({400, 405, 409, 412})
+# Ours, and those of others' images: without Docker's own types some registries serve another form, of another digest.
+_DOCKERS = "application/vnd.docker.distribution.manifest"
+_MANIFESTS = f"{MANIFEST}, {INDEX}, {_DOCKERS}.v2+json, {_DOCKERS}.list.v2+json"
 _FIX = "do not use this tag; something altered it on the way or in the registry"
 
 
@@ -85,7 +88,11 @@ class Client:
         if answer.status != 200:
             raise self._wire.refusal(action, answer)
         # Some proxies say 0 of every answer to a HEAD.
-        return size < 0 or answer.header("Content-Length") in {"", "0", str(size)}
+        length = answer.header("Content-Length")
+        if size < 0 or length in {"", "0", str(size)}:
+            return True
+        self.patience.tell(f"{self.target.host} says that it has {self._wire.scrub(length)} of {size} bytes of {digest}")
+        return False
 
     def mount(self, repository: str, digest: str, origin: str) -> tuple[bool, str]:
         """Let the registry take a blob from another repository ("Mounting a blob from another repository"); tried once.
@@ -287,7 +294,7 @@ class Client:
         return FixedTagError(what, where=where, fix=fix)
 
     def _get_manifest(self, repository: str, reference: str, action: str) -> Answer:
-        headers = {"Accept": f"{MANIFEST}, {INDEX}"}
+        headers = {"Accept": _MANIFESTS}
         url = f"/v2/{repository}/manifests/{reference}"
         return self._wire.ask(Request("GET", url, (self._scope(repository),), headers), action)
 

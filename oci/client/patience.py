@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -36,10 +37,11 @@ class TransientError(Exception):
     Args:
         reason: what happened, in a few words that hold no secret.
         wait: seconds the server asks to wait; 0 where it does not.
+        fix: what the user can do where it does not pass; empty: what is usual.
     """
 
-    def __init__(self, reason: str, wait: float = 0) -> None:
-        self.reason, self.wait = reason, wait
+    def __init__(self, reason: str, wait: float = 0, fix: str = "") -> None:
+        self.reason, self.wait, self.fix = reason, wait, fix
         super().__init__(reason)
 
 
@@ -117,7 +119,7 @@ class Attempts:
             wish = f", and asks to wait {problem.wait:.0f} s" if problem.wait else ""
             times = f" {self._failures} times in a row" if self._failures > 1 else ""
             what = f"{self._action} failed{times}: {problem.reason}{wish}"
-            fix = "check the server and the network, then run it again" + self._again
+            fix = (problem.fix or "check the server and the network, then run it again") + self._again
             raise RegistryError(what, where=self._where, fix=fix)
         pause = min(self._patience.longest, self._patience.pause * 2 ** (self._failures - 1))
         # At least as long as the server asks; else a random time, so that clients that failed together do not return together.
@@ -130,7 +132,7 @@ class Attempts:
 def asked_to_wait(headers: Mapping[str, str]) -> float:
     """Seconds of a Retry-After header, in either of its forms (RFC 9110, 10.2.3); 0 without one."""
     text = headers.get("Retry-After", "").strip()
-    if text.isdecimal():
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]*)?", text):
         return float(text)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())

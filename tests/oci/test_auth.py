@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from oci.client.credentials import Credentials
 from oci.client.patience import Patience
 from oci.client.target import Registry
 from tests.oci.conftest import QUICK, Image, noise, send
-from tests.oci.double import IDENTITY, PASSWORD, USER, Double, answers, digest_of
+from tests.oci.double import IDENTITY, PASSWORD, USER, Double, Handler, answers, digest_of
 
 Make = Callable[..., Image]
 ENCODED = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
@@ -296,6 +298,17 @@ FORMS = {
     "an address for a name": {"auths": {"https://r.example.com/v1/": {"auth": ENCODED}}},
     "an empty entry of another registry": {"auths": {"other.example.com": {"auth": ""}, "r.example.com": {"auth": ENCODED}}},
     "an entry although the store is missing": {"credsStore": "none", "auths": {"r.example.com": {"auth": ENCODED}}},
+    "an address with the version of the API": {"auths": {"https://R.example.com/v2/": {"auth": ENCODED}}},
+    "an address without TLS": {"auths": {"http://r.example.com//": {"auth": ENCODED}}},
+    "the port that nobody has to write": {"auths": {"r.example.com:443": {"auth": ENCODED}}},
+    "an empty entry beside another spelling": {"auths": {"r.example.com": {}, "https://r.example.com": {"auth": ENCODED}}},
+    "nothing for another registry": {"auths": {"other.example.com": None, "r.example.com": {"auth": ENCODED}}},
+    "broken lines": {"auths": {"r.example.com": {"auth": f"{ENCODED[:10]}\n{ENCODED[10:]}\r\n"}}},
+    "a helper that is switched off": {
+        "credsStore": "none",
+        "credHelpers": {"r.example.com": ""},
+        "auths": {"r.example.com": {"auth": ENCODED}},
+    },
 }
 
 
@@ -303,6 +316,91 @@ FORMS = {
 def test_a_login_is_read_in_each_form_that_docker_takes(docker_config: Path, body: dict[str, object]) -> None:
     docker_config.write_text(json.dumps(body))
     assert credentials.read("r.example.com") == Credentials(USER, PASSWORD)
+
+
+@pytest.mark.parametrize(
+    "key", ["r.example.com.evil", "evil-r.example.com", "r.example.com:5000", "r.example.co", "", "https://"]
+)
+def test_a_login_of_another_registry_is_not_taken(docker_config: Path, key: str) -> None:
+    login(docker_config, key)
+    assert credentials.read("r.example.com", "team/x") == Credentials()
+
+
+@pytest.mark.parametrize("text", ["", " \n", "{}", "\ufeff{}", '{"auths": null, "credHelpers": null, "credsStore": null}'])
+def test_a_configuration_that_says_nothing_is_none(docker_config: Path, text: str) -> None:
+    docker_config.write_text(text, encoding="utf-8")
+    assert credentials.read("r.example.com") == Credentials()
+
+
+@pytest.fixture
+def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes the credential helper `mine` of a shell script, which has what it is asked for in $asked."""
+
+    def make(script: str) -> None:
+        file = tmp_path / "docker-credential-mine"
+        file.write_text(f"#!/bin/sh\nasked=$(cat)\n{script}\n")
+        file.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+
+    return make
+
+
+KNOWN = json.dumps({"ServerURL": "x", "Username": USER, "Secret": PASSWORD})
+UNKNOWN = "echo 'credentials not found in native keychain'; exit 1"
+ASKED = {
+    # What Docker's configuration says, the host, and what the helper knows it by.
+    "a host": ({"credsStore": "mine"}, "r.example.com", "r.example.com"),
+    "its old address": (
+        {"credsStore": "mine", "auths": {"https://r.example.com/v1/": {}}},
+        "r.example.com",
+        "https://r.example.com/v1/",
+    ),
+    "a host with capitals": ({"credHelpers": {"R.example.com": "mine"}}, "r.example.com", "r.example.com"),
+    "an address in the list of helpers": ({"credHelpers": {"https://r.example.com": "mine"}}, "r.example.com", "r.example.com"),
+    "Docker Hub": ({"credsStore": "mine"}, "docker.io", "https://index.docker.io/v1/"),
+    "Docker Hub in the list of helpers": (
+        {"credHelpers": {"docker.io": "mine"}},
+        "index.docker.io",
+        "https://index.docker.io/v1/",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("body", "host", "known"), ASKED.values(), ids=ASKED)
+def test_a_helper_is_asked_by_the_name_that_it_knows(
+    helper: Callable[[str], None], docker_config: Path, body: dict[str, object], host: str, known: str
+) -> None:
+    helper(f"[ \"$asked\" = {known} ] && echo '{KNOWN}' && exit\n{UNKNOWN}")
+    docker_config.write_text(json.dumps(body))
+    assert credentials.read(host) == Credentials(USER, PASSWORD)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "script",
+    [
+        f"echo 'warning: the vault is old' >&2; echo '{KNOWN}'",
+        f"echo 'WARNING: the vault is old'; echo '{KNOWN}'",
+        f"echo '{KNOWN}'; echo 'a newer version is there'",
+        f"echo; printf '%s\\r\\n' '{KNOWN}'",
+    ],
+)
+def test_a_helper_that_warns_is_heard(helper: Callable[[str], None], docker_config: Path, script: str) -> None:
+    helper(script)
+    docker_config.write_text('{"credsStore": "mine"}')
+    assert credentials.read("r.example.com") == Credentials(USER, PASSWORD)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("answer", ["", "{", "[]", '{"Username": "ada"}', '{"Username": 7, "Secret": null}', "no } {"])
+def test_a_helper_that_answers_something_else_is_one_line(
+    helper: Callable[[str], None], docker_config: Path, answer: str
+) -> None:
+    helper(f"echo '{answer}'")
+    docker_config.write_text('{"credsStore": "mine"}')
+    with pytest.raises(RegistryError, match="docker-credential-mine answers, but not with credentials"):
+        credentials.read("r.example.com")
 
 
 def test_a_login_in_a_variable_counts_before_the_file(docker_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -365,9 +463,108 @@ def test_a_challenge_is_read_in_every_form() -> None:
         assert found is not None
         assert found.bearer
         assert (found.realm, found.service, found.scope) == ("https://t.example.com/a?b=c,d", "s", "repository:a/b:pull,push")
-    assert _challenge(['BASIC realm="x"']) is not None
+    for lines in (
+        [f'{bearer}, Basic realm="x"'],
+        ["Negotiate", bearer],
+        [f"Negotiate YII=, {bearer}"],
+        ['Digest realm="d", nonce="n"', bearer],
+        [bearer.replace("=", " = ", 1).replace(",service", ' , error-description="no \\"x\\", y" ,service')],
+        [bearer.replace("service", "error=insufficient scope,service")],
+    ):
+        assert _challenge(lines) == _challenge([bearer])
+    plain = _challenge(["Bearer realm=https://t.example.com/a?b=c,service=s,scope=repository:a/b:pull"])
+    assert plain is not None
+    assert (plain.realm, plain.service, plain.scope) == ("https://t.example.com/a?b=c", "s", "repository:a/b:pull")
+    for basic in (
+        ['BASIC realm="x"'],
+        ["Basic"],
+        ["Negotiate, Basic"],
+        ["Negotiate", "basic"],
+        ['Basic realm=""'],
+        ["Basic realm="],
+    ):
+        assert _challenge(basic) == _challenge(['Basic realm="x"'])
+    assert not _challenge(['Basic realm="Bearer realm=x, Bearer y=z"']).bearer  # type: ignore[union-attr]
     for nothing in ([], [""], ["Negotiate"], ['Digest realm="x", nonce="y"'], ["Bearer"]):
         assert _challenge(nothing) is None
+
+
+def test_a_challenge_that_is_made_to_take_long_is_read_at_once() -> None:
+    began = time.monotonic()
+    for line in ("a" * 60_000, "a " * 30_000, 'a="' * 20_000, "Basic " * 10_000, "a=," * 20_000):
+        _challenge([line])
+    assert time.monotonic() - began < 2
+
+
+TOKENS = {
+    "token": {"token": "t"},
+    "access_token": {"access_token": "t"},
+    "both": {"token": "t", "access_token": "t"},
+    "an empty one": {"token": "", "access_token": "t"},
+    "null": {"token": None, "access_token": "t", "refresh_token": None, "expires_in": None},
+    "no time": {"token": "t", "expires_in": 0},
+    "a time in words": {"token": "t", "expires_in": "300"},
+    "a time with a fraction": {"token": "t", "expires_in": 299.5, "issued_at": "yesterday"},
+    "a time that is over": {"token": "t", "expires_in": -5},
+}
+
+
+@pytest.mark.parametrize("answer", TOKENS.values(), ids=TOKENS)
+@pytest.mark.parametrize("status", [200, 201])
+def test_a_token_is_read_in_each_form(double: Double, answer: dict[str, object], status: int) -> None:
+    double.auth = "bearer"
+    double.tokens["t"] = ({"repository:a:pull"}, time.monotonic() + 60)
+    double.fail("GET", "/token", answers(status, {}, json.dumps(answer).encode()), times=9)
+    with Client(Registry.parse(double.address), QUICK) as client:
+        assert not client.exists("a", digest_of(b"x"))
+
+
+def test_a_token_server_that_moved_is_followed_and_the_login_stays(double: Double, docker_config: Path) -> None:
+    double.auth = "bearer"
+    login(docker_config, double.address)
+    elsewhere = f"http://localhost:{double.address.rpartition(':')[2]}/token?{{}}"
+
+    def moved(handler: Handler) -> None:
+        answers(307, {"Location": elsewhere.format(handler.path.partition("?")[2])})(handler)
+
+    double.fail("GET", "/token", moved)
+    with Client(Registry.parse(double.address), QUICK) as client, suppress(RefusedError):
+        client.exists("a", digest_of(b"x"))
+    first, second = [one for one in double.asked if one.path.startswith("/token")]
+    assert "authorization" in first.headers
+    assert "authorization" not in second.headers
+    assert second.headers["host"].startswith("localhost:")
+
+
+def test_no_service_is_named_where_the_registry_names_none(double: Double, docker_config: Path) -> None:
+    """Some token servers refuse an empty one."""
+    login(docker_config, double.address)
+    double.fail("HEAD", "", answers(401, {"WWW-Authenticate": f'Bearer realm="http://{double.address}/token?a=b"'}))
+    with Client(Registry.parse(double.address), QUICK) as client:
+        client.exists("a", digest_of(b"x"))
+    assert [one.path for one in double.asked if "/token" in one.path] == ["/token?a=b&scope=repository%3Aa%3Apull"]
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b'{"details": "too many failed login attempts"}', "too many failed login attempts"),
+        (b'{"error": "invalid_grant", "error_description": "account locked"}', "invalid_grant account locked"),
+        (b'{"errors": [{"code": "DENIED", "message": "no such robot"}]}', "DENIED no such robot"),
+        (b'{"message": "Bad credentials"}', "Bad credentials"),
+        (f'{{"message": "no {PASSWORD} here"}}'.encode(), "no \\*\\*\\* here"),
+        (b"[]", ""),
+    ],
+)
+def test_a_token_server_says_why_in_its_own_words(double: Double, docker_config: Path, data: bytes, words: str) -> None:
+    double.auth = "bearer"
+    login(docker_config, double.address)
+    double.fail("GET", "/token", answers(401, {}, data), times=9)
+    with (
+        Client(Registry.parse(double.address), QUICK) as client,
+        pytest.raises(RefusedError, match=f"the token server answers 401.*{words}.*docker login"),
+    ):
+        client.exists("a", digest_of(b"x"))
 
 
 def test_reading_asks_for_no_right_to_write(double: Double, docker_config: Path) -> None:

@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from common.errors import RegistryError
@@ -75,8 +75,10 @@ def _inspect(target: Registry, ref: ImageRef, error: type[RegistryError] | None)
 @contextmanager
 def _login(target: Registry, ref: ImageRef) -> Iterator[Path]:
     """A file with the credentials that our client found, whatever form Docker keeps them in; it is gone afterwards."""
-    found = credentials.read(target.host, ref.repository)
-    entry = {}
+    found, entry = Credentials(), {}
+    # What is wrong with the user's configuration is said by our own client, where a login is needed.
+    with suppress(RegistryError):
+        found = Credentials() if target.in_the_clear else credentials.read(target.host, ref.repository)
     if found != Credentials():
         user = found.username or ("<token>" if found.identity_token else "")
         entry["auth"] = base64.b64encode(f"{user}:{found.password}".encode()).decode()

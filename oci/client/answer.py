@@ -62,9 +62,9 @@ class Answer:
     def explanation(self) -> str:
         """The status and the server's own error messages, all of them: they may repeat secrets, see `Http.scrub`."""
         errors = "; ".join(f"{code} {message}".strip() for code, message in self._errors())
-        # What stands before the registry answers with web pages.
-        title = re.search(rb"<title>([^<]{1,200})", self.data) if not errors else None
-        said = title[1].decode(errors="replace").removeprefix(str(self.status)) if title else errors
+        # What stands before the registry answers with web pages, its storage in XML, and Go's server in a line of text.
+        other = re.search(rb"<(?:title|Message)>([^<]{1,200})|\A([^<{\[][^\n]{0,200})\s*\Z", self.data) if not errors else None
+        said = (other[1] or other[2]).decode(errors="replace").removeprefix(str(self.status)) if other else errors
         return f"{self.status} {said.strip()}".strip()
 
     def _errors(self) -> list[tuple[str, str]]:

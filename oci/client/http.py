@@ -32,8 +32,6 @@ Scopes = tuple[str, ...]
 # Those from 520 on are Cloudflare's.
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 528)})
 REDIRECTED, REDIRECTS = frozenset({301, 302, 303, 307, 308}), 5
-# What helps where a registry behind a proxy does not know what it is called outside.
-ELSEWHERE = "if that is to be the registry itself, tell it its own address (http.host, or X-Forwarded-Host and -Port)"
 # No answer that is read whole is larger: distribution spec, "Pushing Manifests": a registry takes manifests of 4 MB at least.
 LARGEST = 8 << 20
 _TUNNEL = re.compile(r"Tunnel connection failed: (\d{3} [^'\")]*)")
@@ -74,7 +72,10 @@ class Http:
 
     Attributes:
         stopped: set by `stop`.
+        away: what to do where a host does not answer that the server sends us to; empty: what is usual.
     """
+
+    away = ""
 
     def __init__(
         self,
@@ -256,7 +257,7 @@ class Http:
                 raise hopeless from None
             if origin(url) == self._origin:
                 raise TransientError(_reason(problem)) from None
-            raise TransientError(f"{_reason(problem)} by {self.elsewhere(url)}", fix=ELSEWHERE) from None
+            raise TransientError(f"{_reason(problem)} by {self.elsewhere(url)}", fix=self.away) from None
 
     def _check_proxy(self, problem: BaseException, url: str, on_the_way: proxy.Proxy | None) -> None:
         """Say of a proxy what it is, and refuse at once what a second try cannot mend.

@@ -8,7 +8,7 @@ from dataclasses import replace
 from common.errors import RegistryError
 from oci.client.answer import Answer, Stream
 from oci.client.auth import Auth, refused
-from oci.client.http import ELSEWHERE, LARGEST, PASSING, REDIRECTED, REDIRECTS, Http, Request, origin
+from oci.client.http import LARGEST, PASSING, REDIRECTED, REDIRECTS, Http, Request, origin
 from oci.client.patience import Patience, TransientError, UnusableError, asked_to_wait
 from oci.client.target import Registry, resolve
 
@@ -26,6 +26,9 @@ class Wire(Http):
         patience: bounds.
         writes: whether the user wants to push.
     """
+
+    # Behind a proxy a registry may not know what it is called outside.
+    away = "if that is to be the registry itself, tell it its own address (http.host, or X-Forwarded-Host and -Port)"
 
     def __init__(self, target: Registry, patience: Patience, *, writes: bool = False) -> None:
         super().__init__(target, patience, more=target.ca)
@@ -48,7 +51,7 @@ class Wire(Http):
         fix = "the registry's answer says why; see its documentation or log"
         if origin(answer.url) != self._origin:
             where = f"{self.elsewhere(answer.url)} answers {self.scrub(answer.explanation())}, and gets no login"
-            fix = ELSEWHERE
+            fix = self.away
         if "NAME_UNKNOWN" in answer.codes:
             fix = "there is no such repository: look at the name" + (", or create it there first" if self._writes else "")
         if answer.status in _ABOUT_IT:

@@ -59,6 +59,18 @@ def test_a_tag_that_holds_the_manifest_already_is_not_put_again(client: Client, 
     assert not double.count("PUT", "manifests")
 
 
+@pytest.mark.parametrize("status", [400, 403, 409, 412, 423])
+def test_a_tag_that_was_put_by_a_request_whose_answer_was_lost_is_there(client: Client, double: Double, status: int) -> None:
+    def lost(handler: Handler) -> None:
+        holds(double, ONE)
+        handler.close_connection = True
+
+    double.fail("PUT", "manifests/", lost)
+    double.fail("PUT", "manifests/", answers(status))
+    client.put_manifest(REPOSITORY, "1", ONE)
+    assert double.count("PUT", "manifests") == 2
+
+
 @pytest.mark.parametrize("status", [400, 403, 409, 412])
 def test_a_tag_that_holds_another_and_cannot_be_moved_says_so_and_what_it_holds(
     client: Client, double: Double, status: int
@@ -252,6 +264,23 @@ def test_an_upload_that_is_sent_elsewhere_names_both_places(client: Client, doub
         client.upload(REPOSITORY, blob, lambda _: None)
     assert "secret" not in caught.value.line()
     assert "tell it its own address (http.host, or X-Forwarded-Host and -Port)" in caught.value.line()
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>", "400 Request has expired"),
+        (b"Client sent an HTTP request to an HTTPS server.\n", "400 Client sent an HTTP request to an HTTPS server."),
+        (b"<html><head><title>400 Bad Request</title></head></html>", "400 Bad Request"),
+        (b"one line\nand another", "answers 400)"),
+        (b'{"fault": "x"}', "answers 400)"),
+    ],
+)
+def test_what_stands_around_a_registry_says_why_too(client: Client, double: Double, data: bytes, said: str) -> None:
+    double.fail("GET", "manifests/", answers(400, {}, data))
+    with pytest.raises(RegistryError) as caught:
+        client.manifest(REPOSITORY, "1")
+    assert said in caught.value.line()
 
 
 def test_an_image_in_dockers_own_form_is_asked_for_too(client: Client, double: Double) -> None:

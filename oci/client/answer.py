@@ -50,6 +50,11 @@ class Answer:
         return list(self.headers.getlist(name))
 
     @property
+    def framed(self) -> bool:
+        """Whether it says where its body ends; else a connection that was cut looks like that (RFC 9112, 6.3)."""
+        return bool(self.header("Content-Length") or self.header("Transfer-Encoding"))
+
+    @property
     def codes(self) -> tuple[str, ...]:
         """The error codes of the body (OCI distribution spec, "Error Codes")."""
         return tuple(code for code, _ in self._errors())

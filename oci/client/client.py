@@ -232,6 +232,8 @@ class Client:
         answer = self._wire.ask(request, action)
         if answer.status != 200:
             raise self._wire.refusal(action, answer)
+        if len(answer.data) < size and not answer.framed:
+            raise RegistryError(f"{action} failed: the connection was cut", where=self.target.host, fix="run it again")
         data = self._whole(repository, digest, answer.data)
         if len(data) != size:
             what = f"{action} failed: it has {len(data)} bytes and not {size}"

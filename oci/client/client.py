@@ -91,7 +91,7 @@ class Client:
         length = answer.header("Content-Length")
         if size < 0 or length in {"", "0", str(size)}:
             return True
-        self.patience.tell(f"{self.target.host} says that it has {self._wire.scrub(length)} of {size} bytes of {digest}")
+        self.patience.warn(f"{self.target.host} says that it has {self._wire.scrub(length)} of {size} bytes of {digest}")
         return False
 
     def mount(self, repository: str, digest: str, origin: str) -> tuple[bool, str]:

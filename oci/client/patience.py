@@ -65,6 +65,7 @@ class Patience:
         parallel: requests and uploads at the same time.
         readable: seconds until what a registry took can surely be read: replicas and caches follow after a while.
         tell: called with a short text for each failure after which another try follows.
+        warn: called with a line about what is odd and stops nothing.
     """
 
     tries: int = 6
@@ -78,6 +79,7 @@ class Patience:
     parallel: int = 4
     readable: float = 30
     tell: Callable[[str], None] = lambda _: None
+    warn: Callable[[str], None] = lambda _: None
 
 
 # For questions asked on the side, which are not worth waiting for.
@@ -119,7 +121,7 @@ class Attempts:
             wish = f", and asks to wait {problem.wait:.0f} s" if problem.wait else ""
             times = f" {self._failures} times in a row" if self._failures > 1 else ""
             what = f"{self._action} failed{times}: {problem.reason}{wish}"
-            fix = (problem.fix or "check the server and the network, then run it again") + self._again
+            fix = problem.fix or f"check the server and the network, then run it again{self._again}"
             raise RegistryError(what, where=self._where, fix=fix)
         pause = min(self._patience.longest, self._patience.pause * 2 ** (self._failures - 1))
         # At least as long as the server asks; else a random time, so that clients that failed together do not return together.

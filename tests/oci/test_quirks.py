@@ -127,7 +127,7 @@ def test_a_length_of_zero_in_an_answer_to_head_says_nothing(client: Client, doub
 def test_a_blob_that_is_there_with_another_size_is_said(double: Double) -> None:
     said: list[str] = []
     double.fail("HEAD", "blobs/", answers(200, {"Content-Length": "4"}))
-    with Client(Registry(double.address, ""), dataclasses.replace(QUICK, tell=said.append)) as client:
+    with Client(Registry(double.address, ""), dataclasses.replace(QUICK, warn=said.append)) as client:
         assert not client.exists(REPOSITORY, digest_of(b"x"), 5)
     assert said == [f"{double.address} says that it has 4 of 5 bytes of {digest_of(b'x')}"]
 

@@ -149,8 +149,9 @@ class Auth:
     def _request_token(self, challenge: _Challenge, scopes: Scopes) -> _Token:
         login = self._login()
         realm = urlsplit(resolve(self._target.host, "", challenge.realm))
-        plain = realm.scheme == "http" and self._target.plain_http and self._target.local and is_loopback(realm.hostname or "")
-        if realm.scheme != "https" and not plain:
+        # By plain HTTP no login is sent, but on this machine.
+        plain = self._target.in_the_clear or (self._target.plain_http and is_loopback(realm.hostname or ""))
+        if realm.scheme != "https" and not (realm.scheme == "http" and plain):
             raise RegistryError(
                 "the registry sends the user's credentials somewhere without TLS",
                 where=self._target.host,

@@ -11,10 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from urllib3 import HTTPHeaderDict
 
 from common.errors import ExitCode, RegistryError
 from oci.client import credentials
-from oci.client.auth import RefusedError, _challenge
+from oci.client.access import Access
+from oci.client.answer import Answer
+from oci.client.auth import Auth, RefusedError, _challenge
 from oci.client.client import Client
 from oci.client.credentials import Credentials
 from oci.client.patience import Patience
@@ -534,6 +537,21 @@ def test_a_token_server_that_moved_is_followed_and_the_login_stays(double: Doubl
     assert "authorization" in first.headers
     assert "authorization" not in second.headers
     assert second.headers["host"].startswith("localhost:")
+
+
+def test_a_token_that_nobody_has_to_log_in_for_is_got_by_plain_http_where_that_is_said(docker_config: Path) -> None:
+    login(docker_config, "r.example.com")
+    asked: list[tuple[str, str, dict[str, str]]] = []
+
+    def fetch(method: str, url: str, headers: dict[str, str], _: bytes) -> Answer:
+        asked.append((method, url, headers))
+        return Answer(200, HTTPHeaderDict(), b'{"token": "t"}', url)
+
+    auth = Auth(Registry("r.example.com", "", Access("r.example.com", plain_http=True)), fetch)
+    challenge = HTTPHeaderDict({"WWW-Authenticate": 'Bearer realm="http://t.example.com/token"'})
+    assert auth.challenged(Answer(401, challenge, b"", ""), ("repository:a:pull",), "")
+    assert auth.header(("repository:a:pull",)) == "Bearer t"
+    assert asked == [("GET", "http://t.example.com/token?scope=repository%3Aa%3Apull", {})]
 
 
 def test_no_service_is_named_where_the_registry_names_none(double: Double, docker_config: Path) -> None:

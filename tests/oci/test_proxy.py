@@ -196,15 +196,15 @@ def test_a_proxy_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 def test_skopeo_gets_the_proxy_that_we_chose(monkeypatch: pytest.MonkeyPatch) -> None:
     """Programs in Go know no ALL_PROXY."""
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
-    variables = skopeo._environment(ELSEWHERE, Path("auth.json"))
+    variables = skopeo._environment(Path("auth.json"))
     assert variables["HTTPS_PROXY"] == "http://127.0.0.1:1"
     assert (variables["https_proxy"], variables["no_proxy"]) == (None, None)
     # In the forms that Go takes, the exceptions are the same.
     monkeypatch.setenv("no_proxy", ".example.test *.other.test")
-    assert skopeo._environment(ELSEWHERE, Path("auth.json"))["NO_PROXY"] == "example.test,other.test"
+    assert skopeo._environment(Path("auth.json"))["NO_PROXY"] == "example.test,other.test"
 
 
 def test_skopeo_gets_what_is_no_proxy_to_us_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is asked only where our own client had no need of it."""
     monkeypatch.setenv("HTTP_PROXY", "socks5://127.0.0.1:1")
-    assert skopeo._environment(ELSEWHERE, Path("auth.json"))["HTTP_PROXY"] == "socks5://127.0.0.1:1"
+    assert skopeo._environment(Path("auth.json"))["HTTP_PROXY"] == "socks5://127.0.0.1:1"

@@ -47,6 +47,22 @@ def test_a_helper_that_nobody_needs_stops_no_push(tmp_path: Path) -> None:
     assert said(Registry(HOST, "")) == {"auths": {}}
 
 
+@pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
+def test_its_own_file_counts_where_our_client_has_no_login(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    own = {"auths": {HOST: {"auth": base64.b64encode(b"podman:login").decode()}}}
+    (tmp_path / "podman.json").write_text(json.dumps(own))
+    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(tmp_path / "podman.json"))
+    ours = {"auths": {HOST: {"auth": ENCODED}}}
+    (tmp_path / "config.json").write_text(json.dumps(ours if known else {}))
+    assert said(Registry(HOST, "")) == (ours if known else own)
+    assert said(Registry(HOST, "", Access(HOST, plain_http=True))) == {"auths": {}}
+    assert skopeo._environment(tmp_path / "x")["REGISTRY_AUTH_FILE"] == str(tmp_path / "x")
+    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(tmp_path / "absent.json"))
+    assert said(Registry(HOST, "")) == (ours if known else {"auths": {}})
+
+
 def test_no_login_goes_where_others_read_along(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"auths": {HOST: {"auth": ENCODED}}}))
     assert said(Registry(HOST, "", Access(HOST, plain_http=True))) == {"auths": {}}

@@ -303,16 +303,19 @@ def push(_: Context, registry: str = "", key: str = "", keyless: bool = False) -
         "policy": "a file that says what must hold (docs/proof.md); default: everything, on a CPU at least",
         "subject": "who signed without a key: a mail address, or a workflow's URI with its ref",
         "issuer": "with --subject: whose login it is, a URI",
+        "trust_root": "with --subject: the trust root's file, of a sigstore of your own; default: the public one",
     }
 )
-def verify(_: Context, ref: str, key: str = "", policy: str = "", subject: str = "", issuer: str = "") -> str:
+def verify(
+    _: Context, ref: str, key: str = "", policy: str = "", subject: str = "", issuer: str = "", trust_root: str = ""
+) -> str:
     """Say whether an image carries its proof: signature, SBOM, provenance, a passed smoke run of this very digest."""
     from registry import inspect as show
     from registry.keyless import Identity
 
-    if bool(subject) != bool(issuer):
-        raise UsageError("--subject and --issuer go together", fix="give both")
-    return show.show(ref, key, policy, Identity(issuer, subject) if subject else None)
+    if bool(subject) != bool(issuer) or (trust_root and not subject):
+        raise UsageError("--subject and --issuer go together, and --trust-root with them", fix="give both")
+    return show.show(ref, key, policy, Identity(issuer, subject) if subject else None, trust_root)
 
 
 _TO_CLUSTER = {

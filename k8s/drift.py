@@ -15,6 +15,7 @@ from common import console, paths
 from common.errors import DriftError, PolicyError
 from k8s.envs import environment
 from k8s.envs.environment import ClusterTarget, DirectoryTarget, Environment
+from k8s.envs.other_images import under
 from k8s.objects import strict_yaml
 from k8s.objects.manifests import Identity, Manifest
 from k8s.prepare import checked, directory, gate
@@ -139,7 +140,7 @@ def _really_runs(
         console.warn(line)
     for line in found.wrong:
         console.warn(line)
-    own = {pin.pinned for pin in recorded.pins if str(pin.pinned) in found.images and str(pin.pinned).startswith(env.registry)}
+    own = {pin.pinned for pin in recorded.pins if str(pin.pinned) in found.images and under(pin.pinned, env.registry)}
     try:
         gate.check(own, env, excused=excused)
     except PolicyError as problem:

@@ -220,7 +220,9 @@ def _store(
                 what = f"{problem.what}; the new statements are attached as referrers, which cosign 2 does not read"
                 console.warn(f"{image.name}: {what}")
     if len(gone) < len(superseded):
-        console.warn(f"{image.name}: older statements of this key stay where they cannot be replaced, and count as well")
+        console.warn(
+            f"{image.name}: older statements of this key stay where they cannot be replaced: cosign counts all of them"
+        )
     return gone
 
 

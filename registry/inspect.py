@@ -21,7 +21,7 @@ from registry.trust import Trust
 from registry.verify import Findings, Place, verify
 
 
-def show(named: str, key: str = "", policy_file: str = "", identity: Identity | None = None) -> str:
+def show(named: str, key: str = "", policy_file: str = "", identity: Identity | None = None, root: str = "") -> str:
     """Verify an image and print the verdict; needs nothing of the build.
 
     Args:
@@ -29,6 +29,7 @@ def show(named: str, key: str = "", policy_file: str = "", identity: Identity | 
         key: the public key's file, or a URI that cosign knows; empty: that of the checkout's own pair.
         policy_file: what must hold, see policy.py; empty: its defaults.
         identity: who signed without a key; then the key counts only if it is named.
+        root: the trust root's file for the identity; empty: sigstore's public one.
 
     Returns:
         the outcome in a few words.
@@ -41,7 +42,7 @@ def show(named: str, key: str = "", policy_file: str = "", identity: Identity | 
     ref = reference(named)
     required = policy.read(Path(policy_file)) if policy_file else Policy()
     keys = () if identity and not key else (signer.public_key(key),)
-    pinned, findings = look(ref, Trust(keys, (identity,) if identity else ()), required)
+    pinned, findings = look(ref, Trust(keys, (identity,) if identity else (), root), required)
     console.info(str(pinned) if ref.digest else f"{ref} is {pinned}")
     marks = {"holds": "✓ holds", "missing": "✗ missing", "bad": "✗ bad", "not asked": "- not asked"}
     console.table(

@@ -5,6 +5,7 @@ Packages are read from the SBOM. No location stands in it, as none stands in a l
 
 from __future__ import annotations
 
+import datetime
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,23 @@ def revision(predicate: dict[str, Any]) -> tuple[str, bool]:
             commit = str(dependency.get("digest", {}).get("gitCommit", ""))
             return commit or "unknown", bool(commit) and dependency.get("annotations", {}).get("dirty") is False
     return "unknown", False
+
+
+def supersedes(new: dict[str, Any], old: dict[str, Any]) -> bool:
+    """Whether a provenance takes the place of another one of the same key and digest: that of the build that ended last.
+
+    Two of which one does not say when stand beside each other.
+    """
+    before, after = _finished(old), _finished(new)
+    return before is not None and after is not None and before <= after
+
+
+def _finished(predicate: dict[str, Any]) -> datetime.datetime | None:
+    try:
+        at = datetime.datetime.fromisoformat(predicate["runDetails"]["metadata"]["finishedOn"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return at if at.tzinfo else None
 
 
 def _source(source: str) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from registry import limits, skopeo
 from registry.send import Sender
 
 # Seconds for skopeo to read a manifest, its retries included.
-_PATIENCE = Patience()
+_PATIENCE = Patience(warn=console.warn)
 _FORBIDDEN = 403
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from common.errors import RegistryError
@@ -22,6 +22,8 @@ from oci.reference import ImageRef
 RETRIES = "3"
 # Seconds for one answer.
 PATIENCE = 300.0
+# Names the file of its logins.
+_LOGIN = "REGISTRY_AUTH_FILE"
 # What no push mends: said before the first byte is sent.
 _HOPELESS = ("authentication required", "x509", "no such host", "proxyconnect", "remote error: tls")
 _REFUSED = ("unauthorized", "denied")
@@ -67,16 +69,21 @@ def _inspect(target: Registry, ref: ImageRef, error: type[RegistryError] | None)
             error=error,
             what=f"reading {ref} back with skopeo",
             fix="check the registry",
-            env=_environment(target, file),
+            env=_environment(file),
             timeout=PATIENCE,
         )
 
 
 @contextmanager
 def _login(target: Registry, ref: ImageRef) -> Iterator[Path]:
-    """A file with the credentials that our client found, whatever form Docker keeps them in; it is gone afterwards."""
-    found = credentials.read(target.host, ref.repository)
-    entry = {}
+    """A file with the credentials that our client found, whatever form Docker keeps them in; it is gone afterwards.
+
+    Where it found none, the file that the user names for skopeo itself counts.
+    """
+    found, entry = Credentials(), {}
+    # What is wrong with the user's configuration is said by our own client, where a login is needed.
+    with suppress(RegistryError):
+        found = Credentials() if target.in_the_clear else credentials.read(target.host, ref.repository)
     if found != Credentials():
         user = found.username or ("<token>" if found.identity_token else "")
         entry["auth"] = base64.b64encode(f"{user}:{found.password}".encode()).decode()
@@ -86,6 +93,10 @@ def _login(target: Registry, ref: ImageRef) -> Iterator[Path]:
         file = Path(folder) / "auth.json"
         with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
             json.dump({"auths": {target.host: entry} if entry else {}}, out)
+        own = os.environ.get(_LOGIN, "")
+        if own and not entry and not target.in_the_clear:
+            with suppress(OSError):
+                file.write_bytes(Path(own).read_bytes())
         yield file
 
 
@@ -99,15 +110,9 @@ def _certificates(target: Registry, place: Path) -> bool:
     return bool(names or target.ca)
 
 
-def _environment(target: Registry, login: Path) -> dict[str, str | None]:
-    """Its variables; those that the user set for skopeo itself stay."""
+def _environment(login: Path) -> dict[str, str | None]:
+    """Its variables; certificates that the user named for skopeo itself stay."""
     bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or ""
-    settings = {"REGISTRY_AUTH_FILE": str(login), "SSL_CERT_DIR" if Path(bundle).is_dir() else "SSL_CERT_FILE": bundle}
-    variables: dict[str, str | None] = {name: value for name, value in settings.items() if value and name not in os.environ}
-    # Go's programs know no ALL_PROXY.
-    on_the_way = proxy.chosen(target)
-    for name in ("HTTPS_PROXY", "HTTP_PROXY"):
-        variables |= {name: on_the_way.url if on_the_way else None, name.lower(): None}
-    if on_the_way:
-        variables |= {"NO_PROXY": None, "no_proxy": None}
-    return variables
+    name = "SSL_CERT_DIR" if Path(bundle).is_dir() else "SSL_CERT_FILE"
+    certificates = {name: bundle} if bundle and name not in os.environ else {}
+    return {_LOGIN: str(login), **certificates, **proxy.for_go()}

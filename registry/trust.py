@@ -1,6 +1,7 @@
 """Whose signatures count: public keys, and identities that sign without a key. A statement of one of them is a statement.
 
 All of them speak together: what one of them says is bad is bad, so that a changed key hides no failure that the old one signed.
+A later statement takes the place of an earlier one of the same signer alone (`verify`).
 """
 
 from __future__ import annotations
@@ -30,15 +31,19 @@ class Trust:
 
     def signed(self, item: Attached) -> bool:
         """Whether one of them signed what is attached."""
-        if item.envelope is None:
-            return False
-        if any(item.envelope.holds(key) for key in self.keys):
-            return True
-        return bool(self.identities and item.bundle) and _by(item.bundle, self.identities, self.root)
+        return bool(self.signers(item))
+
+    def signers(self, item: Attached) -> frozenset[str]:
+        """Those of them that signed what is attached."""
+        envelope = item.envelope
+        if envelope is None:
+            return frozenset()
+        if keys := [key for key in self.keys if envelope.holds(key)]:
+            return frozenset(map(_name, keys))
+        return _by(item.bundle, self.identities, self.root) if self.identities and item.bundle else frozenset()
 
     def __str__(self) -> str:
-        keys = [f"key {fingerprint(key)}" for key in self.keys]
-        return " or ".join([*keys, *map(str, self.identities)]) or "nobody"
+        return " or ".join([*map(_name, self.keys), *map(str, self.identities)]) or "nobody"
 
 
 def of(trusted: PublicKey | Trust) -> Trust:
@@ -46,10 +51,13 @@ def of(trusted: PublicKey | Trust) -> Trust:
     return trusted if isinstance(trusted, Trust) else Trust((trusted,))
 
 
+def _name(key: PublicKey) -> str:
+    return f"key {fingerprint(key)}"
+
+
 @functools.lru_cache(maxsize=256)
-def _by(bundle: bytes, identities: tuple[Identity, ...], root: str) -> bool:
+def _by(bundle: bytes, identities: tuple[Identity, ...], root: str) -> frozenset[str]:
     try:
-        keyless.signer(bundle, identities, root)
+        return frozenset({str(keyless.signer(bundle, identities, root))})
     except NotVerifiedError:
-        return False
-    return True
+        return frozenset()

@@ -1,7 +1,8 @@
 """Judges whether the content attached to an image is proof, by the public key and the policy; reads nothing itself.
 
 Cosign judges the same way (`verify`, `verify-attestation --type … --policy …`): content that the key did not sign is ignored,
-and every statement of one kind that it signed for this digest must meet the policy: a good one hides no bad one.
+and every statement of one kind that it signed for this digest must meet the policy: a good one hides no bad one. But of two
+smoke results or provenances by one signer the later counts (`latest`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from oci.envelope import PublicKey
 from oci.reference import check_digest
 from oci.signature import signed_statements
 from oci.statement import Statement
-from registry import provenance, result, trust
+from registry import latest, provenance, result, trust
 from registry.policy import Policy
 from registry.trust import Trust
 
@@ -144,9 +145,10 @@ def _judge(
         state: State = "bad" if reason else "missing"
         return Finding(name, state if required else "not asked", _shown(reason) or "none is attached")
     try:
-        for _, parsed in good:
+        counting = latest.of(kind, good, who)
+        for parsed in counting:
             _check_subject(parsed, digest, place)
-        texts = [check(parsed.predicate) for _, parsed in good]
+        texts = [check(parsed.predicate) for parsed in counting]
     except _BadError as problem:
         return Finding(name, "bad" if required else "not asked", _shown(str(problem)))
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as problem:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import urllib3
 
 from common.errors import RegistryError
-from oci.client.patience import TransientError, UnusableError
+from oci.client.patience import UnusableError
 from oci.client.target import Server
 
 CHUNK = 1 << 20
@@ -21,6 +21,8 @@ CHUNK = 1 << 20
 _PATIENT, _SLOWEST = 30.0, 1024
 # Words of a message that gives no reason: "requested access to the resource is denied".
 _BARE = 7
+# Of a message about who asks, however long: "your authorization token has expired".
+_LOGIN = re.compile(r"authenticat|credential|token|log ?in\b|expired", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,26 +50,39 @@ class Answer:
         return list(self.headers.getlist(name))
 
     @property
+    def framed(self) -> bool:
+        """Whether it says where its body ends; else a connection that was cut looks like that (RFC 9112, 6.3)."""
+        return bool(self.header("Content-Length") or self.header("Transfer-Encoding"))
+
+    @property
     def codes(self) -> tuple[str, ...]:
         """The error codes of the body (OCI distribution spec, "Error Codes")."""
         return tuple(code for code, _ in self._errors())
 
-    def words(self) -> bool:
-        """Whether the server says more than that access is denied."""
-        return any(len(message.split()) > _BARE for _, message in self._errors())
+    def beyond_login(self) -> bool:
+        """Whether the server says of a refusal what no login mends: a quota, a scanner, a rule."""
+        reasons = (message for code, message in self._errors() if code != "UNAUTHORIZED")
+        return any(len(reason.split()) > _BARE and not _LOGIN.search(reason) for reason in reasons)
 
     def explanation(self) -> str:
         """The status and the server's own error messages, all of them: they may repeat secrets, see `Http.scrub`."""
         errors = "; ".join(f"{code} {message}".strip() for code, message in self._errors())
-        # What stands before the registry answers with web pages.
-        title = re.search(rb"<title>([^<]{1,200})", self.data) if not errors else None
-        said = title[1].decode(errors="replace").removeprefix(str(self.status)) if title else errors
+        # What stands before the registry answers with web pages, its storage in XML, and Go's server in a line of text.
+        other = re.search(rb"<(?:title|Message)>([^<]{1,200})|\A([^<{\[][^\n]{0,200})\s*\Z", self.data) if not errors else None
+        said = (other[1] or other[2]).decode(errors="replace").removeprefix(str(self.status)) if other else errors
         return f"{self.status} {said.strip()}".strip()
 
     def _errors(self) -> list[tuple[str, str]]:
         try:
-            return [(str(error.get("code", "")), str(error.get("message", ""))) for error in json.loads(self.data)["errors"]]
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            body = json.loads(self.data)
+            # Token servers have forms of their own: RFC 6749, 5.2, and Docker Hub's.
+            own = {
+                "code": body.get("error"),
+                "message": body.get("error_description") or body.get("message") or body.get("details"),
+            }
+            listed = body.get("errors") or [own]
+            return [(str(error.get("code") or ""), str(error.get("message") or "")) for error in listed]
+        except (ValueError, TypeError, AttributeError, RecursionError):
             return []
 
 
@@ -91,10 +106,12 @@ class Stream:
         status: HTTP status.
         headers: as sent; names in any case.
         url: the last address that was asked for, after redirects.
+        bodiless: whether its body is left unread, as if a HEAD had been asked.
     """
 
     def __init__(self, response: Any, url: str, http: _Translator) -> None:
         self._response, self._http, self._ended = response, http, False
+        self.bodiless = False
         self.status: int = response.status
         self.headers: urllib3.HTTPHeaderDict = response.headers
         self.url = url
@@ -117,12 +134,9 @@ class Stream:
         return self._read(most, self._response.read1)
 
     def _read(self, most: int, read: Callable[..., bytes]) -> Iterator[bytes]:
-        while most > 0 and not self._ended:
-            try:
-                with self._http.translated(self.url):
-                    data = read(min(CHUNK, most), decode_content=False)
-            except TransientError as problem:
-                raise TransientError(problem.reason, problem.wait, begun=True) from None
+        while most > 0 and not self._ended and not self.bodiless:
+            with self._http.translated(self.url):
+                data = read(min(CHUNK, most), decode_content=False)
             if not data:
                 self._ended = True
                 return

@@ -23,9 +23,12 @@ from oci.client.credentials import Credentials
 from oci.client.http import Scopes
 from oci.client.target import Registry, is_loopback, resolve
 
-# One challenge of a WWW-Authenticate header (RFC 9110, 11.6.1); a header may hold several.
-_CHALLENGE = re.compile(r'(Basic|Bearer)\s+((?:,?\s*\w+=(?:"[^"]*"|[^\s",]+))+)', re.IGNORECASE)
-_PARAMETER = re.compile(r'(\w+)=(?:"([^"]*)"|([^\s",]+))')
+# WWW-Authenticate (RFC 9110, 11.6.1): a parameter, a scheme before its parameters, or the one scheme that some write alone.
+_LETTER = r"[\w!#$%&'*+.^`|~-]"
+_TOKEN = f"(?<!{_LETTER}){_LETTER}++"
+_ITEM = re.compile(
+    rf'({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s",]*))|({_TOKEN})(?=\s+{_TOKEN}\s*=)|\b(basic)\b', re.IGNORECASE
+)
 # The specification's default, and how long before its end a token is no longer used.
 _LIFETIME, _MARGIN = 60.0, 5.0
 
@@ -62,7 +65,7 @@ class Auth:
 
     def __init__(self, target: Registry, fetch: Callable[[str, str, dict[str, str], bytes], Answer]) -> None:
         self._target, self._fetch = target, fetch
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._credentials: Credentials | RegistryError | None = None
         self._challenge: _Challenge | None = None
         # The scope that the registry named when it refused these scopes: some name their repositories differently.
@@ -146,8 +149,9 @@ class Auth:
     def _request_token(self, challenge: _Challenge, scopes: Scopes) -> _Token:
         login = self._login()
         realm = urlsplit(resolve(self._target.host, "", challenge.realm))
-        plain = realm.scheme == "http" and self._target.plain_http and self._target.local and is_loopback(realm.hostname or "")
-        if realm.scheme != "https" and not plain:
+        # By plain HTTP no login is sent, but on this machine.
+        plain = self._target.in_the_clear or (self._target.plain_http and is_loopback(realm.hostname or ""))
+        if realm.scheme != "https" and not (realm.scheme == "http" and plain):
             raise RegistryError(
                 "the registry sends the user's credentials somewhere without TLS",
                 where=self._target.host,
@@ -160,22 +164,23 @@ class Auth:
             headers = {"Content-Type": "application/x-www-form-urlencoded"}
             answer = self._fetch("POST", challenge.realm, headers, urlencode(form).encode())
         else:
-            query = urlencode([("service", challenge.service), *(("scope", scope) for scope in token_scopes)], quote_via=quote)
+            said = [("service", challenge.service)] if challenge.service else []
+            query = urlencode([*said, *(("scope", scope) for scope in token_scopes)], quote_via=quote)
             address = f"{challenge.realm}{'&' if realm.query else '?'}{query}"
             headers = {"Authorization": f"Basic {self._basic()}"} if login.username else {}
             answer = self._fetch("GET", address, headers, b"")
         if answer.status in {400, 401, 403}:
-            raise refused(self._target, f"the token server answers {answer.status}")
+            raise refused(self._target, f"the token server answers {self.scrub(answer.explanation())}")
         try:
             body = json.loads(answer.data)
             text = body.get("token") or body["access_token"]
             lifetime = float(body.get("expires_in") or _LIFETIME)
-            if answer.status != 200 or not re.fullmatch(r"[!-~]+", text):
+            if not 200 <= answer.status < 300 or not re.fullmatch(r"[!-~]+", text):
                 raise ValueError
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise RegistryError(
-                f"the token server answers {answer.status} and gives no token", where=self._target.host, fix="try again later"
-            ) from None
+            what = f"the token server answers {answer.status} and gives no token"
+            fix = "ask who runs the registry whether the realm that it names is right"
+            raise RegistryError(what, where=self._target.host, fix=fix) from None
         self._issued.add(text)
         self.lifetime = lifetime
         return _Token(text, time.monotonic() + lifetime - min(_MARGIN, lifetime / 2))
@@ -200,13 +205,14 @@ def refused(target: Registry, reason: str, *, why: str = "", writes: bool = Fals
 
 def _challenge(lines: list[str]) -> _Challenge | None:
     """The challenge to answer: Bearer if there is one, else Basic; None if the registry names neither."""
-    challenges = []
-    for scheme, rest in _CHALLENGE.findall(", ".join(lines)):
-        values = {name.lower(): quoted or plain for name, quoted, plain in _PARAMETER.findall(rest)}
-        if scheme.lower() == "basic":
-            challenges.append(_Challenge(bearer=False))
-        elif values.get("realm"):
-            challenges.append(_Challenge(True, values["realm"], values.get("service", ""), values.get("scope", "")))
-    if not challenges and any(line.strip().lower() == "basic" for line in lines):
-        challenges.append(_Challenge(bearer=False))
-    return max(challenges, key=lambda challenge: challenge.bearer, default=None)
+    challenges: list[tuple[str, dict[str, str]]] = []
+    for line in lines:
+        for name, quoted, plain, scheme, alone in _ITEM.findall(line):
+            if scheme or alone:
+                challenges.append(((scheme or alone).lower(), {}))
+            elif challenges:
+                challenges[-1][1][name.lower()] = re.sub(r"\\(.)", r"\1", quoted) or plain
+    for scheme, values in challenges:
+        if scheme == "bearer" and values.get("realm"):
+            return _Challenge(True, values["realm"], values.get("service", ""), values.get("scope", ""))
+    return _Challenge(bearer=False) if any(scheme == "basic" for scheme, _ in challenges) else None

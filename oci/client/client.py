@@ -23,7 +23,10 @@ from oci.client.wire import Wire
 from oci.descriptor import INDEX, MANIFEST
 
 # What registries answer where a rule forbids to move a tag (ECR, Harbor, Quay, Artifact Registry, ACR).
-_FIXED_TAG = frozenset({400, 405, 409, 412})
+_FIXED_TAG = frozenset({400, 405, 409, 412, 422, 423})
+# Ours, and those of others' images: without Docker's own types some registries serve another form, of another digest.
+_DOCKERS = "application/vnd.docker.distribution.manifest"
+_MANIFESTS = f"{MANIFEST}, {INDEX}, {_DOCKERS}.v2+json, {_DOCKERS}.list.v2+json"
 _FIX = "do not use this tag; something altered it on the way or in the registry"
 
 
@@ -85,7 +88,11 @@ class Client:
         if answer.status != 200:
             raise self._wire.refusal(action, answer)
         # Some proxies say 0 of every answer to a HEAD.
-        return size < 0 or answer.header("Content-Length") in {"", "0", str(size)}
+        length = answer.header("Content-Length")
+        if size < 0 or length in {"", "0", str(size)}:
+            return True
+        self.patience.warn(f"{self.target.host} says that it has {self._wire.scrub(length)} of {size} bytes of {digest}")
+        return False
 
     def mount(self, repository: str, digest: str, origin: str) -> tuple[bool, str]:
         """Let the registry take a blob from another repository ("Mounting a blob from another repository"); tried once.
@@ -143,24 +150,23 @@ class Client:
             FixedTagError: the tag holds another manifest, and the registry does not let it be moved.
             RegistryError: it refuses or fails, or took the manifest for another one.
         """
-        held = self._held(repository, tag)
-        if held == data:
+        if self._held(repository, tag) == data:
             return False
         action = f"pushing {self.target.host}/{repository}:{tag}"
         url, headers = f"/v2/{repository}/manifests/{tag}", {"Content-Type": kind}
         try:
             answer = self._wire.ask(Request("PUT", url, (self._scope(repository),), headers, lambda: data), action)
         except RefusedError:
-            if held is None:
-                raise
-            raise self._fixed(repository, tag, held, "") from None
+            if self._is_fixed(repository, tag, data, ""):
+                return False
+            raise
         if {"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"} & set(answer.codes):
             refusal = self._wire.refusal(action, answer)
             raise BlobUnknownError(
                 refusal.what, where=refusal.where, fix="look at the registry: it said that it has blobs which it does not have"
             )
-        if held is not None and answer.status in _FIXED_TAG:
-            raise self._fixed(repository, tag, held, self._wire.scrub(answer.explanation()))
+        if answer.status in _FIXED_TAG and self._is_fixed(repository, tag, data, self._wire.scrub(answer.explanation())):
+            return False
         if not 200 <= answer.status < 300:
             raise self._wire.refusal(action, answer)
         expected, taken = sha256_bytes(data), answer.header("Docker-Content-Digest")
@@ -226,6 +232,8 @@ class Client:
         answer = self._wire.ask(request, action)
         if answer.status != 200:
             raise self._wire.refusal(action, answer)
+        if len(answer.data) < size and not answer.framed:
+            raise RegistryError(f"{action} failed: the connection was cut", where=self.target.host, fix="run it again")
         data = self._whole(repository, digest, answer.data)
         if len(data) != size:
             what = f"{action} failed: it has {len(data)} bytes and not {size}"
@@ -278,16 +286,24 @@ class Client:
         except RegistryError:
             return None
 
-    def _fixed(self, repository: str, tag: str, held: bytes, words: str) -> FixedTagError:
+    def _is_fixed(self, repository: str, tag: str, data: bytes, words: str) -> bool:
+        """After a refusal: whether the tag holds the manifest by now, by a request whose answer was lost, or by another push.
+
+        Raises:
+            FixedTagError: it holds another one.
+        """
+        held = self._held(repository, tag)
+        if held is None or held == data:
+            return held == data
         what = f"the tag {tag} cannot be moved: it holds {sha256_bytes(held)}"
         where = f"{self.target.host}/{repository}" + (f", answers {words}" if words else "")
         fix = "push another version, or lift the rule there"
         if tag.startswith("sha256-"):
             fix = "let the rule leave out tags that begin with `sha256-`: proof lies there and is renewed; then push again"
-        return FixedTagError(what, where=where, fix=fix)
+        raise FixedTagError(what, where=where, fix=fix) from None
 
     def _get_manifest(self, repository: str, reference: str, action: str) -> Answer:
-        headers = {"Accept": f"{MANIFEST}, {INDEX}"}
+        headers = {"Accept": _MANIFESTS}
         url = f"/v2/{repository}/manifests/{reference}"
         return self._wire.ask(Request("GET", url, (self._scope(repository),), headers), action)
 

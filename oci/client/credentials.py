@@ -27,12 +27,13 @@ VARIABLE = "DOCKER_AUTH_CONFIG"
 _HELPER = 120.0
 # What helpers print when they have no credentials (docker-credential-helpers, credentials/error.go).
 _NOTHING = "credentials not found"
-# Docker Hub's entry has its own old address.
-_HUB = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
+# Docker Hub has several names, and its entry an old address.
+_HUB = "docker.io"
+_HUB_NAMES = frozenset({_HUB, "index.docker.io", "registry-1.docker.io"})
 _HUB_ENTRY = "https://index.docker.io/v1/"
 # Beginnings of the variables that a credential helper gets: where its own store is, and how that is reached. None else.
 _PASSED_ON = (
-    *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_", "TMPDIR", "XDG_", "DBUS_SESSION_", "DISPLAY", "WAYLAND_DISPLAY"),
+    *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_", "TMPDIR", "WSL", "XDG_", "DBUS_SESSION_", "DISPLAY", "WAYLAND_DISPLAY"),
     *("DOCKER_CONFIG", "GNUPGHOME", "GPG_TTY", "PASSWORD_STORE_", "AWS_", "AZURE_", "GOOGLE_", "CLOUDSDK_", "SSL_CERT_"),
     *("http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"),
 )
@@ -68,7 +69,8 @@ def read(host: str, path: str = "") -> Credentials:
         return credentials
     where = f"{host} in {file()}"
     try:
-        text = file().read_text(encoding="utf-8")
+        # Editors on Windows put a mark at the beginning.
+        text = file().read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         return Credentials()
     except (OSError, UnicodeDecodeError) as problem:
@@ -79,16 +81,29 @@ def read(host: str, path: str = "") -> Credentials:
 def _parse(text: str, host: str, path: str, where: str) -> Credentials:
     """The user's credentials by the text of one configuration; asks its credential helper."""
     try:
-        body = json.loads(text)
-        helper = str((body.get("credHelpers") or {}).get(host) or body.get("credsStore") or "")
-        entry = _entry(body.get("auths") or {}, host, path)
+        # An empty file says nothing, also to Docker.
+        body = json.loads(text.strip() or "{}")
+        helpers = {_compared(name): named for name, named in (body.get("credHelpers") or {}).items()}
+        helper = str(helpers.get(_compared(host), body.get("credsStore")) or "")
+        key, entry = _entry(body.get("auths") or {}, host, path)
     except (ValueError, TypeError, AttributeError, RecursionError) as problem:
         raise _unreadable(host, where, problem) from None
     # Docker leaves an empty entry where a store keeps the login. An entry with a login counts where the store has none.
     if not helper or (entry != Credentials() and not shutil.which(f"docker-credential-{helper}")):
         return entry
-    credentials = _ask_helper(helper, host, where)
-    return entry if credentials == Credentials() else credentials
+    # A store keeps a login under the name that the user logged in by.
+    own = _HUB_ENTRY if _compared(host) == _HUB else host
+    for address in dict.fromkeys([own, key or own]):
+        if (credentials := _ask_helper(helper, address, host, where)) != Credentials():
+            return credentials
+    return entry
+
+
+def _compared(name: str) -> str:
+    """A registry's name as it is compared: no scheme, version of the API or default port, the host in small letters."""
+    host, slash, path = re.sub(r"^https?://|/+(v[12])?/*$", "", name, flags=re.IGNORECASE).partition("/")
+    host = host.lower().removesuffix(":443")
+    return f"{_HUB if host in _HUB_NAMES else host}{slash}{path}"
 
 
 def _unreadable(host: str, where: str, problem: Exception) -> RegistryError:
@@ -97,18 +112,18 @@ def _unreadable(host: str, where: str, problem: Exception) -> RegistryError:
     return RegistryError(what, where=where, fix=f"mend it, or run `docker login {host}` again")
 
 
-def _entry(entries: dict[str, Any], host: str, path: str) -> Credentials:
-    place = f"{host}/{path}".rstrip("/") + "/"
-    fitting = {}
-    for key, entry in entries.items():
-        name = re.sub(r"^https?://|/(v1|v2)?/?$", "", key)
-        if place.startswith(f"{name}/") or (host in _HUB and name in _HUB):
-            fitting[name] = entry
+def _entry(entries: dict[str, Any], host: str, path: str) -> tuple[str, Credentials]:
+    """The entry that fits best: its name, and what it holds; both empty where none does."""
+    place = f"{_compared(host)}/{path}".rstrip("/") + "/"
+    fitting = [key for key in entries if place.startswith(f"{_compared(key)}/")]
     if not fitting:
-        return Credentials()
-    entry = fitting[max(fitting, key=len)]
+        return "", Credentials()
+    # Of several spellings of one place, one that holds a login; of these, the one that is written as we ask.
+    key = max(fitting, key=lambda key: (len(_compared(key)), bool(entries[key]), key == host))
+    entry = entries[key] or {}
     try:
-        decoded = base64.b64decode(entry.get("auth") or "", validate=True).decode()
+        # Some programs break long lines.
+        decoded = base64.b64decode("".join((entry.get("auth") or "").split()), validate=True).decode()
     except (binascii.Error, UnicodeDecodeError) as problem:
         raise ValueError(type(problem).__name__) from None
     user, colon, password = decoded.partition(":")
@@ -116,14 +131,13 @@ def _entry(entries: dict[str, Any], host: str, path: str) -> Credentials:
         raise ValueError("no colon")
     # Docker before version 1.7 ended passwords with zero bytes.
     password = entry.get("password") or password.rstrip("\0")
-    return Credentials(entry.get("username") or user, password, entry.get("identitytoken") or "")
+    return key, Credentials(entry.get("username") or user, password, entry.get("identitytoken") or "")
 
 
-def _ask_helper(helper: str, host: str, where: str) -> Credentials:
+def _ask_helper(helper: str, address: str, host: str, where: str) -> Credentials:
     """The user's credentials by a credential helper (github.com/docker/docker-credential-helpers, "Development")."""
     program = f"docker-credential-{helper}"
     fix = f"mend it, or run `docker login {host}` again"
-    address = _HUB_ENTRY if host in _HUB else host
     try:
         own = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
         result = subprocess.run(
@@ -131,7 +145,8 @@ def _ask_helper(helper: str, host: str, where: str) -> Credentials:
         )
     except FileNotFoundError:
         what = f"your credential helper {program} is not installed"
-        raise RegistryError(what, where=where, fix=f"install it, or take it out of Docker's configuration and {fix}") from None
+        login = f"run `docker login {host}` again"
+        raise RegistryError(what, where=where, fix=f"install it, or take it out of that configuration and {login}") from None
     except subprocess.TimeoutExpired:
         what = f"your credential helper {program} gives no answer within {_HELPER:.0f} s"
         raise RegistryError(what, where=where, fix=fix) from None
@@ -143,7 +158,8 @@ def _ask_helper(helper: str, host: str, where: str) -> Credentials:
         # Not shown: its output may hold secrets.
         raise RegistryError(f"your credential helper {program} ends with code {result.returncode}", where=where, fix=fix)
     try:
-        answer = json.loads(result.stdout)
+        # Some print warnings first.
+        answer, _ = json.JSONDecoder().raw_decode(result.stdout, result.stdout.find("{"))
         user, secret = answer["Username"], answer["Secret"]
         if not isinstance(user, str) or not isinstance(secret, str):
             raise TypeError

@@ -6,7 +6,9 @@ message names a host at most: an address may carry a secret.
 
 from __future__ import annotations
 
+import functools
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -27,8 +29,9 @@ from oci.client.trust import pool
 
 Scopes = tuple[str, ...]
 # Statuses for which a second try may help: RFC 9110, 15.5.9 and 15.6; RFC 6585, 4.
-PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
-_REDIRECTS = 5
+# Those from 520 on are Cloudflare's.
+PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 528)})
+REDIRECTED, REDIRECTS = frozenset({301, 302, 303, 307, 308}), 5
 # No answer that is read whole is larger: distribution spec, "Pushing Manifests": a registry takes manifests of 4 MB at least.
 LARGEST = 8 << 20
 _TUNNEL = re.compile(r"Tunnel connection failed: (\d{3} [^'\")]*)")
@@ -69,7 +72,10 @@ class Http:
 
     Attributes:
         stopped: set by `stop`.
+        away: what to do where a host does not answer that the server sends us to; empty: what is usual.
     """
+
+    away = ""
 
     def __init__(
         self,
@@ -81,9 +87,10 @@ class Http:
         more: str = "",
     ) -> None:
         self.server, self.patience = server, patience
-        self._proxy = proxy.chosen(server)
-        self._pool = pool(server, patience.parallel, ca, more, self._proxy)
-        self._sockets = Sockets(self._pool)
+        self._make = functools.partial(pool, server, patience.parallel, ca, more)
+        self._pools: dict[proxy.Proxy | None, urllib3.PoolManager] = {}
+        self._sockets, self._lock = Sockets(), threading.Lock()
+        self._way(server.address)
         self.stopped = self._sockets.stopped
         self._secret = secret or dict
         self._answered = False
@@ -91,7 +98,8 @@ class Http:
 
     def close(self) -> None:
         """Close all connections."""
-        self._pool.clear()
+        for opened in self._pools.values():
+            opened.clear()
 
     def stop(self) -> None:
         """End the requests of all threads; they, and all requests from now on, raise a StoppedError."""
@@ -152,8 +160,8 @@ class Http:
         """
         url = resolve(self.server.host, self.server.address + "/", request.url)
         # 301 to 303 may turn a POST or PUT into a GET; no server needs them for requests with a body.
-        redirects = {307, 308} if request.body else {301, 302, 303, 307, 308}
-        for _ in range(_REDIRECTS):
+        redirects = {307, 308} if request.body else REDIRECTED
+        for _ in range(REDIRECTS):
             self._check_tls(url)
             stream = self._authorized(replace(request, url=url))
             try:
@@ -201,7 +209,7 @@ class Http:
         timeout = urllib3.Timeout(connect=self.patience.connect, read=request.wait or self.patience.read)
         with self.translated(request.url):
             # urllib3's own redirects and retries would send credentials elsewhere and ignore how much of an upload arrived.
-            response: Any = self._pool.urlopen(
+            response: Any = self._way(request.url)[1].urlopen(
                 request.method,
                 request.url,
                 body=data,
@@ -212,7 +220,23 @@ class Http:
                 preload_content=False,
             )
         self._answered = True
-        return Stream(response, request.url, self)
+        stream = Stream(response, request.url, self)
+        if stream.status == proxy.NO_LOGIN and (on_the_way := proxy.chosen(request.url)):
+            # Where no TLS leads through it, its answer looks like a server's.
+            answer = stream.whole(LARGEST)
+            stream.close()
+            raise on_the_way.refusal(self.scrub(answer.explanation()), request.url)
+        return stream
+
+    def _way(self, url: str) -> tuple[proxy.Proxy | None, urllib3.PoolManager]:
+        """The proxy to an address, which may be another than the registry's, and the connections through it."""
+        on_the_way = proxy.chosen(url)
+        with self._lock:
+            if on_the_way not in self._pools:
+                made = self._make(on_the_way)
+                self._sockets.watch(made)
+                self._pools[on_the_way] = made
+            return on_the_way, self._pools[on_the_way]
 
     @contextmanager
     def translated(self, url: str) -> Iterator[None]:
@@ -226,28 +250,29 @@ class Http:
         except (urllib3.exceptions.HTTPError, OSError) as problem:
             if self.stopped.is_set():
                 raise StoppedError from None
-            self._check_proxy(problem)
-            untried = None if self._answered else self._pool
-            if hopeless := tls.refusal(problem, url, self.server, self._proxy, untried):
+            on_the_way, connections = self._way(url)
+            self._check_proxy(problem, url, on_the_way)
+            untried = None if self._answered else connections
+            if hopeless := tls.refusal(problem, url, self.server, on_the_way, untried):
                 raise hopeless from None
-            away = f" by {self.elsewhere(url)}" if origin(url) != self._origin else ""
-            raise TransientError(_reason(problem) + away) from None
+            if origin(url) == self._origin:
+                raise TransientError(_reason(problem)) from None
+            raise TransientError(f"{_reason(problem)} by {self.elsewhere(url)}", fix=self.away) from None
 
-    def _check_proxy(self, problem: BaseException) -> None:
+    def _check_proxy(self, problem: BaseException, url: str, on_the_way: proxy.Proxy | None) -> None:
         """Say of a proxy what it is, and refuse at once what a second try cannot mend.
 
         Raises:
             RegistryError: the proxy refuses.
             TransientError: it cannot be reached.
         """
-        if self._proxy is None or not isinstance(problem, urllib3.exceptions.ProxyError):
+        if on_the_way is None or not isinstance(problem, urllib3.exceptions.ProxyError):
             return
         refusal = _TUNNEL.search(str(problem))
-        if refusal:
-            what = f"{self._proxy.shown} answers {self.scrub(refusal[1])}"
-            fix = "give it a login it takes, or name the host in NO_PROXY"
-            raise RegistryError(what, where=f"on the way to {self.server.host}", fix=fix) from None
-        raise TransientError(f"{self._proxy.shown}: {_reason(problem)}") from None
+        if refusal and int(refusal[1][:3]) not in PASSING:
+            raise on_the_way.refusal(self.scrub(refusal[1]), url) from None
+        reason = f" answers {self.scrub(refusal[1])}" if refusal else f": {_reason(problem)}"
+        raise TransientError(f"{on_the_way.shown}{reason}", fix="check the proxy, then run it again") from None
 
     def elsewhere(self, url: str) -> str:
         """A host that the server sends us to, for messages."""

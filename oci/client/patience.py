@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -18,7 +19,7 @@ _PROGRESS = 1 << 20
 
 
 class UnusableError(RegistryError):
-    """One thing in a registry that answers otherwise is not to be had: it is missing, cut, too large, or has other bytes.
+    """One thing in a registry is not to be had, whoever asks: it is missing, too large, or has other bytes.
 
     Args:
         what, where, fix: as of every error.
@@ -36,11 +37,11 @@ class TransientError(Exception):
     Args:
         reason: what happened, in a few words that hold no secret.
         wait: seconds the server asks to wait; 0 where it does not.
-        begun: whether the answer had begun.
+        fix: what the user can do where it does not pass; empty: what is usual.
     """
 
-    def __init__(self, reason: str, wait: float = 0, *, begun: bool = False) -> None:
-        self.reason, self.wait, self.begun = reason, wait, begun
+    def __init__(self, reason: str, wait: float = 0, fix: str = "") -> None:
+        self.reason, self.wait, self.fix = reason, wait, fix
         super().__init__(reason)
 
 
@@ -64,6 +65,7 @@ class Patience:
         parallel: requests and uploads at the same time.
         readable: seconds until what a registry took can surely be read: replicas and caches follow after a while.
         tell: called with a short text for each failure after which another try follows.
+        warn: called with a line about what is odd and stops nothing.
     """
 
     tries: int = 6
@@ -77,6 +79,7 @@ class Patience:
     parallel: int = 4
     readable: float = 30
     tell: Callable[[str], None] = lambda _: None
+    warn: Callable[[str], None] = lambda _: None
 
 
 # For questions asked on the side, which are not worth waiting for.
@@ -108,7 +111,7 @@ class Attempts:
         """Wait before the next try.
 
         Raises:
-            RegistryError: this was the last try; an UnusableError where an answer had begun and was cut.
+            RegistryError: this was the last try.
             StoppedError: `stop` was set.
         """
         if self._stop.is_set():
@@ -118,9 +121,7 @@ class Attempts:
             wish = f", and asks to wait {problem.wait:.0f} s" if problem.wait else ""
             times = f" {self._failures} times in a row" if self._failures > 1 else ""
             what = f"{self._action} failed{times}: {problem.reason}{wish}"
-            fix = "check the server and the network, then run it again" + self._again
-            if problem.begun:
-                raise UnusableError(what, where=self._where, fix=fix, why=problem.reason)
+            fix = problem.fix or f"check the server and the network, then run it again{self._again}"
             raise RegistryError(what, where=self._where, fix=fix)
         pause = min(self._patience.longest, self._patience.pause * 2 ** (self._failures - 1))
         # At least as long as the server asks; else a random time, so that clients that failed together do not return together.
@@ -133,7 +134,7 @@ class Attempts:
 def asked_to_wait(headers: Mapping[str, str]) -> float:
     """Seconds of a Retry-After header, in either of its forms (RFC 9110, 10.2.3); 0 without one."""
     text = headers.get("Retry-After", "").strip()
-    if text.isdecimal():
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]*)?", text):
         return float(text)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())

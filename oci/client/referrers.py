@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,8 +13,8 @@ from oci.client.target import resolve
 
 # The most pages that are asked for; each must list something.
 _PAGES = 50
-# Answers of registries that lack the referrers API; the specification names 404.
-_ABSENT = frozenset({400, 404, 405, 406, 501})
+# Beside 4xx, of which the specification names 404, what registries answer that lack the referrers API.
+_ABSENT = frozenset({204, 501, 505})
 
 
 class UnreadableError(Exception):
@@ -45,7 +46,7 @@ def read(ask: Callable[[str], Answer], host: str, repository: str, digest: str, 
     url = f"/v2/{repository}/referrers/{digest}"
     for page in range(_PAGES):
         answer = ask(url)
-        if answer.status in _ABSENT and not page:
+        if not page and (answer.status in _ABSENT or 300 <= answer.status < 500):
             return None
         body = _json(answer) if answer.status == 200 else None
         if answer.status == 200 and not page and (body is None or (isinstance(body, dict) and body.get("manifests") is None)):
@@ -76,9 +77,8 @@ def _json(answer: Answer) -> Any:
 
 def _next(answer: Answer) -> str:
     """The address of the next page: the Link header (RFC 8288) with the relation `next`; empty after the last page."""
-    for link in ",".join(answer.lines("Link")).split(","):
-        target, *parameters = link.split(";")
-        relations = (parameter.partition("=") for parameter in parameters)
-        if any(name.strip().lower() == "rel" and "next" in value.strip(' "').lower().split() for name, _, value in relations):
-            return target.strip().strip("<>")
+    for target, parameters in re.findall(r"<([^>]*)>([^<]*)", ",".join(answer.lines("Link"))):
+        relations = re.findall(r";\s*rel\s*=\s*(?:\"([^\"]*)\"|([^\s;,]+))", parameters, re.IGNORECASE)
+        if any("next" in (quoted or plain).lower().split() for quoted, plain in relations):
+            return str(target).strip()
     return ""

@@ -18,18 +18,18 @@ from oci.client.patience import StoppedError
 class Sockets:
     """Keeps a list of all sockets that the pools open; for several threads.
 
-    Args:
-        pools: must not have opened any connection yet.
-
     Attributes:
         stopped: set by `stop`.
     """
 
-    def __init__(self, pools: urllib3.PoolManager) -> None:
+    def __init__(self) -> None:
         self.stopped = threading.Event()
         self._lock = threading.Lock()
         # Weak references: nothing reports when the last reader of an answer is done with its socket.
         self._open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+    def watch(self, pools: urllib3.PoolManager) -> None:
+        """Note what these open; they must not have opened any connection yet."""
         register = self._register
 
         class Plain(HTTPConnection):

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from typing import NoReturn
 from urllib.parse import quote
 
 from common.errors import RegistryError
@@ -75,6 +76,8 @@ class Upload:
         self._chunked, self._least = chunk > 0, 0
         self._location = session
         self._offset = self._reported = self._restarts = self._unopened = 0
+        # Where the registry last said that another part is due.
+        self._disputed = -1
         self._began = 0.0
         self._lost = self._finishing = False
         self._action = f"uploading the layer {blob.what!r}"
@@ -122,8 +125,11 @@ class Upload:
             if self._unopened == _UNOPENED:
                 self._ask_why()
             raise
-        if answer.status != 202 or not answer.header("Location"):
+        session = answer.header("Location") or answer.header("Docker-Upload-UUID")
+        if not 200 <= answer.status < 300 or not session:
             raise self._wire.refusal(self._action, answer)
+        # Where no address is named, it is the session's below the one that was asked (spec, "Docker-Upload-UUID").
+        self._location = f"{self._start}{session}"
         self._follow(answer)
         least = answer.header("OCI-Chunk-Min-Length")
         self._least = int(least) if least.isdecimal() else 0
@@ -148,12 +154,11 @@ class Upload:
             self._attempts.reached(self._offset)
         elif answer.status == 413 and self._shrink_chunk():
             return
-        elif answer.status in _NO_CHUNKS or (answer.status == 416 and self._offset == 0):
+        elif answer.status in _NO_CHUNKS or (answer.status == 416 and self._offset in {0, self._disputed}):
             self.takes, self._chunked = 0, False
             self._restart(answer)
         elif answer.status == 416:
-            # The registry holds another number of bytes than we believe: ask it.
-            raise TransientError("the registry expects another part")
+            self._dispute()
         elif answer.status in {400, 404}:
             self._restart(answer)
         else:
@@ -165,8 +170,8 @@ class Upload:
         answer = self._send(
             "PUT", f"{self._location}{mark}digest={quote(self._blob.digest, safe='')}", self._wire.patience.commit
         )
-        if answer.status == 416 and self._offset:
-            raise TransientError("the registry expects another part")
+        if answer.status == 416 and self._offset not in {0, self._disputed}:
+            self._dispute()
         if answer.status == 413 and self._shrink_chunk():
             return False
         if answer.status in {400, 404, 416}:
@@ -184,6 +189,15 @@ class Upload:
                 fix="do not use this registry: something alters what it is sent",
             )
         return True
+
+    def _dispute(self) -> NoReturn:
+        """The registry holds another number of bytes than we believe: ask it. If it does not, it takes no second chunk.
+
+        Raises:
+            TransientError: always.
+        """
+        self._disputed = self._offset
+        raise TransientError("the registry expects another part")
 
     def _send(self, method: str, url: str, wait: float = 0) -> Answer:
         start, length = self._offset, self._length()
@@ -231,7 +245,7 @@ class Upload:
         offset = -1
         if self._location and self._chunked:
             answer = self._wire.send(Request("GET", self._location, self._scopes))
-            range_match = re.fullmatch(r"(?:bytes=)?0-(\d+)", answer.header("Range").strip())
+            range_match = re.fullmatch(r"(?:bytes[= ])?0-(\d+)", answer.header("Range").strip())
             if answer.status in {200, 202, 204} and range_match:
                 # A session without any byte answers 0-0, as one with a single byte does.
                 offset = int(range_match[1]) + 1 if int(range_match[1]) else 0

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from common.errors import DriftError, ExitCode, MissingEnvironmentError, PolicyError, UsageError
 from k8s import deploy, drift
-from k8s.rollouts.kubectl import Patience
+from k8s.objects.manifests import Identity
+from k8s.prepare import gate
+from k8s.prepare.rendered import Pin, RenderedSet
+from k8s.rollouts import running as running_pods
+from k8s.rollouts.kubectl import Kubectl, Patience
+from k8s.rollouts.running import Found
+from oci.reference import ImageRef
 from tests.k8s.conftest import API, NEW, OLD, Checkout
 from tests.k8s.prepare import models
 from tests.k8s.simulator.apiserver import ApiServer
@@ -91,6 +98,20 @@ def test_a_checkout_that_moved_on_is_drift_too(
     assert re.search(rf"Deployment llm-inference/{NAME} +as recorded +yes +differs", shown)
     assert re.search(rf"image {API} of .* +aaaaaaaaaaaa +aaaaaaaaaaaa +bbbbbbbbbbbb", shown)
     assert running(server) == image(OLD)
+
+
+def test_a_registry_whose_name_only_begins_as_ours_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the gate is asked about is below the registry, and not at a host or in a folder that begins alike."""
+    names = ("r.example/team", "R.example:443/team", "r.example.evil/team", "r.example/teams", "r.example:5000/team")
+    references = [ImageRef.parse(f"{name}/x@{NEW}") for name in names]
+    pins = tuple(Pin("", Identity("", "", "", ""), (), "", ref) for ref in references)
+    found = Found((), (), tuple(map(str, references)), ())
+    asked: list[str] = []
+    monkeypatch.setattr(running_pods, "look", lambda *_: found)
+    monkeypatch.setattr(gate, "check", lambda own, *_, **__: asked.extend(map(str, own)))
+    env: Any = SimpleNamespace(registry="r.example/team")
+    drift._really_runs(Kubectl.__new__(Kubectl), RenderedSet((), pins, ()), (), env, excused=False)
+    assert sorted(asked) == sorted(map(str, references[:2]))
 
 
 @pytest.mark.host

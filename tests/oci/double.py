@@ -345,7 +345,11 @@ class Handler(BaseHTTPRequestHandler):
         return False
 
     def _token(self) -> None:
-        form = parse_qs(self.rfile.read(self.left).decode())
+        data = self.rfile.read(self.left)
+        # skopeo says no length, and sends chunks.
+        while self.headers.get("Transfer-Encoding") == "chunked" and (size := int(self.rfile.readline(), 16)):
+            data += self.rfile.read(size + 2)[:-2]
+        form = parse_qs(data.decode())
         known = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
         if self.headers.get("Authorization") != known and form.get("refresh_token") != [IDENTITY]:
             return self.error(401, "UNAUTHORIZED")

@@ -5,20 +5,24 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from urllib3 import HTTPHeaderDict
 
 from common.errors import ExitCode, RegistryError
-from oci.client import credentials
-from oci.client.auth import RefusedError, _challenge
+from oci.client.access import Access
+from oci.client.answer import Answer
+from oci.client.auth import Auth, RefusedError, _challenge
 from oci.client.client import Client
 from oci.client.credentials import Credentials
 from oci.client.patience import Patience
 from oci.client.target import Registry
 from tests.oci.conftest import QUICK, Image, noise, send
-from tests.oci.double import IDENTITY, PASSWORD, USER, Double, answers, digest_of
+from tests.oci.double import IDENTITY, PASSWORD, USER, Double, Handler, answers, digest_of
 
 Make = Callable[..., Image]
 ENCODED = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
@@ -269,75 +273,6 @@ def test_a_token_server_that_is_busy_is_asked_again(double: Double, image: Make,
     send(double.address, image(b"x"))
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        '{"auths": {"r.example.com": {"auth": "!"}}}',
-        '{"auths": {"r.example.com": {"auth": "bm9jb2xvbg=="}}}',
-    ],
-)
-def test_a_docker_configuration_that_is_broken_is_named_without_its_text(docker_config: Path, text: str) -> None:
-    docker_config.write_text(text)
-    with pytest.raises(RegistryError, match="your Docker credentials cannot be read.*docker login r.example.com"):
-        credentials.read("r.example.com")
-
-
-@pytest.mark.parametrize("key", ["credsStore", "credHelpers"])
-def test_a_credential_helper_that_is_missing_is_named(docker_config: Path, key: str) -> None:
-    docker_config.write_text(json.dumps({key: "none" if key == "credsStore" else {"r.example.com": "none"}}))
-    with pytest.raises(
-        RegistryError, match=r"docker-credential-none is not installed \(r.example.com in .*config.json\): install it"
-    ):
-        credentials.read("r.example.com")
-
-
-FORMS = {
-    "user and password": {"auths": {"r.example.com": {"username": USER, "password": PASSWORD}}},
-    "an address for a name": {"auths": {"https://r.example.com/v1/": {"auth": ENCODED}}},
-    "an empty entry of another registry": {"auths": {"other.example.com": {"auth": ""}, "r.example.com": {"auth": ENCODED}}},
-    "an entry although the store is missing": {"credsStore": "none", "auths": {"r.example.com": {"auth": ENCODED}}},
-}
-
-
-@pytest.mark.parametrize("body", FORMS.values(), ids=FORMS)
-def test_a_login_is_read_in_each_form_that_docker_takes(docker_config: Path, body: dict[str, object]) -> None:
-    docker_config.write_text(json.dumps(body))
-    assert credentials.read("r.example.com") == Credentials(USER, PASSWORD)
-
-
-def test_a_login_in_a_variable_counts_before_the_file(docker_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    login(docker_config, "r.example.com", {"username": "file", "password": "x"})
-    monkeypatch.setenv("DOCKER_AUTH_CONFIG", json.dumps({"auths": {"r.example.com": {"auth": ENCODED}}}))
-    assert credentials.read("r.example.com") == Credentials(USER, PASSWORD)
-    monkeypatch.setenv("DOCKER_AUTH_CONFIG", json.dumps({"auths": {"other.example.com": {"auth": ENCODED}}}))
-    assert credentials.read("r.example.com").username == "file"
-    monkeypatch.setenv("DOCKER_AUTH_CONFIG", "{")
-    with pytest.raises(RegistryError, match=r"cannot be read: JSONDecodeError \(r.example.com in DOCKER_AUTH_CONFIG\)"):
-        credentials.read("r.example.com")
-
-
-def test_the_entry_with_the_longest_path_counts(docker_config: Path) -> None:
-    other = {"username": "somebody", "password": "else"}
-    entries = {"r.example.com/team": {"auth": ENCODED}, "r.example.com": other, "r.example.com/tea": other}
-    docker_config.write_text(json.dumps({"auths": entries}))
-    assert credentials.read("r.example.com", "team/x").username == USER
-    assert credentials.read("r.example.com", "teams/x").username == "somebody"
-
-
-@pytest.mark.slow
-def test_a_credential_helper_that_hangs_is_named(docker_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    helper = tmp_path / "docker-credential-mine"
-    helper.write_text("#!/bin/sh\nexec sleep 2\n")
-    helper.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr("oci.client.credentials._HELPER", 0.1)
-    docker_config.write_text(json.dumps({"credsStore": "mine"}))
-    with pytest.raises(
-        RegistryError, match="your credential helper docker-credential-mine gives no answer .*docker login r.example.com"
-    ):
-        credentials.read("r.example.com")
-
-
 def test_credentials_that_are_asked_for_ahead_fail_only_who_needs_them(double: Double, docker_config: Path) -> None:
     docker_config.write_text('{"credsStore": "none"}')
     with Client(Registry.parse(double.address), QUICK) as client:
@@ -348,16 +283,6 @@ def test_credentials_that_are_asked_for_ahead_fail_only_who_needs_them(double: D
             client.exists("a", digest_of(b"x"))
 
 
-def test_without_docker_nobody_is_known(docker_config: Path) -> None:
-    assert credentials.read("r.example.com") == Credentials()
-
-
-def test_docker_hub_goes_by_its_old_name(docker_config: Path) -> None:
-    login(docker_config, "https://index.docker.io/v1/")
-    assert credentials.read("docker.io").username == USER
-    assert Registry.parse("docker.io/team").address == "https://registry-1.docker.io"
-
-
 def test_a_challenge_is_read_in_every_form() -> None:
     bearer = 'Bearer realm="https://t.example.com/a?b=c,d",service="s",scope="repository:a/b:pull,push"'
     for lines in ([bearer], ['Basic realm="x"', bearer], [f'Basic realm="x", {bearer}'], [bearer.replace("Bearer", "bearer")]):
@@ -365,9 +290,123 @@ def test_a_challenge_is_read_in_every_form() -> None:
         assert found is not None
         assert found.bearer
         assert (found.realm, found.service, found.scope) == ("https://t.example.com/a?b=c,d", "s", "repository:a/b:pull,push")
-    assert _challenge(['BASIC realm="x"']) is not None
+    for lines in (
+        [f'{bearer}, Basic realm="x"'],
+        ["Negotiate", bearer],
+        [f"Negotiate YII=, {bearer}"],
+        ['Digest realm="d", nonce="n"', bearer],
+        [bearer.replace("=", " = ", 1).replace(",service", ' , error-description="no \\"x\\", y" ,service')],
+        [bearer.replace("service", "error=insufficient scope,service")],
+    ):
+        assert _challenge(lines) == _challenge([bearer])
+    plain = _challenge(["Bearer realm=https://t.example.com/a?b=c,service=s,scope=repository:a/b:pull"])
+    assert plain is not None
+    assert (plain.realm, plain.service, plain.scope) == ("https://t.example.com/a?b=c", "s", "repository:a/b:pull")
+    for basic in (
+        ['BASIC realm="x"'],
+        ["Basic"],
+        ["Negotiate, Basic"],
+        ["Negotiate", "basic"],
+        ['Basic realm=""'],
+        ["Basic realm="],
+    ):
+        assert _challenge(basic) == _challenge(['Basic realm="x"'])
+    assert not _challenge(['Basic realm="Bearer realm=x, Bearer y=z"']).bearer  # type: ignore[union-attr]
     for nothing in ([], [""], ["Negotiate"], ['Digest realm="x", nonce="y"'], ["Bearer"]):
         assert _challenge(nothing) is None
+
+
+def test_a_challenge_that_is_made_to_take_long_is_read_at_once() -> None:
+    began = time.monotonic()
+    for line in ("a" * 60_000, "a " * 30_000, 'a="' * 20_000, "Basic " * 10_000, "a=," * 20_000):
+        _challenge([line])
+    assert time.monotonic() - began < 2
+
+
+TOKENS = {
+    "token": {"token": "t"},
+    "access_token": {"access_token": "t"},
+    "both": {"token": "t", "access_token": "t"},
+    "an empty one": {"token": "", "access_token": "t"},
+    "null": {"token": None, "access_token": "t", "refresh_token": None, "expires_in": None},
+    "no time": {"token": "t", "expires_in": 0},
+    "a time in words": {"token": "t", "expires_in": "300"},
+    "a time with a fraction": {"token": "t", "expires_in": 299.5, "issued_at": "yesterday"},
+    "a time that is over": {"token": "t", "expires_in": -5},
+}
+
+
+@pytest.mark.parametrize("answer", TOKENS.values(), ids=TOKENS)
+@pytest.mark.parametrize("status", [200, 201])
+def test_a_token_is_read_in_each_form(double: Double, answer: dict[str, object], status: int) -> None:
+    double.auth = "bearer"
+    double.tokens["t"] = ({"repository:a:pull"}, time.monotonic() + 60)
+    double.fail("GET", "/token", answers(status, {}, json.dumps(answer).encode()), times=9)
+    with Client(Registry.parse(double.address), QUICK) as client:
+        assert not client.exists("a", digest_of(b"x"))
+
+
+def test_a_token_server_that_moved_is_followed_and_the_login_stays(double: Double, docker_config: Path) -> None:
+    double.auth = "bearer"
+    login(docker_config, double.address)
+    elsewhere = f"http://localhost:{double.address.rpartition(':')[2]}/token?{{}}"
+
+    def moved(handler: Handler) -> None:
+        answers(307, {"Location": elsewhere.format(handler.path.partition("?")[2])})(handler)
+
+    double.fail("GET", "/token", moved)
+    with Client(Registry.parse(double.address), QUICK) as client, suppress(RefusedError):
+        client.exists("a", digest_of(b"x"))
+    first, second = [one for one in double.asked if one.path.startswith("/token")]
+    assert "authorization" in first.headers
+    assert "authorization" not in second.headers
+    assert second.headers["host"].startswith("localhost:")
+
+
+def test_a_token_that_nobody_has_to_log_in_for_is_got_by_plain_http_where_that_is_said(docker_config: Path) -> None:
+    login(docker_config, "r.example.com")
+    asked: list[tuple[str, str, dict[str, str]]] = []
+
+    def fetch(method: str, url: str, headers: dict[str, str], _: bytes) -> Answer:
+        asked.append((method, url, headers))
+        return Answer(200, HTTPHeaderDict(), b'{"token": "t"}', url)
+
+    auth = Auth(Registry("r.example.com", "", Access("r.example.com", plain_http=True)), fetch)
+    challenge = HTTPHeaderDict({"WWW-Authenticate": 'Bearer realm="http://t.example.com/token"'})
+    assert auth.challenged(Answer(401, challenge, b"", ""), ("repository:a:pull",), "")
+    assert auth.header(("repository:a:pull",)) == "Bearer t"
+    assert asked == [("GET", "http://t.example.com/token?scope=repository%3Aa%3Apull", {})]
+
+
+def test_no_service_is_named_where_the_registry_names_none(double: Double, docker_config: Path) -> None:
+    """Some token servers refuse an empty one."""
+    login(docker_config, double.address)
+    double.fail("HEAD", "", answers(401, {"WWW-Authenticate": f'Bearer realm="http://{double.address}/token?a=b"'}))
+    with Client(Registry.parse(double.address), QUICK) as client:
+        client.exists("a", digest_of(b"x"))
+    assert [one.path for one in double.asked if "/token" in one.path] == ["/token?a=b&scope=repository%3Aa%3Apull"]
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b'{"details": "too many failed login attempts"}', "too many failed login attempts"),
+        (b'{"error": "invalid_grant", "error_description": "account locked"}', "invalid_grant account locked"),
+        (b'{"errors": [{"code": "DENIED", "message": "no such robot"}]}', "DENIED no such robot"),
+        (b'{"message": "Bad credentials"}', "Bad credentials"),
+        (f'{{"message": "no {PASSWORD} here"}}'.encode(), "no \\*\\*\\* here"),
+        (b"[]", ""),
+    ],
+)
+def test_a_token_server_says_why_in_its_own_words(double: Double, docker_config: Path, data: bytes, words: str) -> None:
+    double.auth = "bearer"
+    login(docker_config, double.address)
+    double.fail("GET", "/token", answers(401, {}, data), times=9)
+    with (
+        Client(Registry.parse(double.address), QUICK) as client,
+        pytest.raises(RefusedError, match=f"the token server answers 401.*{words}.*docker login"),
+    ):
+        client.exists("a", digest_of(b"x"))
 
 
 def test_reading_asks_for_no_right_to_write(double: Double, docker_config: Path) -> None:

@@ -5,8 +5,10 @@ Most are from public reports, some of them named beside their test.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +18,8 @@ from oci.client.client import Client, FixedTagError
 from oci.client.target import Registry, meant
 from oci.descriptor import CONFIG, MANIFEST, Descriptor, canonical
 from tests.oci.conftest import QUICK
-from tests.oci.double import Double, Handler, answers, digest_of
+from tests.oci.double import Double, Handler, answers, digest_of, serving
+from tests.oci.test_auth import login
 
 REPOSITORY, CONFIGURATION = "team/image", b"{}"
 
@@ -54,6 +57,18 @@ def test_a_tag_that_holds_the_manifest_already_is_not_put_again(client: Client, 
     double.fail("PUT", "manifests/", answers(400), times=9)
     client.put_manifest(REPOSITORY, "1", ONE)
     assert not double.count("PUT", "manifests")
+
+
+@pytest.mark.parametrize("status", [400, 403, 409, 412, 423])
+def test_a_tag_that_was_put_by_a_request_whose_answer_was_lost_is_there(client: Client, double: Double, status: int) -> None:
+    def lost(handler: Handler) -> None:
+        holds(double, ONE)
+        handler.close_connection = True
+
+    double.fail("PUT", "manifests/", lost)
+    double.fail("PUT", "manifests/", answers(status))
+    client.put_manifest(REPOSITORY, "1", ONE)
+    assert double.count("PUT", "manifests") == 2
 
 
 @pytest.mark.parametrize("status", [400, 403, 409, 412])
@@ -109,6 +124,43 @@ def test_a_length_of_zero_in_an_answer_to_head_says_nothing(client: Client, doub
         assert client.exists(REPOSITORY, digest_of(b"x"), 5) is there
 
 
+def test_a_blob_that_is_there_with_another_size_is_said(double: Double) -> None:
+    said: list[str] = []
+    double.fail("HEAD", "blobs/", answers(200, {"Content-Length": "4"}))
+    with Client(Registry(double.address, ""), dataclasses.replace(QUICK, warn=said.append)) as client:
+        assert not client.exists(REPOSITORY, digest_of(b"x"), 5)
+    assert said == [f"{double.address} says that it has 4 of 5 bytes of {digest_of(b'x')}"]
+
+
+@pytest.mark.parametrize("status", [401, 403, 405, 501])
+@pytest.mark.parametrize("size", [5, 9 << 20])
+def test_who_takes_no_head_is_asked_by_a_get_whose_body_is_not_read(
+    client: Client, double: Double, status: int, size: int
+) -> None:
+    double.fail("HEAD", "blobs/", answers(status), times=9)
+    assert not client.exists(REPOSITORY, digest_of(b"absent"), size)
+    double.blobs[REPOSITORY]["sha256:" + "1" * 64] = b"x" * size
+    assert client.exists(REPOSITORY, "sha256:" + "1" * 64, size)
+    assert not client.exists(REPOSITORY, "sha256:" + "1" * 64, size + 1)
+
+
+def test_a_storage_that_is_signed_for_get_alone_and_refuses_logins_has_the_blob(double: Double, docker_config: Path) -> None:
+    """S3, behind an Artifactory: it refuses a HEAD, and whoever sends a login beside the signature."""
+    double.auth = "basic"
+    login(docker_config, double.address)
+    with serving() as storage, Client(Registry(double.address, ""), QUICK) as client:
+        storage.blobs["s3"]["signed"] = b"layer"
+        there = {"Location": f"http://{storage.address}/v2/s3/blobs/signed?X-Amz-Signature=s3cret"}
+        double.fail("HEAD", "blobs/", answers(401, {"WWW-Authenticate": "Basic"}))
+        for method in ("HEAD", "GET"):
+            double.fail(method, "blobs/", answers(307, there), times=9)
+        storage.fail("HEAD", "", answers(403), times=9)
+        assert client.exists(REPOSITORY, digest_of(b"layer"), 5)
+        assert client.read_blob(REPOSITORY, digest_of(b"layer"), 5) == b"layer"
+    assert any("authorization" in one.headers for one in double.asked)
+    assert not any("authorization" in one.headers for one in storage.asked)
+
+
 NO_LIST: dict[str, Callable[[Handler], None]] = {
     "401": answers(401, {"WWW-Authenticate": "Basic"}),
     "403": answers(403),
@@ -116,6 +168,10 @@ NO_LIST: dict[str, Callable[[Handler], None]] = {
     "null": answers(200, {}, b'{"schemaVersion": 2, "manifests": null}'),
     "nothing": answers(200, {}, b"{}"),
     "no such method": answers(405),
+    "no such type": answers(415),
+    "gone": answers(410),
+    "no content": answers(204),
+    "a page that moved to nowhere": answers(303),
 }
 
 
@@ -171,6 +227,9 @@ def test_a_refused_head_is_asked_once_more_for_its_reason(client: Client, double
     [
         (denied("DENIED", "adding 38.1 MiB will exceed the configured upper limit of 10.0 GiB"), False),
         (denied("DENIED", "requested access to the resource is denied"), True),
+        (denied("DENIED", "Your authorization token has expired. Reauthenticate and try again."), True),
+        (denied("DENIED", "permission_denied: The token provided does not match expected scopes."), True),
+        (denied("TOOMANYREQUESTS", "the project is locked while its artifacts are being scanned for weaknesses"), False),
         (denied("UNAUTHORIZED", "the client does not have the permission that this takes here"), True),
         (answers(403), True),
         (denied("UNAUTHORIZED", "authentication required", 401), True),
@@ -204,6 +263,46 @@ def test_an_upload_that_is_sent_elsewhere_names_both_places(client: Client, doub
     ):
         client.upload(REPOSITORY, blob, lambda _: None)
     assert "secret" not in caught.value.line()
+    assert "tell it its own address (http.host, or X-Forwarded-Host and -Port)" in caught.value.line()
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>", "400 Request has expired"),
+        (b"Client sent an HTTP request to an HTTPS server.\n", "400 Client sent an HTTP request to an HTTPS server."),
+        (b"<html><head><title>400 Bad Request</title></head></html>", "400 Bad Request"),
+        (b"one line\nand another", "answers 400)"),
+        (b'{"fault": "x"}', "answers 400)"),
+    ],
+)
+def test_what_stands_around_a_registry_says_why_too(client: Client, double: Double, data: bytes, said: str) -> None:
+    double.fail("GET", "manifests/", answers(400, {}, data))
+    with pytest.raises(RegistryError) as caught:
+        client.manifest(REPOSITORY, "1")
+    assert said in caught.value.line()
+
+
+def test_an_image_in_dockers_own_form_is_asked_for_too(client: Client, double: Double) -> None:
+    """Without its type, distribution 2 serves a tag in a form of 2014, which has another digest."""
+    holds(double, ONE)
+    client.manifest(REPOSITORY, "1")
+    assert "application/vnd.docker.distribution.manifest.v2+json" in double.asked[-1].headers["accept"]
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        '</v2/team/image/more,with?last=a,b>; rel="next"',
+        "<more,with?last=a,b>;rel=next",
+        '</v2/other>; rel="prev", <more,with?last=a,b> ; title="x"; REL="last next"',
+    ],
+)
+def test_the_next_page_is_found_in_each_form(client: Client, double: Double, link: str) -> None:
+    listed = [{"digest": digest_of(ONE)}, {"digest": digest_of(OTHER)}]
+    double.fail("GET", "referrers/", answers(200, {"link": link}, json.dumps({"manifests": listed[:1]}).encode()))
+    double.fail("GET", "more,with.last=a,b", answers(200, {}, json.dumps({"manifests": listed[1:]}).encode()))
+    assert client.referrers(REPOSITORY, digest_of(ONE), 200) == listed
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def bundle(double: Double, *more: Attached) -> None:
     listed = []
     for one in more:
         assert one.envelope is not None
-        body = json.dumps({"mediaType": "x", "dsseEnvelope": json.loads(one.envelope.json())}).encode()
+        body = one.bundle or json.dumps({"mediaType": "x", "dsseEnvelope": json.loads(one.envelope.json())}).encode()
         kind = "application/vnd.dev.sigstore.bundle.v0.3+json"
         manifest = canonical(
             {

@@ -23,7 +23,7 @@ from registry import attach, inspect, push, skopeo
 from registry.policy import Policy
 from tests.oci import connect, pki
 from tests.oci.conftest import QUICK
-from tests.oci.double import PASSWORD, USER, Double, answers, serving
+from tests.oci.double import IDENTITY, PASSWORD, USER, Double, Handler, answers, serving
 from tests.registry import signing
 from tests.registry.pushing import MINE, ago
 from tests.registry.test_push import built
@@ -41,10 +41,10 @@ class Place:
     folder: Path
     monkeypatch: pytest.MonkeyPatch
 
-    def login(self, address: str) -> None:
+    def login(self, address: str, **more: str) -> None:
         """As `docker login` keeps it."""
         known = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-        (self.folder / "config.json").write_text(json.dumps({"auths": {address: {"auth": known}}}))
+        (self.folder / "config.json").write_text(json.dumps({"auths": {address: {"auth": known, **more}}}))
 
     def tls(self, name: str, *, asks: bool = False) -> Double:
         """A registry with a certificate of an authority that the system does not know."""
@@ -102,6 +102,52 @@ def token_server(place: Place) -> tuple[Double, str]:
     return double, address
 
 
+def identity_token(place: Place) -> tuple[Double, str]:
+    double, address = plain(place)
+    double.auth = "bearer"
+    place.login(address, auth=base64.b64encode(b"<token>:").decode(), identitytoken=IDENTITY)
+    return double, address
+
+
+def odd_answers(place: Place) -> tuple[Double, str]:
+    """No HEAD, no second chunk of that size, uploads by a number alone, and another challenge beside the one that counts."""
+    double, address = token_server(place)
+    double.largest = 1 << 15
+    double.fail("HEAD", "", answers(405), times=999)
+    double.fail(
+        "GET", "manifests/", challenged(f'Negotiate, Bearer realm = "http://{address}/token" , error-x="a, b",service=double')
+    )
+    return double, address
+
+
+def challenged(challenge: str) -> Callable[[Handler], None]:
+    return answers(401, {"WWW-Authenticate": challenge})
+
+
+def storage_elsewhere(place: Place) -> tuple[Double, str]:
+    """Blobs are redirected to a storage that refuses whoever sends a login beside the signed address."""
+    double, address = basic_only(place)
+    storage = place.resources.enter_context(serving())
+    storage.blobs = double.blobs
+
+    def redirected(handler: Handler) -> None:
+        there = f"http://{storage.address}{handler.path}?X-Amz-Signature=x"
+        known = "Authorization" in handler.headers
+        answers(*((307, {"Location": there}) if known else (401, {"WWW-Authenticate": "Basic"})))(handler)
+
+    def stored(handler: Handler) -> None:
+        data = double.blobs["team/llama-factory-train"].get(handler.path.partition("?")[0].rpartition("/")[2])
+        refused = "Authorization" in handler.headers
+        answers(400 if refused else 403 if handler.command == "HEAD" else 404 if data is None else 200, {}, data or b"")(
+            handler
+        )
+
+    for method in ("GET", "HEAD"):
+        double.fail(method, "/blobs/sha256", redirected, times=999)
+        storage.fail(method, "", stored, times=999)
+    return double, address
+
+
 def basic_only(place: Place) -> tuple[Double, str]:
     double, address = plain(place)
     double.auth = "basic"
@@ -139,6 +185,9 @@ FAMILIES: dict[str, Family] = {
     "403 for a tag that is not there": hiding_tags,
     "token server": token_server,
     "Basic only": basic_only,
+    "identity token": identity_token,
+    "odd answers": odd_answers,
+    "storage elsewhere": storage_elsewhere,
     "behind a proxy, its own CA": behind_a_proxy,
     "client certificates": client_certificates,
 }

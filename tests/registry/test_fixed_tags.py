@@ -16,7 +16,21 @@ from registry.policy import Policy
 from tests.oci.conftest import QUICK
 from tests.oci.double import Double, answers
 from tests.registry import signing
-from tests.registry.pushing import DIGEST, LATER, MINE, REPOSITORY, THEIRS, attached, holds, kinds, proof, push, ran, reference
+from tests.registry.pushing import (
+    DIGEST,
+    LATER,
+    MINE,
+    REPOSITORY,
+    THEIRS,
+    attached,
+    bundle,
+    holds,
+    kinds,
+    proof,
+    push,
+    ran,
+    reference,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -54,19 +68,28 @@ def test_what_is_attached_by_digest_is_not_attached_twice(fixed: Double) -> None
     assert fixed.manifests[REPOSITORY] == before
 
 
-def test_an_older_statement_that_cannot_be_replaced_counts_and_is_said(
-    fixed: Double, capsys: pytest.CaptureFixture[str]
-) -> None:
-    failing = {**ran(), "result": "FAILED", "passedTests": ["train"], "failedTests": ["vllm serve: answers"]}
-    push(fixed, proof(smoke=failing))
+FAILING = {**ran(), "result": "FAILED", "passedTests": ["train"], "failedTests": ["vllm serve: answers"]}
+
+
+def test_a_failure_that_cannot_be_replaced_is_cured_by_a_later_run(fixed: Double, capsys: pytest.CaptureFixture[str]) -> None:
+    push(fixed, proof(smoke=FAILING))
+    assert not holds(fixed)
     capsys.readouterr()
     push(fixed, proof(smoke=ran(started=LATER)))
-    assert "older statements of this key stay where they cannot be replaced, and count as well" in capsys.readouterr().err
-    # Whoever reads the tag alone, as cosign 2 does, refuses the image: so does verify.
-    assert not holds(fixed)
-    fixed.fixed = ""
-    push(fixed, proof(smoke=ran(started=LATER)))
+    # Whoever reads the tag alone, as cosign 2 does, refuses the image.
+    assert "older statements of this key stay where they cannot be replaced: cosign counts all" in capsys.readouterr().err
     assert holds(fixed)
+
+
+def test_an_older_run_that_somebody_puts_back_wins_over_no_newer_one(fixed: Double) -> None:
+    """Whoever may write to the registry moves the tag, and attaches old words anew: neither makes them the last ones."""
+    fixed.fixed = ""
+    push(fixed, proof(smoke=ran()))
+    passed = next(item for item in attached(fixed) if item.envelope and statement.parse(item.envelope).kind == statement.SMOKE)
+    push(fixed, proof(smoke={**FAILING, "pinwheel_smoke": ran(started=LATER)["pinwheel_smoke"]}))
+    bundle(fixed, passed)
+    assert len(kinds(fixed)) == 5
+    assert not holds(fixed)
 
 
 def test_a_later_failure_takes_the_proof_away_though_the_tag_cannot_be_moved(fixed: Double) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from common.errors import RegistryError
+from common.errors import ExitCode, RegistryError
 from oci import attachments, bundle, signature
 from oci.client.client import Client
 from oci.client.target import Registry
@@ -61,7 +61,6 @@ THINGS = {
     "as large as it says, and too large": Thing({"size": 1 << 40}, why="too large to be proof"),
     "missing": Thing({}, act=answers(404), why="the registry answers 404"),
     "gone": Thing({}, act=answers(410), why="the registry answers 410"),
-    "cut": Thing({}, act=cut, why="the connection was cut"),
     "short": Thing({}, act=answers(200, {}, DATA[:5]), why="it has other bytes"),
     "other bytes": Thing({}, act=answers(200, {}, DATA[::-1]), why="it has other bytes"),
     "another algorithm": Thing({"digest": "sha512:" + "0" * 128}, why="its digest is no SHA-256"),
@@ -231,12 +230,33 @@ def test_own_proof_with_other_bytes_is_none(pushed: Double, capsys: pytest.Captu
     assert "it has other bytes" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("status", [401, 403, 429, 500, 503])
-def test_a_blob_that_the_registry_fails_to_serve_is_no_absence(pushed: Double, status: int) -> None:
-    """Otherwise a failure of the registry would hide a failed result."""
-    pushed.fail("GET", "/blobs/", answers(status), times=999)
-    with pytest.raises(RegistryError):
+def cut_unseen(handler: Handler) -> None:
+    """The answer says nothing of its length, as HTTP/1.0 has it: its end is that of the connection."""
+    handler.take(None)
+    handler.send_response(200)
+    handler.end_headers()
+    handler.wfile.write(DATA[:5])
+    handler.close_connection = True
+
+
+FAILURES = {**{str(status): answers(status) for status in (401, 403, 429, 500, 503)}, "cut": cut, "cut unseen": cut_unseen}
+
+
+@pytest.mark.parametrize("act", FAILURES.values(), ids=FAILURES)
+@pytest.mark.parametrize("alone", [True, False], ids=["one of them", "all"])
+def test_a_blob_that_the_registry_fails_to_serve_is_no_absence(
+    pushed: Double, act: Callable[[Handler], None], alone: bool
+) -> None:
+    """Otherwise a failure of the registry, or whoever can cut the line to it, would hide a failed result."""
+    last = json.loads(pushed.manifests[REPOSITORY][f"{TAG}.att"][1])["layers"][-1]["digest"]
+    pushed.fail("GET", f"/blobs/{last if alone else ''}", act, times=999)
+    with pytest.raises(RegistryError) as caught:
         holds(pushed)
+    assert caught.value.exit_code == ExitCode.REGISTRY
+    if act in {cut, cut_unseen}:
+        assert f"{last if alone else 'sha256:'}" in caught.value.line()
+        assert "the connection was cut" in caught.value.line()
+        assert "run it again" in caught.value.line()
 
 
 def test_of_many_that_are_left_out_the_first_are_named(pushed: Double, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,8 @@ _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 # A version is `<run>-<12 hex>` and may have 50 characters; a namespace of models two of these and a dash.
 _LONGEST_RUN, _LONGEST_NAME = 37, 40
 _SHAPE = "experiments/<team>/<model>/<run>.yaml"
+# The one key that is ours: LLaMA-Factory starts a process for each GPU that it sees.
+GPUS = "gpus"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class Experiment:
         config: what it says.
         dataset: what it trains on.
         base: what it starts from.
+        gpus: that it asks for; 0 where it does not say: one, or none where the environment has none.
     """
 
     file: str
@@ -47,6 +50,7 @@ class Experiment:
     config: Mapping[str, Any]
     dataset: Dataset
     base: PinnedModel
+    gpus: int
 
     @property
     def name(self) -> str:
@@ -82,6 +86,8 @@ def read(path: str, known: Known) -> Experiment:
         raise UsageError("the experiment is not UTF-8", where=file, fix="save it as UTF-8") from None
     config, lines, found = _config(text, file)
     found += _names(place, file)
+    gpus, wrong = _gpus(config.pop(GPUS, 0), lines, file)
+    found += wrong
     base, data_set = None, Dataset(())
     if config:
         found += rules.check(config, lines, file, known)
@@ -91,7 +97,7 @@ def read(path: str, known: Known) -> Experiment:
         found += wrong
     if found or base is None:
         raise _refused(sorted(set(found)), file)
-    return Experiment(file, team, model, run, data, config, data_set, base)
+    return Experiment(file, team, model, run, data, config, data_set, base, gpus)
 
 
 def locate(path: str) -> Path:
@@ -130,6 +136,13 @@ def _config(text: str, file: str) -> tuple[dict[str, Any], Mapping[findings.Path
     if len(bodies) != 1 or not isinstance(bodies[0][0], dict) or not bodies[0][0]:
         return {}, {}, [Finding(file, 1, "", "", "not one mapping of keys", "write a LLaMA-Factory configuration")]
     return bodies[0][0], bodies[0][1], []
+
+
+def _gpus(value: Any, lines: Mapping[findings.Path, int], file: str) -> tuple[int, list[Finding]]:
+    if type(value) is int and (value > 0 or (GPUS,) not in lines):
+        return value, []
+    fix = "write how many GPUs one pod gets: 1, 2, 4, …; or leave it out"
+    return 0, [Finding(file, lines.get((GPUS,), 1), "", GPUS, f"{value!r} is no number of GPUs", fix)]
 
 
 def _names(place: Path, file: str) -> Iterator[Finding]:

@@ -253,7 +253,7 @@ def test_texts_that_may_hold_manifests_are_looked_into() -> None:
 def test_the_walk_reaches_every_string(checkout: Checkout) -> None:
     def strings(value: Any) -> int:
         if isinstance(value, dict):
-            return sum(map(strings, value.values()))
+            return sum(strings(item) for key, item in value.items() if key != "podSpecPatch")  # read as what it holds
         if isinstance(value, list):
             return sum(map(strings, value))
         return isinstance(value, str)
@@ -261,7 +261,7 @@ def test_the_walk_reaches_every_string(checkout: Checkout) -> None:
     objects, _ = manifests.load([checkout.manifests])
     for one in objects:
         walk = schema.schema("1.32").walk(one)
-        values = [text for text in walk.texts if text.path and _at(one, text.path) == text.value]
+        values = [text for text in walk.texts if "podSpecPatch" not in text.path and _at(one, text.path) == text.value]
         assert len(values) == strings(one.body)
 
 

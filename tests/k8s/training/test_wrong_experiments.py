@@ -36,6 +36,10 @@ KEYS: dict[str, tuple[dict[str, Any], str]] = {
         {"learning_rat": 1e-4},
         "learning_rat: LLaMA-Factory 0.9.5 has no key of this name: did you mean learning_rate?",
     ),
+    **{
+        f"{value!r} for GPUs": ({"gpus": value}, f"gpus: {value!r} is no number of GPUs: write how many GPUs one pod gets")
+        for value in (0, -1, 1.5, True, "4", "all", [1])
+    },
     "a key of older transformers": ({"evaluation_strategy": "no"}, "evaluation_strategy: LLaMA-Factory 0.9.5 has no key"),
     "a key nothing sets": ({"compute_dtype": "bf16"}, "compute_dtype: LLaMA-Factory 0.9.5 has no key"),
     "a number in quotes": (

@@ -12,7 +12,7 @@ from common import console, paths
 from common.errors import UsageError
 from k8s.objects import findings, strict_yaml
 from k8s.objects.findings import Finding
-from k8s.training import dataset, rules
+from k8s.training import dataset, lengths, rows, rules
 from k8s.training.dataset import Dataset
 from k8s.training.keys import Known
 from lockfiles.models import lockfile as models_lock
@@ -93,7 +93,9 @@ def read(path: str, known: Known) -> Experiment:
         found += rules.check(config, lines, file, known)
         base, wrong = _base(config, lines, file)
         found += wrong
-        data_set, wrong = _dataset(config, lines, place, file)
+        # A template that there is not is said above.
+        takes = known.templates.get(str(config.get("template")), frozenset(rows.MEDIA))
+        data_set, wrong = _dataset(config, lines, place, file, takes)
         found += wrong
     if found or base is None:
         raise _refused(sorted(set(found)), file)
@@ -167,6 +169,10 @@ def _base(config: Mapping[str, Any], lines: Mapping[findings.Path, int], file: s
         return None, []
     locked = models_lock.read_lock().models if models_lock.lock_path().exists() else ()
     named = [one for one in locked if wanted == one.name] or [one for one in locked if wanted and wanted == one.repo]
+    if len(named) == 1 and lengths.configuration(named[0]).get("quantization_config"):
+        fix = "pin the model it was made from, in 16 or 32 bits, in lockfiles/models.in"
+        what = f"{wanted} is quantized: what is trained upon it could not be exported"
+        return None, [Finding(file, line, "", key, what, fix)]
     if len(named) == 1:
         return named[0], []
     if named:
@@ -178,7 +184,7 @@ def _base(config: Mapping[str, Any], lines: Mapping[findings.Path, int], file: s
 
 
 def _dataset(
-    config: Mapping[str, Any], lines: Mapping[findings.Path, int], place: Path, file: str
+    config: Mapping[str, Any], lines: Mapping[findings.Path, int], place: Path, file: str, takes: frozenset[str]
 ) -> tuple[Dataset, list[Finding]]:
     beside = config.get("dataset_dir", "data")
     if not isinstance(beside, str):
@@ -202,5 +208,5 @@ def _dataset(
     stage = config.get("stage")
     if not names or not isinstance(stage, str):
         return Dataset(()), wrong
-    found_set, found = dataset.read(where, paths.shown(where), names, stage)
+    found_set, found = dataset.read(where, paths.shown(where), names, stage, takes)
     return found_set, [*wrong, *found]

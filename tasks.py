@@ -465,6 +465,7 @@ def envs(_: Context) -> str:
         "env": "one of k8s/envs/",
         "json": "write what was found to standard output as JSON",
         "sarif": "the same as SARIF 2.1.0, for CI",
+        "server": "ask the environment's cluster as well, by dry runs; nothing stays there",
     },
 )
 def check(
@@ -473,13 +474,15 @@ def check(
     env: str = "rendered",
     json: bool = False,  # noqa: FBT001
     sarif: bool = False,  # noqa: FBT001
+    server: bool = False,  # noqa: FBT001
 ) -> str:
-    """Check and pin any plain manifests; sends nothing."""
+    """Check and pin any plain manifests; changes nothing."""
     if json and sarif:
         raise UsageError("--json and --sarif exclude each other", fix="give one of them")
     from k8s.check import JSON, SARIF, run_check
 
-    return run_check([*path, *shlex.split(context.remainder)], env, JSON if json else SARIF if sarif else "")
+    places = [*path, *shlex.split(context.remainder)]
+    return run_check(places, env, JSON if json else SARIF if sarif else "", server=server)
 
 
 @stage(

@@ -15,7 +15,7 @@ from common.reader import Keys
 from k8s.objects.findings import Finding
 
 # What the gate refuses, and what no server would take.
-NEVER = ("gpu-node", "image", "image-missing", "manifest", "schema")
+NEVER = ("gpu-node", "image", "image-missing", "manifest", "schema", "server")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from common.reader import Keys
@@ -55,7 +55,11 @@ def _place(keys: Keys, key: str, written: str) -> tuple[str, str]:
     return namespace, name
 
 
-def line(kind: str, namespace: str, name: str, key: str = "") -> str:
+def line(kind: str, namespace: str, name: str, keys: Iterable[str] = ()) -> str:
     """What to write in an environment's file so that one object more is known."""
     place = f"{namespace}/{name}" if namespace else name
-    return f"`{_KEYS[kind]}: {{{place}: [{key or 'KEY'}]}}`" if kind in _HOLDS_KEYS else f"`{_KEYS[kind]}: [{place}]`"
+    return (
+        f"`{_KEYS[kind]}: {{{place}: [{', '.join(sorted(keys)) or 'KEY'}]}}`"
+        if kind in _HOLDS_KEYS
+        else f"`{_KEYS[kind]}: [{place}]`"
+    )

@@ -49,7 +49,8 @@ _EITHER = (
     "tolerations",
 )
 _ALL_PODS = ("dnsConfig", "dnsPolicy", "hostNetwork", "imagePullSecrets")
-_GROUPS = ("initContainers", "containers", "ephemeralContainers")
+# Where a pod has containers.
+GROUPS = ("initContainers", "containers", "ephemeralContainers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ class Template:
 
     def grouped(self) -> Iterator[tuple[str, Path, Mapping[str, Any]]]:
         """Every container, its group and where it stands, init and ephemeral ones included."""
-        for group in _GROUPS:
+        for group in GROUPS:
             for number, one in enumerate(items(self.spec, group)):
                 yield group, self.place(group, number), one
 
@@ -113,7 +114,7 @@ def templates(manifest: Manifest) -> Iterator[Template]:
     path = _TEMPLATE.get((manifest.api_version, manifest.kind))
     if path is None:
         return
-    found = _at(manifest.body, path)
+    found = at(manifest.body, path)
     labels = mapping(mapping(found.get("metadata")).get("labels"))
     if manifest.kind == "Job":
         labels = {**labels, **dict.fromkeys(_JOB_NAME, manifest.name)}
@@ -126,7 +127,7 @@ def _pods_of_others(manifest: Manifest, value: Any, path: Path) -> Iterator[Temp
     if isinstance(value, dict):
         if any(one.get("name") or one.get("image") for one in items(value, "containers")):
             around = path[:-1] if path[-1:] == ("spec",) else path
-            labels = mapping(mapping(_at(manifest.body, around).get("metadata")).get("labels"))
+            labels = mapping(mapping(at(manifest.body, around).get("metadata")).get("labels"))
             yield Template(manifest, around, labels, value, path)
             return
         for key, item in value.items():
@@ -136,7 +137,8 @@ def _pods_of_others(manifest: Manifest, value: Any, path: Path) -> Iterator[Temp
             yield from _pods_of_others(manifest, item, (*path, number))
 
 
-def _at(body: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+def at(body: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+    """The mapping at a path of a body; an empty one where there is none."""
     here: Any = body
     for step in path:
         here = here[step] if isinstance(step, int) else mapping(here).get(step)
@@ -148,7 +150,7 @@ def workflow_spec(manifest: Manifest) -> tuple[Path, Mapping[str, Any]]:
     if manifest.api_version != argo_schema.API_VERSION or manifest.kind not in argo_schema.KINDS:
         return (), {}
     path: Path = ("spec", "workflowSpec") if manifest.kind == "CronWorkflow" else ("spec",)
-    return path, _at(manifest.body, path)
+    return path, at(manifest.body, path)
 
 
 def workflow_templates(manifest: Manifest) -> Iterator[tuple[Path, Mapping[str, Any]]]:
@@ -243,7 +245,7 @@ def _patched(spec: dict[str, Any], patch: Any, at: Path, places: dict[Path, Path
     if not bodies or not isinstance(bodies[0], dict):
         return spec
     for key, change in bodies[0].items():
-        if key in (*_GROUPS, "volumes") and isinstance(change, list):
+        if key in (*GROUPS, "volumes") and isinstance(change, list):
             whole = list(items(spec, key))
             names = [one.get("name") for one in whole]
             for one in items({key: change}, key):

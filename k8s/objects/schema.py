@@ -151,7 +151,7 @@ class Schema:
 
     def _add_argo(self) -> None:
         """Argo's definitions, with the types of this Kubernetes version in them; a field of a type it lacks is unknown."""
-        added = argo_schema.load().definitions
+        added = argo_schema.load()
         known = {"", *self.definitions, *added}
         for name, definition in added.items():
             fields = definition.get("properties", {}).items()

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from k8s.envs.environment import Environment
-from k8s.objects import manifests, pods, strict_yaml
+from k8s.objects import embedded, manifests, pods, strict_yaml
 from k8s.objects.findings import Finding
 from k8s.objects.manifests import Manifest
-from k8s.objects.pods import Template, items, mapping
+from k8s.objects.pods import items, mapping
 from k8s.objects.quantity import quantity
 
 _VENDOR = "nvidia.com/"
@@ -39,20 +39,39 @@ def experiment(config: Mapping[str, Any], env: Environment) -> dict[str, Any]:
 def _adapted(manifest: Manifest) -> Manifest:
     if manifest.kind == "ConfigMap":
         return _with_cpu_settings(manifest)
+    manifest = _with_patches(manifest)
     for template in pods.templates(manifest):
         for group, path, container in template.grouped():
-            kept = _resources(container)
-            if kept != container.get("resources"):
-                manifest = manifests.with_value(manifest, (*path, "resources"), kept)
+            # What stands there itself; a container of Argo's has more from a patch.
+            own = pods.at(manifest.body, path)
+            if _resources(own) != own.get("resources"):
+                manifest = manifests.with_value(manifest, (*path, "resources"), _resources(own))
             words = [str(word) for key in ("command", "args") for word in container.get(key) or ()]
             serves = group == "containers" and " ".join(words).startswith(_SERVES)
             if serves or any("llamafactory-cli" in word for word in words):
                 variable = (_CACHE, _cache(container)) if serves else (_THREADS, _threads(container))
-                manifest = manifests.with_value(manifest, (*path, "env"), _with_variable(container, *variable))
+                manifest = manifests.with_value(manifest, (*path, "env"), _with_variable(own, *variable))
             if serves and "args" in container:
                 manifest = manifests.with_value(manifest, (*path, "args"), list(_arguments(container["args"])))
-        for name, value in _placing(template):
+        for name, value in _placing(template.spec):
             manifest = manifests.with_value(manifest, template.place(name), value)
+    return manifest
+
+
+def _with_patches(manifest: Manifest) -> Manifest:
+    """A workflow whose patches of pods ask for no GPU."""
+    where, workflow = pods.workflow_spec(manifest)
+    defaults = ((*where, "templateDefaults"), mapping(workflow.get("templateDefaults")))
+    for path, holder in ((where, workflow), defaults, *pods.workflow_templates(manifest)):
+        text, at = holder.get("podSpecPatch"), (*path, "podSpecPatch")
+        bodies, _ = embedded.read(text) if isinstance(text, str) else ([], "")
+        spec = mapping(bodies[0]) if len(bodies) == 1 else {}
+        for name, value in _placing(spec):
+            manifest = embedded.with_value(manifest, (*at, name), value)
+        for group in pods.GROUPS:
+            for number, container in enumerate(items(spec, group)):
+                if (kept := _resources(container)) != container.get("resources"):
+                    manifest = embedded.with_value(manifest, (*at, group, number, "resources"), kept)
     return manifest
 
 
@@ -69,16 +88,16 @@ def _resources(container: Mapping[str, Any]) -> Any:
     }
 
 
-def _placing(template: Template) -> Iterator[tuple[str, Any]]:
+def _placing(spec: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """What binds a pod to nodes with GPUs, without that."""
-    tolerations = items(template.spec, "tolerations")
+    tolerations = items(spec, "tolerations")
     left = [one for one in tolerations if not str(one.get("key", "")).startswith(_VENDOR)]
     if left != tolerations:
         yield "tolerations", left
-    selector = mapping(template.spec.get("nodeSelector"))
+    selector = mapping(spec.get("nodeSelector"))
     if any(str(key).startswith(_VENDOR) for key in selector):
         yield "nodeSelector", {key: value for key, value in selector.items() if not str(key).startswith(_VENDOR)}
-    affinity = mapping(template.spec.get("affinity"))
+    affinity = mapping(spec.get("affinity"))
     if _VENDOR in str(affinity.get("nodeAffinity", "")):
         yield "affinity", {key: value for key, value in affinity.items() if key != "nodeAffinity"}
 

@@ -15,6 +15,7 @@ from k8s.envs.environment import Environment
 from k8s.objects import manifests, schema
 from k8s.objects.findings import Finding, named
 from k8s.objects.manifests import Manifest
+from k8s.objects.schema import Schema, Walk
 from k8s.prepare import (
     accelerator,
     admission,
@@ -27,6 +28,7 @@ from k8s.prepare import (
     served_model,
     settings,
 )
+from k8s.prepare.argo_texts import Filled
 from k8s.prepare.config_hashes import with_config_hashes
 from k8s.prepare.rendered import RenderedSet
 from k8s.rules import all as rules
@@ -94,11 +96,11 @@ def again(objects: Sequence[Manifest], env: Environment) -> tuple[Finding, ...]:
     """
     written = [served_model.as_written(manifest) for manifest in objects]
     kinds = schema.of_set(env.kubernetes, written)
-    walks = [kinds.walk(manifest) for manifest in written]
-    misfits = [finding for walk in walks for finding in walk.findings]
+    rounds = _rounds([kinds.walk(manifest) for manifest in written], kinds, argo_texts.fill(written))
+    misfits = [finding for walks in rounds for walk in walks for finding in walk.findings]
     # Of what was derived for a preflight the manifest that it was derived from speaks.
     derived = {manifest.title for manifest in written if preflight.is_one(manifest)}
-    found = sorted(one for one in {*named("schema", misfits), *rules.check(walks, env)} if one.title not in derived)
+    found = sorted(one for one in {*named("schema", misfits), *rules.check(rounds[0], env)} if one.title not in derived)
     return accepted.apply(found, env.accepted, datetime.date.today()).refused
 
 
@@ -130,11 +132,7 @@ def _judged(
     pinned, pins, unpinned = pin.pin(walks, env, {name: image.digest for name, image in locked.items()}, models)
     placed, placements, nowhere = gpu_nodes.place(pinned, pins, env, locked)
     filled = argo_texts.fill(objects)
-    # What Argo will read: the rules see the first values, the schema all of them.
-    rounds = [
-        [walk if one is walk.manifest else kinds.walk(one) for walk, one in zip(walks, objects, strict=True)]
-        for objects in filled.rounds
-    ]
+    rounds = _rounds(walks, kinds, filled)
     misfits = [finding for walks in rounds for walk in walks for finding in walk.findings]
     rendered = RenderedSet(admission.fill(with_config_hashes(preflight.placed(placed)), pins, env), pins, placements)
     found = {
@@ -147,6 +145,14 @@ def _judged(
     made = {walk.manifest.title for walk in walks if preflight.is_one(walk.manifest)}
     found = {one for one in found if one.title not in made} or found
     return rendered, found | (set() if found else set(named("image", _left_open(rendered, env))))
+
+
+def _rounds(walks: Sequence[Walk], kinds: Schema, filled: Filled) -> list[list[Walk]]:
+    """The walks of what Argo will read: the rules see the first values, the schema all of them."""
+    return [
+        [walk if one is walk.manifest else kinds.walk(one) for walk, one in zip(walks, objects, strict=True)]
+        for objects in filled.rounds
+    ]
 
 
 def say(told: Sorted, env: Environment) -> None:

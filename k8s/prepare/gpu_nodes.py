@@ -97,11 +97,11 @@ def _bound(manifest: Manifest, template: Template, terms: list[dict[str, Any]]) 
 
 
 def _asks(container: Mapping[str, Any]) -> bool:
-    """Whether a container gets a GPU of NVIDIA's, whole, shared or an instance of one."""
+    """Whether a container gets a GPU of NVIDIA's, whole, shared or an instance of one; how many may be a parameter."""
     resources = mapping(container.get("resources"))
     asked = {**mapping(resources.get("requests")), **mapping(resources.get("limits"))}
     return any(
-        (name == "nvidia.com/gpu" or name.startswith(("nvidia.com/gpu.", "nvidia.com/mig-"))) and quantity(count)
+        (name == "nvidia.com/gpu" or name.startswith(("nvidia.com/gpu.", "nvidia.com/mig-"))) and quantity(count) != 0
         for name, count in asked.items()
     )
 

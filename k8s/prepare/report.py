@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from common import sarif
@@ -13,12 +14,13 @@ from k8s.objects.findings import Finding
 from k8s.prepare.rendered import RenderedSet
 
 
-def as_json(rendered: RenderedSet, told: Sorted, env: Environment) -> str:
+def as_json(rendered: RenderedSet, told: Sorted, env: Environment, unasked: Sequence[str] = ()) -> str:
     """The result of a check as one JSON document.
 
     `findings` and `accepted` hold `rule`, `file`, `line`, `object`, `path`, `what` and `fix`, sorted by file and line; accepted
     ones `reason` and `until` as well. `ended` and `idle` are the entries of `accept` that count no more, or accept nothing;
-    `images` says what was written, and the digest that it stands for.
+    `unasked` says what the environment's server could not judge, where it was asked; `images` says what was written, and the
+    digest that it stands for.
     """
     body = {
         "environment": env.name,
@@ -29,6 +31,7 @@ def as_json(rendered: RenderedSet, told: Sorted, env: Environment) -> str:
         "accepted": [{**_finding(one), "reason": entry.reason, "until": str(entry.until)} for one, entry in told.accepted],
         "ended": [_entry(one) for one in told.ended],
         "idle": [_entry(one) for one in told.idle],
+        "unasked": list(unasked),
         "images": [{"object": one.title, "written": one.written, "pinned": str(one.pinned)} for one in rendered.pins],
     }
     return json.dumps(body, indent=2, ensure_ascii=False)

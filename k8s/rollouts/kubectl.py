@@ -33,7 +33,8 @@ _PASSING = re.compile(
     re.IGNORECASE,
 )
 _ADVICE = re.compile(r"Please review the fields above.*?#conflicts", re.DOTALL)
-_UNSERVED = re.compile(r'no matches for kind "([^"]+)" in version "([^"]+)"')
+# Of a kind that the cluster has not: the kind and its apiVersion.
+UNSERVED = re.compile(r'no matches for kind "([^"]+)" in version "([^"]+)"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +214,7 @@ class Kubectl:
         """
         extra = ["--show-managed-fields"] if owners else []
         answer = self.request(["get", "-f", "-", "--ignore-not-found", *extra, "-o", "json"], stdin=text)
-        if unserved := frozenset(_UNSERVED.findall(answer.stderr)):
+        if unserved := frozenset(UNSERVED.findall(answer.stderr)):
             raise UnservedError(unserved, self.context)
         if answer.code:
             fix = "see whether the cluster is up and you may `get` these objects"

@@ -39,13 +39,14 @@ _ALWAYS_THERE = {("ServiceAccount", "default"), ("ConfigMap", "kube-root-ca.crt"
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """All objects by kind, namespace and name, and the pod templates by namespace."""
+    """All objects by kind, namespace and name, the pod templates, and which keys the set asks of Secrets and ConfigMaps."""
 
     env: Environment
     objects: Mapping[Place, Manifest]
     templates: Sequence[Template]
     others: frozenset[str]
     made: frozenset[Place]
+    asked: Mapping[Place, frozenset[str]]
 
     def keys(self, kind: str, namespace: str, name: str) -> frozenset[str] | None:
         """The keys an object holds; None when there is no such object."""
@@ -80,7 +81,7 @@ def check(walks: Sequence[Walk], whole: WholeSet) -> Iterator[Finding]:
 
 def _check(walks: Sequence[Walk], whole: WholeSet) -> Iterator[Finding]:
     env, objects = whole.env, by_place(walk.manifest for walk in walks)
-    known = _Known(env, objects, whole.templates, whole.others, whole.made)
+    known = _Known(env, objects, whole.templates, whole.others, whole.made, _asked(walks))
     # What a workflow sends may refer to what else it sends; the rest of the set may not count on that.
     inner = [manifest for walk in walks for manifest in walk.inner]
     sent = by_place(walk.manifest for walk in inner)
@@ -101,6 +102,19 @@ def _check(walks: Sequence[Walk], whole: WholeSet) -> Iterator[Finding]:
             yield from _autoscaler(manifest, known)
         if manifest.kind in {"RoleBinding", "ClusterRoleBinding"}:
             yield from _binding(manifest, known)
+
+
+def _asked(walks: Sequence[Walk]) -> Mapping[Place, frozenset[str]]:
+    """The keys that a set asks for, by the object that is to hold them."""
+    found: dict[Place, frozenset[str]] = {}
+    for walk in (*walks, *(inner for one in walks for inner in one.inner)):
+        for part in walk.parts:
+            if part.definition in _REFERENCES and not part.body.get("optional"):
+                kind, name, _ = _REFERENCES[part.definition]
+                keys = [part.body.get("key"), *(item.get("key") for item in items(part.body, "items"))]
+                place = (kind, walk.manifest.namespace, str(part.body.get(name) or ""))
+                found[place] = found.get(place, frozenset()) | {key for key in keys if isinstance(key, str)}
+    return found
 
 
 def _references(walk: Walk, known: _Known) -> Iterator[Finding]:
@@ -136,7 +150,7 @@ def _reference(manifest: Manifest, part: Part, known: _Known) -> Iterator[Findin
         yield manifest.finding(
             (*part.path, name_field),
             f"no {kind} {manifest.namespace}/{name}",
-            _how_to_get(kind, manifest.namespace, known, name, str(part.body.get("key") or "")),
+            _how_to_get(kind, manifest.namespace, known, name),
         )
         return
     needed: list[tuple[Path, Any]] = []
@@ -151,7 +165,7 @@ def _reference(manifest: Manifest, part: Part, known: _Known) -> Iterator[Findin
             yield manifest.finding(path, f"{kind} {name} has no key {key!r}", f"it has: {', '.join(sorted(held))}")
 
 
-def _how_to_get(kind: str, namespace: str, known: _Known, name: str, key: str = "") -> str:
+def _how_to_get(kind: str, namespace: str, known: _Known, name: str) -> str:
     elsewhere = sorted(
         space
         for other_kind, space, other_name in known.objects
@@ -159,9 +173,9 @@ def _how_to_get(kind: str, namespace: str, known: _Known, name: str, key: str = 
     )
     if elsewhere:
         return f"one of this name is in {elsewhere[0]}, but a pod sees only its own namespace"
+    written = line(kind, namespace, name, known.asked.get((kind, namespace, name), ()))
     if kind == "Secret":
-        return f"make it outside of git and name it under `secrets` in {known.env.file}: {line(kind, namespace, name, key)}"
-    written = line(kind, namespace, name, key)
+        return f"make it outside of git and name it under `secrets` in {known.env.file}: {written}"
     return f"add it to the set, or mend the name; where others make it, write {written} in {known.env.file}"
 
 

@@ -15,6 +15,9 @@ SHELLS = {"ash", "bash", "busybox", "dash", "ksh", "sh", "zsh"}
 _HEREDOC = re.compile(r"<<-?\s*(['\"]?)([A-Za-z_][A-Za-z0-9_]*)\1")
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\+?=")
 _CANNOT_FAIL = {":", "echo", "export", "printf", "set", "sleep", "trap", "true", "umask"}
+# Begin and end what holds commands; they fail with what they hold.
+_BLOCKS = {"case", "done", "esac", "fi", "for", "in", "select", "}"}
+_CONDITIONS, _BODIES = {"elif", "if", "until", "while"}, {"do", "then"}
 _NO_COMMAND = {"!", "{", "do", "elif", "else", "exec", "if", "then", "time", "until", "while"}
 
 
@@ -26,11 +29,13 @@ class Command:
         words: as written, quotes left in; assignments before the command are left out.
         end: what ended it: `;`, a line break, `&`, `&&`, `||`, `|`, a closing bracket, or nothing at the end of the script.
         depth: how many substitutions and subshells it is in.
+        tested: whether it is part of a condition: that it fails is an answer.
     """
 
     words: tuple[str, ...]
     end: str
     depth: int
+    tested: bool = False
 
     @property
     def name(self) -> str:
@@ -74,7 +79,7 @@ class Script:
         """What of it may fail without anybody noticing; empty when nothing may."""
         top = [one for one in self.commands if one.depth == 0]
         for one, after in itertools.pairwise(top):
-            if one.name in _CANNOT_FAIL:
+            if one.name in _CANNOT_FAIL or one.tested or (one.name in _BLOCKS and one.end != "|"):
                 continue
             if one.end == "|" and "pipefail" not in self.options:
                 return f"`{_brief(one)}` may fail before the pipe, and only what comes after it counts"
@@ -107,17 +112,19 @@ def _commands(text: str) -> list[Command]:
     # For each open bracket: what closes it, and the words of the command that it interrupts.
     open_: list[tuple[str, list[str]]] = []
     words: list[str] = []
-    word, quoted, place = "", False, 0
+    word, quoted, place, testing = "", False, 0, False
 
     def end_word() -> None:
-        nonlocal word
+        nonlocal word, testing
+        if not (words or open_) and word in _CONDITIONS | _BODIES:
+            testing = word in _CONDITIONS
         if word and (words or not (_ASSIGNMENT.match(word) or word in _NO_COMMAND)):
             words.append(word)
         word = ""
 
     def end_command(how: str) -> None:
         end_word()
-        found.append(Command(tuple(words), how, len(open_)))
+        found.append(Command(tuple(words), how, len(open_), testing))
         words.clear()
 
     while place < len(text):

@@ -106,7 +106,9 @@ class _Reading:
         return target
 
 
-def read(folder: Path, shown: str, names: Iterable[str], stage: str) -> tuple[Dataset, tuple[Finding, ...]]:
+def read(
+    folder: Path, shown: str, names: Iterable[str], stage: str, takes: frozenset[str]
+) -> tuple[Dataset, tuple[Finding, ...]]:
     """Read and check the datasets of an experiment.
 
     Args:
@@ -114,6 +116,7 @@ def read(folder: Path, shown: str, names: Iterable[str], stage: str) -> tuple[Da
         shown: the folder, for messages.
         names: of the datasets, as the experiment gives them.
         stage: of the training: it decides what rows must hold.
+        takes: the columns of media that the template takes.
 
     Returns:
         The files in use, dataset_info.json reduced to the entries in use among them, and everything that is wrong.
@@ -130,7 +133,7 @@ def read(folder: Path, shown: str, names: Iterable[str], stage: str) -> tuple[Da
             reading.refuse(name, "an entry is a mapping", 'write {"file_name": "…"}')
         else:
             used[name] = entry
-            _entry(reading, name, entry, stage)
+            _entry(reading, name, entry, stage, takes)
     text = (json.dumps(used, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
     described = DataFile(INFO, len(text), sha256_bytes(text), data=text)
     files = (described, *(one for path, one in reading.files.items() if path != INFO))
@@ -162,14 +165,14 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _entry(reading: _Reading, name: str, entry: Mapping[str, Any], stage: str) -> None:
+def _entry(reading: _Reading, name: str, entry: Mapping[str, Any], stage: str, takes: frozenset[str]) -> None:
     elsewhere = [key for key in entry if key in _ELSEWHERE]
     for key in elsewhere:
         reading.refuse(f"{name}.{key}", f"{_ELSEWHERE[key]} is named", _BESIDE)
     for key in entry:
         if key not in _KNOWN and key not in _ELSEWHERE:
             reading.refuse(f"{name}.{key}", "unknown key", f"known are {', '.join(sorted(_KNOWN))}")
-    shape, wrong = rows.shape(entry, stage)
+    shape, wrong = rows.shape(entry, stage, takes)
     for path, what, fix in wrong:
         reading.refuse(f"{name}.{path}" if path else name, what, fix)
     file_name = entry.get("file_name")

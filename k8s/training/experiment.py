@@ -12,7 +12,7 @@ from common import console, paths
 from common.errors import UsageError
 from k8s.objects import findings, strict_yaml
 from k8s.objects.findings import Finding
-from k8s.training import dataset, rules
+from k8s.training import dataset, lengths, rows, rules
 from k8s.training.dataset import Dataset
 from k8s.training.keys import Known
 from lockfiles.models import lockfile as models_lock
@@ -22,6 +22,8 @@ _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 # A version is `<run>-<12 hex>` and may have 50 characters; a namespace of models two of these and a dash.
 _LONGEST_RUN, _LONGEST_NAME = 37, 40
 _SHAPE = "experiments/<team>/<model>/<run>.yaml"
+# The one key that is ours: LLaMA-Factory starts a process for each GPU that it sees.
+GPUS = "gpus"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class Experiment:
         config: what it says.
         dataset: what it trains on.
         base: what it starts from.
+        gpus: that it asks for; 0 where it does not say: one, or none where the environment has none.
     """
 
     file: str
@@ -47,6 +50,7 @@ class Experiment:
     config: Mapping[str, Any]
     dataset: Dataset
     base: PinnedModel
+    gpus: int
 
     @property
     def name(self) -> str:
@@ -82,16 +86,20 @@ def read(path: str, known: Known) -> Experiment:
         raise UsageError("the experiment is not UTF-8", where=file, fix="save it as UTF-8") from None
     config, lines, found = _config(text, file)
     found += _names(place, file)
+    gpus, wrong = _gpus(config.pop(GPUS, 0), lines, file)
+    found += wrong
     base, data_set = None, Dataset(())
     if config:
         found += rules.check(config, lines, file, known)
         base, wrong = _base(config, lines, file)
         found += wrong
-        data_set, wrong = _dataset(config, lines, place, file)
+        # A template that there is not is said above.
+        takes = known.templates.get(str(config.get("template")), frozenset(rows.MEDIA))
+        data_set, wrong = _dataset(config, lines, place, file, takes)
         found += wrong
     if found or base is None:
         raise _refused(sorted(set(found)), file)
-    return Experiment(file, team, model, run, data, config, data_set, base)
+    return Experiment(file, team, model, run, data, config, data_set, base, gpus)
 
 
 def locate(path: str) -> Path:
@@ -132,6 +140,13 @@ def _config(text: str, file: str) -> tuple[dict[str, Any], Mapping[findings.Path
     return bodies[0][0], bodies[0][1], []
 
 
+def _gpus(value: Any, lines: Mapping[findings.Path, int], file: str) -> tuple[int, list[Finding]]:
+    if type(value) is int and (value > 0 or (GPUS,) not in lines):
+        return value, []
+    fix = "write how many GPUs one pod gets: 1, 2, 4, …; or leave it out"
+    return 0, [Finding(file, lines.get((GPUS,), 1), "", GPUS, f"{value!r} is no number of GPUs", fix)]
+
+
 def _names(place: Path, file: str) -> Iterator[Finding]:
     team, model, run = place.parts[-3], place.parts[-2], place.stem
     for what, name, longest in (("team", team, _LONGEST_NAME), ("model", model, _LONGEST_NAME), ("run", run, _LONGEST_RUN)):
@@ -154,6 +169,10 @@ def _base(config: Mapping[str, Any], lines: Mapping[findings.Path, int], file: s
         return None, []
     locked = models_lock.read_lock().models if models_lock.lock_path().exists() else ()
     named = [one for one in locked if wanted == one.name] or [one for one in locked if wanted and wanted == one.repo]
+    if len(named) == 1 and lengths.configuration(named[0]).get("quantization_config"):
+        fix = "pin the model it was made from, in 16 or 32 bits, in lockfiles/models.in"
+        what = f"{wanted} is quantized: what is trained upon it could not be exported"
+        return None, [Finding(file, line, "", key, what, fix)]
     if len(named) == 1:
         return named[0], []
     if named:
@@ -165,7 +184,7 @@ def _base(config: Mapping[str, Any], lines: Mapping[findings.Path, int], file: s
 
 
 def _dataset(
-    config: Mapping[str, Any], lines: Mapping[findings.Path, int], place: Path, file: str
+    config: Mapping[str, Any], lines: Mapping[findings.Path, int], place: Path, file: str, takes: frozenset[str]
 ) -> tuple[Dataset, list[Finding]]:
     beside = config.get("dataset_dir", "data")
     if not isinstance(beside, str):
@@ -189,5 +208,5 @@ def _dataset(
     stage = config.get("stage")
     if not names or not isinstance(stage, str):
         return Dataset(()), wrong
-    found_set, found = dataset.read(where, paths.shown(where), names, stage)
+    found_set, found = dataset.read(where, paths.shown(where), names, stage, takes)
     return found_set, [*wrong, *found]

@@ -36,6 +36,8 @@ _ENUMS = (
 _TEMPLATES = f"{_FACTORY}/data/template.py"
 # What LLaMA-Factory calls the class of transformers that its TrainingArguments derives from.
 _BASE = "BaseTrainingArguments"
+# The column of rows for each placeholder that a template may know.
+_MEDIA = {"image_token": "images", "video_token": "videos", "audio_token": "audios"}
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "bool": (bool,),
     "int": (int,),
@@ -83,13 +85,13 @@ class Known:
     Attributes:
         version: of LLaMA-Factory.
         keys: by name.
-        templates: names of its chat templates.
+        templates: its chat templates, and the columns of media that each takes: `images`, `videos`, `audios`.
         packages: names of everything in the train image's lock.
     """
 
     version: str
     keys: Mapping[str, Key]
-    templates: frozenset[str]
+    templates: Mapping[str, frozenset[str]]
     packages: frozenset[str]
 
 
@@ -125,7 +127,7 @@ def of_modules(modules: Mapping[str, ast.Module], lock: SetLock) -> Known:
     for root in _ROOTS:
         for name, annotation in _fields(root, classes, under):
             keys[name] = _key(name, annotation, enums)
-    templates = frozenset(_templates(modules[_TEMPLATES]))
+    templates = dict(_templates(modules[_TEMPLATES]))
     # A few that every version has: without them this is no list of keys but a reader that no longer fits.
     if (
         not {"model_name_or_path", "dataset", "output_dir", "stage", "num_train_epochs", "do_train"} <= keys.keys()
@@ -233,10 +235,12 @@ def _enums(modules: Iterable[ast.Module]) -> Iterator[tuple[str, frozenset[str]]
                     yield one.name, strings
 
 
-def _templates(module: ast.Module) -> Iterator[str]:
-    """The names that `register_template(name=…)` is called with; the example in its own docstring is none."""
+def _templates(module: ast.Module) -> Iterator[tuple[str, frozenset[str]]]:
+    """What `register_template(name=…, mm_plugin=get_mm_plugin(…))` is called with; the example in its own docstring is none."""
     for one in ast.walk(module):
         if isinstance(one, ast.Call) and ast.unparse(one.func) == "register_template":
-            for option in one.keywords:
-                if option.arg == "name" and isinstance(option.value, ast.Constant):
-                    yield str(option.value.value)
+            options = {option.arg: option.value for option in one.keywords}
+            name, plugin = options.get("name"), options.get("mm_plugin")
+            tokens = {option.arg for option in plugin.keywords} if isinstance(plugin, ast.Call) else set()
+            if isinstance(name, ast.Constant):
+                yield str(name.value), frozenset(column for token, column in _MEDIA.items() if token in tokens)

@@ -50,7 +50,7 @@ def tell(base: PinnedModel, config: Mapping[str, Any], serves: int | None) -> No
         config: the experiment's.
         serves: what `served` says; None where the model is not to be served.
     """
-    takes = _context(base)
+    takes = context.length(configuration(base))
     # An experiment that stretches the positions changes the context; to what, LLaMA-Factory knows alone.
     if takes is None or config.get("rope_scaling"):
         return
@@ -69,13 +69,14 @@ def _is_api(container: Mapping[str, Any]) -> bool:
     return words[:2] == ["llamafactory-cli", "api"]
 
 
-def _context(base: PinnedModel) -> int | None:
+def configuration(base: PinnedModel) -> dict[str, Any]:
+    """A model's `config.json`; empty where the store has it not, or it is none."""
     for file in base.files:
         if file.path == "config.json" and store.has(file.artifact):
             with store.opened(file.artifact) as opened:
                 try:
                     config = json.load(opened)
                 except (ValueError, RecursionError):
-                    return None
-            return context.length(config) if isinstance(config, dict) else None
-    return None
+                    return {}
+            return config if isinstance(config, dict) else {}
+    return {}

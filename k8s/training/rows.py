@@ -18,7 +18,8 @@ _FORMATS = ("alpaca", "sharegpt", "openai")
 _ALPACA = {"prompt": "instruction", "query": "input", "response": "output"}
 _SHAREGPT = {"messages": "conversations"}
 _OPTIONAL = ("history", "system", "tools", "images", "videos", "audios", "chosen", "rejected", "kto_tag")
-_MEDIA = ("images", "videos", "audios")
+# Columns of media, and what stands in a text in the place of each (extras/constants.py).
+MEDIA = {"images": "<image>", "videos": "<video>", "audios": "<audio>"}
 _TAGS = {
     "role_tag": "from",
     "content_tag": "value",
@@ -43,15 +44,17 @@ class Shape:
         columns: the row's key for each column in use.
         tags: of messages.
         stage: of the training.
+        takes: the columns of media that the template takes.
     """
 
     formatting: str
     columns: Mapping[str, str]
     tags: Mapping[str, str]
     stage: str
+    takes: frozenset[str]
 
 
-def shape(entry: Mapping[str, Any], stage: str) -> tuple[Shape | None, list[Said]]:
+def shape(entry: Mapping[str, Any], stage: str, takes: frozenset[str]) -> tuple[Shape | None, list[Said]]:
     """How an entry of dataset_info.json says its rows are read, and what is wrong with it; no shape where something is."""
     wrong: list[Said] = []
     formatting = entry.get("formatting", "alpaca")
@@ -77,7 +80,7 @@ def shape(entry: Mapping[str, Any], stage: str) -> tuple[Shape | None, list[Said
             wrong.append(("columns", f"the stage {stage} needs the column {name}", f'write "{name}": "…", the key in the rows'))
     if wrong:
         return None, wrong
-    return Shape(formatting, columns, {**_TAGS, **tags}, stage), []
+    return Shape(formatting, columns, {**_TAGS, **tags}, stage, takes), []
 
 
 def _texts(entry: Mapping[str, Any], key: str, known: set[str], wrong: list[Said]) -> dict[str, str]:
@@ -103,6 +106,7 @@ def check(file: Path, how: Shape, media: dict[str, str]) -> Iterator[Found]:
             else:
                 seen |= row.keys()
                 found = list(_alpaca(row, how) if how.formatting == "alpaca" else _conversation(row, how))
+                found += [] if found else _shown_where(row, how)
                 for name in _media(row, how):
                     media.setdefault(name, path)
             for below, what, fix in found:
@@ -222,10 +226,12 @@ def _conversation(row: Mapping[str, Any], how: Shape) -> Iterator[Said]:
     for name in ("chosen", "rejected") if how.stage in _PAIRS else ():
         if not isinstance(row.get(how.columns[name]), dict):
             yield how.columns[name], "no answer", "write one message"
-    if how.formatting == "openai":
-        return
     order = [turn[tags["role_tag"]] for turn in turns]
     order = order[1:] if order[0] == tags["system_tag"] else order
+    if how.formatting == "openai":
+        # Answers of several tools are one turn; those that nothing follows are dropped.
+        tool = tags["observation_tag"]
+        order = [role for role, after in zip(order, [*order[1:], tool], strict=True) if not role == after == tool]
     for number, role in enumerate(order):
         if role not in (answers if number % 2 else asks):
             yield key, f"{role!r} speaks out of turn: LLaMA-Factory skips the row", "let question and answer take turns"
@@ -239,9 +245,35 @@ def _conversation(row: Mapping[str, Any], how: Shape) -> Iterator[Said]:
         )
 
 
+def _shown_where(row: Mapping[str, Any], how: Shape) -> Iterator[Said]:
+    """Media that the template does not take, or that do not stand in the row's texts as often as they are listed."""
+    for name, mark in MEDIA.items():
+        held = row.get(how.columns.get(name, "")) or []
+        count = len(held) if isinstance(held, list) else 1
+        if count and name not in how.takes:
+            yield how.columns[name], f"the template takes no {name}", "take the template of a model that does"
+        elif how.stage != "pt" and name in how.columns and name in how.takes:
+            for text in _texts_of(row, how):
+                if (marks := text.count(mark)) != count:
+                    what = f"{count} {name}, and {mark} stands {marks} times in the texts"
+                    yield how.columns[name], what, f"write {mark} where each belongs"
+                    break
+
+
+def _texts_of(row: Mapping[str, Any], how: Shape) -> list[str]:
+    """What the model reads of a row as one text; of a pair one with each answer."""
+    names: tuple[str, ...] = ("history", "prompt", "query", "response") if how.formatting == "alpaca" else ("messages",)
+    if how.stage in _PAIRS:
+        names = tuple(name for name in names if name != "response")
+    common = "".join(json.dumps(row.get(how.columns[name]), ensure_ascii=False) for name in names if name in how.columns)
+    if how.stage not in _PAIRS:
+        return [common]
+    return [common + json.dumps(row.get(how.columns[name]), ensure_ascii=False) for name in ("chosen", "rejected")]
+
+
 def _media(row: Mapping[str, Any], how: Shape) -> Iterator[str]:
     """The files that a row names: one, a list, or (frames of a video) a list of lists."""
-    waiting = [row.get(how.columns[name]) for name in _MEDIA if name in how.columns]
+    waiting = [row.get(how.columns[name]) for name in MEDIA if name in how.columns]
     while waiting:
         one = waiting.pop()
         if isinstance(one, str):

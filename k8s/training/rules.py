@@ -77,6 +77,8 @@ _ONLY: Mapping[str, tuple[tuple[Any, ...], str, str]] = {
     ),
     "use_swanlab": ((False,), "metrics would go to a service outside", "leave it out: logs go with the model"),
     "save_only_model": ((False,), "a checkpoint without the optimizer's state cannot be resumed", "leave it out"),
+    "ray_num_workers": ((1,), "there is no Ray in the cluster", "leave it out; `gpus` gives a run several GPUs"),
+    "shift_attn": ((False,), "LongLoRA wants a transformers below 4.48, the train image has a newer one", "leave it out"),
     "infer_backend": (("huggingface",), "a training has no inference backend", "leave it out"),
     "finetuning_type": (("lora", "full", "freeze"), "not a kind this platform exports", "write lora, full or freeze"),
     "save_strategy": (("steps", "epoch"), "a retried step would begin anew", "write steps or epoch, or leave it out: steps"),
@@ -243,6 +245,14 @@ def _together(config: Mapping[str, Any], _: Known) -> Iterator[Said]:
         yield key, "there is nothing to evaluate on", "write val_size or eval_dataset"
     if config.get("streaming") is True and "max_steps" not in config:
         yield "streaming", "a stream has no end", "write max_steps"
+    if config.get("streaming") is True and config.get("max_samples") is not None:
+        yield "max_samples", "streaming and max_samples exclude each other", "leave one of them out; max_steps ends a stream"
+    if config.get("streaming") is True and isinstance(share, float) and 0 < share < 1:
+        yield "val_size", "of a stream no share can be held out", "write a whole number of rows"
+    if config.get("mask_history") is True and config.get("train_on_prompt") is True:
+        yield "mask_history", "mask_history and train_on_prompt exclude each other", "leave one of them out"
+    if config.get("interleave_probs") is not None and config.get("mix_strategy", "concat") == "concat":
+        yield "interleave_probs", "it is for datasets that are mixed", "write mix_strategy: interleave_under, or leave it out"
     if config.get("quantization_bit") and config.get("finetuning_type") not in {"lora", None}:
         yield "quantization_bit", "only lora trains upon a quantized model", "write `finetuning_type: lora`"
     if config.get("bf16") is True and config.get("fp16") is True:

@@ -73,6 +73,7 @@ class Run:
         train: `train.yaml`.
         export: `export.yaml`.
         base: `base-model.json`.
+        gpus: of the training's pod, where it has any.
     """
 
     version: str
@@ -87,6 +88,7 @@ class Run:
     train: str
     export: str
     base: str
+    gpus: int
 
     def json(self) -> str:
         """`run.json`."""
@@ -159,6 +161,7 @@ def of_experiment(experiment: Experiment, dataset: FileArtifact, registry: str, 
         train=train,
         export=export,
         base=base,
+        gpus=experiment.gpus or 1,
     )
 
 

@@ -72,6 +72,9 @@ def train(
         fix = "leave --watch and --again out: runs are followed where the directory is applied"
         raise UsageError(f"{env.name} is rendered into a directory: nothing runs there", where=env.file, fix=fix)
     made = experiment.read(path, keys.known())
+    if made.gpus and not env.gpu:
+        fix = f"leave `{experiment.GPUS}` out to train on the CPU, or name an environment that has GPUs"
+        raise UsageError(f"it asks for {made.gpus} GPUs, and {env.name} has none ({env.file})", where=made.file, fix=fix)
     config = accelerator.experiment(made.config, env)
     differing = sorted(key for key, value in config.items() if made.config.get(key) != value)
     made = replace(made, config=config)
@@ -89,6 +92,9 @@ def train(
     if differing:
         shown = ", ".join(f"{key}: {str(config[key]).lower()}" for key in differing)
         console.info(f"accelerator  none ({env.file}): {shown}")
+    if env.gpu:
+        each = ", a process of torchrun for each, and per_device_train_batch_size on each" if run.gpus > 1 else ""
+        console.info(f"GPUs         {run.gpus}{each}")
     console.info(f"version      {run.version}")
     objects = workflow.checked(run, env, locked, deploy=deploy)
     lengths.tell(made.base, config, objects.serves)

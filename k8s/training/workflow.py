@@ -91,7 +91,8 @@ def of_run(run: Run, *, deploy: bool) -> tuple[dict[str, Any], dict[str, Any]]:
         "metadata": meta(f"experiment-{run.version}"),
         "data": run.files(),
     }
-    parameters = [{"name": "version", "value": run.version}, {"name": "deploy", "value": "true" if deploy else "false"}]
+    values = {"version": run.version, "deploy": "true" if deploy else "false", "gpus": str(run.gpus)}
+    parameters = [{"name": name, "value": value} for name, value in values.items()]
     workflow = {
         "apiVersion": "argoproj.io/v1alpha1",
         "kind": "Workflow",

@@ -99,7 +99,7 @@ MADE = pod(
 )
 LINES = [
     "`claims: [shop/corpus]`",
-    "`config-maps: {shop/ca: [KEY]}`",
+    "`config-maps: {shop/ca: [ca.crt]}`",
     "`priority-classes: [high]`",
     "`service-accounts: [shop/reader]`",
 ]
@@ -113,7 +113,7 @@ def test_what_others_made_is_refused_once_with_the_line_to_add() -> None:
 
 
 def test_the_lines_are_enough(checkout: Checkout) -> None:
-    environment_text(checkout, "".join(line.strip("`").replace("KEY", "ca.crt") + "\n" for line in LINES))
+    environment_text(checkout, "".join(line.strip("`") + "\n" for line in LINES))
     (checkout.root / "made.yaml").write_text(MADE)
     check.run_check([str(checkout.root / "made.yaml")], "staging")
 

@@ -1,13 +1,19 @@
-"""Argo's kinds: their schema and where it is kept, and a right set that is taken."""
+"""Argo's kinds: their schema and where it is from, and a right set that is taken."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
+import subprocess
 import textwrap
 from pathlib import Path
 
 import pytest
 
+from common import paths
+from common.files import sha256_file
 from k8s.objects import argo_schema, manifests, schema, strict_yaml
 from k8s.objects.manifests import Manifest
 from tests.k8s.conftest import API, NEW, OLD, Checkout
@@ -31,10 +37,61 @@ def test_it_fits_every_kubernetes_version(version: str) -> None:
     assert walked(FLOW, version) == []
 
 
-def test_the_schema_says_of_which_argo_it_is() -> None:
+def locked_argo() -> tuple[str, str]:
+    """Version and hash (go.sum's h1) of the module of Argo that the cluster runs."""
+    sums = (paths.LOCKFILES / "single-node" / "argo" / "go.sum").read_text()
+    found = re.search(r"^github\.com/argoproj/argo-workflows/v4 (v\S+) (h1:\S+)$", sums, re.MULTILINE)
+    assert found
+    return found[1], found[2]
+
+
+def test_every_kind_has_its_schema_and_no_other_kind_of_argos_has() -> None:
     found = argo_schema.load()
-    assert found.version == "4.0.5"
-    assert {f"io.argoproj.workflow.v1alpha1.{kind}" for kind in argo_schema.KINDS} <= found.definitions.keys()
+    known = {name.rsplit(".", 1)[1] for name, one in found.items() if "x-kubernetes-group-version-kind" in one}
+    assert known == set(argo_schema.KINDS)
+    assert any(
+        "no schema for" in one
+        for one in walked("apiVersion: argoproj.io/v1alpha1\nkind: WorkflowEventBinding\nmetadata: {name: a}\n")
+    )
+
+
+def test_the_schema_is_of_the_module_that_the_cluster_is_built_from() -> None:
+    """A new version in the lock fails here until its schema is taken: docs/adr/0018."""
+    kept = f"{locked_argo()[0]} {sha256_file(argo_schema.FILE)}"
+    assert kept == "v4.0.5 sha256:98df6174460702d2c178cd54c6fb3f597985c9969bb5ae79ad7e55e2d47c0b39"
+
+
+@pytest.mark.host
+def test_the_schema_is_the_modules_file_byte_for_byte(tmp_path: Path) -> None:
+    """Go itself checks the module against the hash of go.sum."""
+    go = shutil.which("go") or pytest.skip("needs Go")
+    version, hashed = locked_argo()
+    folder = tmp_path / "argo"
+    shutil.copytree(paths.LOCKFILES / "single-node" / "argo", folder)
+    cache = {"GOMODCACHE": str(tmp_path / "modules"), "GOFLAGS": "-modcacherw", "GOSUMDB": "off", "GOTOOLCHAIN": "local"}
+    fetch = [go, "mod", "download", "-json", f"github.com/argoproj/argo-workflows/v4@{version}"]
+    done = subprocess.run(fetch, cwd=folder, env={**os.environ, **cache}, capture_output=True, check=True)
+    module = json.loads(done.stdout)
+    assert module["Sum"] == hashed
+    assert Path(module["Dir"], "api/jsonschema/schema.json").read_bytes() == argo_schema.FILE.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("archive: {none: {}}", "archive: {none: {level: 1}}", "none.level: unknown field of NoneStrategy"),
+        ("  entrypoint: ", "  entrypont: ", "entrypont: unknown field of WorkflowSpec: did you mean entrypoint?"),
+        ("  entrypoint: ", "  metrics: {}\n  entrypoint: ", "metrics.prometheus: required and missing"),
+    ],
+)
+def test_fields_that_argo_does_not_know_or_needs_are_named(old: str, new: str, said: str) -> None:
+    text = (
+        "apiVersion: argoproj.io/v1alpha1\nkind: WorkflowTemplate\nmetadata: {name: a, namespace: b}\nspec:\n"
+        "  entrypoint: main\n  templates:\n    - name: main\n      container: {image: i}\n"
+        "      outputs: {artifacts: [{name: o, path: /o, archive: {none: {}}}]}\n"
+    )
+    assert walked(text) == []
+    assert any(said in one for one in walked(text.replace(old, new)))
 
 
 def test_types_of_kubernetes_are_those_of_the_version_aimed_at() -> None:
@@ -47,28 +104,6 @@ def test_a_field_whose_type_an_old_kubernetes_lacks_is_unknown_there() -> None:
     text = FLOW.replace("        command: [bash, -e]\n", "        command: [bash, -e]\n        resizePolicy: []\n")
     assert walked(text) == []
     assert any("resizePolicy: unknown field of ScriptTemplate" in found for found in walked(text, "1.25"))
-
-
-def test_the_schema_is_kept_and_made_again_when_it_is_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = argo_schema.load()
-    monkeypatch.setenv("PINWHEEL_CACHE", str(tmp_path))
-    assert argo_schema.load() == first
-    (file,) = (tmp_path / "argo").iterdir()
-    kept = file.read_bytes()
-    monkeypatch.setattr(argo_schema, "_from_hera", lambda: pytest.fail("it was kept"))
-    assert argo_schema.load() == first
-    monkeypatch.undo()
-    monkeypatch.setenv("PINWHEEL_CACHE", str(tmp_path))
-    for damaged in (b"", b"\xff\n{}", kept[:-1], kept.replace(b"ScriptTemplate", b"ScriptTemplatf"), b"{}"):
-        file.write_bytes(damaged)
-        assert argo_schema.load() == first
-        assert file.read_bytes() == kept
-
-
-def test_a_cache_that_cannot_be_written_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("PINWHEEL_CACHE", str(tmp_path / "file"))
-    assert argo_schema.load().version
 
 
 def test_what_is_sent_is_pinned_everywhere_and_the_same_each_time(checkout: Checkout) -> None:

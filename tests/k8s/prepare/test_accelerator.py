@@ -130,6 +130,50 @@ def test_an_instance_of_a_divided_gpu_is_a_gpu() -> None:
     assert made["resources"] == {"requests": {"cpu": "1"}, "limits": {}}
 
 
+def flow(patch: str, container: dict[str, Any], **spec: Any) -> dict[str, Any]:
+    step = {"name": "main", "podSpecPatch": patch, "container": {"image": "i", **container}}
+    return {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "WorkflowTemplate",
+        "metadata": {"name": "w", "namespace": "n"},
+        "spec": {"entrypoint": "main", "templates": [step], **spec},
+    }
+
+
+GPUS = "{{workflow.parameters.gpus}}"
+
+
+@pytest.mark.parametrize(
+    ("patch", "left"),
+    [
+        (
+            f"{{containers: [{{name: main, resources: {{limits: {{nvidia.com/gpu: '{GPUS}', memory: '{{{{m}}}}'}}}}}}]}}",
+            "memory",
+        ),
+        (f"containers:\n- name: main\n  resources:\n    requests: {{nvidia.com/gpu: {GPUS}, cpu: 2}}\n", "cpu"),
+        ("{tolerations: [{key: nvidia.com/gpu, operator: Exists}, {key: spot, operator: Exists}]}", "spot"),
+        ("{nodeSelector: {nvidia.com/gpu.present: 'true', zone: a}}", "zone"),
+        ("{initContainers: [{name: first, image: first, resources: {limits: {nvidia.com/mig-1g.10gb: 1}}}]}", "first"),
+    ],
+)
+def test_a_patch_of_a_workflows_pods_asks_for_no_gpu_and_stays_otherwise(patch: str, left: str) -> None:
+    own = {"resources": {"limits": {"nvidia.com/gpu": 1}}}
+    for body in (flow(patch, own), flow("{hostname: a}", own, podSpecPatch=patch)):
+        made = adapted(body)
+        text = strict_yaml.dump([made])
+        assert "nvidia.com/" not in text
+        assert left in text
+        # What the patch says stands in the patch alone.
+        assert made["spec"]["templates"][0]["container"] == {"image": "i", "resources": {"limits": {}}}
+        assert adapted(body, WITH) == body
+
+
+def test_a_patch_that_asks_for_no_gpu_keeps_its_text() -> None:
+    patch = "containers:  # sized by hand\n  - {name: main, resources: {limits: {memory: '{{workflow.parameters.memory}}'}}}\n"
+    body = flow(patch, {"command": ["llamafactory-cli"], "env": [{"name": "OMP_NUM_THREADS", "value": "2"}]})
+    assert adapted(body) == body
+
+
 @pytest.mark.parametrize(
     "text", ["a: [", "infer_backend: huggingface\nvllm_gpu_util: 1\n", "- vllm\n", "a: 1\n---\nb: 2\n", ""]
 )

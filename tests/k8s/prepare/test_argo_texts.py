@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from k8s.envs import environment
-from k8s.objects import manifests
+from k8s.objects import manifests, strict_yaml
 from k8s.objects.manifests import Manifest
 from k8s.prepare import argo_texts
 from tests.k8s.conftest import NEW, Checkout
@@ -295,8 +295,12 @@ def test_no_value_that_is_taken_changes_the_structure(value: str) -> None:
     assert made.rounds[0][1].body["spec"]["templates"][0]["podSpecPatch"] == argo(text, {"workflow.parameters.p": value})
 
 
-def test_the_projects_own_set_needs_no_filling_in() -> None:
+def test_of_the_projects_own_set_the_number_of_gpus_is_filled_in_and_nothing_else() -> None:
     env = environment.load("rendered")
     objects, _ = manifests.load([environment.folder().parent / "manifests"])
     made = argo_texts.fill(objects)
-    assert (env.name, made.refused, made.rounds) == ("rendered", (), (objects,))
+    assert (env.name, made.refused, len(made.rounds)) == ("rendered", (), 1)
+    before, after = (strict_yaml.dump(one.body for one in found).splitlines() for found in (objects, made.rounds[0]))
+    changed = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
+    assert changed
+    assert all(old.replace('"{{workflow.parameters.gpus}}"', '"1"') == new for old, new in changed)

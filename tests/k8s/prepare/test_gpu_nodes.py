@@ -328,3 +328,9 @@ def test_a_new_image_moves_the_pods_without_an_edit(
         ]
     }
     assert "nvidia.com/gpu.compute.major" in capsys.readouterr().out
+
+
+def test_a_training_whose_number_of_gpus_is_a_parameter_goes_to_nodes_that_can_run_it(checkout: Checkout) -> None:
+    done, found = checkout.check("staging")
+    assert found == ()
+    assert "WorkflowTemplate llm-training/llama-factory-train" in [one.title for one in done.placements]

@@ -193,7 +193,7 @@ def derived(version: str) -> dict[tuple[str, str], set[str]]:
 
 
 def test_the_table_of_paths_is_whole() -> None:
-    """Another field that names an image, in a new Kubernetes or a new hera, fails here."""
+    """Another field that names an image, in a new Kubernetes or a new Argo, fails here."""
     found = derived(schema.versions()[-1])
     assert found.keys() == PATHS.keys()
     for kind, paths in PATHS.items():
@@ -243,7 +243,7 @@ def built(steps: list[str], value: Any) -> Any:
 def test_texts_that_may_hold_manifests_are_looked_into() -> None:
     """A new field of Argo's that takes a manifest or a patch as text fails here."""
     others = {("ResourceTemplate", "action"), ("ResourceTemplate", "mergeStrategy")}  # Words: `apply`, `merge`.
-    for name, definition in argo_schema.load().definitions.items():
+    for name, definition in argo_schema.load().items():
         for field, node in definition.get("properties", {}).items():
             said = f"{field} {node.get('description', '')}".lower()
             if node.get("type") == "string" and re.search(r"manifest|\bpatch", said):
@@ -253,7 +253,7 @@ def test_texts_that_may_hold_manifests_are_looked_into() -> None:
 def test_the_walk_reaches_every_string(checkout: Checkout) -> None:
     def strings(value: Any) -> int:
         if isinstance(value, dict):
-            return sum(map(strings, value.values()))
+            return sum(strings(item) for key, item in value.items() if key != "podSpecPatch")  # read as what it holds
         if isinstance(value, list):
             return sum(map(strings, value))
         return isinstance(value, str)
@@ -261,7 +261,7 @@ def test_the_walk_reaches_every_string(checkout: Checkout) -> None:
     objects, _ = manifests.load([checkout.manifests])
     for one in objects:
         walk = schema.schema("1.32").walk(one)
-        values = [text for text in walk.texts if text.path and _at(one, text.path) == text.value]
+        values = [text for text in walk.texts if "podSpecPatch" not in text.path and _at(one, text.path) == text.value]
         assert len(values) == strings(one.body)
 
 

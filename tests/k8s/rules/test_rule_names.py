@@ -11,6 +11,7 @@ NAMES = {
     *(name for file in (paths.K8S / "rules").glob("*.py") for name in re.findall(r'@rule\("([^"]+)"\)', file.read_text())),
     *re.findall(r'named\("([^"]+)"', (paths.K8S / "prepare" / "checked.py").read_text()),
     *re.findall(r'named\("([^"]+)"', (paths.K8S / "objects" / "schema.py").read_text()),
+    *re.findall(r'named\("([^"]+)"', (paths.K8S / "rollouts" / "asked.py").read_text()),
 }
 
 

@@ -22,6 +22,11 @@ NOTICED = {
     "comment": "# prepare; train\ntrain # then; echo",
     "here-document": "cat <<EOF\ntrain; echo\nEOF",
     "line goes on": "train \\\n  --now && \\\n  echo",
+    "waits": "until curl --fail -G 'http://127.0.0.1/' >& /tmp/out; do sleep 1; done && cat /tmp/out",
+    "prepares, then waits": "apk add curl && until nc -z db 5432; do echo waiting; sleep 2; done; train",
+    "asks": "if test -f x; then echo there; elif grep -q a b; then echo b; else echo none; fi\ntrain",
+    "asks for two things": "while a && b || ! c; do sleep 1; done; train",
+    "a loop of words": "for f in a b; do echo $f; done; train",
     "redirected": "train >log 2>&1",
     "assignments": "A=1; B=2; train",
     "in a subshell at the end": 'exec train "$(pwd)"',
@@ -37,7 +42,10 @@ HIDDEN = {
     "asked too late": ("train\nset -e\necho", "train"),
     "with its own variables": ('HF_TOKEN="$HF_TOKEN" llamafactory-cli train x;\necho "done";', "llamafactory-cli train x"),
     "after what is joined": ("a && b; c", "b"),
-    "in a loop": ("for f in a b; do\n  fetch $f\ndone", "for f in a b"),
+    "in a loop": ("for f in a b; do\n  fetch $f\ndone", "fetch $f"),
+    "after a condition": ("if ready; then train; fi; echo done", "train"),
+    "a loop before a pipe": ("for f in a b; do echo $f; done | sort", "done"),
+    "after a loop that waits": ("until ready; do sleep 1; done; train; echo", "train"),
 }
 
 

@@ -179,8 +179,12 @@ def test_a_training_that_llama_factory_refuses_is_not_tried_again() -> None:
 
 
 def test_only_training_takes_a_gpu_and_goes_to_its_nodes() -> None:
-    holders = [name for name in STEPS if "nvidia.com/gpu" in template(name)["container"]["resources"]["limits"]]
-    assert holders == ["train"]
+    assert [name for name in STEPS if "nvidia.com/gpu" in yaml.safe_dump(template(name))] == ["train"]
+    (patched,) = yaml.safe_load(template("train")["podSpecPatch"])["containers"]
+    asked = {"nvidia.com/gpu": "{{workflow.parameters.gpus}}"}
+    assert patched == {"name": "main", "resources": {"requests": asked, "limits": asked}}
+    # LLaMA-Factory's launcher starts this many processes where it sees several GPUs (llamafactory/launcher.py).
+    assert {"name": "NPROC_PER_NODE", "value": asked["nvidia.com/gpu"]} in template("train")["container"]["env"]
     assert [name for name in STEPS if "tolerations" in template(name)] == ["train"]
     assert {"name": "shm", "mountPath": "/dev/shm"} in template("train")["container"]["volumeMounts"]
 

@@ -25,7 +25,8 @@ class ModelArguments(Base):
     "llamafactory/hparams/training_args.py": "class TrainingArguments(BaseTrainingArguments):\n    overwrite: bool = False\n",
     "llamafactory/hparams/finetuning_args.py": 'class FinetuningArguments:\n    stage: Literal["pt", "sft"] = "sft"\n',
     "llamafactory/hparams/generating_args.py": "class GeneratingArguments:\n    top_p: float = 0.7\n",
-    "llamafactory/data/template.py": "def register(name):\n    'register_template(name=1)'\nregister_template(name='chatml')\n",
+    "llamafactory/data/template.py": "def register(name):\n    'register_template(name=1)'\nregister_template(name='chatml')\n"
+    "register_template(name='sees', mm_plugin=get_mm_plugin(name='x', image_token='i', video_token='v'))\n",
     "llamafactory/extras/constants.py": 'class Attention(StrEnum):\n    AUTO = "auto"\n    FA2 = "fa2"\n',
     "transformers/training_args_seq2seq.py": "class Seq2SeqTrainingArguments(TrainingArguments):\n    sortish: bool = False\n",
     "transformers/training_args.py": """
@@ -73,7 +74,7 @@ def test_fields_come_from_all_bases_and_none_that_nobody_may_set() -> None:
         "top_p",
         "weight",
     ]
-    assert found.templates == {"chatml"}
+    assert found.templates == {"chatml": frozenset(), "sees": frozenset({"images", "videos"})}
     assert found.version == "1"
     assert found.packages == {"llamafactory", "transformers"}
 
@@ -110,5 +111,6 @@ def test_the_locked_wheels_know_what_a_training_needs(known: Known) -> None:
     assert len(known.templates) > 100
     assert known.keys["lr_scheduler_type"].takes("cosine")
     assert known.keys["report_to"].takes(["none"])
-    assert {"qwen3_nothink", "llama3"} <= known.templates
+    assert {"qwen3_nothink", "llama3"} <= known.templates.keys()
+    assert (known.templates["llama3"], known.templates["qwen2_vl"]) == (frozenset(), frozenset({"images", "videos"}))
     assert "custom" not in known.templates  # It stands in a docstring.

@@ -30,6 +30,7 @@ RUN = Run(
     train="stage: sft\n",
     export="export_size: 5\n",
     base="{}\n",
+    gpus=1,
 )
 REFUSAL = (
     b"noise of a library\ncheck: LLaMA-Factory refuses the configuration: never (/config/train.yaml): mend the experiment\n"

@@ -138,7 +138,8 @@ def test_a_dataset_is_pushed_by_digest_and_the_pods_pull_the_same_files(
 ) -> None:
     (lab.data / "a.png").write_bytes(b"png")
     lab.info(columns={"prompt": "instruction", "response": "output", "images": "pictures"})
-    lab.rows({"instruction": "a", "output": "b", "pictures": ["a.png"]})
+    lab.rows({"instruction": "<image>a", "output": "b", "pictures": ["a.png"]})
+    lab.say(template="qwen2_vl")
     found = pushed(lab, registry)
     assert found.reference.repository == "llm/datasets/example-tiny"
     download.dataset(ImageRef.in_registry(str(found.reference), pinned=True), tmp_path / "pulled")

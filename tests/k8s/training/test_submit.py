@@ -42,7 +42,11 @@ def test_a_run_is_a_dataset_a_config_map_and_a_workflow(site: Site, capsys: pyte
     assert workflow["spec"] == {
         "workflowTemplateRef": {"name": "llama-factory-train"},
         "arguments": {
-            "parameters": [{"name": "version", "value": result.version}, {"name": "deploy", "value": "true"}],
+            "parameters": [
+                {"name": "version", "value": result.version},
+                {"name": "deploy", "value": "true"},
+                {"name": "gpus", "value": "1"},
+            ],
         },
     }
     assert result.dataset.partition("@")[2] in site.registry.blobs()
@@ -51,6 +55,41 @@ def test_a_run_is_a_dataset_a_config_map_and_a_workflow(site: Site, capsys: pyte
     said = json.loads(receipt.path("staging").read_text())
     assert (said["result"], said["version"], said["base"]) == ("submitted", result.version, f"{BASE.repo}@{BASE.commit}")
     assert "--watch" in capsys.readouterr().out
+
+
+def test_an_experiment_gets_the_gpus_it_asks_for(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    one = site.go(dry_run=True).version
+    site.lab.say(gpus=4)
+    version = site.go().version
+    assert version != one
+    parameters = site.api.body("Workflow", version)["spec"]["arguments"]["parameters"]
+    assert {"name": "gpus", "value": "4"} in parameters
+    # The key is ours: LLaMA-Factory would refuse it.
+    assert "gpus" not in site.api.body("ConfigMap", f"experiment-{version}")["data"]["train.yaml"]
+    assert "GPUs         4, a process of torchrun for each" in capsys.readouterr().out
+
+
+def test_more_gpus_than_the_quota_allows_are_refused_before_anything_is_sent(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.lab.say(gpus=5)
+    before = writes(site)
+    with pytest.raises(PolicyError):
+        site.go()
+    assert "allows nvidia.com/gpu 4, the set may ask for 5 (WorkflowTemplate" in " ".join(capsys.readouterr().err.split())
+    assert writes(site) == before
+    assert not site.registry.blobs()
+
+
+def test_gpus_where_there_are_none_are_refused_and_no_number_of_them_is_not(site: Site) -> None:
+    for asked in (1, 4):
+        site.lab.say(gpus=asked)
+        with pytest.raises(UsageError, match=f"it asks for {asked} GPUs, and rendered has none") as caught:
+            submit.train(FILE, "rendered")
+        assert "leave `gpus` out to train on the CPU" in caught.value.line()
+    assert not site.registry.blobs()
+    site.lab.say(gpus=None)
+    assert submit.train(FILE, "rendered", dry_run=True).result == "planned"
 
 
 def test_a_model_may_be_trained_and_not_served(site: Site) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from common.errors import ExitCode, UsageError
 from lockfiles.models.lockfile import PinnedModel
 from tests.k8s.training.conftest import BASE, FILE, Lab
+from tests.k8s.training.test_lengths import base
 
 # The keys are read from the wheels of train.lock.
 pytestmark = pytest.mark.host
@@ -36,6 +38,10 @@ KEYS: dict[str, tuple[dict[str, Any], str]] = {
         {"learning_rat": 1e-4},
         "learning_rat: LLaMA-Factory 0.9.5 has no key of this name: did you mean learning_rate?",
     ),
+    **{
+        f"{value!r} for GPUs": ({"gpus": value}, f"gpus: {value!r} is no number of GPUs: write how many GPUs one pod gets")
+        for value in (0, -1, 1.5, True, "4", "all", [1])
+    },
     "a key of older transformers": ({"evaluation_strategy": "no"}, "evaluation_strategy: LLaMA-Factory 0.9.5 has no key"),
     "a key nothing sets": ({"compute_dtype": "bf16"}, "compute_dtype: LLaMA-Factory 0.9.5 has no key"),
     "a number in quotes": (
@@ -61,6 +67,24 @@ KEYS: dict[str, tuple[dict[str, Any], str]] = {
         {"finetuning_type": "oft"},
         "'oft': not a kind this platform exports: write lora, full or freeze",
     ),
+    "workers of Ray": (
+        {"ray_num_workers": 4},
+        "4: there is no Ray in the cluster: leave it out; `gpus` gives a run several GPUs",
+    ),
+    "LongLoRA": ({"shift_attn": True}, "shift_attn: True: LongLoRA wants a transformers below 4.48"),
+    "a stream of some rows": (
+        {"streaming": True, "max_steps": 9, "max_samples": 9},
+        "max_samples: streaming and max_samples exclude each other",
+    ),
+    "a share of a stream": (
+        {"streaming": True, "max_steps": 9, "val_size": 0.1},
+        "val_size: of a stream no share can be held out",
+    ),
+    "history hidden and trained on": (
+        {"mask_history": True, "train_on_prompt": True},
+        "mask_history: mask_history and train_on_prompt exclude each other",
+    ),
+    "shares of what is not mixed": ({"interleave_probs": "0.5,0.5"}, "interleave_probs: it is for datasets that are mixed"),
     "an output folder": ({"output_dir": "saves/x"}, "output_dir: the platform sets it: leave it out"),
     "an output that is overwritten": ({"overwrite_output_dir": True}, "overwrite_output_dir: the platform sets it"),
     "an export folder": ({"export_dir": "merged"}, "export_dir: the platform sets it"),
@@ -205,6 +229,68 @@ def test_a_conversation_is_refused_for(mistake: str, lab: Lab, capsys: pytest.Ca
     lab.rows(talk("system", "human", "gpt"), row)
     found = refusals(lab, capsys)
     assert said in found, found
+
+
+OPENAI = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
+OPENAI |= {"observation_tag": "tool", "function_tag": "function", "system_tag": "system"}
+
+
+@pytest.mark.parametrize(
+    ("roles", "said"),
+    [
+        ("system user assistant", ""),
+        ("user assistant tool tool assistant user assistant", ""),
+        ("user assistant tool", ""),
+        ("user", "end it with the answer"),
+        ("assistant user", "'assistant' speaks out of turn: LLaMA-Factory skips the row"),
+        ("user user assistant assistant", "'user' speaks out of turn"),
+        ("user tool assistant", "'tool' speaks out of turn"),
+        ("user assistant tool user assistant", "'user' speaks out of turn"),
+    ],
+)
+def test_turns_of_openais_form_are_read_as_llama_factory_does(
+    roles: str, said: str, lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab.info(formatting="openai", columns={"messages": "messages"}, tags=OPENAI)
+    lab.rows({"messages": [{"role": role, "content": "x"} for role in roles.split()]})
+    if said:
+        assert said in refusals(lab, capsys)
+    else:
+        lab.read()
+
+
+@pytest.mark.parametrize(
+    ("template", "text", "pictures", "said"),
+    [
+        ("qwen2_vl", "<image>what", ["a.png"], ""),
+        ("qwen2_vl", "<image><image>", ["a.png", "a.png"], ""),
+        ("qwen2_vl", "what", [], ""),
+        ("qwen3_nothink", "what", [], ""),
+        ("qwen2_vl", "what", ["a.png"], "pictures: 1 images, and <image> stands 0 times in the texts"),
+        ("qwen2_vl", "<image>", [], "pictures: 0 images, and <image> stands 1 times in the texts"),
+        ("qwen2_vl", "<image>", ["a.png", "a.png"], "pictures: 2 images, and <image> stands 1 times in the texts"),
+        ("qwen3_nothink", "<image>", ["a.png"], "pictures: the template takes no images"),
+    ],
+)
+def test_pictures_stand_where_the_texts_say_and_the_template_takes_them(
+    template: str, text: str, pictures: list[str], said: str, lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (lab.data / "a.png").write_bytes(b"png")
+    lab.say(template=template)
+    lab.info(columns={"prompt": "instruction", "response": "output", "images": "pictures"})
+    lab.rows({"instruction": text, "output": "b", "pictures": pictures})
+    if said:
+        assert said in refusals(lab, capsys)
+    else:
+        lab.read()
+
+
+def test_a_quantized_base_is_refused(
+    lab: Lab, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PINWHEEL_CACHE", str(tmp_path / "cache"))
+    lab.lock(base(tmp_path, json.dumps({"quantization_config": {"quant_method": "gptq", "bits": 4}})))
+    assert "model_name_or_path: tiny is quantized: what is trained upon it could not be exported" in refusals(lab, capsys)
 
 
 def test_jsonl_is_read_line_by_line_and_a_broken_line_named(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:

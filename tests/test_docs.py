@@ -57,11 +57,8 @@ def test_a_link_to_a_file_of_ours_leads_somewhere(document: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_a_test_that_the_documents_name_is_there(document: Path) -> None:
-    there = {
-        name
-        for file in (paths.ROOT / "tests").rglob("test_*.py")
-        for name in re.findall(r"(?m)^def (test_\w+)", file.read_text())
-    }
+    files = list((paths.ROOT / "tests").rglob("test_*.py"))
+    there = {name for file in files for name in (file.stem, *re.findall(r"(?m)^def (test_\w+)", file.read_text()))}
     assert set(re.findall(r"`(test_\w+)`", document.read_text())) - there == set()
 
 

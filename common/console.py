@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from rich import markup
 from rich.cells import cell_len
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 from rich.table import Table
 
@@ -31,6 +32,8 @@ _WIDE = 10_000
 _GAP, _NARROWEST = 4, 12
 out = Console(highlight=False, width=_WIDTH, force_terminal=False if _CI else None)
 err = Console(highlight=False, width=_WIDTH, stderr=True, force_terminal=False if _CI else None)
+# What makes a terminal do something else than show a character, or show lines in another order.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _VERBOSE = os.environ.get("PINWHEEL_VERBOSE", "") not in {"", "0"}
 
 
@@ -57,6 +60,11 @@ def size(count: float) -> str:
 def seconds(count: float) -> str:
     """A duration for people."""
     return f"{count:.1f} s" if count < 60 else f"{int(count // 60)} min {int(count % 60):02d} s"
+
+
+def escape(text: str) -> str:
+    """A text as it is, for `print` of rich: no markup of it counts, and no control character, whoever wrote it."""
+    return markup.escape(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", text))
 
 
 def title(text: str) -> None:
@@ -142,7 +150,7 @@ class Bar:
         tenth, now = 10 * self._at // self._total, time.monotonic()
         if (tenth > self._printed and now - self._printed_at > 2) or now - self._printed_at > 30:
             self._printed, self._printed_at = tenth, now
-            out.print(f"    {self._text}: {100 * self._at // self._total} % of {size(self._total)}")
+            out.print(f"    {escape(self._text)}: {100 * self._at // self._total} % of {size(self._total)}")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> None:

@@ -55,6 +55,13 @@ def test_a_link_to_a_file_of_ours_leads_somewhere(document: Path) -> None:
             assert (document.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_a_test_that_the_documents_name_is_there(document: Path) -> None:
+    files = list((paths.ROOT / "tests").rglob("test_*.py"))
+    there = {name for file in files for name in (file.stem, *re.findall(r"(?m)^def (test_\w+)", file.read_text()))}
+    assert set(re.findall(r"`(test_\w+)`", document.read_text())) - there == set()
+
+
 def test_no_package_registry_is_named_in_what_git_tracks() -> None:
     """Locks name content, not location; mirrors come from the user's own configuration."""
     from common.run import run

@@ -135,7 +135,7 @@ def _unreadable(problem: Exception, file: str) -> Finding:
         return Finding(file, problem.line, "", "", problem.what, problem.fix)
     if isinstance(problem, yaml.YAMLError):
         mark = getattr(problem, "problem_mark", None)
-        what = getattr(problem, "problem", None) or str(problem)
+        what = getattr(problem, "problem", None) or getattr(problem, "reason", None) or str(problem)
         return Finding(file, mark.line + 1 if mark else 1, "", "", f"not YAML: {what}", "mend the syntax")
     return Finding(file, 1, "", "", f"not readable: {type(problem).__name__}", "a manifest is small, shallow text")
 

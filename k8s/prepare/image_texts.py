@@ -1,15 +1,17 @@
 """Images in texts: which arguments, variables and keys hold one, and what looks like one where nothing says so.
 
 Kubernetes pulls what stands in `IMAGE_FIELDS`. Programs are told of more images by texts. A text holds an image, pinned like
-any other, where its name ends with `image` or `images`, in any case:
+any other, where its name ends with `image` or `images`, in any case, or with that and `name`, `ref`, `reference`, `url`, `uri`:
 
 - an argument: `--image=REF`, `--sidecar-image REF`, `-workerImage=REF`, also inside of a shell script;
 - a variable: `SIDECAR_IMAGE`, and `RELATED_IMAGE_` followed by anything; from a ConfigMap's key, that key's value;
-- an annotation (`sidecar.istio.io/proxyImage`), a key of a ConfigMap, a key in a text that is YAML or JSON, wherever it is.
+- an annotation (`sidecar.istio.io/proxyImage`), a key of a ConfigMap or of a volume's attributes, a key in a text that is YAML
+  or JSON, wherever it is; in other texts `worker.image = REF`, as of properties, TOML or `--set image=REF`.
 
-A text that is YAML or JSON is read as such. Where it is a manifest, its schema says where images are; elsewhere its keys do,
-and `repository` with `tag` or `digest` beside it is one as well. A number, true or false, a path (/x, ./x), an address with a
-scheme, a file of pictures or disks are no images. Inside of such a text nothing is rewritten: its images stand by digest.
+A text that is YAML or JSON is read as such, also out of Base64 and gzip. Where it is a manifest, its schema says where images
+are; elsewhere its keys do, and `repository` with `tag` or `digest` beside it, or below an image's key, is one as well. A
+number, true or false, a path (/x, ./x), an address with a scheme, a file of pictures or disks are no images. Inside of such
+a text nothing is rewritten: its images stand by digest.
 
 Anywhere else counts as an image: what has a digest (it is pinned already, and asked for its proof), what lies in the
 environment's registry or in a well-known one (without a tag not where the name speaks of a registry), what has the name of an
@@ -20,15 +22,13 @@ effect of a taint for a tag. A name of ours alone is a word.
 from __future__ import annotations
 
 import ast
-import base64
-import binascii
 import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from k8s.envs.other_images import under
-from k8s.objects import embedded, loose_yaml
+from k8s.objects import embedded, loose_yaml, packed
 from k8s.objects.findings import Path
 from k8s.objects.manifests import Manifest
 from k8s.objects.schema import Schema, Text
@@ -47,7 +47,11 @@ IMAGE_FIELDS = {
 # A block device in a Ceph cluster is called an image as well; what a policy says of images runs none.
 FALSE_FRIENDS = {("RBDVolumeSource", "image"), ("RBDPersistentVolumeSource", "image"), ("Variable", "expression")}
 FALSE_FRIENDS |= {("Validation", "expression"), ("Validation", "messageExpression"), ("JSONSchemaProps", "description")}
-_NAMED = re.compile(r".*images?|(?:.*[^a-z0-9])?related_image_.+", re.IGNORECASE)
+_NAMED = re.compile(
+    r".*images?(?:[._-]?(?:names?|ref(?:erence)?s?|ur[li]s?)|\.repository)?|(?:.*[^a-z0-9])?related_image_.+", re.IGNORECASE
+)
+# Keys below the key of an image.
+_BELOW = {"name", "newname", "ref", "reference", "repository", "uri", "url"}
 _FLAG = re.compile(r"(--?[A-Za-z][\w.-]*)(?:=(.*))?", re.DOTALL)
 _IN_SCRIPT = re.compile(r"(?<!\S)(--?[A-Za-z][\w.-]*)(?:=|\s+)[\"']?([^\s\"';|&-][^\s\"';|&]*)")
 _NO_IMAGE = re.compile(
@@ -55,9 +59,14 @@ _NO_IMAGE = re.compile(
     r"|[^:@]+\.(?:png|jpe?g|gif|svg|webp|bmp|tiff?|qcow2|img|iso|raw|vmdk)",
     re.IGNORECASE,
 )
+_MAPPED = {"annotations", "data", "stringData", "binaryData", "volumeAttributes", "options"}
 _SCHEME = re.compile(r"(?:docker|oci)://")
 _TOKEN = re.compile(r"[^\s\"'`,;=()\[\]{}<>|]+")
-_EMBEDDED = re.compile(r"(?:^|[\s{,\"'])image[\"']?\s*:\s*[\"']?([A-Za-z0-9][^\s\"',}]*)", re.MULTILINE)
+_ASSIGNED = re.compile(
+    r"(?P<start>^[ \t]*)?(?<![\w.$/-])(?P<name>[A-Za-z_][\w./-]{0,200})[\"']?\s*(?P<by>[:=])\s*[\"']?"
+    r"(?P<held>[A-Za-z0-9][^\s\"',;}]*)",
+    re.MULTILINE,
+)
 _EFFECTS = {"NoSchedule", "PreferNoSchedule", "NoExecute"}
 _WELL_KNOWN = re.compile(
     r"(?:index\.|registry-1\.)?docker\.io|(?:[a-z0-9-]+\.)*gcr\.io|registry\.k8s\.io|registry\.gitlab\.com|quay\.io|ghcr\.io|lscr\.io"
@@ -65,7 +74,9 @@ _WELL_KNOWN = re.compile(
 )
 # What stands there is where images lie, not one of them.
 _REGISTRY_NAMED = re.compile(r"regist|repo|mirror|prefix|url|host", re.IGNORECASE)
-_DEEPEST = 4
+# Texts inside of each other.
+_DEEPEST = 16
+_TELLING = re.compile(r"(?i)image|repositor|\\|!!|@sha256:|[a-z0-9]/[a-z0-9]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,16 +135,24 @@ class Texts:
                 yield text, sorted(found.values(), key=lambda one: one.start)
 
     def config_keys(self) -> Iterator[tuple[str, str]]:
-        """Name and key of each ConfigMap that a variable takes an image from."""
+        """Name and key of each ConfigMap that a variable takes an image from; an empty key: from all of them."""
         for path, value in self._values.items():
             if path[-2:] == ("configMapKeyRef", "key") and is_image_name(self._values.get((*path[:-3], "name"), "")):
                 yield self._values.get((*path[:-1], "name"), ""), value
+            if path[-1] == "prefix" and "envFrom" in path and is_image_name(f"{value}x"):
+                yield self._values.get((*path[:-1], "configMapRef", "name"), ""), ""
 
     def _of(self, text: Text, *, named: bool) -> Iterator[Mention]:
         name, value, start = self._placed(text)
-        if (named or is_image_name(name)) and not value.startswith(("{", "[")) and "\n" not in value.strip():
+        if self._depth > _DEEPEST:
+            yield Mention(f"a text inside of {_DEEPEST} texts", -1, named=False)
+        elif (plain := packed.unpacked(value, binary=text.field == "binaryData")) == packed.TOO_LARGE:
+            yield Mention(plain, -1, named=False)
+        elif (named or is_image_name(name)) and not re.match(r"\{(?!\{)|\[", value) and "\n" not in value.strip():
             yield from self._named(text, value, start)
-        elif (inside := self._structured(self._decoded(text))) is not None:
+        elif plain is not None:
+            yield from self._inside(plain, name)
+        elif (inside := self._structured(value, name)) is not None:
             yield from inside
         elif text.field == "data" and str(text.path[-1]).endswith(".py"):
             for literal in _literals(value):  # In the code of a program `{"image": image}` is no manifest.
@@ -143,8 +162,7 @@ class Texts:
                 if is_image_name(match[1]) and not match[2].startswith("$") and not _NO_IMAGE.fullmatch(match[2]):
                     yield Mention(match[2], start + match.start(2), named=True)
             yield from self._loose(value, name, start)
-            for match in _EMBEDDED.finditer(value):
-                yield Mention(match[1], -1, named=True)
+            yield from self._assigned(text, value)
 
     def _placed(self, text: Text) -> tuple[str, str, int]:
         """The name that says what a text is for, the value, and where in the text that begins."""
@@ -164,7 +182,9 @@ class Texts:
             return self._values.get((*path[:-1], "name"), ""), text.value, 0
         if path[-1] == "value" and not text.owner and (changed := self._values.get((*path[:-1], "path"), "")):
             return changed.rsplit("/", 1)[-1], text.value, 0  # An operation of a JSON patch.
-        mapped = text.field in {"annotations", "data", "stringData", "binaryData"} or not text.owner
+        if text.field == "volumeAttributes" and str(path[-1]).endswith("reference"):
+            return "image", text.value, 0  # As drivers call it that mount models and images.
+        mapped = not text.owner or text.field in _MAPPED
         return (str(path[-1]) if mapped and isinstance(path[-1], str) else text.field if mapped else "", text.value, 0)
 
     def _named(self, text: Text, value: str, start: int) -> Iterator[Mention]:
@@ -183,30 +203,33 @@ class Texts:
             skipped = scheme.end() if scheme else 0
             yield Mention(written[skipped:], start + match.start() + skipped, named=True)
 
-    def _decoded(self, text: Text) -> str:
-        if (text.owner, text.field) != ("ConfigMap", "binaryData"):
-            return text.value
-        try:
-            return base64.b64decode(text.value, validate=True).decode()
-        except (binascii.Error, ValueError):
-            return ""
+    def _assigned(self, text: Text, value: str) -> Iterator[Mention]:
+        """The images of `name: REF` and `name = REF` in a text of any form."""
+        for match in _ASSIGNED.finditer(value):
+            if not is_image_name(match["name"]) or _NO_IMAGE.fullmatch(match["held"]):
+                continue
+            if match["by"] == "=" and not re.fullmatch(r"[\w./:@-]+", match["held"]):
+                continue  # Of a program.
+            alone = match["start"] is not None and not value[match.end() :].partition("\n")[0].strip("\"' \t\r")
+            sure = match["name"] == "image" if match["by"] == ":" else alone or not re.search(r"\s", value)
+            if sure or re.search(r"[/:@].", match["held"]):  # Prose says the word as well.
+                yield Mention(match["held"], -1, named=True)
 
-    def _structured(self, value: str) -> list[Mention] | None:
-        """What a text that is YAML or JSON names; None where it is neither."""
-        if not re.search(r"[:{\[-]", value) or not re.search(r"(?i)image|repositor|\\|!!|@sha256:|[a-z0-9]/[a-z0-9]", value):
+    def _structured(self, value: str, name: str) -> list[Mention] | None:
+        """What a text that is YAML or JSON, and stands at this name, names; None where it is neither."""
+        if not re.search(r"[:{\[-]", value) or not (is_image_name(name) or _TELLING.search(value)):
             return None
-        found = loose_yaml.scalars(value) if self._depth < _DEEPEST else None
-        if found is None:
+        if (found := loose_yaml.scalars(value)) is None:
             return None
         if (manifests := self._manifests(value)) is not None:
             return manifests
         mentions: list[Mention] = []
         for keys, scalar, beside in found:
-            key = keys[-1] if keys else ""
-            image = is_image_name(key) or (
-                key.lower() == "reference" and is_image_name((*keys, "")[-3]) if len(keys) > 1 else False
-            )
-            split = {"tag", "digest"} & {name for name, held in beside.items() if held}
+            parent, key = (name, name, *keys)[-2:]
+            sure = key.lower() in _BELOW - {"name"} or re.fullmatch(r"[\w.-]+/[\w./-]+:[\w.-]+", scalar)
+            below = is_image_name(parent) and bool(sure or (key == "name" and re.search("[/:@]", scalar)))
+            image = below or is_image_name(key)
+            split = below or {"tag", "digest"} & {name for name, held in beside.items() if held}
             if key.lower() == "value" and is_image_name(beside.get("path", "").rsplit("/", 1)[-1]):
                 image = True  # An operation of a JSON patch.
             if key.lower() == "repository" and split and not _NO_IMAGE.fullmatch(scalar):

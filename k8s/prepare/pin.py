@@ -18,7 +18,7 @@ from k8s.objects.manifests import Identity, Manifest
 from k8s.objects.schema import Text, Walk
 from k8s.pipeline.model_annotation import ANNOTATION
 from k8s.prepare.image_parameters import Followed, Place
-from k8s.prepare.image_texts import FALSE_FRIENDS, IMAGE_FIELDS, Mention, Texts, is_key
+from k8s.prepare.image_texts import FALSE_FRIENDS, IMAGE_FIELDS, Mention, Texts, is_image_name, is_key
 from k8s.prepare.rendered import Images, Pin
 from oci.reference import ImageRef
 
@@ -87,7 +87,8 @@ def _mentioned(walks: Sequence[Walk], version: str, registry: str = "", names: f
     found: dict[Place, list[Mention]] = {}
     for number, (walk, held) in enumerate(zip(walks, texts, strict=True)):
         here = (walk.manifest.namespace, walk.manifest.name)
-        own = frozenset({("data", key) for *where, key in keys if tuple(where) == here and walk.manifest.kind == "ConfigMap"})
+        told = {key for *where, key in keys if tuple(where) == here and walk.manifest.kind == "ConfigMap"}
+        own = frozenset({text.path for text in walk.texts if text.field == "data" and ("" in told or text.path[-1] in told)})
         for text, mentions in held.mentions(own):
             found[(number, text.path)] = mentions
     return found
@@ -193,8 +194,14 @@ def _told(walk: Walk, text: Text, mentions: Sequence[Mention], rules: _Rules) ->
 
 
 def _unseen(walk: Walk) -> Iterator[Finding]:
-    """Manifests that a workflow gets from elsewhere while it runs."""
+    """Manifests that a workflow gets from elsewhere while it runs, and images that a variable does."""
     for part in walk.parts:
+        source = part.body.get("valueFrom") if part.definition == "EnvVar" else None
+        if isinstance(source, dict) and is_image_name(str(part.body.get("name"))) and {"secretKeyRef", "fieldRef"} & {*source}:
+            what = "an image comes from here, and its value is known only when it runs"
+            yield walk.manifest.finding(
+                (*part.path, "valueFrom"), what, "write its `value`, or take it from a ConfigMap of this set"
+            )
         if part.definition == "ManifestFrom" and walk.manifest.api_version == argo_schema.API_VERSION:
             what = "a manifest from an artifact: its images cannot be pinned"
             yield walk.manifest.finding(part.path, what, "write it in `manifest`")

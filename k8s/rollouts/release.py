@@ -15,7 +15,6 @@ fits into an object; of a set that does not, the digest alone is in the record, 
 from __future__ import annotations
 
 import base64
-import binascii
 import dataclasses
 import gzip
 import json
@@ -39,6 +38,7 @@ NAME = "pinwheel-release"
 # How the record writes a time, UTC: later ones sort behind.
 KEPT = 5
 # A set is text of some kilobytes; more than this was not written here.
+_MOST_RELEASES = 1 << 31
 _LARGEST = 64 << 20
 
 State = Literal["begun", "running", "put back", "half done"]
@@ -218,15 +218,17 @@ def read(kubectl: Kubectl, env: Environment, namespace: str) -> History:
         if owner == env.name and signature is not None:
             signed = signed_record.verify(env, written, str(signature), where)
         releases = tuple(reader.record(Release, entry) for entry in json.loads(written))
+        if not all(0 < past.number < _MOST_RELEASES for past in releases):
+            raise ValueError("a number that no deploy writes")
         sets = {}
         for packed in (body.get("binaryData") or {}).values():
             text = _unpacked(packed)
             sets[digest_of(text)] = text
-    except (KeyError, TypeError, ValueError, AttributeError, OSError, EOFError, zlib.error, binascii.Error) as problem:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, zlib.error) as problem:
         raise PolicyError(f"the release record cannot be read: {problem!r}", where=where, fix=fix) from None
     if owner != env.name:
         fix = "name another `namespace` under `target.cluster`, or delete the record if that environment is no more"
-        raise PolicyError(f"the release record there is that of environment {owner}", where=where, fix=fix)
+        raise PolicyError(f"the release record there is that of environment {owner!r}", where=where, fix=fix)
     if signature is None and not newest:
         console.warn(f"the release record is not signed, so nothing in it can be gone back to: {where}; a deploy signs its own")
         return History(env.name, namespace, version=there, counted=max((past.number for past in releases), default=0))

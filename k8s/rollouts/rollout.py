@@ -9,8 +9,6 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from rich.markup import escape
-
 from common import console
 from common.errors import ExitCode, PinwheelError
 from k8s.envs.environment import Environment
@@ -137,7 +135,7 @@ def _status() -> Iterator[Callable[[str], None]]:
         yield lambda _text: None
         return
     with console.out.status("waiting for the rollouts …") as status:
-        yield lambda text: status.update(f"waiting for {escape(text)}")
+        yield lambda text: status.update(f"waiting for {console.escape(text)}")
 
 
 class _Board:

@@ -39,7 +39,8 @@ _NO_VALUE = re.compile(
     r"(?i:|true|false|yes|no|on|off|none|null|nil|empty|unused|dummy|disabled|enabled|optional|required|default|ignored|n/?a"
     r"|not[-_ ]?(?:needed|used|required)|no[-_]?key|sk-no-key-required|[0-9]{1,3}|/.*|\.{1,2}/.*|file:.*|https?://.*)"
 )
-_LOGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/@:\s\"']*:([^/@\s\"']+)@")
+# Of bounded length: otherwise a long word without a colon is read again from each of its letters.
+_LOGIN = re.compile(r"[a-z][a-z0-9+.-]{0,30}://[^/@:\s\"']*:([^/@\s\"']+)@")
 _HEADER = re.compile(r"\b(?:Bearer|Basic)\s+([A-Za-z0-9._~+/=-]{8,})")
 _SETTING = re.compile(
     r"""(?m)^[ \t,{]*(?:export\s+)?["']?([A-Za-z][A-Za-z0-9_.-]*)["']?[ \t]*[:=][ \t]*(["']?)([^\s"',}]+)\2[ \t,}]*$"""

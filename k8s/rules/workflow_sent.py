@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from urllib.parse import urlsplit
 
+from k8s.objects import embedded
 from k8s.objects.findings import Finding, rule
 from k8s.objects.manifests import Manifest
 from k8s.objects.pods import mapping
@@ -20,7 +20,9 @@ _FLAGS = re.compile(
     r"|--(?:field-manager|type|validate|cascade|grace-period|timeout|subresource|namespace)=[A-Za-z0-9./-]+|-n"
 )
 _PLUGIN = "workflows.argoproj.io/configmap-type"
-_API_SERVER = re.compile(r"kubernetes(?:\.default(?:\.svc(?:\..+)?)?)?")
+# An address whose host stands there for every reader alike, as a name.
+_URL = re.compile(r"https?://(?P<host>[a-z0-9.-]*[a-z][a-z0-9.-]*?)\.?(?::[0-9]+)?(?:[/?#][!-~]*)?", re.IGNORECASE)
+_API_SERVER = re.compile(r"kubernetes(?:\.default(?:\.svc(?:\..+)?)?)?", re.IGNORECASE)
 
 
 @rule("workflow-sent")
@@ -30,14 +32,19 @@ def check(walks: Sequence[Walk]) -> Iterator[Finding]:
     Args:
         walks: of the whole set.
     """
-    for walk in walks:
+    everything = [*walks, *(inner for walk in walks for inner in walk.inner)]
+    for walk in everything:
         yield from _plugin(walk.manifest)
         for part in walk.parts:
             if part.definition == "ResourceTemplate":
                 yield from _flags(walk.manifest, part)
+                yield from _copied(walk.manifest, part)
             elif part.definition == "HTTP":
                 yield from _http(walk.manifest, part)
-    flows = Flows.of(walks)
+            elif part.definition == "Template" and part.body.get("plugin") is not None:
+                what = "a plugin runs it, and no set holds one: nobody checked what it does"
+                yield walk.manifest.finding((*part.path, "plugin"), what, "use a container, or another template of Argo's")
+    flows = Flows.of(everything)
     for flow in flows.flows:
         if flow.referenced and flows.base(flow) is None:
             what = (
@@ -61,13 +68,25 @@ def _http(manifest: Manifest, part: Part) -> Iterator[Finding]:
     if "{{" in str(part.body.get("body") or ""):
         fix = "let a step with a program of its own send it"
         yield manifest.finding((*part.path, "body"), "a body that is made when it runs: nobody checked what is sent", fix)
-    try:
-        host = (urlsplit(str(part.body.get("url", ""))).hostname or "").rstrip(".")
-    except ValueError:
-        host = ""
-    if _API_SERVER.fullmatch(host):
+    url = _URL.fullmatch(str(part.body.get("url", "")))
+    if url is None:
+        what = "the host cannot be told: it may be the Kubernetes API server"
+        yield manifest.finding((*part.path, "url"), what, "write https:// and the host as a name, which no parameter makes")
+    elif _API_SERVER.fullmatch(url["host"]):
         what = "it speaks to the Kubernetes API server, past every check"
         yield manifest.finding((*part.path, "url"), what, "use a `resource` template")
+
+
+@rule("workflow-sent")
+def _copied(manifest: Manifest, part: Part) -> Iterator[Finding]:
+    """Operations of a JSON patch that put there what stands elsewhere in the cluster's object."""
+    bodies, _ = embedded.read(str(part.body.get("manifest") or ""))
+    for number, one in enumerate(bodies[0] if bodies and isinstance(bodies[0], list) else ()):
+        if mapping(one).get("op") in {"copy", "move"}:
+            what = f"a patch that does {one['op']}: nobody checked the value"
+            yield manifest.finding(
+                (*part.path, "manifest", 0, number, "op"), what, "write the value out with `add` or `replace`"
+            )
 
 
 @rule("workflow-sent")

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import dataclasses
+import re
+import shutil
+from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from common.errors import DriftError, PolicyError, UsageError
-from k8s import deploy, drift
+from k8s import deploy, drift, rollback
 from k8s.envs.environment import Environment
 from k8s.prepare import gate
 from k8s.rollouts import release, stamp
 from k8s.rollouts.receipt import DeployReceipt
+from oci import statement
+from oci.client.client import Client
+from oci.client.target import Registry
+from oci.descriptor import MANIFEST
 from oci.reference import ImageRef
-from tests.k8s.conftest import Checkout
+from registry.attach import Proof, deliver
+from tests.k8s.conftest import API, REPO, Checkout
+from tests.k8s.prepare import models
 from tests.k8s.simulator.apiserver import ApiServer
 from tests.k8s.simulator.steps import BRIEF, record
+from tests.oci.conftest import QUICK
+from tests.oci.double import Double, digest_of, serving
+from tests.registry import signing
+from tests.registry.pushing import CONFIG, DIGEST, IMAGE, MINE, ago
+from tests.registry.signing import OWN
 
 ADA = "Ada, ada@box"
 
@@ -125,6 +141,67 @@ def test_the_same_set_with_its_proof_ends_it(gated: Checkout, server: ApiServer,
     assert [one.excuse is None for one in record().releases] == [False, True]
     go()
     assert len(record().releases) == 2
+
+
+@pytest.fixture
+def double(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Double]:
+    """A registry with one image, of which nothing is proven yet."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    with serving() as state:
+        state.blobs[f"team/{API}"][digest_of(b"{}")] = b"{}"
+        state.manifests[f"team/{API}"][DIGEST] = (MANIFEST, IMAGE)
+        yield state
+
+
+def prove(double: Double) -> None:
+    build = signing.build(name=API, role="api", digest=DIGEST, config_digest=CONFIG)
+    smoke = signing.smoke(digest=DIGEST, started=ago(2), gpu=True)
+    proof = Proof(
+        dataclasses.replace(signing.BUILT, name=API, digest=DIGEST),
+        {statement.SBOM: signing.COMPONENTS, statement.PROVENANCE: build, statement.SMOKE: smoke},
+    )
+    with Client(Registry.parse(f"{double.address}/team"), QUICK, writes=True) as client:
+        deliver(client, proof, MINE)
+
+
+@pytest.mark.host
+def test_from_an_emergency_to_its_end_with_a_real_registrys_proof(
+    gated: Checkout, server: ApiServer, double: Double, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is played: the gate reads what is attached, and drift reads it again."""
+    file = gated.root / "k8s/envs/staging.yaml"
+    text = re.sub(r"(?m)^registry: .*$", f"registry: {double.address}/team", file.read_text())
+    file.write_text(text.replace("proof: {key: k.pub}\n", "proof: {key: k.pub, policy: {smoke: cpu}}\n"))
+    models.named(gated.root, "staging")
+    public = OWN.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (gated.root / "k.pub").write_bytes(public)
+    gated.lock({API: DIGEST})
+    # Provenance names the version of Pinwheel that made it.
+    shutil.copy(REPO.parent / "pyproject.toml", gated.root)
+    allow(gated)
+    with pytest.raises(PolicyError, match="without the proof staging asks for: signature missing"):
+        go()
+    go("the site is down")
+    assert drift.drift("staging", patience=BRIEF).startswith("no drift")
+    assert "the site is down" in capsys.readouterr().err
+    with pytest.raises(PolicyError, match="has no earlier release that ran"):
+        rollback.rollback("staging", yes=True, patience=BRIEF)
+
+    prove(double)
+    go()
+    assert [one.excuse is None for one in record().releases] == [False, True]
+    capsys.readouterr()
+    assert drift.drift("staging", patience=BRIEF).startswith("no drift")
+    assert "the site is down" not in capsys.readouterr().err
+
+    # Who may write to the registry takes the proof of what runs away: it is looked at again, and never gone back to.
+    kept = double.manifests[f"team/{API}"]
+    for tag in [name for name in kept if name.endswith(".att")]:
+        del kept[tag]
+    with pytest.raises(DriftError, match="1 image without the proof staging asks for: SBOM missing"):
+        drift.drift("staging", patience=BRIEF)
+    with pytest.raises(PolicyError, match="without the proof|no earlier release"):
+        rollback.rollback("staging", yes=True, patience=BRIEF)
 
 
 def test_a_record_from_before_there_were_excuses_is_read() -> None:

@@ -55,6 +55,7 @@ def refusal(text: str) -> str:
         ("apiVersion: v1\nkind: PodList\nitems: {}\n", "it is no list"),
         ("apiVersion: v1\nkind: List\nitems: [{kind: Pod}]\n", "items[0]: an item without apiVersion and kind"),
         ("[" * 100_000, "not readable: RecursionError"),
+        (POD + "x: a\0b\n", "not YAML: control characters are not allowed: mend the syntax"),
     ],
 )
 def test_refuses_yaml_that_hides_something(text: str, message: str) -> None:

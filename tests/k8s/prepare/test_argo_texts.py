@@ -241,11 +241,53 @@ ATTACKS["body with an escaped key"] = (
     HTTP % ("https://a.example", r"""'{"spec":{"containers":[{"im\u0061ge":"docker.io/attacker/x"}]}}'"""),
     "docker.io/attacker/x is not pinned",
 )
-for host in ("kubernetes.default.svc", "kubernetes", "kubernetes.default.svc.cluster.local:443"):
+for host in ("kubernetes.default.svc", "kubernetes", "kubernetes.default.svc.cluster.local.:443", "KUBERNETES.default"):
     ATTACKS[f"API server {host}"] = (HTTP % (f"https://{host}/api/v1/namespaces/jobs/pods", "x"), "past every check")
-ATTACKS["plugin"] = (
-    "  templates:\n    - name: main\n      plugin: {runner: {img: docker.io/attacker/x}}\n",
-    "looks like an image",
+for address in (
+    "https://10.96.0.1/api",
+    "https://[::ffff:10.96.0.1]/api",
+    "https://{{workflow.name}}/api",
+    "{{inputs.parameters.url}}",
+    "https://%6bubernetes.default.svc/api",
+    "https:kubernetes.default.svc/api",
+    "//kubernetes.default.svc/api",
+    "https://kubernetes.default.svc\\@a.example/api",
+    "https://a.example@kubernetes.default.svc/api",
+    "https://kubernetes。default。svc/api",
+    "https://kubernetes.default.svc:https/api",
+    "https://a.example\u2028/",
+):
+    ATTACKS[f"host of {address}"] = (HTTP % (address, "x"), "the host cannot be told")
+for plugin in ("runner: {img: docker.io/attacker/x}", "runner: {code: x}"):
+    ATTACKS[f"plugin {plugin}"] = (
+        f"  templates:\n    - name: main\n      plugin: {{{plugin}}}\n",
+        "a plugin runs it, and no set holds one",
+    )
+LABELLED = "{name: p, namespace: jobs, labels: {workflows.argoproj.io/configmap-type: ExecutorPlugin}}"
+ATTACKS["plugin that a workflow makes"] = (
+    resource(f"apiVersion: v1\nkind: ConfigMap\nmetadata: {LABELLED}\ndata: {{a: b}}\n"),
+    "a plugin of Argo's executor",
+)
+ATTACKS["workflow that a workflow makes of a template elsewhere"] = (
+    resource(
+        "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nmetadata: {generateName: x, namespace: jobs}\n"
+        "spec: {workflowTemplateRef: {name: elsewhere}}\n"
+    ),
+    "in this set: nobody checked it",
+)
+for op in ("copy", "move"):
+    ATTACKS[f"{op} of a JSON patch"] = (
+        resource(
+            f"- {{op: {op}, from: /metadata/annotations/a, path: /spec/template/spec/containers/0/image}}\n",
+            "action: patch\n        mergeStrategy: json\n        flags: [deployment, web]",
+        ),
+        f"a patch that does {op}: nobody checked the value",
+    )
+ATTACKS["parameter in an annotation"] = (
+    arguments(p="attacker/x")
+    + "  podMetadata: {annotations: {a.example/proxyImage: '{{workflow.parameters.p}}'}}\n  templates:\n    - name: main\n"
+    + MAIN,
+    "attacker/x is not pinned",
 )
 
 

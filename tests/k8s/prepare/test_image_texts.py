@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 from collections.abc import Callable
 from typing import Any
@@ -60,6 +61,20 @@ def annotation(key: str, value: str) -> dict[str, Any]:
 
 def config(value: str, key: str = "config") -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c", "namespace": "n"}, "data": {key: value}}
+
+
+def volume(csi: dict[str, Any]) -> dict[str, Any]:
+    body = pod()
+    body["spec"]["volumes"] = [{"name": "v", "csi": csi}]
+    return body
+
+
+def nested(depth: int, form: str = "") -> str:
+    """An image in texts inside of each other, as JSON or in another form."""
+    text = '{"image": "attacker/x"}'
+    for _ in range(depth):
+        text = form.replace("{}", text.replace("\n", "\n  ")) if form else json.dumps({"inner": text})
+    return text
 
 
 def free(data: Any) -> dict[str, Any]:
@@ -162,6 +177,29 @@ UNPINNED = {
     "volume without a manifest": config("volumes: [{image: {reference: a.example/x}}]"),
     "program": config('start("docker.io/attacker/x")\n', "x.py"),
     "digest of capitals": argument(f"q.example/x{DIGEST.upper().replace('SHA', 'sha')}"),
+    "name that goes on": annotation("example.com/imageRef", "attacker/x"),
+    "name of a name": variable("WORKER_IMAGE_NAME", "busybox"),
+    "address of an image": variable("WORKER_IMAGE_URL", "attacker/x:1"),
+    "variable that is a JSON list": variable("IMAGES", '["busybox"]'),
+    "template in a variable": variable("WORKER_IMAGE", "{{ worker }}"),
+    "attribute of a volume": volume({"driver": "csi-image.warm-metal.tech", "volumeAttributes": {"image": "attacker/x"}}),
+    "reference of a volume": volume({"driver": "a.example", "volumeAttributes": {"a.example/reference": "a.example/b/x"}}),
+    "setting of Helm": argument("--set", "image=busybox"),
+    "settings of Helm": argument("--set=x.image.repository=attacker/x,x.image.tag=1"),
+    "Helm's part alone": config("image:\n  repository: attacker/x\n"),
+    "Kustomize": config("images:\n- name: a\n  newName: attacker/x\n"),
+    "images by name": config("images: {agent: attacker/x:1}\n"),
+    "properties": config("a=b\nworker.image=busybox\n"),
+    "TOML": config('image = "busybox"\n'),
+    "INI": config("[a]\nimage = attacker/x\n"),
+    "broken YAML": config("{{- if x }}\nworkerImage: attacker/x\n{{- end }}\n"),
+    "base64": config(base64.b64encode(b"image: attacker/x\n" * 3).decode()),
+    "base64 in lines": config(base64.encodebytes(b"image: attacker/x\n" * 9).decode()),
+    "base64 of gzip": config(base64.b64encode(gzip.compress(b"image: attacker/x\n")).decode()),
+    "a release of Helm": config(base64.b64encode(base64.b64encode(gzip.compress(b'{"image": "attacker/x"}'))).decode()),
+    "base64 in an annotation": annotation("a.example/b", base64.b64encode(b'{"image": "attacker/x"}').decode()),
+    "six texts in each other": config(nested(6)),
+    "more texts in each other than are read": config(nested(40, "a: |\n  {}\n")),
 }
 
 
@@ -200,10 +238,40 @@ def test_however_a_text_writes_an_image_it_is_found(image: str, place: Callable[
     assert any("busybox" in one.what or "attacker/x" in one.what for one in refused)
 
 
-def test_binary_data_is_looked_into() -> None:
+@pytest.mark.parametrize(
+    "form", [bytes, gzip.compress, lambda data: data.decode().encode("utf-16")], ids=["plain", "gzip", "UTF-16"]
+)
+def test_binary_data_is_looked_into(form: Callable[[bytes], bytes]) -> None:
     body = config("x")
-    body["binaryData"] = {"sidecar": base64.b64encode(b"image: busybox\n").decode()}
+    body["binaryData"] = {"sidecar": base64.b64encode(form(b"image: busybox\n")).decode()}
     assert [one.path for one in judged(body)[2]] == ["binaryData.sidecar"]
+
+
+def test_a_compressed_text_too_large_to_be_read_is_refused_and_what_is_no_text_holds_nothing() -> None:
+    body = config("x")
+    bomb = gzip.compress(b"\0" * (1 << 27))
+    body["binaryData"] = {"bomb": base64.b64encode(bomb).decode(), "cut": base64.b64encode(bomb[:40]).decode(), "b": "/w=="}
+    (refused,) = judged(body)[2]
+    assert (refused.path, "more than 4 MiB" in refused.what) == ("binaryData.bomb", True)
+
+
+@pytest.mark.parametrize(
+    "source", [{"secretKeyRef": {"name": "s", "key": "k"}}, {"fieldRef": {"fieldPath": "metadata.annotations['a']"}}]
+)
+def test_an_image_that_a_variable_gets_when_it_runs_is_refused(source: dict[str, Any]) -> None:
+    (refused,) = judged(pod(env=[{"name": "WORKER_IMAGE", "valueFrom": source}]))[2]
+    assert (refused.path, refused.what) == (
+        "spec.containers[0].env[0].valueFrom",
+        "an image comes from here, and its value is known only when it runs",
+    )
+    assert judged(pod(env=[{"name": "NAME", "valueFrom": source}]))[2] == []
+
+
+def test_a_configmap_whose_keys_become_images_by_a_prefix_is_pinned() -> None:
+    taken = {"prefix": "RELATED_IMAGE_", "configMapRef": {"name": "c"}}
+    kinds = schema.schema("1.32")
+    walks = [kinds.walk(Manifest("f", body, {})) for body in (pod(envFrom=[taken]), config("attacker/x", "worker"))]
+    assert [one.path for one in pin.pin(walks, ENV, {API: OLD})[2]] == ["data.worker"]
 
 
 def test_a_key_that_a_variable_takes_its_image_from_is_pinned() -> None:
@@ -243,6 +311,12 @@ WORDS = [
             [{**pod(), "spec": {"containers": [], "volumes": [{"name": "v", "rbd": {"image": "d", "monitors": []}}]}}]
         )
     ),
+    config("image: {count: 4, width: 512, name: front}\nimages: {folder: data/cats}\n"),
+    config("- a\nThe images: see below. An image = what you see.\n"),
+    config("image = load(path)\nimage=$(date)\nIMAGE=/data/x.png\n", "run.sh"),
+    config(base64.b64encode(b"nothing to see here, move along").decode()),
+    config("cG9ydHJhaXRzL2NhdA=="),
+    variable("IMAGE_URL", "https://a.example/x.png"),
     config("- " * 30000),
     config("a-" * 200000),
     config("a.b/" + "a--" * 50000 + "A:1"),
@@ -259,7 +333,7 @@ def test_a_word_that_is_no_image_is_left_alone(number: int) -> None:
 @pytest.mark.parametrize(
     ("name", "holds"),
     [
-        *((name, True) for name in ("image", "--image", "proxyImage", "X_IMAGES", "RELATED_IMAGE_A")),
+        *((name, True) for name in ("image", "--image", "proxyImage", "X_IMAGES", "RELATED_IMAGE_A", "imageRef", "IMAGE_NAME")),
         *((name, False) for name in ("IMAGE_SIZE", "--image-pull-policy", "imagination", "IMAGES_DIR")),
     ],
 )

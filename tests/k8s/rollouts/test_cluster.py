@@ -274,6 +274,6 @@ def test_a_record_of_another_environment_is_not_overwritten(checkout: Checkout, 
     go()
     (checkout.root / "k8s/envs/twin.yaml").write_text((checkout.root / "k8s/envs/staging.yaml").read_text())
     checkout.lock({API: NEW})
-    with pytest.raises(PolicyError, match="the release record there is that of environment staging"):
+    with pytest.raises(PolicyError, match="the release record there is that of environment 'staging'"):
         deploy.deploy("twin", yes=True, patience=BRIEF)
     assert running(server) == image(OLD)

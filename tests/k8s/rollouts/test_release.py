@@ -159,7 +159,7 @@ def test_a_bomb_is_not_inflated(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_two_environments_in_one_namespace_are_told_apart() -> None:
     cluster = Cluster()
     release.write(cluster, env("e"), after(made(1)))
-    with pytest.raises(PolicyError, match="is that of environment e .*name another `namespace`"):
+    with pytest.raises(PolicyError, match="is that of environment 'e' .*name another `namespace`"):
         release.read(cluster, env("other"), "n")
 
 

@@ -97,6 +97,33 @@ def test_a_signature_that_is_none_is_one_line(cut: str) -> None:
         release.read(cluster, env("e"), "n")
 
 
+def with_number(number: int) -> str:
+    return json.dumps([{**json.loads(data(written(1))["releases.json"])[0], "number": number}])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        "5",
+        "null",
+        "[NaN]",
+        "[" + "9" * 5000 + "]",
+        "\ud800",
+        *map(with_number, (0, -5, 1 << 40)),
+    ],
+    ids=["lists", "objects", "number", "null", "NaN", "digits", "half a character", "zero", "negative", "too many"],
+)
+def test_a_record_that_nobody_signed_and_nobody_can_read_is_one_line(text: str) -> None:
+    cluster = written()
+    del data(cluster)["signature.json"]
+    data(cluster)["releases.json"] = text
+    with pytest.raises(PolicyError, match="the release record cannot be read") as caught:
+        release.read(cluster, env("e"), "n")
+    assert "\n" not in caught.value.line()
+
+
 def test_another_set_under_a_signed_digest_is_not_there() -> None:
     cluster = written()
     body: Any = cluster.body

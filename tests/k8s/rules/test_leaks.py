@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 
 import pytest
 from hypothesis import given
@@ -97,6 +98,13 @@ def test_no_secret_is_repeated_in_a_message() -> None:
     for text in LEAKS.values():
         for one in told(text):
             assert not any(part in one for part in ("not-a-real", "hunter22", HUGGING_FACE, GITHUB)), one
+
+
+def test_a_long_word_is_judged_in_a_moment() -> None:
+    """From each of its letters it might be the scheme of an address with a login."""
+    began = time.monotonic()
+    assert told(CONFIG + f"words: '{'a-' * 200_000}'\n") == []
+    assert time.monotonic() - began < 60
 
 
 @given(

@@ -411,12 +411,12 @@ def test_explain_knows_what_comes_from_no_index(
     assert not any(path == "simple/fork/" for path, _ in index.asked)
 
 
-def test_provenance_names_the_commit() -> None:
+def test_provenance_names_the_commit_and_its_tree() -> None:
     ancestor = {"purl": "pkg:pypi/fork@2.0?file_name=x", "hashes": [{"alg": "SHA-256", "content": "ab"}]}
-    ancestor["properties"] = [{"name": "pinwheel:commit", "value": COMMIT}]
+    ancestor["properties"] = [{"name": "pinwheel:commit", "value": COMMIT}, {"name": "pinwheel:tree", "value": COMMIT[::-1]}]
     component = {"purl": "pkg:pypi/fork@2.0", "hashes": ancestor["hashes"], "pedigree": {"ancestors": [ancestor]}}
     _, source = provenance._packages({"components": [component]})
-    assert source == {"uri": ancestor["purl"], "digest": {"sha256": "ab", "gitCommit": COMMIT}}
+    assert source == {"uri": ancestor["purl"], "digest": {"sha256": "ab", "gitCommit": COMMIT, "gitTree": COMMIT[::-1]}}
 
 
 def test_sbom_and_lock_name_the_commit(index: Index, locks: Path, builds: list[Artifact], repository: tuple[str, str]) -> None:

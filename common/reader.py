@@ -129,10 +129,13 @@ def toml(file: Path, *, fix: str = "mend it", error: type[PinwheelError] = Usage
     """
     where = paths.shown(file)
     try:
-        return Keys(tomllib.loads(file.read_text(encoding="utf-8")), where, fix=fix, error=error)
+        # Some editors begin a file with a byte order mark, which TOML does not know.
+        return Keys(tomllib.loads(file.read_text(encoding="utf-8-sig")), where, fix=fix, error=error)
     except OSError as problem:
         raise error(f"cannot be read: {problem.strerror}", where=where, fix=fix) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as problem:
+    except UnicodeDecodeError:
+        raise error("not UTF-8", where=where, fix="save it in UTF-8") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as problem:
         raise error(f"not TOML: {problem}", where=where, fix=fix) from None
 
 

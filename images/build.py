@@ -21,7 +21,7 @@ from pathlib import Path
 from common import console, git, paths, workers
 from common.errors import BuildError, MissingEnvironmentError
 from common.files import PART, sha256_file
-from images import assembly, bill, budget, compare, config, files, layer, receipt, spec
+from images import assembly, bill, budget, certificates, compare, config, files, layer, receipt, spec
 from images.layer import Layer
 from images.plan import LayerPlan
 from images.receipt import BuildReceipt, BuiltImage
@@ -56,6 +56,7 @@ def build(roles: Iterable[str], *, twice: bool = False) -> BuildReceipt:
     # What runs now was installed from it.
     toolkit = sha256_file(paths.LOCKFILES / "toolkit.txt")
     specs = [spec.read(role) for role in roles]
+    certificates.tell_expired(dict.fromkeys(one for s in specs for one in s.certificates))
     fetching.fetch(dict.fromkeys(s.set for s in specs))
     base = lockfile.read_base()
     recipes = [recipe_of(s, base) for s in specs]

@@ -8,6 +8,7 @@ name the bundle.
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from common import git, paths
+from common import console, git, paths
 from common.errors import BuildError
 from common.files import sha256_bytes
 from common.reader import Keys
@@ -83,12 +84,36 @@ def _certificate(keys: Keys, name: str) -> Certificate:
     except OSError as problem:
         raise keys.refused("certificates", f"{name} cannot be read: {problem.strerror}", _FIX) from None
     except ValueError:
-        raise keys.refused("certificates", f"{name} holds no certificate in PEM", _FIX) from None
+        # DER, as Windows saves it: a sequence (X.690, 8.9) with a length of two bytes.
+        fix = f"`openssl x509 -inform der -in {name} -out FILE` writes PEM" if data.startswith(b"\x30\x82") else _FIX
+        raise keys.refused("certificates", f"{name} holds no certificate in PEM", fix) from None
     if more:
         what = f"{name} holds {1 + len(more)} certificates: Debian takes one for each file"
         raise keys.refused("certificates", what, "split it")
+    if one.issuer != one.subject and not _may_sign(one):
+        what = f"{name} is the certificate of a server, and of no authority: nothing that it signed could be trusted"
+        raise keys.refused("certificates", what, f"name its authority's, {one.issuer.rfc4514_string()}")
     pem = one.public_bytes(Encoding.PEM).decode()
     return Certificate(file.name.rpartition(".")[0], pem, sha256_bytes(pem.encode()).removeprefix("sha256:"))
+
+
+def _may_sign(certificate: x509.Certificate) -> bool:
+    """Whether it may sign others (RFC 5280, 4.2.1.9)."""
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (x509.ExtensionNotFound, ValueError):
+        return False
+
+
+def tell_expired(certificates: Iterable[Certificate]) -> None:
+    """Say which are not valid today; they are not refused: an image of last year must be the same when it is built again."""
+    today = datetime.datetime.now(datetime.UTC)
+    for one in certificates:
+        found = x509.load_pem_x509_certificate(one.pem.encode())
+        first, last = found.not_valid_before_utc, found.not_valid_after_utc
+        if not first <= today <= last:
+            told = f"expired on {last:%Y-%m-%d}" if last < today else f"is not valid before {first:%Y-%m-%d}"
+            console.warn(f"the certificate {one.name} {told}: programs in the image will not trust what it signed")
 
 
 def bundle(base: str, certificates: Iterable[Certificate]) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from common import paths
+from common import paths, reader
 from common.errors import UsageError
-from lockfiles import origins
+from lockfiles import origins, requirement_hint
 from lockfiles.debian import suites
 from lockfiles.debian.suites import Suite
 from lockfiles.origins import Origin, OriginError
@@ -240,20 +239,21 @@ def _sdist(file: Path, package: str, entry: object) -> SdistInput:
     if unknown := sorted(set(entry) - {"version", "requires", "build", "reproducible"}):
         fix = "known are version, requires, build, reproducible"
         raise UsageError(f"unknown key 'sdists.{package}.{unknown[0]}'", where=paths.shown(file), fix=fix)
+    if not isinstance(entry["version"], str):
+        # TOML reads 1.10 as the number 1.1.
+        what = f"sdists.{package}.version is a string, in quotes: {entry['version']!r}"
+        raise UsageError(what, where=paths.shown(file), fix="put it in quotes")
     if not isinstance(reproducible := entry.get("reproducible", True), bool):
         raise UsageError(f"sdists.{package}.reproducible is true or false", where=paths.shown(file), fix="mend it")
-    build = _strings(file, entry, "build") if "build" in entry else None
-    return SdistInput(package, str(entry["version"]), _strings(file, entry, "requires"), build, reproducible)
+    requires, *build = (_strings(file, entry, key, above=f"sdists.{package}.") for key in ("requires", "build") if key in entry)
+    return SdistInput(package, entry["version"], requires, build[0] if build else None, reproducible)
 
 
 def _load(file: Path, known: set[str]) -> dict[str, Any]:
-    try:
-        body = tomllib.loads(file.read_text())
-    except FileNotFoundError:
+    if not file.exists():
         names = ", ".join(set_names())
-        raise UsageError(f"no such input: {file.name}", where=paths.shown(file), fix=f"there are: base, {names}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise UsageError(f"not TOML: {problem}", where=paths.shown(file), fix="mend it") from None
+        raise UsageError(f"no such input: {file.name}", where=paths.shown(file), fix=f"there are: base, {names}")
+    body = reader.toml(file).body
     unknown = sorted(set(body) - known)
     if unknown:
         raise UsageError(f"unknown key {unknown[0]!r}", where=paths.shown(file), fix=f"known are {', '.join(sorted(known))}")
@@ -276,22 +276,23 @@ def _check_requirements(file: Path, texts: tuple[str, ...]) -> None:
                 # The resolver knows no version that PEP 440 does not.
                 Version(one.version.removesuffix(".*"))
         except (InvalidRequirement, InvalidVersion) as problem:
-            reason = str(problem).splitlines()[0]
-            raise UsageError(f"not a requirement: {text!r}: {reason}", where=_line(file, text), fix="see PEP 508") from None
+            reason, fix = str(problem).splitlines()[0], requirement_hint.of(text)
+            raise UsageError(f"not a requirement: {text!r}: {reason}", where=_line(file, text), fix=fix) from None
 
 
 def _line(file: Path, text: object) -> str:
     """Where a value of the input stands."""
-    for number, line in enumerate(file.read_text().splitlines(), 1):
-        if json.dumps(text, default=str) in line or f"'{text}'" in line or re.match(rf"\s*{re.escape(str(text))}\s*=", line):
+    quoted = json.dumps(text, default=str, ensure_ascii=False)
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        if quoted in line or f"'{text}'" in line or re.match(rf"\s*{re.escape(str(text))}\s*=", line):
             return f"{paths.shown(file)}:{number}"
     return paths.shown(file)
 
 
-def _strings(file: Path, body: dict[str, Any], key: str, *, required: bool = False) -> tuple[str, ...]:
+def _strings(file: Path, body: dict[str, Any], key: str, *, above: str = "", required: bool = False) -> tuple[str, ...]:
     value = body.get(key, [])
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value) or (required and not value):
-        what = f"{key} must be a list of strings" + (", and not empty" if required else "")
+        what = f"{above}{key} must be a list of strings" + (", and not empty" if required else "")
         raise UsageError(what, where=paths.shown(file), fix="mend it")
     return tuple(value)
 

@@ -169,6 +169,7 @@ def resolve_set(set_input: SetInput, base: BaseLock, keeping: Keeping, leader: S
     with index.session() as http:
         direct = bring(set_input, tags, kept, http)
     free = {canonicalize_name(keeping.upgrade), *direct}
+    vet.tell_unmet(set_input, python)
     with console.step(f"resolving {set_input.name}.in") as notes:
         preferred, window = {**keeping.versions(set_input.name), **led}, keeping.window(set_input)
         solve = partial(wheels.resolve, set_input, python, glibc, preferred, direct=direct, asked=keeping.asked)
@@ -210,6 +211,7 @@ def resolve_set(set_input: SetInput, base: BaseLock, keeping: Keeping, leader: S
         known = metadata.read_all([wheel.artifact for wheel in lock.wheels], locate, http)
         asked = gpu.needs(lock.wheels, locate, http)
     by_name = {wheel.name: known[wheel.artifact.sha256] for wheel in lock.wheels}
+    vet.check_identity(lock.wheels, by_name)
     vet.check_extras(set_input, {wheel.name: wheel.version for wheel in lock.wheels}, by_name, python)
     overrides = metadata.Overrides(set_input.overrides, python)
     needs = metadata.needs(map(Requirement, set_input.requires), by_name, python, overrides)

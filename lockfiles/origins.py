@@ -25,6 +25,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_PART_OF_COMMIT = re.compile(r"[0-9a-fA-F]{7,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _INDEX = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _GIT = ("git+https", "git+http", "git+ssh", "git+file")
@@ -96,6 +97,9 @@ def of_requirement(requirement: Requirement) -> Origin | None:
     if parts.scheme in _GIT:
         return _git(name, parts.scheme, requirement.url)
     if parts.scheme not in {"https", "http"}:
+        if parts.scheme in {"git", "ssh"} or re.match(r"[\w.-]+@[\w.-]+:", requirement.url):
+            fix = "write git+https://HOST/PATH@COMMIT or git+ssh://git@HOST/PATH@COMMIT"
+            raise OriginError("not an address of a git repository, as PEP 508 writes it", fix)
         fix = f'write "{name}" and [sources] {name} = {{ path = "…" }} for a file or folder of this machine'
         raise OriginError(f"not an address of a file or a git repository: {parts.scheme or requirement.url}", fix)
     origin = Origin(name, address=urlunsplit(parts._replace(fragment="")), sha256=parts.fragment.removeprefix("sha256="))
@@ -114,10 +118,14 @@ def _git(name: str, scheme: str, url: str) -> Origin:
     if not _COMMIT.fullmatch(commit):
         # A branch or tag would be another commit tomorrow, and nobody would have edited anything.
         told = f"{commit} is no commit" if commit else "its address names no commit"
-        raise OriginError(told, f"write @ and the whole commit hash: `git ls-remote {repository} {commit or 'HEAD'}` tells it")
+        # What a server lists are branches and tags, and no commits.
+        part = _PART_OF_COMMIT.fullmatch(commit)
+        asked = f"git rev-parse {commit.lower()}` in a clone" if part else f"git ls-remote {repository} {commit or 'HEAD'}`"
+        raise OriginError(told, f"write @ and the whole commit hash, in lower case: `{asked} tells it")
     folder = parse_qs(fragment).get("subdirectory", [""])[0]
     if fragment and (set(parse_qs(fragment)) != {"subdirectory"} or _leads_out(folder)):
-        raise OriginError(f"unknown after #: {fragment!r}", "write #subdirectory=FOLDER, or nothing")
+        fix = "write #subdirectory=FOLDER, without .. and without / at its ends, or nothing"
+        raise OriginError(f"unknown after #: {fragment!r}", fix)
     return Origin(name, repository=repository, commit=commit, folder=folder)
 
 

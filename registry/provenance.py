@@ -132,7 +132,9 @@ def _packages(sbom: dict[str, Any]) -> list[dict[str, Any]]:
             digest = next(part["content"] for part in entry["hashes"] if part["alg"] == "SHA-256")
             name = {"uri": entry["purl"]} if "purl" in entry else {"name": entry["name"]}
             told = {part["name"]: part["value"] for part in entry.get("properties", [])}
-            commit = {"gitCommit": told["pinwheel:commit"]} if "pinwheel:commit" in told else {}
+            # in-toto's names for them (DigestSet).
+            git = {"gitCommit": "pinwheel:commit", "gitTree": "pinwheel:tree"}
+            commit = {kind: told[name] for kind, name in git.items() if name in told}
             note = entry.get("pedigree", {}).get("notes", "")
             package = {**name, "digest": {"sha256": digest, **commit}, **({"annotations": {"build": note}} if note else {})}
             # One wheel may have built several.

@@ -19,7 +19,7 @@ from common import console, offline
 from common.apt import Mirror, debian_mirrors, further_mirrors
 from common.errors import LockError, MissingEnvironmentError
 from common.files import write_whole
-from common.run import run
+from common.run import Result, run
 from lockfiles import store
 from lockfiles.debian import deb as deb_file
 from lockfiles.debian.suites import Suite
@@ -169,18 +169,32 @@ class Apt:
         versions = dict(wanted.versions)
         named = [f"{name}={versions[name]}" if name in versions else name for name in wanted.packages]
         offered: list[str | Path] = ["--with-source", self._offered] if self._offered.exists() else []
-        result = run(
-            ["apt-get", "-qq", "-y", *self.options, *offered, "--print-uris", "install", "?essential", *named]
-            + [f"{name}-" for name in wanted.without],
-            error=LockError,
-            what="resolving base.in (apt-get)",
-            fix="check the packages' names and versions",
-        )
+        asked = ["install", "?essential", *named, *(f"{name}-" for name in wanted.without)]
+        result = run(["apt-get", "-q", "-y", *self.options, *offered, "--print-uris", *asked], env={"LC_ALL": "C.UTF-8"})
+        if result.code:
+            console.debug(result.stdout + result.stderr)
+            why, fix = self._refusal(result)
+            raise LockError(f"resolving base.in failed: {why}", where="lockfiles/base.in", fix=fix)
         lines = re.finditer(r"^'[^']+' ([^_ ]+)_([^_ ]+)_\S+ \d+ SHA256:([0-9a-f]{64})$", result.stdout, re.MULTILINE)
         chosen = {line[1]: Chosen(unquote(line[2]), line[3]) for line in lines}
         if not chosen:
             raise LockError("apt resolved base.in to nothing", where="lockfiles/base.in", fix="check the package names")
         return chosen
+
+    def _refusal(self, result: Result) -> tuple[str, str]:
+        """Why apt finds no set, in its words, and what to do."""
+        why = (result.stderr.strip().splitlines() or ["apt-get gives no reason"])[-1].removeprefix("E: ")
+        if unmet := re.search(r"unmet dependencies:\n((?: .*\n)+)", result.stdout):
+            told = "; ".join(" ".join(line.split()) for line in unmet[1].splitlines())[:600]
+            return told, "drop one of them, or move its version"
+        if virtual := re.search(r"Package (\S+) is a virtual package provided by:\n((?:  .*\n)+)", result.stdout):
+            names = ", ".join(sorted({line.split()[0] for line in virtual[2].splitlines()}))
+            return f"{virtual[1]} is a virtual package", f"name one that provides it: {names}"
+        if version := re.fullmatch(r"Version '(.+)' for '(.+)' was not found", why):
+            said = run(["apt-cache", *self.options, "madison", version[2]]).stdout
+            there = ", ".join(dict.fromkeys(line.split("|")[1].strip() for line in said.splitlines() if "|" in line))
+            return why, f"name one that there is: {there}" if there else f"no suite has {version[2]}: correct its name"
+        return why, "check the packages' names and versions"
 
     def download(self, addresses: Mapping[Deb, Iterable[str]], scratch: Path) -> str:
         """Put into the store what arrives whole from one of its addresses; returns the last line of apt's messages."""

@@ -113,14 +113,14 @@ def read_input() -> tuple[ModelInput, ...]:
         UsageError: it is no TOML, or says something unknown or unfit; with the line.
     """
     try:
-        text = input_path().read_text(encoding="utf-8")
+        text = input_path().read_text(encoding="utf-8-sig")
         body = tomllib.loads(text)
     except FileNotFoundError:
         return ()
     except tomllib.TOMLDecodeError as problem:
         raise UsageError(f"not TOML: {problem}", where=at_problem(input_path(), problem), fix="mend it") from None
     except UnicodeDecodeError:
-        raise UsageError("not UTF-8", where=paths.shown(input_path()), fix="mend it") from None
+        raise UsageError("not UTF-8", where=paths.shown(input_path()), fix="save it in UTF-8") from None
     tables = body.pop("models", {})
     if body or not isinstance(tables, dict):
         key = next(iter(body), "models")

@@ -38,6 +38,9 @@ def entries(origin: Origin) -> tuple[str, list[Entry]]:
                 held = line.partition("\t")[2]
                 what = f"{origin.name}: {held!r} of {origin.shown} is a submodule, which the commit does not hold"
                 raise LockError(what, fix="build a wheel of it and name that by its address and hash")
+        # Every file of the tree as it is, whatever its .gitattributes say of archives.
+        (repository / "info").mkdir(exist_ok=True)
+        (repository / "info/attributes").write_text("* -export-ignore -export-subst\n")
         file = Path(scratch) / "tree.tar"
         # Settings of this machine must not change the bytes.
         plain = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "GIT_ATTR_NOSYSTEM": "1"}
@@ -68,9 +71,13 @@ def _fetched(origin: Origin) -> Iterator[Path]:
                 what = f"{origin.name}: git cannot fetch {origin.repository}: {_verdict(got)}"
                 fix = "check the address, the network, and that `git ls-remote` of it works here without asking for a password"
                 raise MissingEnvironmentError(what, fix=fix)
-        if _git(repository, "cat-file", "-e", f"{origin.commit}^{{commit}}").code:
+        found = _git(repository, "rev-parse", "--verify", f"{origin.commit}^{{commit}}")
+        if found.code:
             what = f"{origin.name}: {origin.repository} has no commit {origin.commit}"
             raise LockError(what, fix="name one that is on a branch or tag of it")
+        if found.stdout.strip() != origin.commit:
+            what = f"{origin.name}: {origin.commit} of {origin.repository} is a tag, and no commit"
+            raise LockError(what, fix=f"name its commit: {found.stdout.strip()}")
         yield repository
 
 

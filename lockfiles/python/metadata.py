@@ -63,7 +63,8 @@ def requires(text: str) -> tuple[Requirement, ...]:
     try:
         return tuple(Requirement(line) for line in headers.get_all("Requires-Dist") or [])
     except InvalidRequirement as problem:
-        raise LockError(f"{headers['Name']} {headers['Version']} states no valid requirement: {problem}") from None
+        what = f"{headers['Name']} {headers['Version']} states no valid requirement: {str(problem).splitlines()[0]}"
+        raise LockError(what, fix="pin another version: pip refuses this one as well") from None
 
 
 def read_all(wanted: Iterable[Artifact], locate: _Locate, http: requests.Session) -> dict[str, Metadata]:

@@ -16,6 +16,24 @@ from lockfiles.python.sources import Source
 # How uv's messages call an input that it reads as a project.
 PROJECT = "pinwheel-input"
 _YOUNG = r"`([^`]+)` was filtered by `exclude-newer`.*?(?:satisfying the requirement is|requested version,) v([^\s,]+)"
+# One or more versions of a package, in uv's words.
+_SOME = r"([\w.-]+)(?:[=<>!]\S+(?: \1[=<>!]\S+)*)? "
+# What uv remarks of them, and what helps.
+_REMARKS = (
+    (
+        r"ha(?:s|ve) no wheels with a matching ()",
+        "no wheel of {name} runs on the base (CPython, x86-64, glibc): another version has to, or one built by [sdists.{name}]",
+    ),
+    (r"depends? on Python([<>=!~]\S+?)[, ]", "{name} is for Python {python}, which the base's is not: name an older version"),
+    (
+        r"(?:was|were) yanked()",
+        "what fits of {name} was withdrawn (yanked); who means it pins it, {name}==VERSION",
+    ),
+    (r"ha(?:s|ve) (?:invalid metadata|an invalid package format)()", "the wheel of {name} is broken: pin another version"),
+    (r"has a non-PEP 625-compliant source()", "the source archive of {name} is neither .tar.gz nor .zip: take another version"),
+)
+# A file that no index should serve; another version of the package may be sound.
+_BROKEN = re.compile(r"Failed to unzip wheel|does not match given (name|version)|[Ff]ailed to parse|is invalid")
 _YANKED = re.compile(r"`([\w.-]+)==([^`]+)` is yanked(?: \(reason: \"(.*?)\"\))?")
 
 
@@ -42,6 +60,9 @@ def _remedies(text: str) -> Iterator[str]:
         yield f"{name} has pre-releases only: one is taken where it is pinned, {name}=={example}"
     for name in re.findall(r"Wheels are required for `([^`]+)`", text):
         yield f"{name} is published as source only: describe it under [sdists.{name}]"
+    for remark, remedy in _REMARKS:
+        for name, python in dict.fromkeys(re.findall(_SOME + remark, text)):
+            yield remedy.format(name=name, python=python)
     for name in re.findall(r"(?:Because|And|and|because) ([\w.-]+) was not found in the package registry", text):
         yield f"{name} is not on the index that is asked for it: [sources] names another one, if it is not misspelt"
 
@@ -57,6 +78,7 @@ def run_uv(argv: list[str | Path], source: Source, what: str, where: str) -> str
 
     Raises:
         UnresolvedError: the requirements cannot all hold.
+        LockError: a file on an index is broken.
         MissingEnvironmentError: an index does not answer or refuses, or this machine lacks something.
     """
     result = run([*argv, *source.options], env=source.environment, missing="run ./invokew")
@@ -71,6 +93,9 @@ def run_uv(argv: list[str | Path], source: Source, what: str, where: str) -> str
         if "No solution found" in text or "no versions" in text or "not found in the package registry" in text:
             because = re.sub(r"No solution found when resolving dependencies:?\s*(cause: )?", "", text)
             raise UnresolvedError(f"{what}: {because.removesuffix('.')}", where, [*_remedies(whole)])
+        if _BROKEN.search(text):
+            fix = "that file is broken: pin another version, or ask who publishes it"
+            raise LockError(f"{what}: {text}", where=where, fix=fix)
         raise MissingEnvironmentError(f"uv failed: {text}", fix="check the network and your uv or pip configuration")
     return result.stderr
 

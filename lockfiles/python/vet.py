@@ -11,6 +11,7 @@ import requests
 from packaging.requirements import Requirement
 from packaging.tags import Tag
 from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.version import InvalidVersion, Version
 
 from common import console
 from common.errors import LockError
@@ -48,6 +49,41 @@ def check_extras(wanted: SetInput, versions: Mapping[str, str], known: Mapping[s
             if extra not in has:
                 fix = f"it has {', '.join(has)}" if has else "it has none: name what it should bring yourself"
                 raise LockError(f"{name} {versions[name]} has no extra {extra!r}", where=inputs.place(wanted, text), fix=fix)
+
+
+def check_identity(chosen: Iterable[Wheel], known: Mapping[str, Metadata]) -> None:
+    """Refuse a wheel whose METADATA names another package or version than its file's name: pip refuses to install it.
+
+    Args:
+        chosen: the wheels.
+        known: their metadata, by name.
+
+    Raises:
+        LockError: there is such a wheel.
+    """
+    for wheel in chosen:
+        head = HeaderParser().parsestr(known[wheel.name].text)
+        name, version = head["Name"] or "", head["Version"] or ""
+        try:
+            same = canonicalize_name(name) == wheel.name and Version(version) == Version(wheel.version)
+        except InvalidVersion:
+            same = False
+        if not same:
+            what = f"{wheel.artifact.file} says of itself that it is {name} {version}".rstrip()
+            raise LockError(what, fix="pin another version, or ask who publishes it: pip refuses such a wheel as well")
+
+
+def tell_unmet(wanted: SetInput, python: str) -> None:
+    """Say which requirements of an input bring nothing, since their marker does not hold in the image.
+
+    Args:
+        wanted: the input.
+        python: the base's version.
+    """
+    for text in wanted.requires:
+        marker = Requirement(text).marker
+        if marker and not marker.evaluate(target(python) | {"extra": ""}):
+            console.info(f"{wanted.name}.in: {text!r} brings nothing: its marker does not hold in the image")
 
 
 def choose(

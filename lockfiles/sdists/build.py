@@ -104,8 +104,10 @@ def workshop(base: BaseLock, sdist: Artifact, needs: tuple[Artifact, ...]) -> It
         given = Path(scratch)
         # Whoever builds in there is nobody.
         given.chmod(0o755)
-        for file, name in ((store.verified(sdist), sdist.file), (Path(builder.__file__), "builder.py")):
-            shutil.copyfile(file, given / name)
+        with store.opened(sdist) as source, (given / sdist.file).open("wb") as copy:
+            shutil.copyfileobj(source, copy)
+        shutil.copyfile(builder.__file__, given / "builder.py")
+        for name in (sdist.file, "builder.py"):
             (given / name).chmod(0o644)
         _environment(given / "env", base.version("python3.11"), needs)
         yield Workshop(rootfs.made(base).tree, given, sdist)
@@ -122,17 +124,15 @@ def _environment(folder: Path, python: str, needs: tuple[Artifact, ...]) -> None
     headers = str(folder / "include/site/python3.11")
     places = {"purelib": site, "platlib": site, "scripts": str(folder / "bin"), "data": str(folder), "headers": headers}
     destination = SchemeDictionaryDestination(places, _PYTHON, "posix", overwrite_existing=True)
-    with tempfile.TemporaryDirectory(prefix="pinwheel-wheels-") as scratch:
-        for need in needs:
-            # installer reads a wheel's name from its file's.
-            named = Path(scratch, need.file)
-            named.symlink_to(store.verified(need))
-            try:
-                with WheelFile.open(named) as source:
-                    install(source, destination, {})
-            except (InstallerError, ValueError, AssertionError, KeyError, zipfile.BadZipFile, OSError) as problem:
-                where = f"{need.file}, sha256 {need.sha256}"
-                raise BuildError(f"a wheel that a build needs is broken: {problem}", where=where, fix="pin another") from None
+    for need in needs:
+        try:
+            with store.opened(need) as file, zipfile.ZipFile(file) as archive:
+                # installer reads a wheel's name from its file's.
+                archive.filename = need.file
+                install(WheelFile(archive), destination, {})
+        except (InstallerError, ValueError, AssertionError, KeyError, zipfile.BadZipFile, OSError) as problem:
+            where = f"{need.file}, sha256 {need.sha256}"
+            raise BuildError(f"a wheel that a build needs is broken: {problem}", where=where, fix="pin another") from None
 
 
 def lock_built(base: BaseLock, wanted: SdistInput, sdist: Artifact, resolve: Resolve) -> Wheel:

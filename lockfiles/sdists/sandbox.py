@@ -24,9 +24,15 @@ PROCESSES = 1024
 _LIMITS = f"{SECONDS // 60} minutes, {MEMORY >> 30} GiB of memory for each process, {DISK >> 30} GiB of files"
 # What a failing build says, and what to do about it; the first that fits.
 _ADVICE = (
+    (re.compile("a broken or hostile archive: "), "take another version, or a ready wheel of it"),
     (
         re.compile(r"\bnvcc\b|\bCUDA_HOME\b"),
         "its build needs CUDA's compiler (nvcc), which the base does not hold: take a ready wheel, by its address and sha256",
+    ),
+    (
+        re.compile(r"No module named 'pkg_resources'"),
+        'its build needs pkg_resources, which setuptools 81 and newer lack: state `build = ["setuptools<81"]` under [sdists], '
+        "beside what else it needs",
     ),
     (
         re.compile(r"No module named '([\w.]+)'"),

@@ -71,6 +71,9 @@ def missing(wanted: Iterable[Artifact]) -> list[Artifact]:
 def verified(artifact: Artifact) -> Path:
     """The artifact's path, after its bytes were hashed.
 
+    Whoever can write the store may put other bytes there afterwards: for readers that check the bytes again, as apt does by the
+    sha256 of its list, or use them for no image. What gets into one is read by `opened`.
+
     Raises:
         LockError: it is not in the store, or its bytes are not what the lock says; the bad file is removed.
     """

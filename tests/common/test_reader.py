@@ -78,7 +78,7 @@ def test_a_file_that_is_no_toml_or_not_there_is_refused_as_the_caller_says(tmp_p
     with pytest.raises(PinwheelError, match="not TOML: .*bad.*: mend it"):
         toml(tmp_path / "bad")
     (tmp_path / "latin").write_bytes(b'a = "\xe9"')
-    with pytest.raises(UsageError, match="not TOML"):
+    with pytest.raises(UsageError, match="not UTF-8 .*latin.*: save it in UTF-8"):
         toml(tmp_path / "latin")
 
 

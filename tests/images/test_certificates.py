@@ -29,12 +29,12 @@ KEY = ec.generate_private_key(ec.SECP256R1())
 SECRET = KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
-def authority(name: str, serial: int = 1) -> str:
-    """A certificate authority that signs itself, as PEM."""
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    day = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
-    made = x509.CertificateBuilder(subject, subject, KEY.public_key(), serial, day, day + datetime.timedelta(days=3650))
-    made = made.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+def authority(name: str, serial: int = 1, *, issuer: str = "", signs: bool = True, year: int = 2026, days: int = 3650) -> str:
+    """A certificate as PEM: of an authority that signs itself, unless something else is said."""
+    subject, by = (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, one)]) for one in (name, issuer or name))
+    day = datetime.datetime(year, 1, 1, tzinfo=datetime.UTC)
+    made = x509.CertificateBuilder(by, subject, KEY.public_key(), serial, day, day + datetime.timedelta(days=days))
+    made = made.add_extension(x509.BasicConstraints(ca=signs, path_length=None), critical=True)
     return made.sign(KEY, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
 
 
@@ -55,12 +55,39 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "no certificate in PEM"),
         (authority("a") + authority("b", 2), "holds 2 certificates: Debian takes one for each file"),
         (authority("a") + SECRET, "holds a private key"),
+        (authority("a", issuer="Acme Root", signs=False), "is the certificate of a server.*name its authority's, CN=Acme Root"),
     ],
 )
 def test_what_is_not_one_certificate_alone_is_refused(text: str, said: str, checkout: Path) -> None:
     (checkout / "acme.crt").write_text(text)
     with pytest.raises(UsageError, match=rf"certificates: acme.crt.* {said}.*images/shared.toml"):
         read(checkout, "acme.crt")
+
+
+def test_a_certificate_in_der_is_refused_with_the_command_that_writes_pem(checkout: Path) -> None:
+    made = x509.load_pem_x509_certificate(authority("a").encode())
+    (checkout / "acme.crt").write_bytes(made.public_bytes(Encoding.DER))
+    with pytest.raises(UsageError, match="holds no certificate in PEM .*openssl x509 -inform der -in acme.crt"):
+        read(checkout, "acme.crt")
+
+
+@pytest.mark.parametrize(
+    ("year", "days", "said"),
+    [(2019, 365, "acme expired on 2020-01-01"), (2999, 365, "acme is not valid before 2999-01-01"), (2019, 365_000, "")],
+)
+def test_an_authority_that_is_not_valid_today_is_taken_and_said(
+    year: int, days: int, said: str, checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (checkout / "acme.crt").write_text(authority("a", year=year, days=days))
+    certificates.tell_expired(read(checkout, "acme.crt"))
+    told = " ".join("".join(capsys.readouterr()).split())
+    assert said in told if said else not told
+
+
+def test_one_that_an_authority_signed_and_that_signs_others_is_taken(checkout: Path) -> None:
+    (checkout / "acme.crt").write_text(authority("a", issuer="Acme Root"))
+    (checkout / "self.crt").write_text(authority("b", signs=False))
+    assert len(read(checkout, "acme.crt", "self.crt")) == 2
 
 
 @pytest.mark.parametrize("name", ["/etc/acme.crt", "../acme.crt", "acme.der", "a b.crt", ".crt", "none.crt"])

@@ -30,6 +30,20 @@ def test_a_lock_survives_being_written_again(locks: Path) -> None:
     assert lockfile.read_base().version("libc6") == "2.36"
 
 
+@pytest.mark.parametrize("form", [b"\xef\xbb\xbf%s", b"# x\r\n%s\r\n"])
+def test_how_an_editor_saves_an_input_makes_no_lock_stale(locks: Path, form: bytes) -> None:
+    for name in ("small.in", "base.in"):
+        (locks / name).write_bytes(form % (locks / name).read_bytes().replace(b"\n", b"\r\n"))
+    check.check()
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_an_input_in_another_encoding_is_refused_with_what_to_do(locks: Path, encoding: str) -> None:
+    (locks / "small.in").write_text('requires = ["one==1.0"]  # öffentlich\n', encoding=encoding)
+    with pytest.raises(UsageError, match=r"not UTF-8 \(.*small.in\): save it in UTF-8"):
+        check.check()
+
+
 def test_a_comment_in_an_input_makes_no_lock_stale(locks: Path) -> None:
     file = locks / "small.in"
     file.write_text("# why\n" + file.read_text())
@@ -89,6 +103,21 @@ EDITS = {
     ),
     "input_shim_version": ("small.in", r"\Z", '[shims]\nthree = "one"\n', "not a package and its version", "small.in:3"),
     "input_no_list": ("small.in", r'\["one==1.0"\]', '"one==1.0"', "requires must be a list of strings", "small.in"),
+    "input_sdist_version_as_a_number": (
+        "small.in",
+        r"\Z",
+        "[sdists.two]\nversion = 1.10\nrequires = []\n",
+        "sdists.two.version is a string, in quotes",
+        "small.in",
+    ),
+    "input_sdist_requires": (
+        "small.in",
+        r"\Z",
+        '[sdists.two]\nversion = "1.0"\nrequires = "one"\n',
+        "sdists.two.requires must be a list of strings",
+        "small.in",
+    ),
+    "input_not_in_ascii": ("small.in", "one==1.0", "öne==1.0", "not a requirement: 'öne==1.0'", "small.in:1"),
     "input_no_toml": ("small.in", r"\[", "(", "not TOML", "small.in"),
     "input_agrees_with_nobody": ("small.in", r"\Z", '[agrees]\nwith = "gone"\n', "agrees with 'gone'", "small.in"),
     "input_agrees_with_itself": ("small.in", r"\Z", '[agrees]\nwith = "small"\n', "agrees with 'small'", "small.in"),

@@ -133,8 +133,19 @@ def test_a_mirror_without_debians_signature_is_refused(mirror: SmallMirror) -> N
 @pytest.mark.host
 @pytest.mark.usefixtures("trusted")
 def test_a_package_that_does_not_exist_is_named(mirror: SmallMirror) -> None:
-    with pytest.raises(LockError, match="resolving base.in .* Unable to locate package no-such"):
+    with pytest.raises(LockError, match=r"resolving base.in failed: Unable to locate package no-such \(lockfiles/base.in\)"):
         resolver.resolve(BaseInput(("no-such",), (), ""))
+
+
+@pytest.mark.host
+@pytest.mark.usefixtures("trusted")
+def test_packages_that_exclude_each_other_and_a_virtual_one_are_told_with_a_way_out(mirror: SmallMirror) -> None:
+    mirror.deb("post", "1", "Provides: mailer\nConflicts: mailer")
+    mirror.deb("mail", "1", "Provides: mailer\nConflicts: mailer")
+    with pytest.raises(LockError, match="failed: mail : Conflicts: mailer; post : Conflicts: mailer"):
+        resolver.resolve(BaseInput(("post", "mail"), (), ""))
+    with pytest.raises(LockError, match="mailer is a virtual package .*: name one that provides it: mail, post"):
+        resolver.resolve(BaseInput(("mailer",), (), ""))
 
 
 def _superseded(mirror: SmallMirror) -> tuple[Deb, ...]:
@@ -501,7 +512,7 @@ def test_an_older_version_on_a_mirror_that_lags_is_not_newer(mirror: SmallMirror
 def test_an_edit_that_fits_no_version_is_refused(mirror: SmallMirror) -> None:
     locked = _locked(mirror)
     mirror.deb("extra", "1", "Depends: library (>= 2:3)")
-    with pytest.raises(LockError, match=r"resolving base.in .*: check the packages' names and versions"):
+    with pytest.raises(LockError, match=r"failed: extra : Depends: library \(>= 2:3\) but .*: drop one of them"):
         resolver.resolve(BaseInput(("tool", "extra"), ("merger",), ""), locked)
 
 
@@ -544,7 +555,7 @@ def test_a_pinned_version_is_taken_and_one_that_is_nowhere_named(mirror: SmallMi
     pinned = BaseInput(("tool",), ("merger",), "", (("tool", "1.5"),))
     debs, newer = resolver.resolve(pinned, locked)
     assert ({deb.name: deb.version for deb in debs}["tool"], newer) == ("1.5", 0)
-    with pytest.raises(LockError, match=r"Version '9' for 'tool' was not found.*check the packages' names and versions"):
+    with pytest.raises(LockError, match=r"Version '9' for 'tool' was not found.*: name one that there is: 1.6"):
         resolver.resolve(BaseInput(("tool",), ("merger",), "", (("tool", "9"),)))
 
 

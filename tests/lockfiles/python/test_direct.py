@@ -159,7 +159,14 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
             "main is no commit .*git ls-remote https://git.example.com/team/fork main",
         ),
         ("fork @ git+https://git.example.com/team/fork@v1.2", "v1.2 is no commit"),
-        ("fork @ git+https://git.example.com/team/fork@0123456", "0123456 is no commit"),
+        ("fork @ git+https://git.example.com/team/fork@0123456", "0123456 is no commit .*`git rev-parse 0123456` in a clone"),
+        (
+            f"fork @ git+https://git.example.com/fork@{COMMIT.upper()}",
+            "is no commit .*in lower case: `git rev-parse 0123",
+        ),
+        (f"fork @ git@git.example.com:team/fork@{COMMIT}", r"git repository, as PEP 508 .*git\+ssh://git@HOST/PATH@COMMIT"),
+        (f"fork @ git://git.example.com/fork@{COMMIT}", r"git repository, as PEP 508 .*git\+https://HOST/PATH@COMMIT"),
+        (f"fork @ ssh://git@git.example.com/fork@{COMMIT}", "holds a login|as PEP 508"),
         ("fork @ git+https://git.example.com/team/fork", "its address names no commit .*fork HEAD"),
         ("fork @ git+ssh://git@git.example.com/team/fork", "its address names no commit"),
         (f"fork @ git+https://git.example.com/fork@{COMMIT}#egg=fork", "unknown after #: 'egg=fork'"),
@@ -240,6 +247,35 @@ def test_a_commit_that_is_not_there_and_a_repository_that_is_not_there_are_told_
     with pytest.raises(MissingEnvironmentError, match="git cannot fetch .*: fatal: "):
         lock.write_all()
     assert builds == []
+
+
+def test_a_tag_that_holds_a_message_is_no_commit_and_its_commit_is_named(
+    index: Index, locks: Path, builds: list[Artifact], repository: tuple[str, str], tmp_path: Path
+) -> None:
+    # The first line that `git ls-remote` tells of such a tag.
+    git(tmp_path / "fork.git", "tag", "--annotate", "v2", "-m", "one")
+    tag = git(tmp_path / "fork.git", "rev-parse", "v2")
+    ask(locks, f"fork @ {repository[0]}@{tag}", "setuptools", more=DESCRIBED)
+    with pytest.raises(LockError, match=f"{tag} of .* is a tag, and no commit: name its commit: {repository[1]}"):
+        lock.write_all()
+
+
+def test_what_a_repository_leaves_out_of_its_archives_is_not_left_out_here(
+    index: Index, locks: Path, builds: list[Artifact], repository: tuple[str, str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "fork.git"
+    (folder / ".gitattributes").write_text("data.txt export-ignore\n*.py export-subst\n")
+    (folder / "data.txt").write_text("1")
+    (folder / "version.py").write_text("$Format:%H$")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "-m", "two")
+    ask(locks, f"fork @ {repository[0]}@{git(folder, 'rev-parse', 'HEAD')}", "setuptools", more=DESCRIBED)
+    lock.write_all()
+    with tarfile.open(store.verified(builds[-1])) as archive:
+        assert "fork-2.0/data.txt" in archive.getnames()
+        held = archive.extractfile("fork-2.0/version.py")
+        assert held is not None
+        assert held.read() == b"$Format:%H$"
 
 
 def test_a_submodule_is_refused_for_the_commit_does_not_hold_it(
@@ -375,12 +411,12 @@ def test_explain_knows_what_comes_from_no_index(
     assert not any(path == "simple/fork/" for path, _ in index.asked)
 
 
-def test_provenance_names_the_commit() -> None:
+def test_provenance_names_the_commit_and_its_tree() -> None:
     ancestor = {"purl": "pkg:pypi/fork@2.0?file_name=x", "hashes": [{"alg": "SHA-256", "content": "ab"}]}
-    ancestor["properties"] = [{"name": "pinwheel:commit", "value": COMMIT}]
+    ancestor["properties"] = [{"name": "pinwheel:commit", "value": COMMIT}, {"name": "pinwheel:tree", "value": COMMIT[::-1]}]
     component = {"purl": "pkg:pypi/fork@2.0", "hashes": ancestor["hashes"], "pedigree": {"ancestors": [ancestor]}}
     _, source = provenance._packages({"components": [component]})
-    assert source == {"uri": ancestor["purl"], "digest": {"sha256": "ab", "gitCommit": COMMIT}}
+    assert source == {"uri": ancestor["purl"], "digest": {"sha256": "ab", "gitCommit": COMMIT, "gitTree": COMMIT[::-1]}}
 
 
 def test_sbom_and_lock_name_the_commit(index: Index, locks: Path, builds: list[Artifact], repository: tuple[str, str]) -> None:

@@ -61,6 +61,79 @@ def test_an_extra_that_only_another_package_asks_for_wrongly_is_its_own_affair(i
     assert set(versions()) == {"four", "two"}
 
 
+@pytest.mark.parametrize(
+    ("name", "version", "expected"),
+    [
+        ("four", "2.0", "four-1.0-py3-none-any.whl says of itself that it is four 2.0"),
+        ("five", "1.0", "four.* broken"),
+        ("four", "new", "invalid metadata.*the wheel of four is broken"),
+        ("Four", "1.0.0", ""),
+    ],
+)
+def test_a_wheel_that_is_another_package_than_its_name_says_is_refused(
+    index: Index, locks: Path, name: str, version: str, expected: str
+) -> None:
+    index.add("four", "1.0", uploaded=OLD)
+    index.files["files/four-1.0-py3-none-any.whl"] = wheel(name, version)
+    ask(locks, "four")
+    if not expected:
+        lock.write_all()
+        return
+    with pytest.raises(LockError, match=expected):
+        lock.write_all()
+    assert not (locks / "small.lock").exists()
+
+
+@pytest.mark.parametrize("data", [b"", b"no archive", wheel("four", "1.0")[:-9]])
+def test_a_wheel_that_is_no_archive_is_said_to_be_broken(index: Index, locks: Path, data: bytes) -> None:
+    index.add("four", "1.0", uploaded=OLD)
+    index.files["files/four-1.0-py3-none-any.whl"] = data
+    ask(locks, "four")
+    with pytest.raises(LockError, match="four.*pin another version"):
+        lock.write_all()
+
+
+@pytest.mark.parametrize(
+    ("tag", "python", "yanked", "expected"),
+    [
+        ("cp312-cp312-manylinux_2_17_x86_64", "", False, "no wheel of four runs on the base"),
+        ("cp311-cp311-musllinux_1_2_x86_64", "", False, "no wheel of four runs on the base"),
+        ("cp311-cp311-manylinux_2_17_aarch64", "", False, "no wheel of four runs on the base"),
+        ("cp311-cp311-manylinux_2_39_x86_64", "", False, "no wheel of four runs on the base"),
+        ("py2-none-any", "", False, "no wheel of four runs on the base"),
+        ("py3-none-any", ">=3.12", False, "four is for Python >=3.12, which the base's is not"),
+        (
+            "py3-none-any",
+            "",
+            True,
+            "what fits of four was withdrawn .yanked.; who means it pins it, four==VERSION",
+        ),
+        ("cp39-abi3-manylinux2014_x86_64", "", False, ""),
+    ],
+)
+def test_a_package_of_which_nothing_fits_is_refused_with_the_reason(
+    index: Index, locks: Path, tag: str, python: str, yanked: bool, expected: str
+) -> None:
+    for version in ("1.0", "1!0.5", "2.0rc1"):
+        index.add("four", version, tag=tag, python=python, yanked=yanked, uploaded=OLD)
+    ask(locks, "four")
+    if not expected:
+        lock.write_all()
+        assert versions() == {"four": "1!0.5"}
+        return
+    with pytest.raises(LockError, match=expected):
+        lock.write_all()
+
+
+def test_a_requirement_whose_marker_never_holds_is_said(index: Index, locks: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ask(locks, "one", "three; python_version < '3.9'", "two; sys_platform == 'linux'")
+    lock.write_all()
+    assert versions() == {"one": "1.0", "two": "1.0"}
+    told = said(capsys)
+    assert "small.in: \"three; python_version < '3.9'\" brings nothing: its marker does not hold in the image" in told
+    assert "two;" not in told
+
+
 @pytest.mark.parametrize("upgrade", ["", "one", "all"])
 def test_other_bytes_under_a_locked_name_are_refused_unless_that_package_is_named(
     index: Index, locks: Path, upgrade: str, capsys: pytest.CaptureFixture[str]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -14,7 +17,7 @@ from common.errors import BuildError, LockError
 from lockfiles import inputs, lockfile, store
 from lockfiles.debian import resolver, rootfs
 from lockfiles.inputs import SdistInput
-from lockfiles.model import Artifact, BaseLock, SetLock, Wheel
+from lockfiles.model import Artifact, BaseLock, Deb, SetLock, Wheel
 from lockfiles.python import index
 from lockfiles.sdists import build, requirements, sandbox
 from tests.lockfiles.conftest import artifact
@@ -81,6 +84,29 @@ def test_without_a_pyproject_setuptools_builds_it_without_network_in_the_bases_o
     assert asked == [("setuptools>=40.8.0",)]
     assert "one.py" in names(wheel)
     assert (wheel.sdist, wheel.build) == (source, (setuptools,))
+
+
+def test_what_is_put_in_the_stores_place_while_an_environment_is_made_gets_into_none(
+    own_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = stored("two-1.0-py3-none-any.whl", small_wheel("two", "1.0"))
+    source = stored("one-1.0.tar.gz", tar_gz(own_backend()))
+    real = store.opened
+
+    @contextmanager
+    def swapped(artifact: Artifact) -> Iterator[BinaryIO]:
+        with real(artifact) as file:
+            (tmp_path / "evil").write_bytes(small_wheel("two", "1.0", ["evil"]))
+            (tmp_path / "evil").replace(store.path(artifact))
+            yield file
+
+    monkeypatch.setattr(store, "opened", swapped)
+    monkeypatch.setattr(rootfs, "made", lambda _: rootfs.Rootfs(tmp_path, tmp_path, ""))
+    base = BaseLock("", "2026-01-02", (Deb("python3.11", "3.11.2-6", "amd64", artifact("python.deb")),))
+    with build.workshop(base, source, (sound,)) as shop:
+        held = (shop.given / "env/lib/python3.11/site-packages/two-1.0.dist-info/METADATA").read_text()
+        assert "evil" not in held
+        assert artifact(source.file, (shop.given / source.file).read_bytes()) == source
 
 
 @pytest.mark.host

@@ -213,6 +213,8 @@ def test_a_machine_without_namespaces_is_told_in_one_line(tmp_path: Path, monkey
         ("/bin/sh: 1: nvcc: not found", r"needs CUDA's compiler \(nvcc\).*take a ready wheel"),
         ("ModuleNotFoundError: No module named 'torch'", r"its build needs torch: state all that it needs, `build = "),
         ("urllib.error.URLError: <urlopen error [Errno -3] Temporary failure in name resolution>", "a build has no network"),
+        ("ModuleNotFoundError: No module named 'pkg_resources'", r'`build = \["setuptools<81"\]`'),
+        ("a broken or hostile archive: '../x' leads outside", "take another version, or a ready wheel"),
         ("License :: OSI Approved :: Apache Software License", "the package's own build failed"),
     ],
 )

@@ -237,6 +237,9 @@ def model(_: Context, name: str, to: str = "", push: bool = False, env: str = "l
         "twice": "build again from nothing and compare every digest",
         "plan": "only say what would be made, how large it comes out, and what a push would send",
         "registry": "with --plan: host[:port][/path] that would be pushed to; default: the embedded one",
+        "from": "host[:port][/path]: take the layers that images there have, by their signed inventories; make the others",
+        "key": "with --from: public key that must have signed the inventory; default: that of the checkout's own pair",
+        "spot-check": "with --from: make so many of those layers all the same, chosen by chance, and compare",
     }
 )
 def build(
@@ -247,6 +250,9 @@ def build(
     twice: bool = False,  # noqa: FBT001
     plan: bool = False,  # noqa: FBT001
     registry: str = "",
+    from_: str = "",
+    key: str = "",
+    spot_check: str = "",
 ) -> str:
     """Build the images from the locks into dist/."""
     from images import spec
@@ -262,7 +268,17 @@ def build(
         return predict.show_plan(roles, registry)
     from images.build import build as build_images
 
-    return build_images(roles, twice=twice).outcome()
+    if not from_:
+        if key or spot_check:
+            raise UsageError("--key and --spot-check say how layers are taken", fix="add --from REGISTRY")
+        return build_images(roles, twice=twice).outcome()
+    if twice:
+        raise UsageError("--from makes as little as it can, and --twice makes all", fix="compare some layers: --spot-check N")
+    from images import thin
+    from registry import inventories, signer
+
+    donor = inventories.donor(from_, signer.public_key(key))
+    return build_images(roles, donor=donor, spot_checks=thin.number(spot_check)).outcome()
 
 
 @stage(

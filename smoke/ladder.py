@@ -19,6 +19,7 @@ from common.signals import terminable
 from images import receipt as built
 from images import spec
 from images.receipt import BuildReceipt, BuiltImage
+from oci.layout import Layout
 from smoke import history, preflight, receipt, report
 from smoke.boxes.local import Workshop
 from smoke.boxes.opener import Opener
@@ -128,7 +129,14 @@ def choose(build: BuildReceipt, *, gpu: bool) -> tuple[BuiltImage, ...]:
         pair = max(pairs, key=lambda pair: len(by_role.keys() & set(pair)))
         missing = next(role for role in pair if role not in by_role)
         raise BuildError(f"the image {missing!r} was not built", where=paths.shown(built.path()), fix=_how_to_build(pair))
-    return tuple(by_role[role] for role in whole[0])
+    images = tuple(by_role[role] for role in whole[0])
+    layout = Layout(built.layout())
+    for image in images:
+        for one in image.layers:
+            if one.source and not layout.has(one.digest, one.size):
+                what = f"a thin build left the layer {one.what!r} of {image.name} in {one.source}"
+                raise BuildError(what, where=paths.shown(built.layout()), fix="run `invoke build` without --from")
+    return images
 
 
 def _how_to_build(pair: tuple[str, str]) -> str:

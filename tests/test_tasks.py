@@ -27,6 +27,8 @@ def invoke(*argv: str, **env: str) -> subprocess.CompletedProcess[str]:
     [
         (["build", "--image", "tarin"], ExitCode.USAGE, "no such image: tarin (images/): there are: api, api-cpu, api-cu128, "),
         (["build", "--cpu", "--image", "train"], ExitCode.USAGE, "give one of them"),
+        (["build", "--spot-check", "3"], ExitCode.USAGE, "add --from REGISTRY"),
+        (["build", "--from", "127.0.0.1:9", "--twice"], ExitCode.USAGE, "compare some layers: --spot-check N"),
         (["lock", "--check", "--upgrade", "torch"], ExitCode.USAGE, "give one of them"),
         (["lock", "--check", "--explain"], ExitCode.USAGE, "give one of them"),
         (["lock", "--explain", "no/such.in"], ExitCode.USAGE, "no such file: no/such.in"),

@@ -54,7 +54,7 @@ class Hole:
         """
         with tempfile.TemporaryDirectory(dir=paths.dist(), prefix=".hole-") as scratch:
             file = Path(scratch) / self.digest.removeprefix("sha256:")
-            with Client(Registry(self.host, ""), self.patience) as client:
+            with Client(Registry.parse(self.host), self.patience) as client:
                 client.download(self.repository, self.digest, self.size, file)
             with Blob(self.what, self.digest, self.size, file) as blob:
                 yield blob
@@ -79,7 +79,7 @@ def mend(built: BuildReceipt, patience: Patience) -> None:
     gone = set[str]()
     for host in {hole.host for hole in holes.values()}:
         there = [hole for hole in holes.values() if hole.host == host]
-        with Client(Registry(host, ""), patience) as client, ThreadPoolExecutor(patience.parallel) as pool:
+        with Client(Registry.parse(host), patience) as client, ThreadPoolExecutor(patience.parallel) as pool:
             client.prepare()
             held = pool.map(lambda hole: client.exists(hole.repository, hole.digest, hole.size), there)
             gone |= {hole.digest for hole, has in zip(there, held, strict=True) if not has}

@@ -7,12 +7,13 @@ registry's garbage collector keeps what a tag leads to. The tag is not asked whe
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from common import console
 from common.files import sha256_bytes
-from images import inventory
+from images import inventory, spec
 from images.inventory import Donor, Offer
 from images.layer import Layer
 from lockfiles import images_lock
@@ -66,7 +67,7 @@ class _NoneError(Exception):
     """Why an image gives no layers."""
 
 
-def donor(registry: str, key: PublicKey) -> Donor:
+def donor(registry: str, key: PublicKey, roles: Collection[str]) -> Donor:
     """What gives the layers of the images that `lockfiles/images.lock` names, from a registry that has them.
 
     An image without an inventory, or whose inventory does not hold, gives none, and that is said.
@@ -74,13 +75,15 @@ def donor(registry: str, key: PublicKey) -> Donor:
     Args:
         registry: `host[:port][/path]`.
         key: who must have signed.
+        roles: of the images to build: what was pushed of them is asked first, and no more is asked than is needed.
 
     Raises:
         UsageError: `registry` is no registry.
         LockError: images.lock was edited into something else.
     """
     target = Registry.parse(registry)
-    pinned = images_lock.read() if images_lock.path().exists() else ()
+    names = {spec.read(role).name for role in roles}
+    pinned = sorted(images_lock.read() if images_lock.path().exists() else (), key=lambda image: image.name not in names)
 
     def offers(wanted: frozenset[str]) -> dict[str, Offer]:
         found: dict[str, Offer] = {}
@@ -89,6 +92,8 @@ def donor(registry: str, key: PublicKey) -> Donor:
         with Client(target, _PATIENCE) as client:
             client.prepare()
             for image in pinned:
+                if found.keys() >= wanted:
+                    break
                 try:
                     layers = _layers(client, image, key)
                 except _NoneError as reason:

@@ -55,6 +55,9 @@ def invoke(*argv: str, **env: str) -> subprocess.CompletedProcess[str]:
         (["deploy", "--env", "nowhere"], ExitCode.USAGE, "no environment 'nowhere'"),
         (["check", "no/such/folder"], ExitCode.USAGE, "no/such/folder"),
         (["push"], ExitCode.BUILD, "nothing was built yet"),
+        (["prove"], ExitCode.SMOKE, "nothing was proven yet"),
+        (["smoke", "--no-container", "--registry", "127.0.0.1:9"], ExitCode.USAGE, "--no-container runs no image"),
+        (["smoke", "--image", "llama-factory-train:1"], ExitCode.USAGE, "named by registry and digest"),
         (["smoke"], ExitCode.ENVIRONMENT, "no Docker Engine answers: there is no such socket (unix:///nonexistent.sock)"),
         (
             ["smoke", "--gpu"],
@@ -119,5 +122,5 @@ def test_every_command_and_flag_has_its_help() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=paths.ROOT, capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
-    assert len(lines) == 23
+    assert len(lines) == 24
     assert all(line.endswith(" True") for line in lines), lines

@@ -100,7 +100,7 @@ class World:
         return build.build(["train"], donor=donor, spot_checks=spot_checks)
 
     def donor(self, key: Signer) -> Donor:
-        return inventories.donor(f"{self.registry.address}/team", key.public)
+        return inventories.donor(f"{self.registry.address}/team", key.public, ["train"])
 
     def push(self, to: str = "") -> str:
         address = to or f"{self.registry.address}/team"

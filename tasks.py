@@ -237,6 +237,9 @@ def model(_: Context, name: str, to: str = "", push: bool = False, env: str = "l
         "twice": "build again from nothing and compare every digest",
         "plan": "only say what would be made, how large it comes out, and what a push would send",
         "registry": "with --plan: host[:port][/path] that would be pushed to; default: the embedded one",
+        "from": "host[:port][/path]: take the layers that images there have, by their signed inventories; make the others",
+        "key": "with --from: public key that must have signed the inventory; default: that of the checkout's own pair",
+        "spot-check": "with --from: make so many of those layers all the same, chosen by chance, and compare",
     }
 )
 def build(
@@ -247,6 +250,9 @@ def build(
     twice: bool = False,  # noqa: FBT001
     plan: bool = False,  # noqa: FBT001
     registry: str = "",
+    from_: str = "",
+    key: str = "",
+    spot_check: str = "",
 ) -> str:
     """Build the images from the locks into dist/."""
     from images import spec
@@ -262,20 +268,56 @@ def build(
         return predict.show_plan(roles, registry)
     from images.build import build as build_images
 
-    return build_images(roles, twice=twice).outcome()
+    if not from_:
+        if key or spot_check:
+            raise UsageError("--key and --spot-check say how layers are taken", fix="add --from REGISTRY")
+        return build_images(roles, twice=twice).outcome()
+    if twice:
+        raise UsageError("--from makes as little as it can, and --twice makes all", fix="compare some layers: --spot-check N")
+    from images import thin
+    from registry import inventories, signer
+
+    donor = inventories.donor(from_, signer.public_key(key), roles)
+    return build_images(roles, donor=donor, spot_checks=thin.number(spot_check)).outcome()
 
 
 @stage(
     help={
         "gpu": "run on the GPU, with the api image instead of api-cpu",
         "no-container": "run the programs of this machine's PATH, without engine and images: proves nothing of a digest",
+        "registry": "host[:port][/path]: instead of what was built here, pull and run what lockfiles/images.lock names",
+        "image": "HOST/NAME@sha256:…: pull and run this one instead; may be given for each of the two",
+    },
+    iterable=["image"],
+)
+def smoke(
+    _: Context,
+    image: list[str],
+    gpu: bool = False,  # noqa: FBT001
+    no_container: bool = False,  # noqa: FBT001
+    registry: str = "",
+) -> str:
+    """Prove what was built or pushed: train a tiny model in one image, serve it from the other, write the receipt."""
+    from smoke import ladder, pulled
+
+    if no_container and (registry or image):
+        raise UsageError("--no-container runs no image", fix="leave it out, or --registry and --image")
+    chosen = pulled.chosen(registry, image, gpu=gpu) if registry or image else None
+    return ladder.run_smoke(gpu=gpu, container=not no_container, pulled=chosen).outcome()
+
+
+@stage(
+    help={
+        "registry": "host[:port][/path] that has the images; default: the embedded registry on loopback",
+        "receipt": "of the run, from another machine too; default: dist/smoke/receipt.json",
+        "key": "to sign with, as for `invoke push`",
     }
 )
-def smoke(_: Context, gpu: bool = False, no_container: bool = False) -> str:  # noqa: FBT001
-    """Prove what was built: train a tiny model in one image, serve it from the other, write the receipt."""
-    from smoke import ladder
+def prove(_: Context, registry: str = "", receipt: str = "", key: str = "") -> str:
+    """Attach the result of a smoke run to the images that ran: push first, prove later, here or elsewhere."""
+    from registry.prove import prove as attach_result
 
-    return ladder.run_smoke(gpu=gpu, container=not no_container).outcome()
+    return attach_result(registry, key=key, file=receipt)
 
 
 @stage(

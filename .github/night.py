@@ -2,6 +2,7 @@
 
     python3 .github/night.py verdict NAME=RESULT …   after a night: tell of what did not succeed, or close the issue
     python3 .github/night.py watch --hours 26        tell when no night has succeeded for that long
+    python3 .github/night.py images FILE             print the images of a build receipt, role=name@digest, for the next job
     python3 .github/night.py summary FILE            print what a relock said, and which locks it changed, as Markdown
 
 Needs Python alone, and for the issue `gh`, which must be signed in: by hand, or by GH_TOKEN and GH_REPO.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -24,6 +26,7 @@ TITLE = "The night failed, or is missing"
 _HOW = "What a night does, and each command to run by hand, is in docs/ci.md."
 # What a summary may hold is 1 MiB.
 _LONGEST = 500_000
+_IMAGE = re.compile(r"[a-z0-9-]+=[a-z0-9._/-]+@sha256:[0-9a-f]{64}")
 
 
 def gh(*arguments: str, body: str = "") -> str:
@@ -107,13 +110,27 @@ def summary(file: Path) -> int:
     return 0
 
 
+def images(file: Path) -> int:
+    """Print each image of a build receipt as the output of a step, which the next job is told by."""
+    try:
+        lines = [f"{one['role']}={one['name']}@{one['digest']}" for one in json.loads(file.read_text())["images"]]
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise SystemExit(f"error: {file} is no build receipt: {type(problem).__name__}: {problem}") from None
+    for line in lines:
+        if not _IMAGE.fullmatch(line):
+            raise SystemExit(f"error: {file} names an image that is none: {line!r}")
+    print("\n".join(lines))
+    return 0
+
+
 def parser() -> argparse.ArgumentParser:
     """Of the command line."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = made.add_subparsers(dest="command", required=True)
     commands.add_parser("verdict").add_argument("results", nargs="+", metavar="NAME=RESULT")
     commands.add_parser("watch").add_argument("--hours", type=float, required=True)
-    commands.add_parser("summary").add_argument("file", type=Path)
+    for name in ("images", "summary"):
+        commands.add_parser(name).add_argument("file", type=Path)
     return made
 
 
@@ -125,6 +142,8 @@ def main(argv: list[str]) -> int:
             return verdict(given.results)
         case "watch":
             return watch(given.hours)
+        case "images":
+            return images(given.file)
         case _:
             return summary(given.file)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,12 @@ from oci.layout import Layout
 
 
 def assemble(
-    layout: Layout, recipe: Recipe, base: BaseLock, layers: list[Layer], reused: frozenset[str] = frozenset()
+    layout: Layout,
+    recipe: Recipe,
+    base: BaseLock,
+    layers: list[Layer],
+    reused: frozenset[str] = frozenset(),
+    places: Mapping[str, str] | None = None,
 ) -> BuiltImage:
     """Write configuration and manifest of an image and of its base, and list both.
 
@@ -26,7 +32,9 @@ def assemble(
         base: what it stands on.
         layers: from the bottom up.
         reused: keys of those that were there already.
+        places: the repositories that have the blobs that are not in the layout, by key.
     """
+    places = places or {}
     gpu = spec.gpu(recipe.spec.role, recipe.lock)
     python = base.version("python3.11")
     base_image = config.base_image(layout, layers[0], python, base.date)
@@ -45,7 +53,8 @@ def assemble(
         unpacked=sum(one.unpacked for one in layers),
         inputs=recipe.inputs,
         layers=tuple(
-            BuiltLayer(one.what, one.digest, one.diff_id, one.size, one.unpacked, one.key in reused) for one in layers
+            BuiltLayer(one.what, one.digest, one.diff_id, one.size, one.unpacked, one.key in reused, places.get(one.key, ""))
+            for one in layers
         ),
         driver=gpu.driver if gpu else 0,
         compute=gpu.compute if gpu else (),

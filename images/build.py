@@ -21,7 +21,8 @@ from pathlib import Path
 from common import console, git, paths, workers
 from common.errors import BuildError, MissingEnvironmentError
 from common.files import PART, sha256_file
-from images import assembly, bill, budget, certificates, compare, config, files, layer, receipt, spec
+from images import assembly, bill, budget, certificates, compare, config, files, layer, receipt, spec, thin
+from images.inventory import Donor
 from images.layer import Layer
 from images.plan import LayerPlan
 from images.receipt import BuildReceipt, BuiltImage
@@ -39,17 +40,20 @@ _UNPACKED = 3
 _SHOWN = 20
 
 
-def build(roles: Iterable[str], *, twice: bool = False) -> BuildReceipt:
+def build(roles: Iterable[str], *, twice: bool = False, donor: Donor | None = None, spot_checks: int = 0) -> BuildReceipt:
     """Build images into `dist/` and write the receipt.
 
     Args:
         roles: short names, in the order of the result.
         twice: build all again from nothing, elsewhere, and compare.
+        donor: gives layers that a registry holds; they are not made, and only what the others are made of is fetched.
+        spot_checks: so many of the layers that it gives, chosen by chance, are made all the same, and compared.
 
     Raises:
         UsageError: no such image.
         LockError: a lock is stale, or bytes do not match it.
-        BuildError: an image cannot be built, exceeds its budget, or two builds differ.
+        BuildError: an image cannot be built, exceeds its budget, or two builds differ; or a layer is not what the donor said.
+        RegistryError: of the donor.
         MissingEnvironmentError: network, disk or a tool is missing.
     """
     check.check()
@@ -57,13 +61,18 @@ def build(roles: Iterable[str], *, twice: bool = False) -> BuildReceipt:
     toolkit = sha256_file(paths.LOCKFILES / "toolkit.txt")
     specs = [spec.read(role) for role in roles]
     certificates.tell_expired(dict.fromkeys(one for s in specs for one in s.certificates))
-    fetching.fetch(dict.fromkeys(s.set for s in specs))
+    if donor is None:
+        fetching.fetch(dict.fromkeys(s.set for s in specs))
     base = lockfile.read_base()
     recipes = [recipe_of(s, base) for s in specs]
     with _alone(paths.dist()), ThreadPoolExecutor(1) as beside:
         layout, before = Layout(receipt.layout()), _before()
         bills = [beside.submit(bill.make, recipe, base, before) for recipe in recipes]
-        images = _build(layout, recipes, base, rootfs.made(base))
+        if donor is None:
+            images = _build(layout, recipes, base, rootfs.made(base))
+        else:
+            with thin.taken(layout, recipes, base, donor, spot_checks) as (root, places):
+                images = _build(layout, recipes, base, root, places)
         # Their layers stay, the receipt does not come: once the budget is raised, this build takes a second.
         for recipe, image in zip(recipes, images, strict=True):
             budget.check(image, recipe.spec.budget, before)
@@ -88,12 +97,16 @@ def _before() -> tuple[BuiltImage, ...]:
         return ()
 
 
-def _build(layout: Layout, recipes: list[Recipe], base: BaseLock, root: Rootfs) -> tuple[BuiltImage, ...]:
+def _build(
+    layout: Layout, recipes: list[Recipe], base: BaseLock, root: Rootfs, places: Mapping[str, str] | None = None
+) -> tuple[BuiltImage, ...]:
+    """Make what is missing; `places`: the repositories that have the blobs which need not be here, by key."""
     layout.create()
+    places = places or {}
     wanted = {one.key: one for recipe in recipes for one in recipe.plans}
     done: dict[str, Layer] = {}
     for key, one in wanted.items():
-        if (found := layer.noted(layout, one)) is not None:
+        if (found := layer.noted(layout, one, places)) is not None:
             done[key] = found
     reused = frozenset(done)
     for recipe in recipes:
@@ -117,11 +130,11 @@ def _build(layout: Layout, recipes: list[Recipe], base: BaseLock, root: Rootfs) 
     for recipe in recipes:
         layers = [done[one.key] for one in recipe.plans]
         if not _listed(layout, recipe, done):
-            held = [layer.held(layout, one) for one in layers]
+            held = [layer.held(layout, done[one.key]) for one in recipe.wheels]
             layer.check_conflicts(held, recipe.spec.conflicts)
             if recipe.files:
-                files.check_places(recipe.files, recipe.spec.files, root.tar, held)
-        images.append(assembly.assemble(layout, recipe, base, layers, reused))
+                files.check_places(recipe.files, recipe.spec.files, layer.held(layout, done[recipe.base.key]), held)
+        images.append(assembly.assemble(layout, recipe, base, layers, reused, places))
     return tuple(images)
 
 

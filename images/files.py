@@ -92,13 +92,13 @@ def _chunks(opened: IO[bytes], digest: hashlib._Hash) -> Iterator[bytes]:
         yield chunk
 
 
-def check_places(layer: LayerPlan, entries: Iterable[FilesEntry], base: Path, wheels: Iterable[Files]) -> None:
+def check_places(layer: LayerPlan, entries: Iterable[FilesEntry], base: Files, wheels: Iterable[Files]) -> None:
     """Refuse files that would replace what another layer of the image holds, or lie in a folder together with it.
 
     Args:
         layer: the files layer.
         entries: of `[[files]]`.
-        base: the base's tar.
+        base: what the base holds, as `of_base` has it.
         wheels: what each layer of wheels holds.
 
     Raises:
@@ -106,14 +106,15 @@ def check_places(layer: LayerPlan, entries: Iterable[FilesEntry], base: Path, wh
     """
     files = {file.path: file for file in layer.files}
     places = [(entry, entry.to.lstrip("/")) for entry in entries]
-    for path, state, holder in _held(base, wheels, files.keys()):
+    for path, state, holder in _held(base, wheels):
         for entry, place in places:
             inside = path == place or path.startswith(f"{place}/")
             if inside and not (path in files and _state(files[path]) == state):
                 raise BuildError(f"{entry.label} and {holder} both bring it", where=f"/{path}", fix=f"{_MOVE} ({entry.stated})")
             if place.startswith(f"{path}/") and state != _FOLDER:
+                kind = state if state.startswith(("folder", "symbolic link")) else "file"
                 raise BuildError(
-                    f"{entry.label} needs a folder of root's with mode 0755 where {holder} brings a {state}",
+                    f"{entry.label} needs a folder of root's with mode 0755 where {holder} brings a {kind}",
                     where=f"/{path}",
                     fix=f"{_MOVE} ({entry.stated})",
                 )
@@ -122,21 +123,27 @@ def check_places(layer: LayerPlan, entries: Iterable[FilesEntry], base: Path, wh
 _FOLDER = "folder"
 
 
-def _held(base: Path, wheels: Iterable[Files], compared: Iterable[str]) -> Iterator[tuple[str, str, str]]:
-    """Path, state and holder of what the layers below the files hold; the digest only of files whose path is `compared`."""
-    known = frozenset(compared)
-    with tarfile.open(base) as archive:
+def of_base(tar: Path) -> Files:
+    """What the base's tar holds: the state of each path, a folder, a link, or a file with its digest and rights."""
+    found: Files = {}
+    with tarfile.open(tar) as archive:
         for member in archive:
-            path = member.name.removeprefix("./").rstrip("/")
             rights = "" if (member.uid, member.gid) == (0, 0) else f" of user {member.uid}"
             if member.isdir():
                 plain = member.mode == 0o755 and not rights
                 state = _FOLDER if plain else f"folder with mode {member.mode:04o}{rights}"
-            elif member.isreg() and path in known and (file := archive.extractfile(member)):
+            elif member.isreg() and (file := archive.extractfile(member)):
                 state = f"{hashlib.file_digest(file, 'sha256').hexdigest()} {member.mode:04o}{rights}"  # type: ignore[arg-type]
             else:
                 state = "symbolic link" if member.issym() else "file"
-            yield path, state, "the base"
+            found[member.name.removeprefix("./").rstrip("/")] = (state, "the base")
+    return found
+
+
+def _held(base: Files, wheels: Iterable[Files]) -> Iterator[tuple[str, str, str]]:
+    """Path, state and holder of what the layers below the files hold."""
+    for path, (state, holder) in base.items():
+        yield path, state, holder
     for files in wheels:
         folders: set[str] = set()
         for path, (digest, package) in files.items():

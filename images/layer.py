@@ -1,7 +1,8 @@
 """Layers in the making: each plan becomes a blob of the layout and a note of what it holds.
 
 Notes lie beside the layout, `dist/layers/<key>.json`. A layer whose key is noted and whose blob is there is not made again, if
-this machine made it: the cache says so, `made/<key>.json`. Who can write to `dist/` alone can put no layer of theirs there.
+this machine made it, or took it from a signed inventory: the cache says so, `made/<key>.json`. Who can write to `dist/` alone
+can put no layer of theirs there.
 """
 
 from __future__ import annotations
@@ -9,15 +10,16 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from common import console, owned, paths
 from common.errors import BuildError, MissingEnvironmentError
-from common.files import CHUNK, FULL, PART, settle, write_whole
+from common.files import CHUNK, FULL, PART, settle, sha256_bytes, write_whole
 from common.reader import record
+from images import files
 from images.plan import LayerPlan
 from images.spec import Conflict
 from images.tarball import LayerWriteError, LayerWriter
@@ -29,7 +31,7 @@ from oci.layout import UNFINISHED, Layout
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A layer that is in the layout.
+    """A layer that was made: it is in the layout, or, where a signed inventory named it, in a registry.
 
     Attributes:
         what: for people.
@@ -38,6 +40,7 @@ class Layer:
         diff_id: of the tar.
         size: of the blob.
         unpacked: of the tar.
+        listing: digest of the second line of its note, which names its files.
     """
 
     what: str
@@ -46,23 +49,32 @@ class Layer:
     diff_id: str
     size: int
     unpacked: int
+    listing: str
 
 
 # The note of a layer has two lines: the layer, and the files in it. The second is long, and seldom asked for.
-def noted(layout: Layout, plan: LayerPlan) -> Layer | None:
+def noted(layout: Layout, plan: LayerPlan, elsewhere: Collection[str] = ()) -> Layer | None:
     """The layer, if it was made before and its blob is still there and whole in size.
 
     Its bytes are not hashed, which would take longer than the whole of most builds: `invoke push` hashes what it sends.
+
+    Args:
+        layout: that holds it.
+        plan: of the layer.
+        elsewhere: keys of layers whose blob may be missing: a registry has it.
     """
     try:
         layer = Layer(**{**_head(_note(layout, plan.key)), "what": plan.what})
     except (OSError, ValueError, TypeError):
         return None
-    return layer if layer == made(plan) and layout.has(layer.digest, layer.size) else None
+    there = plan.key in elsewhere or layout.has(layer.digest, layer.size)
+    return layer if there and layer == made(plan) else None
 
 
 def made(plan: LayerPlan) -> Layer | None:
-    """The layer as this machine made it of this plan, whatever lies in `dist/`; None where it never did.
+    """The layer as this machine made it of this plan, or took it from a signed inventory, whatever lies in `dist/`.
+
+    None where it did neither.
 
     Raises:
         MissingEnvironmentError: somebody else could have written the cache.
@@ -76,18 +88,48 @@ def made(plan: LayerPlan) -> Layer | None:
 
 
 def held(layout: Layout, layer: Layer) -> Files:
-    """What wheels brought into a layer; nothing for base, files and config.
+    """What wheels brought into a layer, or the debs into the base; nothing for files and config.
 
     Raises:
         BuildError: its note was altered.
     """
+    body = json.loads(listing(layout, layer))
+    return {path: (state, package) for path, (state, package) in body.items()}
+
+
+def listing(layout: Layout, layer: Layer) -> str:
+    """The second line of a layer's note: `held` as JSON.
+
+    Raises:
+        BuildError: it was altered.
+    """
     note = _note(layout, layer.key)
     try:
-        return {path: (state, package) for path, (state, package) in json.loads(note.read_text().split("\n")[1]).items()}
-    except (OSError, ValueError, TypeError, IndexError, AttributeError):
-        raise BuildError(
-            "the note of a layer was altered", where=str(note), fix="remove it and run `invoke build` again"
-        ) from None
+        text = note.read_text().split("\n")[1]
+    except (OSError, ValueError, IndexError):
+        text = ""
+    if sha256_bytes(text.encode()) != layer.listing:
+        raise BuildError("the note of a layer was altered", where=str(note), fix="remove it and run `invoke build` again")
+    return text
+
+
+def keep(layout: Layout, layer: Layer, text: str) -> None:
+    """Write the note of a layer, and the record that this machine takes it for what its key says.
+
+    Args:
+        layout: beside which the note lies.
+        layer: as it was made here, or as a signed inventory has it.
+        text: the second line of the note.
+    """
+    write_whole(_note(layout, layer.key), f"{json.dumps(asdict(layer), sort_keys=True)}\n{text}")
+    _remember(layer)
+
+
+def forget(layout: Layout, keys: Iterable[str]) -> None:
+    """Remove what `keep` wrote of layers."""
+    for key in keys:
+        for file in (_note(layout, key), _record(key)):
+            file.unlink(missing_ok=True)
 
 
 def make(layout: Layout, plan: LayerPlan, fill: Callable[[LayerWriter], Files]) -> Layer:
@@ -101,14 +143,12 @@ def make(layout: Layout, plan: LayerPlan, fill: Callable[[LayerWriter], Files]) 
     try:
         with os.fdopen(fd, "wb") as out:
             writer = LayerWriter(out)
-            files = fill(writer)
+            text = json.dumps(fill(writer), sort_keys=True)
             digest, diff_id = writer.close()
             settle(out)
         Path(name).replace(layout.blob(digest))
-        layer = Layer(plan.what, plan.key, digest, diff_id, writer.size, writer.unpacked)
-        lines = [json.dumps(body, sort_keys=True) for body in (asdict(layer), files)]
-        write_whole(_note(layout, plan.key), "\n".join(lines))
-        _remember(layer)
+        layer = Layer(plan.what, plan.key, digest, diff_id, writer.size, writer.unpacked, sha256_bytes(text.encode()))
+        keep(layout, layer, text)
     except OSError as problem:
         full = isinstance(problem, LayerWriteError) or problem.errno in FULL
         raise MissingEnvironmentError(
@@ -131,14 +171,14 @@ def make_wheels(root: Path, plan: LayerPlan, tree: Path) -> Layer:
     """
 
     def fill(writer: LayerWriter) -> Files:
-        files: Files = {}
+        brought: Files = {}
         rules = dict(plan.rules)
         with Compiler(tree) as compiler:
             for one in plan.wheels:
                 compiler.fresh()
-                install.add(one, writer, compiler, files, rules=rules.get(one.name))
+                install.add(one, writer, compiler, brought, rules=rules.get(one.name))
         writer.end()
-        return files
+        return brought
 
     return make(Layout(root), plan, fill)
 
@@ -158,7 +198,7 @@ def make_from_tar(layout: Layout, plan: LayerPlan, tar: Path, digest: str) -> La
             raise BuildError(
                 "the base was altered on disk", where=str(tar), fix="remove its folder and run `invoke build` again"
             )
-        return {}
+        return files.of_base(tar)
 
     return make(layout, plan, fill)
 

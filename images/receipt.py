@@ -31,6 +31,7 @@ class BuiltLayer:
         size: compressed.
         unpacked: uncompressed.
         reused: whether this build found it instead of making it.
+        source: the repository that has the blob, `host[:port]/path`, where a thin build left it; empty: it is in the layout.
     """
 
     what: str
@@ -39,6 +40,7 @@ class BuiltLayer:
     size: int
     unpacked: int
     reused: bool
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import requests
@@ -15,7 +15,7 @@ from common.offline import offline
 from common.run import run
 from lockfiles import inputs, lockfile, store
 from lockfiles.debian import resolver
-from lockfiles.model import Artifact, SetLock
+from lockfiles.model import Artifact, BaseLock, Deb, SetLock
 from lockfiles.python import direct, index
 from lockfiles.sdists import build
 from lockfiles.store import mirror
@@ -32,8 +32,18 @@ def fetch(names: Iterable[str]) -> None:
         BuildError: a wheel of ours cannot be made.
     """
     base = lockfile.read_base()
-    locks = [lockfile.read_set(name) for name in names]
-    resolver.fetch(base.debs)
+    bring(base, base.debs, [lockfile.read_set(name) for name in names])
+
+
+def bring(base: BaseLock, debs: tuple[Deb, ...], locks: Sequence[SetLock]) -> None:
+    """Bring debs and the wheels of sets, or of parts of sets, into the store; as `fetch`.
+
+    Args:
+        base: in which a wheel of ours is made, if it must be; then all of its debs are wanted.
+        debs: of the base.
+        locks: of the sets; those that hold a part of the wheels do for these.
+    """
+    resolver.fetch(debs)
     with index.session() as http:
         ours = [wheel for lock in locks for wheel in lock.wheels if wheel.sdist or wheel.shim]
         to_make = store.take((wheel.artifact for wheel in ours), mirror.places(), http)

@@ -24,7 +24,7 @@ from oci.envelope import Envelope
 from oci.reference import ImageRef
 from oci.signature import by_key, signed_statements
 from oci.statement import Statement
-from registry import provenance, recompute, result, signer
+from registry import inventories, provenance, recompute, result, signer
 from registry.signer import Signer
 from registry.verify import NAMES
 from smoke import receipt as smoke_receipt
@@ -43,10 +43,14 @@ class Proof:
     Attributes:
         image: the image.
         predicates: the predicate of each kind of statement.
+        inventory: of its layers, which its provenance names; empty: there is none.
+        signs: whether the image itself is signed, too.
     """
 
     image: BuiltImage
     predicates: dict[str, dict[str, Any]]
+    inventory: bytes = b""
+    signs: bool = True
 
     @property
     def passed(self) -> bool:
@@ -141,13 +145,19 @@ def _last_run() -> SmokeReceipt | None:
 def _proof(image: BuiltImage, built: BuildReceipt, run: SmokeReceipt | None) -> Proof:
     true = recompute.inputs(image, built)
     build = provenance.predicate(
-        image, source=built.source, locks=true.locks, sbom=true.sbom, finished=built.finished, builder=_builder()
+        image,
+        source=built.source,
+        locks=true.locks,
+        sbom=true.sbom,
+        finished=built.finished,
+        builder=_builder(),
+        inventory=true.inventory,
     )
     predicates = {statement.SBOM: true.sbom, statement.PROVENANCE: build}
     if run is not None and result.speaks(run, image.digest):
         result.check(run, image)
         predicates[statement.SMOKE] = result.predicate(run, result.payload_digest())
-    return Proof(image, predicates)
+    return Proof(image, predicates, true.inventory)
 
 
 def _builder() -> str:
@@ -172,11 +182,13 @@ def deliver(client: Client, proof: Proof, own: Signer) -> None:
     repository = client.target.prefix + image.name
     # Make sure that the image is there: the registry would also take proof for a missing image.
     client.manifest(repository, image.digest)
+    if proof.inventory:
+        inventories.put(client, repository, image.digest, proof.inventory)
     attached = attachments.read(client, repository, image.digest)
     reference = ImageRef(client.target.host, repository, "", image.digest)
     for text in attachments.left_out(attached):
         console.warn(f"{image.name}: {text}")
-    if not signature.is_signed(attached, reference, own.public):
+    if proof.signs and not signature.is_signed(attached, reference, own.public):
         signature.attach(client, reference, attached, own.sign)
     older: dict[str, list[Attached]] = {}
     new: dict[str, list[bytes]] = {}
@@ -194,6 +206,7 @@ def deliver(client: Client, proof: Proof, own: Signer) -> None:
     }
     _read_back(client, proof, own, expected)
     kinds = "signature, SBOM, provenance" + (", smoke result" if statement.SMOKE in expected else "; no smoke result")
+    kinds = kinds if proof.signs else "smoke result"
     console.done(f"{image.name}: {kinds} {'attached' if envelopes else 'there already'}, read back and verified")
     if proof.failed:
         console.warn(f"{image.name}: its last smoke run FAILED: verify and deploy refuse it until a later one passes")
@@ -255,7 +268,8 @@ def _read_back(client: Client, proof: Proof, own: Signer, expected: dict[str, li
 
     def problems() -> str:
         attached = attachments.read(client, reference.repository, reference.digest)
-        found = [] if signature.is_signed(attached, reference, own.public) else ["signature missing"]
+        signed = not proof.signs or signature.is_signed(attached, reference, own.public)
+        found = [] if signed else ["signature missing"]
         for kind, payloads in expected.items():
             items = [item for item, _ in signed_statements(attached, reference.digest, by_key(own.public), kind)]
             if sorted(_payloads(items)) != payloads:
@@ -283,6 +297,8 @@ def _keyless(client: Client, proof: Proof) -> None:
         # Cosign only appends: nothing could ever remove a failed result again.
         console.warn(f"{image.name}: its last smoke run FAILED; nothing is attached of it without a key")
     reference = str(client.target.ref(image.name, image.version).pin(image.digest))
+    if proof.inventory:
+        inventories.put(client, client.target.prefix + image.name, image.digest, proof.inventory)
     signer.sign_keyless(reference)
     with tempfile.TemporaryDirectory(prefix="pinwheel-") as folder:
         for kind, predicate in predicates.items():

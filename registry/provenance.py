@@ -12,8 +12,11 @@ from typing import Any
 
 from common import paths
 from common.errors import UsageError
+from common.files import sha256_bytes
 from images import receipt
+from images.inventory import TYPE
 from images.receipt import BuiltImage
+from oci.reference import check_digest
 
 _SHARED = "shared.toml"
 
@@ -51,7 +54,14 @@ def version() -> str:
 
 
 def predicate(
-    image: BuiltImage, *, source: str, locks: dict[str, str], sbom: dict[str, Any], finished: str, builder: str
+    image: BuiltImage,
+    *,
+    source: str,
+    locks: dict[str, str],
+    sbom: dict[str, Any],
+    finished: str,
+    builder: str,
+    inventory: bytes = b"",
 ) -> dict[str, Any]:
     """The predicate of an image's provenance.
 
@@ -62,6 +72,7 @@ def predicate(
         sbom: the image's, as a CycloneDX document.
         finished: when the build ended, UTC, RFC 3339; empty: unknown, and left out.
         builder: a URI.
+        inventory: of the image's layers; empty: none is named.
     """
     role, _, family = image.role.partition("-")
     dependencies = [_source(source), *({"name": path, "digest": _digest(digest)} for path, digest in sorted(locks.items()))]
@@ -81,9 +92,28 @@ def predicate(
         "runDetails": {
             "builder": {"id": builder, "version": {"pinwheel": version()}},
             "metadata": {"invocationId": f"{image.inputs}@{source}", **({"finishedOn": finished} if finished else {})},
-            "byproducts": [{"name": Path(receipt.sbom(image.name)).name, "digest": _digest(image.sbom)}],
+            "byproducts": [
+                {"name": Path(receipt.sbom(image.name)).name, "digest": _digest(image.sbom)},
+                *([_inventory(inventory)] if inventory else []),
+            ],
         },
     }
+
+
+def _inventory(data: bytes) -> dict[str, Any]:
+    return {"mediaType": TYPE, "digest": _digest(sha256_bytes(data)), "annotations": {"size": len(data)}}
+
+
+def inventory(predicate: dict[str, Any]) -> tuple[str, int] | None:
+    """Digest and size of the inventory that a provenance names; None where it names none.
+
+    Raises:
+        KeyError, TypeError, AttributeError, ValueError: the predicate is not of our form.
+    """
+    for one in predicate["runDetails"].get("byproducts", []):
+        if one.get("mediaType") == TYPE:
+            return check_digest(f"sha256:{one['digest']['sha256']}"), int(one["annotations"]["size"])
+    return None
 
 
 def revision(predicate: dict[str, Any]) -> tuple[str, bool]:

@@ -26,7 +26,8 @@ from oci.client.patience import Patience, settled
 from oci.client.target import Registry
 from oci.layout import Layout
 from oci.reference import ImageRef
-from registry import limits, skopeo
+from registry import holes, limits, skopeo
+from registry.holes import Hole
 from registry.send import Sender
 
 # Seconds for skopeo to read a manifest, its retries included.
@@ -36,11 +37,11 @@ _FORBIDDEN = 403
 
 @dataclass(frozen=True, slots=True)
 class _Parcel:
-    """An image whose manifest is read and whose blobs are open."""
+    """An image whose manifest is read and whose blobs are open, but for the holes of a thin build."""
 
     image: BuiltImage
     manifest: bytes
-    blobs: tuple[Blob, ...]
+    blobs: tuple[Blob | Hole, ...]
 
 
 def push(registry: str, proven: frozenset[str]) -> str:
@@ -55,7 +56,8 @@ def push(registry: str, proven: frozenset[str]) -> str:
 
     Raises:
         BuildError: nothing was built, or the layout lost or altered a blob; of the image concerned no manifest is sent.
-        RegistryError: the registry refuses, fails, or holds another digest than was pushed; nothing is recorded.
+        RegistryError: the registry refuses, fails, or holds another digest than was pushed; nothing is recorded. Or the one
+            that a thin build left blobs in does not give them.
         UsageError: `registry` is no registry.
         LockError: `lockfiles/images.lock` was edited into something else; nothing is sent.
     """
@@ -65,6 +67,7 @@ def push(registry: str, proven: frozenset[str]) -> str:
         raise UsageError("skopeo, which reads back what was pushed, takes no IPv6 address", where=target.host, fix=fix)
     # Find out before anything is sent whether the lock is readable.
     pinned = images_lock.read() if images_lock.path().exists() else ()
+    holes.mend(receipt.read(), _PATIENCE)
     with ExitStack() as resources:
         # No build removes blobs while the files are opened; once they are open, it may do so while they are sent.
         with Layout(receipt.layout()).reading():
@@ -107,14 +110,15 @@ def _open(resources: ExitStack, target: Registry, image: BuiltImage) -> _Parcel:
     """Open all files of an image, and refuse an image that the registry is known not to take."""
     layout = Layout(receipt.layout())
     body = layout.read(image.digest)
-    names = {layer.digest: layer.what for layer in image.layers}
+    layers = {layer.digest: layer for layer in image.layers}
+    names = {digest: layer.what for digest, layer in layers.items()}
     parts = [("configuration", body["config"]), *((names.get(layer["digest"], "?"), layer) for layer in body["layers"])]
     # A blob that a manifest lists twice is sent once.
     unique = {part["digest"]: (what, part) for what, part in parts}
-    blobs = [
-        resources.enter_context(Blob(what, digest, part["size"], layout.blob(digest)))
-        for digest, (what, part) in unique.items()
-    ]
+    blobs: list[Blob | Hole] = []
+    for digest, (what, part) in unique.items():
+        hole = holes.of(layers[digest], _PATIENCE) if digest in layers else None
+        blobs.append(hole or resources.enter_context(Blob(what, digest, part["size"], layout.blob(digest))))
     manifest = layout.blob(image.digest).read_bytes()
     if sha256_bytes(manifest) != image.digest:
         raise BuildError("a manifest was altered", where=str(layout.blob(image.digest)), fix="run `invoke build` again")

@@ -16,10 +16,11 @@ from typing import Any
 from common import git, paths
 from common.errors import BuildError
 from common.files import sha256_file
-from images import assembly, receipt, spec
+from images import assembly, inventory, receipt, spec
 from images.receipt import BuildReceipt, BuiltImage
 from images.recipe import Recipe, recipe_of
 from lockfiles import lockfile
+from oci.layout import Layout
 
 _AGAIN = "run `invoke build` again, or check its revision out"
 # Clocks differ.
@@ -33,10 +34,12 @@ class Inputs:
     Attributes:
         sbom: of the image, as a CycloneDX document.
         locks: digest of each lock, by path.
+        inventory: of the image's layers.
     """
 
     sbom: dict[str, Any]
     locks: dict[str, str]
+    inventory: bytes = b""
 
 
 def inputs(image: BuiltImage, built: BuildReceipt) -> Inputs:
@@ -64,12 +67,12 @@ def inputs(image: BuiltImage, built: BuildReceipt) -> Inputs:
     locks = {paths.shown(file): sha256_file(file) for file in files}
     if built.toolkit:
         locks[paths.shown(_toolkit())] = built.toolkit
-    return Inputs(json.loads(sbom), locks)
+    return Inputs(json.loads(sbom), locks, inventory.make(Layout(receipt.layout()), recipe))
 
 
 def _compare(image: BuiltImage, true: BuiltImage) -> None:
-    # Which layers were found made says something of the build's speed alone.
-    layers = tuple(dataclasses.replace(one, reused=False) for one in image.layers)
+    # Which layers were found made, and where, says something of the build's speed alone.
+    layers = tuple(dataclasses.replace(one, reused=False, source="") for one in image.layers)
     said, known = dataclasses.asdict(dataclasses.replace(image, layers=layers)), dataclasses.asdict(true)
     for field in said:
         if said[field] != known[field]:

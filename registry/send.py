@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,6 +15,7 @@ from common.errors import RegistryError
 from oci.client.blob import Blob
 from oci.client.client import BlobUnknownError, Client
 from oci.client.patience import StoppedError
+from registry.holes import Hole
 
 # Bytes. Sending a smaller blob takes no longer than asking other repositories for it.
 _WORTH_ASKING = 1 << 20
@@ -59,18 +61,19 @@ class Sender:
         self._holds: dict[str, str] = {}
         self._failed: set[str] = set()
 
-    def send(self, repository: str, tag: str, manifest: bytes, blobs: Sequence[Blob]) -> Sent:
+    def send(self, repository: str, tag: str, manifest: bytes, blobs: Sequence[Blob | Hole]) -> Sent:
         """Send one image.
 
         Args:
             repository: the whole path within the registry.
             tag: of the image.
             manifest: its bytes, sent as they are.
-            blobs: all that the manifest names.
+            blobs: all that the manifest names; a hole is fetched where it cannot be mounted.
 
         Raises:
             RegistryError: the registry refuses or fails.
             BuildError: a blob was altered; the manifest is not sent.
+            LockError: the registry that has a hole's blob gives other bytes.
         """
         places = dict(zip(blobs, self._parallel(lambda blob: self._place(repository, blob), blobs), strict=True))
         self._upload(repository, {blob: place.session for blob, place in places.items() if not (place.there or place.mounted)})
@@ -92,16 +95,19 @@ class Sender:
         present = sum(blob.size for blob, place in places.items() if place.there)
         return Sent(sum(blob.size for blob in blobs) - mounted - present, mounted, present)
 
-    def _place(self, repository: str, blob: Blob) -> _Place:
+    def _place(self, repository: str, blob: Blob | Hole) -> _Place:
         if self._client.exists(repository, blob.digest, blob.size):
             return _Place(there=True)
-        origin = self._holds.get(blob.digest) or self._elsewhere(repository, blob)
+        origin = self._holds.get(blob.digest) or self._source(blob) or self._elsewhere(repository, blob)
         if not origin:
             return _Place()
         mounted, session = self._client.mount(repository, blob.digest, origin)
         return _Place(mounted=mounted, session=session)
 
-    def _elsewhere(self, repository: str, blob: Blob) -> str:
+    def _source(self, blob: Blob | Hole) -> str:
+        return blob.repository if isinstance(blob, Hole) and blob.host == self._client.target.host else ""
+
+    def _elsewhere(self, repository: str, blob: Blob | Hole) -> str:
         for candidate in self._others if blob.size >= _WORTH_ASKING else ():
             if candidate == repository or candidate in self._failed:
                 continue
@@ -113,7 +119,7 @@ class Sender:
                 self._failed.add(candidate)
         return ""
 
-    def _upload(self, repository: str, sessions: dict[Blob, str]) -> None:
+    def _upload(self, repository: str, sessions: dict[Blob | Hole, str]) -> None:
         if not sessions:
             return
         total, lock = sum(blob.size for blob in sessions), threading.Lock()
@@ -123,9 +129,13 @@ class Sender:
                 with lock:
                     bar.advance(count)
 
+            def upload(one: Blob | Hole) -> None:
+                with one.opened() if isinstance(one, Hole) else nullcontext(one) as blob:
+                    self._client.upload(repository, blob, tell, session=sessions[one])
+
             # The largest first, so that no large blob is still on its way alone at the end.
             largest = sorted(sessions, key=lambda blob: (-blob.size, blob.digest))
-            self._parallel(lambda blob: self._client.upload(repository, blob, tell, session=sessions[blob]), largest)
+            self._parallel(upload, largest)
 
     def _parallel(self, work: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
         """Call `work` for every item, several at once; the first failure stops the client and is raised."""

@@ -13,18 +13,20 @@ import docker.errors
 import pytest
 import requests
 
-from common import console, paths
+from common import console, git, paths
 from common.errors import BuildError, MissingEnvironmentError, SmokeError
 from common.signals import terminable
 from images import receipt as built
 from images import spec
 from images.receipt import BuildReceipt, BuiltImage
+from oci.layout import Layout
 from smoke import history, preflight, receipt, report
 from smoke.boxes.local import Workshop
 from smoke.boxes.opener import Opener
 from smoke.boxes.session import Session
 from smoke.machine import engine, host
 from smoke.machine.engine import Engine
+from smoke.pulled import Pulled
 from smoke.receipt import ProvenImage, Rung, SmokeReceipt, Version
 from smoke.rungs.jobs import Jobs
 from smoke.rungs.plugin import Ladder
@@ -39,32 +41,37 @@ SUITES = ("test_contract.py", "test_device.py", "test_train.py", "test_serve.py"
 _RESULTS = (report.NAME, "receipt.json", "junit.xml", "logs")
 
 
-def run_smoke(*, gpu: bool, container: bool = True) -> SmokeReceipt:
-    """Run the ladder against what was built, and write the receipt, whether it passes or not.
+def run_smoke(*, gpu: bool, container: bool = True, pulled: Pulled | None = None) -> SmokeReceipt:
+    """Run the ladder against what was built or pulled, and write the receipt, whether it passes or not.
 
     Args:
         gpu: on a GPU, with the pair that was built for one; otherwise on the CPU.
         container: run the images. Otherwise the programs on PATH run as plain processes, which proves nothing of an image.
+        pulled: images of a registry, in the place of what was built.
 
     Raises:
         MissingEnvironmentError: this machine cannot run it, and nothing was touched; or the engine broke off.
         BuildError: nothing was built, or not the pair that runs here.
+        RegistryError, LockError: an image cannot be pulled.
         SmokeError: a rung did not pass; the receipt says which.
         KeyboardInterrupt: interrupted, by SIGINT or SIGTERM; everything is cleaned up and the receipt says so.
     """
     started, clock = datetime.now(UTC), time.monotonic()
     directory = receipt.directory()
-    build: BuildReceipt | None = None
+    source = ""
     images: tuple[BuiltImage, ...] = ()
     version = ""
     ground: AbstractContextManager[tuple[Run, Watch]]
     if container:
         connected = engine.connect(gpu=gpu)
         version = connected.version
-        build = built.read()
-        images = choose(build, gpu=gpu)
+        if pulled:
+            images, source = pulled.images, git.revision()
+        else:
+            build = built.read()
+            images, source = choose(build, gpu=gpu), build.source
         connected, fit = preflight.contained(connected, images, gpu=gpu)
-        ground = _containers(connected, images, directory / "logs", fit.at_once, gpu=gpu)
+        ground = _containers(connected, images, directory / "logs", fit.at_once, gpu=gpu, pulled=pulled)
     else:
         fit = preflight.plain(gpu=gpu)
         ground = _processes(Workshop(directory, gpu=fit.device), fit.at_once, gpu=gpu)
@@ -81,7 +88,7 @@ def run_smoke(*, gpu: bool, container: bool = True) -> SmokeReceipt:
         container=container,
         started=started.isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - clock, 3),
-        source=build.source if build else "",
+        source=source,
         engine=version,
         host=host.describe(),
         images=tuple(ProvenImage(image.name, image.role, image.version, image.digest, image.config_digest) for image in images),
@@ -128,7 +135,15 @@ def choose(build: BuildReceipt, *, gpu: bool) -> tuple[BuiltImage, ...]:
         pair = max(pairs, key=lambda pair: len(by_role.keys() & set(pair)))
         missing = next(role for role in pair if role not in by_role)
         raise BuildError(f"the image {missing!r} was not built", where=paths.shown(built.path()), fix=_how_to_build(pair))
-    return tuple(by_role[role] for role in whole[0])
+    images = tuple(by_role[role] for role in whole[0])
+    layout = Layout(built.layout())
+    for image in images:
+        for one in image.layers:
+            if one.source and not layout.has(one.digest, one.size):
+                what = f"a thin build left the layer {one.what!r} of {image.name} in {one.source}"
+                fix = "push, and run `invoke smoke --registry REF`; or run `invoke build` without --from"
+                raise BuildError(what, where=paths.shown(built.layout()), fix=fix)
+    return images
 
 
 def _how_to_build(pair: tuple[str, str]) -> str:
@@ -140,7 +155,7 @@ def _how_to_build(pair: tuple[str, str]) -> str:
 
 @contextmanager
 def _containers(
-    fit: Engine, images: tuple[BuiltImage, ...], logs: Path, at_once: int, *, gpu: bool
+    fit: Engine, images: tuple[BuiltImage, ...], logs: Path, at_once: int, *, gpu: bool, pulled: Pulled | None
 ) -> Iterator[tuple[Run, Watch]]:
     """Load the images, for a ladder that runs them; what it makes in the engine is gone afterwards."""
     try:
@@ -148,7 +163,11 @@ def _containers(
         with Session(fit.client) as session, Watch() as watch, Jobs(at_once, watch.work) as jobs:
             try:
                 for number, image in enumerate(images):
-                    engine.load(fit, image, built.layout(), present=images[:number])
+                    fetched = pulled and not engine.holds(fit.client, image)
+                    layout = pulled.bring(image) if pulled and fetched else built.layout()
+                    engine.load(fit, image, layout, present=images[:number])
+                if pulled:
+                    pulled.drop()
                 session.prepare(images[0].digest)
                 tasks = dict(zip(("train", "api"), images, strict=True))
                 opener = Opener(session, tasks, fit.gpu, logs, fit.every)

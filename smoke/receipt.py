@@ -177,7 +177,7 @@ class SmokeReceipt:
             proves nothing of a digest, and `images` is empty.
         started: UTC, ISO 8601.
         seconds: of the whole run.
-        source: git revision of the build receipt.
+        source: git revision of the build receipt; where the images were pulled, of the checkout that ran them.
         engine: version of the engine; empty without containers.
         host: the machine.
         images: that were run.

@@ -27,6 +27,8 @@ def invoke(*argv: str, **env: str) -> subprocess.CompletedProcess[str]:
     [
         (["build", "--image", "tarin"], ExitCode.USAGE, "no such image: tarin (images/): there are: api, api-cpu, api-cu128, "),
         (["build", "--cpu", "--image", "train"], ExitCode.USAGE, "give one of them"),
+        (["build", "--spot-check", "3"], ExitCode.USAGE, "add --from REGISTRY"),
+        (["build", "--from", "127.0.0.1:9", "--twice"], ExitCode.USAGE, "compare some layers: --spot-check N"),
         (["lock", "--check", "--upgrade", "torch"], ExitCode.USAGE, "give one of them"),
         (["lock", "--check", "--explain"], ExitCode.USAGE, "give one of them"),
         (["lock", "--explain", "no/such.in"], ExitCode.USAGE, "no such file: no/such.in"),
@@ -53,6 +55,9 @@ def invoke(*argv: str, **env: str) -> subprocess.CompletedProcess[str]:
         (["deploy", "--env", "nowhere"], ExitCode.USAGE, "no environment 'nowhere'"),
         (["check", "no/such/folder"], ExitCode.USAGE, "no/such/folder"),
         (["push"], ExitCode.BUILD, "nothing was built yet"),
+        (["prove"], ExitCode.SMOKE, "nothing was proven yet"),
+        (["smoke", "--no-container", "--registry", "127.0.0.1:9"], ExitCode.USAGE, "--no-container runs no image"),
+        (["smoke", "--image", "llama-factory-train:1"], ExitCode.USAGE, "named by registry and digest"),
         (["smoke"], ExitCode.ENVIRONMENT, "no Docker Engine answers: there is no such socket (unix:///nonexistent.sock)"),
         (
             ["smoke", "--gpu"],
@@ -117,5 +122,5 @@ def test_every_command_and_flag_has_its_help() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=paths.ROOT, capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
-    assert len(lines) == 23
+    assert len(lines) == 24
     assert all(line.endswith(" True") for line in lines), lines

@@ -9,7 +9,9 @@ import fcntl
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -172,6 +174,32 @@ def made(lock: BaseLock, home: Path | None = None) -> Rootfs:
                 _lay_out(lock, home, target)
                 notes.append(console.size((target / "base.tar").stat().st_size))
     return Rootfs(target / "base.tar", target / "tree", _recorded(target) or "")
+
+
+def interpreter(lock: BaseLock) -> tuple[Deb, ...]:
+    """The debs that the base's Python needs to run, by their own dependencies: all that compiling takes of the base."""
+    debs, found = {deb.name: deb for deb in lock.debs}, set[str]()
+    todo = ["python3.11-minimal"]
+    while todo:
+        if (name := todo.pop()) not in found:
+            found.add(name)
+            todo += debs[name].needs
+    return tuple(deb for deb in lock.debs if deb.name in found)
+
+
+@contextmanager
+def compiling(debs: tuple[Deb, ...]) -> Iterator[Rootfs]:
+    """A tree of these debs, out of the store, for as long as the block runs, in which the base's Python runs; there is no tar.
+
+    Raises:
+        LockError: a deb's bytes are not the lock's.
+        BuildError: it cannot be unpacked.
+    """
+    with tempfile.TemporaryDirectory(prefix="pinwheel-python-") as scratch:
+        for one in debs:
+            argv: list[str | Path] = ["dpkg-deb", "--extract", store.verified(one.artifact), scratch]
+            run(argv, env=_ENVIRONMENT, inherit=False, error=BuildError, what=f"unpacking {one.name}")
+        yield Rootfs(Path(scratch) / "base.tar", Path(scratch), "")
 
 
 # A base in the making.

@@ -355,10 +355,10 @@ def test_what_another_layer_holds_stays(repository: Path, tmp_path: Path, keys: 
     stated = entries(entry(**keys))
     layer = planned(entry(**keys))
     if not message:
-        files.check_places(layer, stated, base_tar(tmp_path), [WHEELS])
+        files.check_places(layer, stated, files.of_base(base_tar(tmp_path)), [WHEELS])
         return
     with pytest.raises(BuildError, match=message):
-        files.check_places(layer, stated, base_tar(tmp_path), [WHEELS])
+        files.check_places(layer, stated, files.of_base(base_tar(tmp_path)), [WHEELS])
 
 
 # --- what an entry may say

@@ -45,6 +45,7 @@ def add(
         "os": "linux",
         "config": {"User": user, "WorkingDir": "/workspace", "Entrypoint": list(entrypoint)},
         "rootfs": {"type": "layers", "diff_ids": digests},
+        "history": [{"created_by": "pinwheel: test"} for _ in digests],
     }
     media = "application/vnd.oci.image."
     config_digest, size = _blob(layout, body := json.dumps(config).encode()), len(body)
@@ -56,6 +57,9 @@ def add(
             {"mediaType": f"{media}layer.v1.tar", "digest": digest, "size": len(data)}
             for digest, data in zip(digests, layers, strict=True)
         ],
+        "annotations": {
+            f"org.opencontainers.image.{key}": value for key, value in (("version", "1"), ("revision", "sha256:0"))
+        },
     }
     return BuiltImage(
         name=name or f"test-{role}",
@@ -65,7 +69,7 @@ def add(
         config_digest=config_digest,
         size=sum(map(len, layers)),
         unpacked=sum(map(len, layers)),
-        inputs="",
+        inputs="sha256:0",
         layers=tuple(
             BuiltLayer("test", digest, digest, len(data), len(data), reused=False)
             for digest, data in zip(digests, layers, strict=True)

@@ -153,3 +153,16 @@ def test_a_summary_holds_what_was_said_and_what_changed(repository: Repository, 
     assert "a package moved\n```\n# not a heading\n````\n" in done.stdout
     assert "a.lock | 2 +-" in done.stdout
     assert "It did not run." in repository.night("summary", "none.txt").stdout
+
+
+def test_the_next_job_is_told_what_was_built_and_nothing_else(repository: Repository, tmp_path: Path) -> None:
+    file, image = tmp_path / "build.json", {"role": "train", "name": "team/train", "digest": "sha256:" + "a" * 64}
+    file.write_text(json.dumps({"images": [image, {**image, "role": "api"}]}))
+    done = repository.night("images", "build.json")
+    assert done.stdout == f"train=team/train@{image['digest']}\napi=team/train@{image['digest']}\n"
+    for bad in ({**image, "name": "a\nevil=1"}, {**image, "digest": "sha256:1"}, {"role": "train"}, 7):
+        file.write_text(json.dumps({"images": [bad]}))
+        done = repository.night("images", "build.json")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("error: build.json ")
+        assert done.stderr.count("\n") == 1

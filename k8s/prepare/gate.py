@@ -124,7 +124,7 @@ def _verdicts(images: Iterable[ImageRef], env: Environment, gate: Gate) -> list[
             if own is None:
                 fix = f"`invoke push` makes this checkout's own pair, or name who pushes at `proof.key` in {env.file}"
                 own = gate.signers.trust(env.file, fix)
-                _reach(env)
+                reach(env)
             _, found = inspect.look(image, own, gate.policy, env.network.access())
             fix = f"run `invoke smoke{' --gpu' if gate.policy.smoke == 'gpu' else ''} push` for what is ours"
             verdicts.append(_Verdict(str(image), found.holds, "proven", _text(found) if found.holds else _why(found), fix))
@@ -204,7 +204,7 @@ def _signed(model: Model, env: Environment) -> tuple[tuple[str, str], ...]:
         console.warn(f"nobody verifies the model's signature before the pods do: no `model.key` ({env.file})")
         return ()
     trust = model.signers.trust(env.file)
-    _reach(env)
+    reach(env)
     _, found = inspect.look(model.reference, trust, _SIGNED, env.network.access())
     if not found.holds:
         raise PolicyError(
@@ -216,7 +216,7 @@ def _signed(model: Model, env: Environment) -> tuple[tuple[str, str], ...]:
     return ((str(model.reference), f"model signed by {found.key}"),)
 
 
-def _reach(env: Environment) -> None:
+def reach(env: Environment) -> None:
     """Start the registry of this machine, where it is the environment's."""
     if env.registry.partition("/")[0] == host.REGISTRY:
         host.start_registry()

@@ -27,7 +27,7 @@ class Audit:
         scope: what was audited, for people: `all locks`.
         date: day, UTC.
         packages: how many were looked up.
-        unknown: packages whose version no rule orders, so that no range says anything of them.
+        unknown: what was not judged, and why: packages whose version no rule orders, images without a signed SBOM.
         sources: the data.
         findings: the worst first; those that a VEX statement silences are among them.
         new: names (package, advisory) of the findings that the last audit of this scope did not have.

@@ -30,6 +30,18 @@ def write(folder: Path, *, pypi: Iterable[Any] = (), go: Iterable[Any] = (), deb
     (folder / "Debian.json").write_text(json.dumps(sample("Debian") if debian is None else debian))
 
 
+def affects(
+    name: str, *events: dict[str, str], identifier: str = "PYSEC-2026-1", word: str = "HIGH", versions: Iterable[str] = ()
+) -> dict[str, Any]:
+    """A record about one package: by ranges of its versions, and by those that are listed."""
+    affected: dict[str, Any] = {"package": {"ecosystem": "PyPI", "name": name}, "versions": list(versions)}
+    affected["ranges"] = [{"type": "ECOSYSTEM", "events": list(events)}] if events else []
+    return {
+        **{"id": identifier, "modified": "2026-01-01", "affected": [affected]},
+        "database_specific": {"severity": word},
+    }
+
+
 @pytest.fixture
 def published(own_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with advisory data, which is what is fetched from."""

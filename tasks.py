@@ -89,8 +89,8 @@ def engine(_: Context, install: bool = False) -> str:  # noqa: FBT001
         "check": "change nothing, ask no network; fail when a lock is stale or was edited",
         "explain": "a locked package: who needs it, why that version, what it costs; alone or with a .in file: why that "
         "does not resolve, and what would",
-        "upgrade": "a package or model that may move to its newest version, `debian` for all Debian packages, or `all`; "
-        "without it locked versions stay",
+        "upgrade": "a package or model that may move to its newest version, `debian` for all Debian packages, "
+        "`vulnerable` for what has known defects, or `all`; without it locked versions stay",
     },
 )
 def lock(_: Context, check: bool = False, explain: str | None = None, upgrade: str | None = None) -> str:  # noqa: FBT001

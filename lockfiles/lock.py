@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
 from typing import TypeVar
 
@@ -14,18 +14,31 @@ from common import console
 from common.errors import LockError, MissingEnvironmentError, PinwheelError, UsageError
 from common.offline import offline
 from lockfiles import changes, check, closure, inputs, licences, lockfile, models, policy, store, toolkit
+from lockfiles.audit import fixing
+from lockfiles.audit.locked import TOOLKIT
 from lockfiles.changes import Locked
 from lockfiles.debian import resolver
+from lockfiles.fixes import DEBIAN, Fixes
 from lockfiles.inputs import BaseInput, SetInput
 from lockfiles.keeping import Keeping
 from lockfiles.model import Artifact, BaseLock, SetLock
+from lockfiles.models.lockfile import ModelsLock
+from lockfiles.policy import Policy
 from lockfiles.python import cooldown, gpu, index, metadata, shim, vet, wheels
 from lockfiles.python.direct import bring
 from lockfiles.sdists import build, requirements
 
 _Lock = TypeVar("_Lock", BaseLock, SetLock)
-# What `--upgrade` calls all Debian packages together.
-_DEBIAN = "debian"
+
+
+@dataclass(frozen=True, slots=True)
+class _Resolved:
+    """What every lock is to hold."""
+
+    base: BaseLock
+    sets: Mapping[str, SetLock]
+    toolkit: str
+    models: ModelsLock
 
 
 def write_all(upgrade: str = "") -> tuple[Locked, Locked]:
@@ -35,12 +48,13 @@ def write_all(upgrade: str = "") -> tuple[Locked, Locked]:
     agree share versions. A lock whose content did not change keeps every byte.
 
     Args:
-        upgrade: a package or model that may move to its newest version, `debian` for the debs, or `all`.
+        upgrade: a package or model that may move to its newest version, `debian` for the debs, `all`, or `vulnerable`: what
+            has a known defect moves to a version that fixes it.
 
     Raises:
         LockError: an input does not resolve, sets disagree, or the policy forbids a licence.
         UsageError: an input makes no sense, or no set holds `upgrade`.
-        MissingEnvironmentError: no network, no apt.
+        MissingEnvironmentError: no network, no apt; or no advisory data, for `vulnerable`.
     """
     # A damaged lock is not taken for none: everything it held would move.
     before = changes.read(strict=True)
@@ -55,9 +69,43 @@ def write_all(upgrade: str = "") -> tuple[Locked, Locked]:
         return rules.cooldown_days if not offline() and cooldown.possible(probe, rules.cooldown_days) else 0
 
     pins = [text for asking in set_inputs.values() for text in (*asking.requires, *asking.overrides)]
-    named = {canonicalize_name(upgrade)} - {"", "all", _DEBIAN}
+    named = {canonicalize_name(upgrade)} - {"", "all", DEBIAN, fixing.WORD}
     keeping = Keeping(upgrade, days, before, cooldown.asked_for(pins) | named)
-    base = _resolve_base(before.base, upgrade)
+    if upgrade == fixing.WORD:
+        keeping = replace(keeping, upgrade="")
+        fixes = fixing.find(set_inputs, before, days())
+        resolved, refused = _as_many(keeping, set_inputs, rules, fixes)
+    else:
+        resolved = _resolve_all(keeping, set_inputs, rules)
+    _write(resolved)
+    after = changes.read(strict=True)
+    if upgrade == fixing.WORD:
+        fixing.tell_left(after, fixes, refused)
+    return before, after
+
+
+def _as_many(
+    keeping: Keeping, set_inputs: Mapping[str, SetInput], rules: Policy, fixes: Fixes
+) -> tuple[_Resolved, dict[str, str]]:
+    """The locks with as many of these fixes as can be together; and why the others cannot, by name."""
+    try:
+        return _resolve_all(replace(keeping, fixes=fixes), set_inputs, rules), {}
+    except LockError:
+        if not fixes.names():
+            raise
+    resolved, taken, refused = _resolve_all(keeping, set_inputs, rules), list[str](), dict[str, str]()
+    for name in fixes.names():
+        try:
+            resolved = _resolve_all(replace(keeping, fixes=fixes.only([*taken, name])), set_inputs, rules)
+            taken.append(name)
+        except LockError as problem:
+            refused[name] = problem.what
+    return resolved, refused
+
+
+def _resolve_all(keeping: Keeping, set_inputs: Mapping[str, SetInput], rules: Policy) -> _Resolved:
+    """Resolve every input; writes nothing."""
+    base = _resolve_base(keeping.before.base, keeping.upgrade, keeping.fixes.debs)
     policy.check_licences(rules, "base", base.debs)
     locks: dict[str, SetLock] = {}
     told = offline()
@@ -74,23 +122,25 @@ def write_all(upgrade: str = "") -> tuple[Locked, Locked]:
     for name, lock in locks.items():
         if set_inputs[name].agrees:
             _agree(set_inputs[name], lock, locks[set_inputs[name].agrees])
-    body = toolkit.resolve(upgrade, days)
-    model_locks = models.resolve_all(upgrade)
+    body = toolkit.resolve(keeping.upgrade, keeping.days, keeping.fixes.targets.get(TOOLKIT))
+    return _Resolved(base, locks, body, models.resolve_all(keeping.upgrade))
+
+
+def _write(resolved: _Resolved) -> None:
     # Only now, when everything resolved: a failure above leaves every lock as it was.
-    lockfile.write_base(_keep_date(base, lockfile.read_base))
-    for name, lock in locks.items():
+    lockfile.write_base(_keep_date(resolved.base, lockfile.read_base))
+    for name, lock in resolved.sets.items():
         lockfile.write_set(_keep_date(lock, partial(lockfile.read_set, name)))
-    toolkit.write(body)
-    models.write(model_locks)
-    return before, changes.read(strict=True)
+    toolkit.write(resolved.toolkit)
+    models.write(resolved.models)
 
 
 def _known(upgrade: str, before: Locked) -> None:
     """Refuse a name that no lock holds."""
     name = canonicalize_name(upgrade)
     held = {wheel.name for lock in before.sets.values() for wheel in lock.wheels} | set(toolkit.versions())
-    if upgrade not in ("", "all", _DEBIAN, *_debs(before.base), *models.names()) and name not in held:
-        fix = f"name a locked package or model, `{_DEBIAN}` for all Debian packages, or `all`"
+    if upgrade not in ("", "all", DEBIAN, fixing.WORD, *_debs(before.base), *models.names()) and name not in held:
+        fix = f"name a locked package or model, `{DEBIAN}` for all Debian packages, `all`, or `{fixing.WORD}`"
         raise UsageError(f"no lock holds {upgrade}", where="lockfiles/", fix=fix)
 
 
@@ -98,20 +148,21 @@ def _debs(base: BaseLock | None) -> set[str]:
     return {deb.name for deb in base.debs} if base else set()
 
 
-def _resolve_base(before: BaseLock | None, upgrade: str) -> BaseLock:
-    """The base: as it was locked where neither base.in nor the command asks for more, else resolved."""
+def _resolve_base(before: BaseLock | None, upgrade: str, fixes: frozenset[str] = frozenset()) -> BaseLock:
+    """The base: as it was locked where neither base.in nor the command nor a known defect asks for more, else resolved."""
     base_in = inputs.read_base()
-    edited, named = before is None or before.inputs != base_in.digest, upgrade == _DEBIAN or upgrade in _debs(before)
+    moving = (fixes | {upgrade}) & _debs(before)
+    edited, named = before is None or before.inputs != base_in.digest, upgrade == DEBIAN or bool(moving)
     if offline() and (edited or named):
         # Without a lock, its reader says it better.
         lockfile.read_base()
-        what = f"upgrading {upgrade}" if named else "base.in changed, and resolving it"
+        what = f"upgrading {upgrade or DEBIAN}" if named else "base.in changed, and resolving it"
         raise MissingEnvironmentError(f"{what} needs Debian's mirror", fix="run without --offline")
     if before and not edited and not named and (upgrade != "all" or offline()):
         _tell_newer(base_in, before)
         return before
-    locked = before.debs if before and upgrade not in ("all", _DEBIAN) else ()
-    debs, newer = resolver.resolve(base_in, locked, upgrade)
+    locked = before.debs if before and upgrade not in ("all", DEBIAN) else ()
+    debs, newer = resolver.resolve(base_in, locked, moving)
     _tell_count(newer)
     # Their licences stand in the packages themselves.
     resolver.fetch(debs)
@@ -142,7 +193,7 @@ def _tell_newer(base_in: BaseInput, base: BaseLock) -> None:
 def _tell_count(newer: int) -> None:
     if newer:
         text = "1 newer Debian package is there" if newer == 1 else f"{newer} newer Debian packages are there"
-        console.info(f"{text}: `invoke lock --upgrade {_DEBIAN}` takes {'it' if newer == 1 else 'them'}")
+        console.info(f"{text}: `invoke lock --upgrade {DEBIAN}` takes {'it' if newer == 1 else 'them'}")
 
 
 def resolve_set(set_input: SetInput, base: BaseLock, keeping: Keeping, leader: SetLock | None) -> SetLock:
@@ -171,9 +222,12 @@ def resolve_set(set_input: SetInput, base: BaseLock, keeping: Keeping, leader: S
     free = {canonicalize_name(keeping.upgrade), *direct}
     with console.step(f"resolving {set_input.name}.in") as notes:
         preferred, window = {**keeping.versions(set_input.name), **led}, keeping.window(set_input)
+        targets = keeping.targets(set_input.name)
         solve = partial(wheels.resolve, set_input, python, glibc, preferred, direct=direct, asked=keeping.asked)
+        solve = partial(solve, constraints=[target.constraint for target in targets.values()])
+        staying = keeping.held(set_input.name) | {package: target.version for package, target in targets.items()}
         packages = solve(window)
-        while window and (narrower := window.narrowed(packages, keeping.held(set_input.name), keeping.asked)) != window:
+        while window and (narrower := window.narrowed(packages, staying, keeping.asked)) != window:
             window = narrower
             packages = solve(window)
         plain = {name: package for name, package in packages.items() if name not in built}

@@ -13,12 +13,12 @@ from packaging.utils import canonicalize_name
 from common import console
 from common.errors import LockError, MissingEnvironmentError, PinwheelError, UsageError
 from common.offline import offline
-from lockfiles import changes, check, closure, inputs, licences, lockfile, models, policy, store, toolkit
+from lockfiles import changes, check, closure, guard, inputs, licences, lockfile, models, policy, store, toolkit
 from lockfiles.audit import fixing
 from lockfiles.audit.locked import TOOLKIT
 from lockfiles.changes import Locked
 from lockfiles.debian import resolver
-from lockfiles.fixes import DEBIAN, Fixes
+from lockfiles.fixes import DEBIAN
 from lockfiles.inputs import BaseInput, SetInput
 from lockfiles.keeping import Keeping
 from lockfiles.model import Artifact, BaseLock, SetLock
@@ -26,6 +26,7 @@ from lockfiles.models.lockfile import ModelsLock
 from lockfiles.policy import Policy
 from lockfiles.python import cooldown, gpu, index, metadata, shim, vet, wheels
 from lockfiles.python.direct import bring
+from lockfiles.python.solver import UnresolvedError
 from lockfiles.sdists import build, requirements
 
 _Lock = TypeVar("_Lock", BaseLock, SetLock)
@@ -74,7 +75,7 @@ def write_all(upgrade: str = "") -> tuple[Locked, Locked]:
     if upgrade == fixing.WORD:
         keeping = replace(keeping, upgrade="")
         fixes = fixing.find(set_inputs, before, days())
-        resolved, refused = _as_many(keeping, set_inputs, rules, fixes)
+        resolved, refused = fixing.as_many(fixes, lambda some: _resolve_all(replace(keeping, fixes=some), set_inputs, rules))
     else:
         resolved = _resolve_all(keeping, set_inputs, rules)
     _write(resolved)
@@ -82,25 +83,6 @@ def write_all(upgrade: str = "") -> tuple[Locked, Locked]:
     if upgrade == fixing.WORD:
         fixing.tell_left(after, fixes, refused)
     return before, after
-
-
-def _as_many(
-    keeping: Keeping, set_inputs: Mapping[str, SetInput], rules: Policy, fixes: Fixes
-) -> tuple[_Resolved, dict[str, str]]:
-    """The locks with as many of these fixes as can be together; and why the others cannot, by name."""
-    try:
-        return _resolve_all(replace(keeping, fixes=fixes), set_inputs, rules), {}
-    except LockError:
-        if not fixes.names():
-            raise
-    resolved, taken, refused = _resolve_all(keeping, set_inputs, rules), list[str](), dict[str, str]()
-    for name in fixes.names():
-        try:
-            resolved = _resolve_all(replace(keeping, fixes=fixes.only([*taken, name])), set_inputs, rules)
-            taken.append(name)
-        except LockError as problem:
-            refused[name] = problem.what
-    return resolved, refused
 
 
 def _resolve_all(keeping: Keeping, set_inputs: Mapping[str, SetInput], rules: Policy) -> _Resolved:
@@ -123,6 +105,7 @@ def _resolve_all(keeping: Keeping, set_inputs: Mapping[str, SetInput], rules: Po
         if set_inputs[name].agrees:
             _agree(set_inputs[name], lock, locks[set_inputs[name].agrees])
     body = toolkit.resolve(keeping.upgrade, keeping.days, keeping.fixes.targets.get(TOOLKIT))
+    guard.check_malware(toolkit.versions(body).items(), "pyproject.toml")
     return _Resolved(base, locks, body, models.resolve_all(keeping.upgrade))
 
 
@@ -226,7 +209,11 @@ def resolve_set(set_input: SetInput, base: BaseLock, keeping: Keeping, leader: S
         solve = partial(wheels.resolve, set_input, python, glibc, preferred, direct=direct, asked=keeping.asked)
         solve = partial(solve, constraints=[target.constraint for target in targets.values()])
         staying = keeping.held(set_input.name) | {package: target.version for package, target in targets.items()}
-        packages = solve(window)
+        try:
+            packages = solve(window)
+        except UnresolvedError as problem:
+            vet.check_lacking(set_input, problem)
+            raise
         while window and (narrower := window.narrowed(packages, staying, keeping.asked)) != window:
             window = narrower
             packages = solve(window)
@@ -234,6 +221,9 @@ def resolve_set(set_input: SetInput, base: BaseLock, keeping: Keeping, leader: S
         chosen = vet.choose(plain, tags, set_input, shared, kept, keeping.known(), free)
         vet.check_sources(packages, keeping.known(), free)
         notes.append(f"{len(packages)} packages, {console.size(sum(w.artifact.size for w in chosen))}")
+    elsewhere = {origin.name for origin in set_input.origins}
+    # Before any source is built.
+    guard.check_malware(((name, str(one["version"])) for name, one in packages.items() if name not in elsewhere), where)
     if not packages:
         raise LockError(f"{set_input.name}.in asks for nothing on the image's platform", where=where, fix="mend its markers")
     for name, package in packages.items():
@@ -247,6 +237,9 @@ def resolve_set(set_input: SetInput, base: BaseLock, keeping: Keeping, leader: S
     with index.session() as http:
         if not offline():
             vet.check_namesakes(set_input, set(packages) - set(direct), http)
+            held = keeping.held(set_input.name)
+            moved = {name for name, one in packages.items() if held.get(name) != str(one["version"])} - set(direct)
+            vet.check_status(set_input, moved, http)
         locate = index.Locator(http)
         lock = SetLock(
             set_input.name, set_input.digest, toolkit.today(), python, glibc, tuple(sorted(chosen, key=lambda w: w.name))
@@ -263,6 +256,7 @@ def resolve_set(set_input: SetInput, base: BaseLock, keeping: Keeping, leader: S
             lock = replace(lock, wheels=tuple(sorted((*lock.wheels, *made), key=lambda w: w.name)))
         known = metadata.read_all([wheel.artifact for wheel in lock.wheels], locate, http)
         asked = gpu.needs(lock.wheels, locate, http)
+    guard.check_startup(lock.wheels, {digest: one.startup for digest, one in known.items()}, where)
     by_name = {wheel.name: known[wheel.artifact.sha256] for wheel in lock.wheels}
     vet.check_extras(set_input, {wheel.name: wheel.version for wheel in lock.wheels}, by_name, python)
     overrides = metadata.Overrides(set_input.overrides, python)

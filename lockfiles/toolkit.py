@@ -29,9 +29,9 @@ def path() -> Path:
     return paths.LOCKFILES / "toolkit.txt"
 
 
-def versions() -> dict[str, str]:
-    """The locked versions by name; none without a lock."""
-    text = _text()
+def versions(body: str = "") -> dict[str, str]:
+    """The versions by name, of what is locked or of a body that is to be; none without a lock."""
+    text = body or _text()
     return {match[1]: match[2] for match in re.finditer(r"^([a-z0-9-]+)==([^\s;]+)", text, re.MULTILINE)}
 
 

@@ -8,8 +8,8 @@ PEP 592) is never taken. Of a Debian package the mirror has one version. Go modu
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, TypeVar
 
 import requests
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -17,6 +17,7 @@ from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
 from common import console
+from common.errors import LockError
 from lockfiles.audit import locked, run
 from lockfiles.audit.data import Index
 from lockfiles.audit.model import Finding
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pypi_simple import DistributionPackage
 
 WORD = "vulnerable"
+_Resolved = TypeVar("_Resolved")
 _TOOLKIT_PYTHON = "3.11"
 
 
@@ -126,6 +128,32 @@ def _version(file: DistributionPackage) -> Version | None:
         return Version(file.version or "")
     except InvalidVersion:
         return None
+
+
+def as_many(fixes: Fixes, attempt: Callable[[Fixes], _Resolved]) -> tuple[_Resolved, dict[str, str]]:
+    """What results from as many fixes as can be together; and why the others cannot, by name.
+
+    Args:
+        fixes: all of them.
+        attempt: resolves with some of them, or raises a LockError.
+
+    Raises:
+        LockError: nothing resolves, not even without a fix.
+    """
+    try:
+        return attempt(fixes), {}
+    except LockError:
+        if not fixes.names():
+            raise
+    taken: list[str] = []
+    refused, resolved = {}, None
+    for name in fixes.names():
+        try:
+            resolved = attempt(fixes.only([*taken, name]))
+            taken.append(name)
+        except LockError as problem:
+            refused[name] = problem.what
+    return resolved or attempt(Fixes()), refused
 
 
 def _counting(held: Locked) -> list[Finding]:

@@ -20,7 +20,7 @@ from lockfiles.model import BaseLock, Deb
 from tests.k8s.conftest import REPO, Checkout
 from tests.k8s.simulator.apiserver import ApiServer
 from tests.k8s.simulator.steps import BRIEF
-from tests.lockfiles.audit.conftest import affects, write
+from tests.lockfiles.audit.records import affects, write
 from tests.lockfiles.conftest import artifact
 from tests.oci.double import Double, serving
 from tests.registry.pushing import DIGEST, REPOSITORY, THEIRS, holds_image, proof, push

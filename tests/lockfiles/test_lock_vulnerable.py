@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +12,13 @@ import pytest
 from common import offline
 from common.errors import MissingEnvironmentError
 from lockfiles import lock, lockfile, toolkit
-from lockfiles.audit import data
 from lockfiles.model import BaseLock
-from tests.lockfiles.audit.conftest import affects, write
-from tests.lockfiles.conftest import OLD, versions
+from tests.lockfiles.audit.records import affects
+from tests.lockfiles.conftest import OLD, Known, versions
 from tests.lockfiles.small_index import Index
 from tests.lockfiles.test_lock import ask_for_toolkit, contents, days_ago, now
 
 pytestmark = pytest.mark.slow
-
-
-Known = Callable[..., None]
-
-
-@pytest.fixture
-def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Known:
-    """Makes these records the advisory data."""
-    monkeypatch.setenv(data.VARIABLE, str(tmp_path / "data"))
-
-    def fetch(*records: dict[str, Any], debian: Any = None) -> None:
-        write(tmp_path / "data", pypi=records, debian=debian)
-        data.fetch()
-
-    return fetch
 
 
 def before(fixed: str, name: str = "two", identifier: str = "PYSEC-2026-1") -> dict[str, Any]:

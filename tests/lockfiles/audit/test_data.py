@@ -19,7 +19,7 @@ from common import paths
 from common.errors import MissingEnvironmentError, UsageError
 from lockfiles.audit import data
 from lockfiles.audit.data import Index
-from tests.lockfiles.audit.conftest import sample, write
+from tests.lockfiles.audit.records import sample, write
 
 
 class _Silent(SimpleHTTPRequestHandler):

@@ -11,7 +11,7 @@ from lockfiles import lockfile
 from lockfiles.audit import data, moved
 from lockfiles.changes import Locked
 from lockfiles.model import Deb, SetLock, Wheel
-from tests.lockfiles.audit.conftest import affects, write
+from tests.lockfiles.audit.records import affects, write
 from tests.lockfiles.conftest import artifact
 
 

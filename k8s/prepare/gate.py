@@ -6,18 +6,21 @@ in the environment's file (k8s/envs/other_images.py). And a model when the key s
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common import console, host, paths
-from common.errors import PolicyError, UsageError
+from common.errors import MissingEnvironmentError, PolicyError, UsageError
 from k8s.envs.environment import Environment
 from k8s.envs.other_images import KEY, OtherImage, canonical, under
-from k8s.envs.proof import Gate, Model
+from k8s.envs.proof import AuditLimit, Gate, Model
+from lockfiles.audit import run
+from lockfiles.audit.model import at_least
 from oci.envelope import PublicKey
 from oci.reference import ImageRef
-from registry import inspect, signer
+from registry import contents, inspect, signer
 from registry.policy import Policy
 from registry.trust import Trust
 from registry.verify import Findings
@@ -127,8 +130,30 @@ def _verdicts(images: Iterable[ImageRef], env: Environment, gate: Gate) -> list[
                 reach(env)
             _, found = inspect.look(image, own, gate.policy, env.network.access())
             fix = f"run `invoke smoke{' --gpu' if gate.policy.smoke == 'gpu' else ''} push` for what is ours"
-            verdicts.append(_Verdict(str(image), found.holds, "proven", _text(found) if found.holds else _why(found), fix))
+            verdict = _Verdict(str(image), found.holds, "proven", _text(found) if found.holds else _why(found), fix)
+            verdicts.append(_audited(verdict, image, own, env, gate.audit) if gate.audit and found.holds else verdict)
     return verdicts
+
+
+def _audited(verdict: _Verdict, image: ImageRef, key: Trust, env: Environment, limit: AuditLimit) -> _Verdict:
+    """The verdict on an image that carries its proof, by what is known today of the packages that its SBOM names."""
+    _, packages = contents.of_image(image, key, env.network.access())
+    try:
+        audit = run.judge(str(image), {package: {str(image)} for package in packages})
+    except MissingEnvironmentError as problem:
+        return replace(verdict, holds=False, text=f"audit missing: {problem.what}", fix=problem.fix)
+    old = max(source.age(datetime.datetime.now(datetime.UTC)) for source in audit.sources)
+    if old > limit.max_age_days:
+        text = f"audit: the advisory data is {old} days old, and {limit.max_age_days} are allowed"
+        return replace(verdict, holds=False, text=text, fix="run `invoke fetch --advisories`")
+    worse = [one for one in audit.counting if one.severity != limit.max_severity and at_least(one.severity, limit.max_severity)]
+    if worse:
+        first, more = worse[0], f" and {len(worse) - 1} more" if len(worse) > 1 else ""
+        named = f"{first.package} {first.ids[0]} ({first.severity}){more}"
+        fix = "run `invoke lock --upgrade vulnerable build smoke push`, or say in lockfiles/vex.toml why it does not apply here"
+        text = f"audit: known defects worse than {limit.max_severity}: {named}"
+        return replace(verdict, holds=False, text=text, fix=fix)
+    return replace(verdict, text=f"{verdict.text}; audit: no known defect worse than {limit.max_severity}")
 
 
 def _stranger(env: Environment, image: str = "") -> _Verdict:

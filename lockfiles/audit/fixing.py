@@ -156,10 +156,9 @@ def as_many(fixes: Fixes, attempt: Callable[[Fixes], _Resolved]) -> tuple[_Resol
     return resolved or attempt(Fixes()), refused
 
 
-def _counting(held: Locked) -> list[Finding]:
+def _counting(held: Locked) -> tuple[Finding, ...]:
     """The known defects that VEX does not silence."""
-    audit = run.judge("", locked.of(held.base, held.sets.values(), held.toolkit))
-    return [one for one in audit.findings if not one.vex]
+    return run.judge("", locked.of(held.base, held.sets.values(), held.toolkit)).counting
 
 
 def tell_left(after: Locked, fixes: Fixes, refused: Mapping[str, str]) -> None:

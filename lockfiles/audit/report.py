@@ -46,9 +46,14 @@ class Audit:
     refuse: Severity
 
     @property
+    def counting(self) -> tuple[Finding, ...]:
+        """The findings that no VEX statement silences."""
+        return tuple(one for one in self.findings if not one.vex)
+
+    @property
     def failing(self) -> tuple[Finding, ...]:
         """The findings that the policy does not allow."""
-        return tuple(one for one in self.findings if not one.vex and at_least(one.severity, self.refuse))
+        return tuple(one for one in self.counting if at_least(one.severity, self.refuse))
 
     def json(self) -> str:
         """As JSON."""

@@ -46,6 +46,11 @@ class Audit:
     refuse: Severity
 
     @property
+    def day(self) -> datetime.date:
+        """The day of the audit."""
+        return datetime.date.fromisoformat(self.date)
+
+    @property
     def counting(self) -> tuple[Finding, ...]:
         """The findings that no VEX statement silences."""
         return tuple(one for one in self.findings if not one.vex)

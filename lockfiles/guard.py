@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from common import console
 from common.errors import LockError, MissingEnvironmentError
 from lockfiles import policy
 from lockfiles.audit import locked, run
@@ -12,12 +11,15 @@ from lockfiles.audit.data import Index
 from lockfiles.model import Wheel
 
 
-def check_malware(versions: Iterable[tuple[str, str]], where: str) -> None:
+def check_malware(versions: Iterable[tuple[str, str]], where: str) -> str:
     """Refuse releases of the public index that the advisory data calls malware; VEX excuses none.
 
     Args:
         versions: names and versions of packages of Python.
         where: the input that asks for them.
+
+    Returns:
+        why nobody could look; empty where somebody did.
 
     Raises:
         LockError: there is such a release; nothing was written.
@@ -27,13 +29,13 @@ def check_malware(versions: Iterable[tuple[str, str]], where: str) -> None:
             packages = sorted({locked.python(name, version) for name, version in versions})
             found = [one for package in packages for one in run.defects(index, package) if one.severity == "malware"]
     except MissingEnvironmentError as problem:
-        console.warn(f"nobody looked for malware in {where}: {problem.line()}")
-        return
+        return problem.line()
     if found:
         told = ", ".join(f"{one.package} ({one.ids[0]})" for one in found)
         name = found[0].package.shown
         fix = f"take another release of {name}, `invoke lock --upgrade vulnerable` looks for one; nothing was written"
         raise LockError(f"malware: {told}", where=where, fix=fix)
+    return ""
 
 
 def check_startup(wheels: Iterable[Wheel], found: Mapping[str, Mapping[str, str]], where: str) -> None:

@@ -105,7 +105,8 @@ def _resolve_all(keeping: Keeping, set_inputs: Mapping[str, SetInput], rules: Po
         if set_inputs[name].agrees:
             _agree(set_inputs[name], lock, locks[set_inputs[name].agrees])
     body = toolkit.resolve(keeping.upgrade, keeping.days, keeping.fixes.targets.get(TOOLKIT))
-    guard.check_malware(toolkit.versions(body).items(), "pyproject.toml")
+    if why := guard.check_malware(toolkit.versions(body).items(), "pyproject.toml"):
+        console.warn(f"nobody looked for malware: {why}")
     return _Resolved(base, locks, body, models.resolve_all(keeping.upgrade))
 
 

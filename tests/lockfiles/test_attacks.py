@@ -99,7 +99,7 @@ def test_vex_excuses_no_malware(index: Index, locks: Path, known: Known) -> None
 
 def test_without_data_it_is_said_that_nobody_looked(index: Index, capsys: pytest.CaptureFixture[str]) -> None:
     lock.write_all()
-    assert "nobody looked for malware in lockfiles/small.in: no advisory data" in " ".join(capsys.readouterr().err.split())
+    assert " ".join(capsys.readouterr().err.split()).count("nobody looked for malware: no advisory data") == 1
 
 
 @pytest.mark.parametrize("asked", ["two", "two==1.0", "two<2", "three"])

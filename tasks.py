@@ -89,8 +89,8 @@ def engine(_: Context, install: bool = False) -> str:  # noqa: FBT001
         "check": "change nothing, ask no network; fail when a lock is stale or was edited",
         "explain": "a locked package: who needs it, why that version, what it costs; alone or with a .in file: why that "
         "does not resolve, and what would",
-        "upgrade": "a package or model that may move to its newest version, `debian` for all Debian packages, or `all`; "
-        "without it locked versions stay",
+        "upgrade": "a package or model that may move to its newest version, `debian` for all Debian packages, "
+        "`vulnerable` for what has known defects, or `all`; without it locked versions stay",
     },
 )
 def lock(_: Context, check: bool = False, explain: str | None = None, upgrade: str | None = None) -> str:  # noqa: FBT001
@@ -110,13 +110,14 @@ def lock(_: Context, check: bool = False, explain: str | None = None, upgrade: s
         # Invoke gives True for the flag alone.
         return explain_set(explain if isinstance(explain, str) else "", policy.read().cooldown_days)
     from images.forecast import impact
-    from lockfiles import advisories, changes
+    from lockfiles import changes
+    from lockfiles.audit import moved
     from lockfiles.lock import write_all
 
     before, after = write_all(upgrade or "")
     outcome = changes.show(before, after)
     impact.show(before, after)
-    advisories.show(changes.between(before, after))
+    moved.show(before, after)
     return outcome
 
 
@@ -133,10 +134,10 @@ def fetch(_: Context, to: str = "", set: str = "", advisories: bool = False) -> 
     from lockfiles.audit import data
 
     if advisories:
+        if set:
+            raise UsageError("--advisories are about everything, --set about a set", fix="give one of them")
         fetched = data.fetch()
-        if to:
-            data.write_mirror(Path(to))
-        return fetched
+        return f"{fetched}; {data.write_mirror(Path(to))} files written to {to}" if to else fetched
     names = inputs.chosen(set)
     if not set:
         models.fetch()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -30,8 +31,15 @@ class Bill:
     def written(self, image: BuiltImage) -> BuiltImage:
         """Write it beside the receipt; returns the image with what names it."""
         if self.data:
+            write_whole(receipt.sbom_1_6(image.name), as_1_6(self.data))
             write_whole(receipt.sbom(image.name), self.data)
         return replace(image, sbom=self.digest, sbom_serial=self.serial)
+
+
+def as_1_6(data: bytes) -> bytes:
+    """An SBOM of ours in CycloneDX 1.6, for readers that do not know 1.7 yet: it uses nothing that is new in that."""
+    schema = {"$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json", "specVersion": "1.6"}
+    return json.dumps({**json.loads(data), **schema}, indent=2).encode() + b"\n"
 
 
 def make(recipe: Recipe, base: BaseLock, before: Iterable[BuiltImage]) -> Bill:
@@ -45,9 +53,15 @@ def make(recipe: Recipe, base: BaseLock, before: Iterable[BuiltImage]) -> Bill:
     name, version = recipe.spec.name, recipe.version
     files = {f"/{file.path}": file.sha256 for file in recipe.files.files} if recipe.files else {}
     number = str(serial.number(name=name, version=version, base=base, lock=recipe.lock, files=files))
-    file = receipt.sbom(name)
+    file, older = receipt.sbom(name), receipt.sbom_1_6(name)
     for last in before:
-        if last.name == name and last.sbom_serial == number and file.is_file() and sha256_file(file) == last.sbom:
+        if (
+            last.name == name
+            and last.sbom_serial == number
+            and file.is_file()
+            and older.is_file()
+            and sha256_file(file) == last.sbom
+        ):
             return Bill(last.sbom, number)
     from lockfiles import sbom  # slow to load, and mostly not needed
 

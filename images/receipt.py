@@ -114,6 +114,11 @@ def sbom(image: str) -> Path:
     return paths.dist() / "sbom" / f"{image}.cdx.json"
 
 
+def sbom_1_6(image: str) -> Path:
+    """Where the same SBOM lies in CycloneDX 1.6."""
+    return paths.dist() / "sbom" / f"{image}.cdx-1.6.json"
+
+
 def write(receipt: BuildReceipt) -> Path:
     """Write the receipt, whole or not at all."""
     body = {"format": FORMAT, **dataclasses.asdict(receipt)}

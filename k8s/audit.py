@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from common import console
-from common.errors import PinwheelError, UsageError
+from common.errors import PolicyError, RegistryError, UsageError
 from k8s.envs import environment
 from k8s.envs.environment import ClusterTarget
-from k8s.objects.pods import items, mapping
-from k8s.prepare import checked
-from k8s.rollouts import live_model
-from k8s.rollouts.kubectl import Kubectl, Patience, listed, refusal
+from k8s.prepare import checked, gate
+from k8s.rollouts import live_model, running
+from k8s.rollouts.kubectl import Kubectl, Patience
 from lockfiles.audit import run
 from lockfiles.audit.model import Package
 from lockfiles.audit.report import Audit
@@ -27,7 +25,7 @@ def audit(env_name: str, *, patience: Patience | None = None) -> Audit:
     Raises:
         UsageError: the environment is unknown, no cluster, or asks for no proof, so that no SBOM can be trusted.
         MissingEnvironmentError: no kubectl, no such context, no answer; or there is no advisory data.
-        PolicyError: the cluster does not let us list its pods.
+        PolicyError: the cluster does not let us list its pods, or none runs.
     """
     env = environment.load(env_name)
     if not isinstance(env.target, ClusterTarget):
@@ -39,23 +37,30 @@ def audit(env_name: str, *, patience: Patience | None = None) -> Audit:
     kubectl = Kubectl(env.target, patience or Patience())
     kubectl.preflight(env.kubernetes)
     references: set[str] = set()
-    for space in sorted({manifest.namespace for manifest in rendered.objects} - {""}):
-        answer = kubectl.request(["get", "pods", "-n", space, "-o", "json"])
-        if answer.code:
-            raise refusal(answer, f"the cluster does not list the pods of {space}", "let your account `list` pods there")
-        for pod in listed(answer.stdout):
-            spec = mapping(pod.get("spec"))
-            for group in ("initContainers", "containers", "ephemeralContainers"):
-                references |= {str(container.get("image")) for container in items(spec, group)}
+    for space in running.namespaces(rendered):
+        pods = running.pods(kubectl, space)
+        if pods is None:
+            fix = "let your account `list` pods there"
+            raise PolicyError(f"the cluster does not list the pods of {space}", where=env.where, fix=fix)
+        references |= {reference for pod in pods for reference in running.images(pod)}
+    if not references:
+        fix = "deploy first, or audit the locks: `invoke audit`"
+        raise PolicyError("no pod runs there, so there is nothing to judge", where=env.where, fix=fix)
+    gate.reach(env)
     key = env.proof.signers.trust(env.file)
     found: dict[Package, set[str]] = {}
+    unread = []
     for reference in sorted(references):
         try:
             pinned, packages = contents.of_image(ImageRef.parse(reference), key, env.network.access())
-        except (PinwheelError, ValueError) as problem:
-            why = problem.line() if isinstance(problem, PinwheelError) else str(problem)
-            console.warn(f"not judged: {reference}: {why}")
-            continue
-        for package in packages:
-            found.setdefault(package, set()).add(str(pinned))
-    return run.judge(f"what runs in {env.name}", found)
+        except ValueError as problem:
+            unread.append(f"{reference}: {problem}")
+        except (PolicyError, RegistryError) as problem:
+            unread.append(f"{reference}: {problem.what}")
+        else:
+            for package in packages:
+                found.setdefault(package, set()).add(str(pinned))
+    if not found:
+        fix = "push them with proof, signed by who is named at `proof` there"
+        raise PolicyError(f"nothing that runs in {env.name} can be judged: {'; '.join(unread)}", where=env.file, fix=fix)
+    return run.judge(f"what runs in {env.name}", found, unread=unread)

@@ -100,8 +100,9 @@ def _choose(
             past = recorded.read_set(history, candidate, env)
             rendered = recorded.sendable(past, env, namespaces, recorded.place_of(history, candidate))
             rendered = served_model.kept(rendered, live_model.served(kubectl, rendered.objects))
-            # Back is only to what is proven, also where a deploy is merely warned.
-            strict = dataclasses.replace(env, proof=env.proof and dataclasses.replace(env.proof, refuse=True))
+            # Back is only to what is proven, also where a deploy is merely warned. What has become known of it since is no
+            # reason to stay with what fails; drift says it.
+            strict = dataclasses.replace(env, proof=env.proof and dataclasses.replace(env.proof, refuse=True, audit=None))
             return candidate, rendered, gate.check((pin.pinned for pin in rendered.pins), strict) + _check_models(rendered, env)
         except (PolicyError, RegistryError, MissingEnvironmentError) as problem:
             console.warn(f"passed over  {candidate.text()}: {problem.line()}")

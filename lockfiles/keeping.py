@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from packaging.utils import canonicalize_name
 
 from lockfiles.changes import Locked
+from lockfiles.fixes import Fixes, Target
 from lockfiles.inputs import SetInput
 from lockfiles.model import BaseLock, SetLock, Wheel
 from lockfiles.python import cooldown
@@ -22,17 +23,19 @@ class Keeping:
         days: tells the days of the cooldown, 0 for none; may ask the network.
         before: what was locked.
         asked: packages that some input pins, or that were named: those may be brand-new.
+        fixes: the packages that move because of a known defect.
     """
 
     upgrade: str
     days: Callable[[], int]
     before: Locked
     asked: frozenset[str] = frozenset()
+    fixes: Fixes = field(default_factory=Fixes)
 
     def unmoved(self, wanted: SetInput, base: BaseLock, leader: SetLock | None) -> SetLock | None:
         """The lock of a set for which nothing was edited or asked: neither in its input nor in what that builds upon."""
         lock = self.before.sets.get(wanted.name)
-        if lock is None or lock.inputs != wanted.digest or self.upgrade == "all":
+        if lock is None or lock.inputs != wanted.digest or self.upgrade == "all" or self.fixes.targets.get(wanted.name):
             return None
         if canonicalize_name(self.upgrade) in {wheel.name for wheel in lock.wheels}:
             return None
@@ -51,7 +54,11 @@ class Keeping:
             return {}
         held = self.held(name)
         held.pop(canonicalize_name(self.upgrade), None)
-        return held
+        return held | {package: target.version for package, target in self.targets(name).items()}
+
+    def targets(self, name: str) -> Mapping[str, Target]:
+        """What moves in one set because of a known defect, by package."""
+        return self.fixes.targets.get(name, {})
 
     def wheels(self, name: str) -> dict[str, Wheel]:
         """The wheels that one set keeps where their version stays, though the index may have more by now; by package."""
@@ -76,7 +83,8 @@ class Keeping:
     def window(self, wanted: SetInput) -> cooldown.Window | None:
         """What the resolver may see for one set."""
         locked = {wheel.name: lock.date for lock, wheel in self._held(wanted.name)}
-        return cooldown.window(self.days(), self.asked, locked, cooldown.untimed(wanted, self.days()))
+        fixes = {package: target.until for package, target in self.targets(wanted.name).items()}
+        return cooldown.window(self.days(), self.asked, locked, cooldown.untimed(wanted, self.days()), fixes)
 
     def _held(self, name: str) -> Iterator[tuple[SetLock, Wheel]]:
         """Every locked wheel, this set's own last."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
 from typing import TypeVar
 
@@ -13,19 +13,33 @@ from packaging.utils import canonicalize_name
 from common import console
 from common.errors import LockError, MissingEnvironmentError, PinwheelError, UsageError
 from common.offline import offline
-from lockfiles import changes, check, closure, inputs, licences, lockfile, models, policy, store, toolkit
+from lockfiles import changes, check, closure, guard, inputs, licences, lockfile, models, policy, store, toolkit
+from lockfiles.audit import fixing
+from lockfiles.audit.locked import TOOLKIT
 from lockfiles.changes import Locked
 from lockfiles.debian import resolver
+from lockfiles.fixes import DEBIAN
 from lockfiles.inputs import BaseInput, SetInput
 from lockfiles.keeping import Keeping
 from lockfiles.model import Artifact, BaseLock, SetLock
+from lockfiles.models.lockfile import ModelsLock
+from lockfiles.policy import Policy
 from lockfiles.python import cooldown, gpu, index, metadata, shim, vet, wheels
 from lockfiles.python.direct import bring
+from lockfiles.python.solver import UnresolvedError
 from lockfiles.sdists import build, requirements
 
 _Lock = TypeVar("_Lock", BaseLock, SetLock)
-# What `--upgrade` calls all Debian packages together.
-_DEBIAN = "debian"
+
+
+@dataclass(frozen=True, slots=True)
+class _Resolved:
+    """What every lock is to hold."""
+
+    base: BaseLock
+    sets: Mapping[str, SetLock]
+    toolkit: str
+    models: ModelsLock
 
 
 def write_all(upgrade: str = "") -> tuple[Locked, Locked]:
@@ -35,12 +49,13 @@ def write_all(upgrade: str = "") -> tuple[Locked, Locked]:
     agree share versions. A lock whose content did not change keeps every byte.
 
     Args:
-        upgrade: a package or model that may move to its newest version, `debian` for the debs, or `all`.
+        upgrade: a package or model that may move to its newest version, `debian` for the debs, `all`, or `vulnerable`: what
+            has a known defect moves to a version that fixes it.
 
     Raises:
         LockError: an input does not resolve, sets disagree, or the policy forbids a licence.
         UsageError: an input makes no sense, or no set holds `upgrade`.
-        MissingEnvironmentError: no network, no apt.
+        MissingEnvironmentError: no network, no apt; or no advisory data, for `vulnerable`.
     """
     # A damaged lock is not taken for none: everything it held would move.
     before = changes.read(strict=True)
@@ -55,9 +70,24 @@ def write_all(upgrade: str = "") -> tuple[Locked, Locked]:
         return rules.cooldown_days if not offline() and cooldown.possible(probe, rules.cooldown_days) else 0
 
     pins = [text for asking in set_inputs.values() for text in (*asking.requires, *asking.overrides)]
-    named = {canonicalize_name(upgrade)} - {"", "all", _DEBIAN}
+    named = {canonicalize_name(upgrade)} - {"", "all", DEBIAN, fixing.WORD}
     keeping = Keeping(upgrade, days, before, cooldown.asked_for(pins) | named)
-    base = _resolve_base(before.base, upgrade)
+    if upgrade == fixing.WORD:
+        keeping = replace(keeping, upgrade="")
+        fixes = fixing.find(set_inputs, before, days())
+        resolved, refused = fixing.as_many(fixes, lambda some: _resolve_all(replace(keeping, fixes=some), set_inputs, rules))
+    else:
+        resolved = _resolve_all(keeping, set_inputs, rules)
+    _write(resolved)
+    after = changes.read(strict=True)
+    if upgrade == fixing.WORD:
+        fixing.tell_left(after, fixes, refused)
+    return before, after
+
+
+def _resolve_all(keeping: Keeping, set_inputs: Mapping[str, SetInput], rules: Policy) -> _Resolved:
+    """Resolve every input; writes nothing."""
+    base = _resolve_base(keeping.before.base, keeping.upgrade, keeping.fixes.debs)
     policy.check_licences(rules, "base", base.debs)
     locks: dict[str, SetLock] = {}
     told = offline()
@@ -74,23 +104,27 @@ def write_all(upgrade: str = "") -> tuple[Locked, Locked]:
     for name, lock in locks.items():
         if set_inputs[name].agrees:
             _agree(set_inputs[name], lock, locks[set_inputs[name].agrees])
-    body = toolkit.resolve(upgrade, days)
-    model_locks = models.resolve_all(upgrade)
+    body = toolkit.resolve(keeping.upgrade, keeping.days, keeping.fixes.targets.get(TOOLKIT))
+    if why := guard.check_malware(toolkit.versions(body).items(), "pyproject.toml"):
+        console.warn(f"nobody looked for malware: {why}")
+    return _Resolved(base, locks, body, models.resolve_all(keeping.upgrade))
+
+
+def _write(resolved: _Resolved) -> None:
     # Only now, when everything resolved: a failure above leaves every lock as it was.
-    lockfile.write_base(_keep_date(base, lockfile.read_base))
-    for name, lock in locks.items():
+    lockfile.write_base(_keep_date(resolved.base, lockfile.read_base))
+    for name, lock in resolved.sets.items():
         lockfile.write_set(_keep_date(lock, partial(lockfile.read_set, name)))
-    toolkit.write(body)
-    models.write(model_locks)
-    return before, changes.read(strict=True)
+    toolkit.write(resolved.toolkit)
+    models.write(resolved.models)
 
 
 def _known(upgrade: str, before: Locked) -> None:
     """Refuse a name that no lock holds."""
     name = canonicalize_name(upgrade)
     held = {wheel.name for lock in before.sets.values() for wheel in lock.wheels} | set(toolkit.versions())
-    if upgrade not in ("", "all", _DEBIAN, *_debs(before.base), *models.names()) and name not in held:
-        fix = f"name a locked package or model, `{_DEBIAN}` for all Debian packages, or `all`"
+    if upgrade not in ("", "all", DEBIAN, fixing.WORD, *_debs(before.base), *models.names()) and name not in held:
+        fix = f"name a locked package or model, `{DEBIAN}` for all Debian packages, `all`, or `{fixing.WORD}`"
         raise UsageError(f"no lock holds {upgrade}", where="lockfiles/", fix=fix)
 
 
@@ -98,20 +132,21 @@ def _debs(base: BaseLock | None) -> set[str]:
     return {deb.name for deb in base.debs} if base else set()
 
 
-def _resolve_base(before: BaseLock | None, upgrade: str) -> BaseLock:
-    """The base: as it was locked where neither base.in nor the command asks for more, else resolved."""
+def _resolve_base(before: BaseLock | None, upgrade: str, fixes: frozenset[str] = frozenset()) -> BaseLock:
+    """The base: as it was locked where neither base.in nor the command nor a known defect asks for more, else resolved."""
     base_in = inputs.read_base()
-    edited, named = before is None or before.inputs != base_in.digest, upgrade == _DEBIAN or upgrade in _debs(before)
+    moving = (fixes | {upgrade}) & _debs(before)
+    edited, named = before is None or before.inputs != base_in.digest, upgrade == DEBIAN or bool(moving)
     if offline() and (edited or named):
         # Without a lock, its reader says it better.
         lockfile.read_base()
-        what = f"upgrading {upgrade}" if named else "base.in changed, and resolving it"
+        what = f"upgrading {upgrade or DEBIAN}" if named else "base.in changed, and resolving it"
         raise MissingEnvironmentError(f"{what} needs Debian's mirror", fix="run without --offline")
     if before and not edited and not named and (upgrade != "all" or offline()):
         _tell_newer(base_in, before)
         return before
-    locked = before.debs if before and upgrade not in ("all", _DEBIAN) else ()
-    debs, newer = resolver.resolve(base_in, locked, upgrade)
+    locked = before.debs if before and upgrade not in ("all", DEBIAN) else ()
+    debs, newer = resolver.resolve(base_in, locked, moving)
     _tell_count(newer)
     # Their licences stand in the packages themselves.
     resolver.fetch(debs)
@@ -142,7 +177,7 @@ def _tell_newer(base_in: BaseInput, base: BaseLock) -> None:
 def _tell_count(newer: int) -> None:
     if newer:
         text = "1 newer Debian package is there" if newer == 1 else f"{newer} newer Debian packages are there"
-        console.info(f"{text}: `invoke lock --upgrade {_DEBIAN}` takes {'it' if newer == 1 else 'them'}")
+        console.info(f"{text}: `invoke lock --upgrade {DEBIAN}` takes {'it' if newer == 1 else 'them'}")
 
 
 def resolve_set(set_input: SetInput, base: BaseLock, keeping: Keeping, leader: SetLock | None) -> SetLock:
@@ -172,15 +207,25 @@ def resolve_set(set_input: SetInput, base: BaseLock, keeping: Keeping, leader: S
     vet.tell_unmet(set_input, python)
     with console.step(f"resolving {set_input.name}.in") as notes:
         preferred, window = {**keeping.versions(set_input.name), **led}, keeping.window(set_input)
+        targets = keeping.targets(set_input.name)
         solve = partial(wheels.resolve, set_input, python, glibc, preferred, direct=direct, asked=keeping.asked)
-        packages = solve(window)
-        while window and (narrower := window.narrowed(packages, keeping.held(set_input.name), keeping.asked)) != window:
+        solve = partial(solve, constraints=[target.constraint for target in targets.values()])
+        staying = keeping.held(set_input.name) | {package: target.version for package, target in targets.items()}
+        try:
+            packages = solve(window)
+        except UnresolvedError as problem:
+            vet.check_lacking(set_input, problem)
+            raise
+        while window and (narrower := window.narrowed(packages, staying, keeping.asked)) != window:
             window = narrower
             packages = solve(window)
         plain = {name: package for name, package in packages.items() if name not in built}
         chosen = vet.choose(plain, tags, set_input, shared, kept, keeping.known(), free)
         vet.check_sources(packages, keeping.known(), free)
         notes.append(f"{len(packages)} packages, {console.size(sum(w.artifact.size for w in chosen))}")
+    elsewhere = {origin.name for origin in set_input.origins}
+    # Before any source is built.
+    guard.check_malware(((name, str(one["version"])) for name, one in packages.items() if name not in elsewhere), where)
     if not packages:
         raise LockError(f"{set_input.name}.in asks for nothing on the image's platform", where=where, fix="mend its markers")
     for name, package in packages.items():
@@ -194,6 +239,9 @@ def resolve_set(set_input: SetInput, base: BaseLock, keeping: Keeping, leader: S
     with index.session() as http:
         if not offline():
             vet.check_namesakes(set_input, set(packages) - set(direct), http)
+            held = keeping.held(set_input.name)
+            moved = {name for name, one in packages.items() if held.get(name) != str(one["version"])} - set(direct)
+            vet.check_status(set_input, moved, http)
         locate = index.Locator(http)
         lock = SetLock(
             set_input.name, set_input.digest, toolkit.today(), python, glibc, tuple(sorted(chosen, key=lambda w: w.name))
@@ -210,6 +258,7 @@ def resolve_set(set_input: SetInput, base: BaseLock, keeping: Keeping, leader: S
             lock = replace(lock, wheels=tuple(sorted((*lock.wheels, *made), key=lambda w: w.name)))
         known = metadata.read_all([wheel.artifact for wheel in lock.wheels], locate, http)
         asked = gpu.needs(lock.wheels, locate, http)
+    guard.check_startup(lock.wheels, {digest: one.startup for digest, one in known.items()}, where)
     by_name = {wheel.name: known[wheel.artifact.sha256] for wheel in lock.wheels}
     vet.check_identity(lock.wheels, by_name)
     vet.check_extras(set_input, {wheel.name: wheel.version for wheel in lock.wheels}, by_name, python)

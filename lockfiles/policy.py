@@ -20,6 +20,23 @@ from lockfiles.model import Deb, Wheel
 _PATTERN = re.compile(r"[A-Za-z0-9.+*-]+")
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Startup:
+    """A file of a wheel that may run at each start of Python.
+
+    Attributes:
+        package: that brings it.
+        file: its path in the site folder: `distutils-precedence.pth`.
+        sha256: of its content: other content is other code.
+        reason: for people.
+    """
+
+    package: str
+    file: str
+    sha256: str
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """The policy.
@@ -31,6 +48,7 @@ class Policy:
         cooldown_days: how long a release must be out before it is locked.
         audit: the severity from which an advisory fails `invoke audit`.
         data_days: how old its data may be.
+        startup: files that may run at each start of Python.
     """
 
     forbidden: tuple[str, ...]
@@ -39,6 +57,7 @@ class Policy:
     cooldown_days: int
     audit: Severity = "high"
     data_days: int = 7
+    startup: tuple[Startup, ...] = ()
 
 
 def path() -> Path:
@@ -71,9 +90,20 @@ def read() -> Policy:
     if worst is None:
         raise audit.refused("refuse", f"expected one of {', '.join(SEVERITIES)}, got {severity!r}")
     data_days = audit.number("data-days", 1, 3650, 7)
+    startup = tuple(sorted(_startup(entry) for entry in keys.each("startup")))
     for table in (keys, licences, cooldown, audit):
         table.end()
-    return Policy(forbidden, unknown == "allow", reasons, days, worst, data_days)
+    return Policy(forbidden, unknown == "allow", reasons, days, worst, data_days, startup)
+
+
+def _startup(entry: reader.Keys) -> Startup:
+    found = Startup(entry.text("package"), entry.text("file"), entry.text("sha256"), entry.text("reason").strip())
+    if not re.fullmatch(r"[0-9a-f]{64}", found.sha256):
+        raise entry.refused("sha256", f"not a sha256: {found.sha256!r}", "`invoke lock` names it")
+    if not found.reason:
+        raise entry.refused("reason", "gives no reason", "say why the code may run")
+    entry.end()
+    return found
 
 
 def check_licences(policy: Policy, lock: str, packages: Iterable[Deb | Wheel]) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from common import console, paths
 from common.errors import LockError, MissingEnvironmentError, UsageError
 from common.files import write_whole
 from common.offline import offline
+from lockfiles.fixes import Target
 from lockfiles.python import cooldown, wheels
 
 _RELOCK = "run `invoke lock`"
@@ -28,26 +29,28 @@ def path() -> Path:
     return paths.LOCKFILES / "toolkit.txt"
 
 
-def versions() -> dict[str, str]:
-    """The locked versions by name; none without a lock."""
-    text = _text()
+def versions(body: str = "") -> dict[str, str]:
+    """The versions by name, of what is locked or of a body that is to be; none without a lock."""
+    text = body or _text()
     return {match[1]: match[2] for match in re.finditer(r"^([a-z0-9-]+)==([^\s;]+)", text, re.MULTILINE)}
 
 
-def resolve(upgrade: str, days: Callable[[], int]) -> str:
+def resolve(upgrade: str, days: Callable[[], int], fixes: Mapping[str, Target] | None = None) -> str:
     """Resolve it; returns the body of the file. Where nothing was edited or asked for, that is the body it has.
 
     Args:
         upgrade: a package that may move, `all`, or nothing; another name is somebody else's.
         days: tells the days of the cooldown; may ask the network.
+        fixes: what moves because of a known defect.
 
     Raises:
         LockError: the requirements cannot all hold.
         MissingEnvironmentError: the index does not answer.
     """
+    fixes = fixes or {}
     named = upgrade == "all" or canonicalize_name(upgrade) in versions()
     # Offline it does not resolve: it is locked for every platform, so its wheels are not all here.
-    if offline() or not named:
+    if offline() or not (named or fixes):
         try:
             check()
             return _text().removeprefix(_head_of(_text()))
@@ -60,9 +63,10 @@ def resolve(upgrade: str, days: Callable[[], int]) -> str:
     pins = [*project["dependencies"], *project["optional-dependencies"]["test"]]
     chosen = {canonicalize_name(upgrade)} - {"all"} if named else frozenset[str]()
     asked = cooldown.asked_for(pins) | chosen
-    window = cooldown.window(days(), asked, locked)
+    window = cooldown.window(days(), asked, locked, fixes={name: target.until for name, target in fixes.items()})
+    moving = [*([upgrade] if named else []), *(target.constraint for target in fixes.values())]
     with console.step("resolving the toolkit") as notes:
-        body = wheels.resolve_toolkit(paths.ROOT / "pyproject.toml", _text(), upgrade if named else "", window, asked)
+        body = wheels.resolve_toolkit(paths.ROOT / "pyproject.toml", _text(), moving, window, asked)
         notes.append(f"{sum(1 for line in body.splitlines() if line[:1].isalnum())} packages")
     return body
 

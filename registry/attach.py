@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from oci.envelope import Envelope
 from oci.reference import ImageRef
 from oci.signature import by_key, signed_statements
 from oci.statement import Statement
-from registry import inventories, provenance, recompute, result, signer
+from registry import audited, inventories, provenance, recompute, result, signer
 from registry.signer import Signer
 from registry.verify import NAMES
 from smoke import receipt as smoke_receipt
@@ -33,6 +33,8 @@ from smoke.receipt import SmokeReceipt
 # Names the builder where it is not somebody's own machine: the workflow of a CI, as a URI.
 BUILDER_VARIABLE = "PINWHEEL_BUILDER"
 _PATIENCE = Patience()
+_NAMES = {**NAMES, audited.AUDIT: "audit", audited.VEX: "VEX"}
+_KINDS = attachments.KINDS | {audited.AUDIT, audited.VEX}
 _AGAIN = "run `invoke push` again: what is attached already is not attached twice"
 
 
@@ -64,7 +66,7 @@ class Proof:
 
 
 def attach(registry: str, *, key: str = "", keyless: bool = False) -> str:
-    """Attach signature, SBOM, provenance and smoke result to every built image; it must have been pushed.
+    """Attach signature, SBOM, provenance, smoke result and audit to every built image; it must have been pushed.
 
     Proof that is there already and equal is left as it is. An older statement of the same key is replaced by the new one;
     of smoke results, `result.supersedes` says which. A failed run is attached as well: a digest that failed is proven no more.
@@ -89,7 +91,7 @@ def attach(registry: str, *, key: str = "", keyless: bool = False) -> str:
     built = build_receipt.read()
     run = _last_run()
     # Make all proofs before attaching any, so that a failure here attaches nothing.
-    proofs = [_proof(image, built, run) for image in built.images]
+    proofs = [_with_audit(_proof(image, built, run)) for image in built.images]
     with Client(target, _PATIENCE, writes=True) as client:
         client.prepare()
         if keyless:
@@ -160,6 +162,11 @@ def _proof(image: BuiltImage, built: BuildReceipt, run: SmokeReceipt | None) -> 
     return Proof(image, predicates, true.inventory)
 
 
+def _with_audit(proof: Proof) -> Proof:
+    found = audited.predicates(proof.image.name, proof.image.digest, proof.predicates[statement.SBOM])
+    return replace(proof, predicates={**proof.predicates, **found})
+
+
 def _builder() -> str:
     builder = os.environ.get(BUILDER_VARIABLE, "")
     if builder and "://" not in builder:
@@ -184,7 +191,7 @@ def deliver(client: Client, proof: Proof, own: Signer) -> None:
     client.manifest(repository, image.digest)
     if proof.inventory:
         inventories.put(client, repository, image.digest, proof.inventory)
-    attached = attachments.read(client, repository, image.digest)
+    attached = attachments.read(client, repository, image.digest, kinds=_KINDS)
     reference = ImageRef(client.target.host, repository, "", image.digest)
     for text in attachments.left_out(attached):
         console.warn(f"{image.name}: {text}")
@@ -206,6 +213,7 @@ def deliver(client: Client, proof: Proof, own: Signer) -> None:
     }
     _read_back(client, proof, own, expected)
     kinds = "signature, SBOM, provenance" + (", smoke result" if statement.SMOKE in expected else "; no smoke result")
+    kinds += ", audit" if audited.AUDIT in expected else ""
     kinds = kinds if proof.signs else "smoke result"
     console.done(f"{image.name}: {kinds} {'attached' if envelopes else 'there already'}, read back and verified")
     if proof.failed:
@@ -267,13 +275,13 @@ def _read_back(client: Client, proof: Proof, own: Signer, expected: dict[str, li
     reference = ImageRef(client.target.host, client.target.prefix + name, "", proof.image.digest)
 
     def problems() -> str:
-        attached = attachments.read(client, reference.repository, reference.digest)
+        attached = attachments.read(client, reference.repository, reference.digest, kinds=_KINDS)
         signed = not proof.signs or signature.is_signed(attached, reference, own.public)
         found = [] if signed else ["signature missing"]
         for kind, payloads in expected.items():
             items = [item for item, _ in signed_statements(attached, reference.digest, by_key(own.public), kind)]
             if sorted(_payloads(items)) != payloads:
-                found.append(f"{NAMES[kind]} {'is another' if items else 'missing'}")
+                found.append(f"{_NAMES[kind]} {'is another' if items else 'missing'}")
         return "; ".join(found)
 
     if summary := settled(problems, "", client.patience):

@@ -7,6 +7,7 @@ from typing import Any
 
 from packageurl import PackageURL
 
+from common import console
 from common.errors import PolicyError
 from common.files import sha256_bytes
 from lockfiles import lockfile
@@ -72,15 +73,21 @@ def packages(sbom: dict[str, Any]) -> frozenset[Package]:
     """The packages of an SBOM whose advisories we read, by their purl."""
     # The SBOM names binary packages; their sources are known from those that are locked here.
     sources = {(deb.name, deb.version): package for deb, package in locked.sources(lockfile.read_base().debs).items()}
-    found = set()
+    found, strange = set(), set()
     for component in sbom.get("components") or ():
         try:
             purl = PackageURL.from_string(str(component.get("purl")))
         except ValueError:
             continue
-        if purl.type == "pypi" and purl.version:
+        # A shim is empty: nothing of the package is in it.
+        shim = any(entry.get("name") == "pinwheel:shim" for entry in component.get("properties") or ())
+        if purl.type == "pypi" and purl.version and not shim:
             found.add(locked.python(purl.name, purl.version))
-        elif purl.type == "deb" and purl.version:
-            own = Package("Debian", purl.name, purl.version, purl.name)
-            found.add(sources.get((purl.name, purl.version), own))
+        elif (purl.type, purl.namespace) == ("deb", "debian") and purl.version:
+            if (known := sources.get((purl.name, purl.version))) is None:
+                known = Package("Debian", purl.name, purl.version, purl.name)
+                strange.add(known)
+            found.add(known)
+    if strange:
+        console.warn(f"{len(strange)} Debian packages are not those of base.lock, and taken for their own sources")
     return frozenset(found)

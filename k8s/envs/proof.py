@@ -7,9 +7,23 @@ from dataclasses import dataclass, field
 from common.reader import Keys
 from k8s.envs import trusted
 from k8s.envs.trusted import Signers
+from lockfiles.audit.model import SEVERITIES, Severity
 from oci.reference import ImageRef
 from registry import policy
 from registry.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class AuditLimit:
+    """What may be known of the packages of an image, by the advisory data of the day on which it is asked.
+
+    Attributes:
+        max_severity: the worst that a known defect may have.
+        max_age_days: how old the data may be.
+    """
+
+    max_severity: Severity
+    max_age_days: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +34,13 @@ class Gate:
         signers: whose signatures count.
         policy: what must hold.
         refuse: whether an image that does not carry it is refused; or only warned about.
+        audit: what may be known of its packages; None: nobody asks.
     """
 
     signers: Signers
     policy: Policy = field(default_factory=Policy)
     refuse: bool = True
+    audit: AuditLimit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +68,21 @@ def gate(top: Keys) -> Gate | None:
     keys = top.below("proof")
     signers, refuse = trusted.signers(keys), keys.flag("refuse", default=True)
     asked = policy.parse(keys.body.pop("policy", {}), f"{keys.file}, proof.policy")
+    audit = _audit(keys.below("audit")) if "audit" in keys else None
     keys.end()
-    return Gate(signers, asked, refuse)
+    if audit and not asked.sbom:
+        raise keys.refused("audit", "what an image holds, its SBOM says, and policy.sbom asks for none")
+    return Gate(signers, asked, refuse, audit)
+
+
+def _audit(keys: Keys) -> AuditLimit:
+    written = keys.text("max-severity")
+    severity = next((one for one in SEVERITIES if one == written and one != "malware"), None)
+    if severity is None:
+        raise keys.refused("max-severity", f"expected {', '.join(SEVERITIES[:-1])}, got {written!r}: malware is never allowed")
+    days = keys.number("max-age-days", 1, 3650, 7)
+    keys.end()
+    return AuditLimit(severity, days)
 
 
 def models(keys: Keys, registry: str, *, strict: bool) -> dict[str, Model]:

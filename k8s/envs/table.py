@@ -28,6 +28,9 @@ def settings(env: Environment) -> dict[str, str]:
         found["proof key"] = gate.signers.named()
         for one in dataclasses.fields(gate.policy):
             found[f"proof {one.name.replace('_', '-')}"] = _text(getattr(gate.policy, one.name))
+        audit = gate.audit
+        said = f"no defect worse than {audit.max_severity}, by data of {audit.max_age_days} days" if audit else "not asked"
+        found["proof audit"] = said
     for (namespace, name), keys in sorted(env.secrets.items()):
         found[f"secret {namespace}/{name}"] = ", ".join(sorted(keys))
     for there, keys in sorted(env.elsewhere.items()):

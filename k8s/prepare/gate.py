@@ -6,22 +6,25 @@ in the environment's file (k8s/envs/other_images.py). And a model when the key s
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common import console, host, paths
-from common.errors import PolicyError, UsageError
+from common.errors import MissingEnvironmentError, PolicyError, UsageError
 from k8s.envs.environment import Environment
 from k8s.envs.other_images import KEY, OtherImage, canonical, under
-from k8s.envs.proof import Gate, Model
+from k8s.envs.proof import AuditLimit, Gate, Model
 from k8s.pipeline import artifact
+from lockfiles.audit import run
+from lockfiles.audit.model import at_least
 from oci import attachments, signature
 from oci.client.client import Client
 from oci.client.target import Registry
 from oci.envelope import PublicKey
 from oci.reference import ImageRef
-from registry import inspect, signer
+from registry import contents, inspect, signer
 from registry.policy import Policy
 from registry.trust import Trust
 from registry.verify import Findings
@@ -128,11 +131,33 @@ def _verdicts(images: Iterable[ImageRef], env: Environment, gate: Gate) -> list[
             if own is None:
                 fix = f"`invoke push` makes this checkout's own pair, or name who pushes at `proof.key` in {env.file}"
                 own = gate.signers.trust(env.file, fix)
-                _reach(env)
+                reach(env)
             _, found = inspect.look(image, own, gate.policy, env.network.access())
             fix = f"run `invoke smoke{' --gpu' if gate.policy.smoke == 'gpu' else ''} push` for what is ours"
-            verdicts.append(_Verdict(str(image), found.holds, "proven", _text(found) if found.holds else _why(found), fix))
+            verdict = _Verdict(str(image), found.holds, "proven", _text(found) if found.holds else _why(found), fix)
+            verdicts.append(_audited(verdict, image, own, env, gate.audit) if gate.audit and found.holds else verdict)
     return verdicts
+
+
+def _audited(verdict: _Verdict, image: ImageRef, key: Trust, env: Environment, limit: AuditLimit) -> _Verdict:
+    """The verdict on an image that carries its proof, by what is known today of the packages that its SBOM names."""
+    _, packages = contents.of_image(image, key, env.network.access())
+    try:
+        audit = run.judge(str(image), {package: {str(image)} for package in packages})
+    except MissingEnvironmentError as problem:
+        return replace(verdict, holds=False, text=f"audit missing: {problem.what}", fix=problem.fix)
+    old = max(source.age(datetime.datetime.now(datetime.UTC)) for source in audit.sources)
+    if old > limit.max_age_days:
+        text = f"audit: the advisory data is {old} days old, and {limit.max_age_days} are allowed"
+        return replace(verdict, holds=False, text=text, fix="run `invoke fetch --advisories`")
+    worse = [one for one in audit.counting if one.severity != limit.max_severity and at_least(one.severity, limit.max_severity)]
+    if worse:
+        first, more = worse[0], f" and {len(worse) - 1} more" if len(worse) > 1 else ""
+        named = f"{first.package} {first.ids[0]} ({first.severity}){more}"
+        fix = "run `invoke lock --upgrade vulnerable build smoke push`, or say in lockfiles/vex.toml why it does not apply here"
+        text = f"audit: known defects worse than {limit.max_severity}: {named}"
+        return replace(verdict, holds=False, text=text, fix=fix)
+    return replace(verdict, text=f"{verdict.text}; audit: no known defect worse than {limit.max_severity}")
 
 
 def _stranger(env: Environment, image: str = "") -> _Verdict:
@@ -208,7 +233,7 @@ def _signed(model: Model, env: Environment) -> tuple[tuple[str, str], ...]:
         console.warn(f"nobody verifies the model's signature before the pods do: no `model.key` ({env.file})")
         return ()
     trust = model.signers.trust(env.file)
-    _reach(env)
+    reach(env)
     _, found = inspect.look(model.reference, trust, _SIGNED, env.network.access())
     if not found.holds:
         raise PolicyError(
@@ -236,7 +261,7 @@ def _as_the_pods(model: ImageRef, trust: Trust, env: Environment) -> None:
         raise PolicyError("the model is signed for another place, and the pods would refuse it", where=str(model), fix=fix)
 
 
-def _reach(env: Environment) -> None:
+def reach(env: Environment) -> None:
     """Start the registry of this machine, where it is the environment's."""
     if env.registry.partition("/")[0] == host.REGISTRY:
         host.start_registry()

@@ -60,17 +60,15 @@ def look(kubectl: Kubectl, rendered: RenderedSet, live: Iterable[Manifest], env:
         if manifest.kind in _WORKLOADS and (now := there.get(manifest.identity)):
             wrong += _added(_template(manifest), _template(now), now.title)
             owned[str(now.metadata.get("uid"))] = manifest
-    spaces = {manifest.name if manifest.kind == "Namespace" else manifest.namespace for manifest in rendered.objects}
-    for space in sorted(spaces - {""}):
-        sets, pods = _list(kubectl, "replicasets.apps", space), _list(kubectl, "pods", space)
-        if pods is None:
+    for space in namespaces(rendered):
+        running = pods(kubectl, space)
+        if running is None:
             unseen.append(space)
             continue
         # A Deployment's pods are its ReplicaSets'.
+        sets = _list(kubectl, "replicasets.apps", space)
         above = {str(made["metadata"].get("uid")): _owner(made) for made in sets or ()}
-        for pod in sorted(pods, key=lambda body: str(body["metadata"]["name"])):
-            if pod["metadata"].get("deletionTimestamp") or mapping(pod.get("status")).get("phase") in _ENDED:
-                continue
+        for pod in running:
             owner = _owner(pod)
             workload = owned.get(owner) or owned.get(above.get(owner, ""))
             title = f"Pod {space}/{pod['metadata']['name']}"
@@ -85,6 +83,36 @@ def look(kubectl: Kubectl, rendered: RenderedSet, live: Iterable[Manifest], env:
                     if one.get("image") not in known
                 ]
     return Found(tuple(wrong), tuple(beside), tuple(sorted(images)), tuple(unseen))
+
+
+def namespaces(rendered: RenderedSet) -> tuple[str, ...]:
+    """The namespaces that a set makes or puts objects into, sorted."""
+    spaces = {manifest.name if manifest.kind == "Namespace" else manifest.namespace for manifest in rendered.objects}
+    return tuple(sorted(spaces - {""}))
+
+
+def pods(kubectl: Kubectl, namespace: str) -> tuple[dict[str, Any], ...] | None:
+    """The pods of a namespace that have not ended and are not told to end, by name; None where we may not look."""
+    found = _list(kubectl, "pods", namespace)
+    if found is None:
+        return None
+    going = (pod for pod in found if not pod["metadata"].get("deletionTimestamp"))
+    left = [pod for pod in going if mapping(pod.get("status")).get("phase") not in _ENDED]
+    return tuple(sorted(left, key=lambda body: str(body["metadata"]["name"])))
+
+
+def images(pod: Mapping[str, Any]) -> frozenset[str]:
+    """The images that a pod runs; one that its template names by tag, by the digest that the node pulled."""
+    digests = {
+        status.get("name"): str(status.get("imageID") or "").rpartition("@")
+        for group in _STATUSES
+        for status in items(mapping(pod.get("status")), group)
+    }
+    found = set()
+    for _, one in _containers(pod):
+        reference, (_, at, digest) = str(one.get("image")), digests.get(one.get("name"), ("", "", ""))
+        found.add(f"{reference}@{digest}" if at and "@" not in reference else reference)
+    return frozenset(found)
 
 
 def _of_pod(pod: Mapping[str, Any], workload: Manifest, title: str, registry: str) -> Iterator[str]:

@@ -26,9 +26,10 @@ def conclude(audit: Audit, form: Literal["text", "json", "sarif"]) -> str:
         console.machine(audit.json() if form == "json" else audit.sarif())
     report.remember(audit)
     silenced = sum(bool(one.vex) for one in audit.findings)
-    counts = f"{len(audit.findings)} known defects in {audit.packages} packages" + (
-        f", {silenced} silenced" if silenced else ""
-    )
+    parts = [f"{len(audit.findings)} known defects in {audit.packages} packages"]
+    parts += [f"{silenced} silenced"] if silenced else []
+    parts += [f"{len(audit.unknown)} NOT judged"] if audit.unknown else []
+    counts = ", ".join(parts)
     if failing := audit.failing:
         first = failing[0]
         rest = f" and {len(failing) - 1} more" if len(failing) > 1 else ""

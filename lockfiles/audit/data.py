@@ -14,15 +14,16 @@ import dataclasses
 import datetime
 import json
 import os
+import shutil
 import sqlite3
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import requests
 
@@ -54,7 +55,7 @@ class Source:
 
     Attributes:
         ecosystem: it speaks of.
-        fetched: when, UTC (ISO 8601).
+        fetched: when it was fetched from where it is published, or changed there, UTC (ISO 8601).
         newest: when its newest record was changed, as it says; of Debian's tracker, which says nothing, empty.
         records: how many it has for us.
         sha256: of the file.
@@ -115,9 +116,8 @@ def write_mirror(target: Path) -> int:
             place = target / "advisories" / name
             place.parent.mkdir(parents=True, exist_ok=True)
             temporary = place.with_suffix(".new")
-            with held.open("rb") as source, temporary.open("wb") as out:
-                while chunk := source.read(CHUNK):
-                    out.write(chunk)
+            # With its time: from the mirror it is as old as here.
+            shutil.copy2(held, temporary)
             temporary.replace(place)
             copied += 1
     return copied
@@ -157,25 +157,36 @@ class Index:
 
 
 def _bring(ecosystem: Ecosystem, file: Path) -> None:
-    """Fetch one source from the first place that has it."""
-    name, own = FILES[ecosystem], os.environ.get(VARIABLE, "").rstrip("/")
-    near = mirror.folder()
+    """Fetch one source from the first place that has it; the file's time becomes that of the published one, if that is told."""
+    name, published = FILES[ecosystem], _PUBLISHED[ecosystem]
+    near, own = mirror.folder(), mirror.folder_of(VARIABLE)
     if near and (near / "advisories" / name).is_file():
-        _copy(near / "advisories" / name, file)
-        return
-    if own and not urlsplit(own).scheme:
-        if not (Path(own) / name).is_file():
-            raise MissingEnvironmentError(f"no {name} there", where=own, fix=f"put it there, or unset {VARIABLE}")
-        _copy(Path(own) / name, file)
-        return
-    address = f"{own}/{name}" if own else _PUBLISHED[ecosystem]
-    if offline():
+        shutil.copy2(near / "advisories" / name, file)
+    elif mirror.http_host()[0] and _download(mirror.VARIABLE, f"advisories/{name}", file):
+        pass
+    elif own:
+        if not (own / name).is_file():
+            raise MissingEnvironmentError(f"no {name} there", where=str(own), fix=f"put it there, or unset {VARIABLE}")
+        shutil.copy2(own / name, file)
+    elif offline():
         raise MissingEnvironmentError(
             f"the advisories of {ecosystem} are not in the mirror", fix="fetch them without --offline"
         )
-    where = f"{VARIABLE}, {name}" if own else address
+    elif not (_download(VARIABLE, name, file) if os.environ.get(VARIABLE) else _get(published, published, file)):
+        where = f"{VARIABLE}, {name}" if os.environ.get(VARIABLE) else published
+        raise MissingEnvironmentError(f"there are no advisories of {ecosystem}: it answers 404", where=where, fix=_FIX)
+
+
+def _download(variable: str, name: str, file: Path) -> bool:
+    """Fetch a file from the address that a variable holds, which may hold a login, too; whether it is there."""
+    return _get(f"{os.environ[variable].rstrip('/')}/{name}", f"{variable}, {name}", file)
+
+
+def _get(address: str, where: str, file: Path) -> bool:
     try:
         with index.session() as http, http.get(address, stream=True, timeout=_TIMEOUT) as answer:
+            if answer.status_code in (404, 410):
+                return False
             answer.raise_for_status()
             size = 0
             with file.open("wb") as out:
@@ -184,17 +195,14 @@ def _bring(ecosystem: Ecosystem, file: Path) -> None:
                     if size > _LARGEST:
                         raise MissingEnvironmentError(f"more than {_LARGEST >> 30} GiB of advisories", where=where, fix=_FIX)
                     out.write(chunk)
+            # Without such a header, or with nonsense in it, it is as new as now.
+            with suppress(KeyError, TypeError, ValueError, OverflowError):
+                changed = parsedate_to_datetime(answer.headers["Last-Modified"]).timestamp()
+                os.utime(file, (changed, changed))
     except requests.RequestException as problem:
         status = f"it answers {problem.response.status_code}" if problem.response is not None else type(problem).__name__
-        raise MissingEnvironmentError(
-            f"the advisories of {ecosystem} cannot be fetched: {status}", where=where, fix=_FIX
-        ) from None
-
-
-def _copy(source: Path, file: Path) -> None:
-    with source.open("rb") as held, file.open("wb") as out:
-        while chunk := held.read(CHUNK):
-            out.write(chunk)
+        raise MissingEnvironmentError(f"{file.name} cannot be fetched: {status}", where=where, fix=_FIX) from None
+    return True
 
 
 def _read(ecosystem: Ecosystem, file: Path, base: sqlite3.Connection) -> Source:
@@ -219,7 +227,9 @@ def _read(ecosystem: Ecosystem, file: Path, base: sqlite3.Connection) -> Source:
         raise MissingEnvironmentError(what, where=file.name, fix=_FIX) from None
     if not count:
         raise MissingEnvironmentError(f"the advisories of {ecosystem} are empty", where=file.name, fix=_FIX)
-    fetched = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    now = datetime.datetime.now(datetime.UTC)
+    # A copy is as old as what was copied.
+    fetched = min(now, datetime.datetime.fromtimestamp(file.stat().st_mtime, datetime.UTC)).isoformat(timespec="seconds")
     return Source(ecosystem, fetched, newest, count, sha256_file(file))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from debian.debfile import DebFile
@@ -14,7 +14,7 @@ from common.files import write_whole
 from lockfiles import inputs, lockfile, store, toolkit
 from lockfiles.audit import osv
 from lockfiles.audit.model import Package
-from lockfiles.model import Deb
+from lockfiles.model import BaseLock, Deb, SetLock
 
 BASE, TOOLKIT, CLUSTER = "base", "toolkit", "single-node"
 _REQUIRE = re.compile(r"^\s*(?:require\s+)?(?P<name>[^\s()]+)\s+(?P<version>v[^\s]+)(?:\s*//.*)?$")
@@ -33,19 +33,31 @@ def everything(set_name: str = "") -> Packages:
         LockError: a lock is missing or broken.
         UsageError: there is no such set.
     """
+    sets = [lockfile.read_set(name) for name in inputs.chosen(set_name)]
+    found = of(lockfile.read_base(), sets, {} if set_name else toolkit.versions())
+    for package in () if set_name else modules():
+        _add(found, package, CLUSTER)
+    return found
+
+
+def of(base: BaseLock | None, sets: Iterable[SetLock], tools: Mapping[str, str]) -> Packages:
+    """The packages of these locks, and the locks that hold each.
+
+    Args:
+        base: the Debian packages.
+        sets: of Python.
+        tools: versions of the toolkit, by name.
+    """
     found: Packages = {}
-    for name in inputs.chosen(set_name):
-        for wheel in lockfile.read_set(name).wheels:
+    for lock in sets:
+        for wheel in lock.wheels:
             # A shim is empty: nothing of the package is in it.
             if not wheel.shim:
-                _add(found, python(wheel.name, wheel.version), name)
-    for deb, package in sources(lockfile.read_base().debs).items():
+                _add(found, python(wheel.name, wheel.version), lock.name)
+    for deb, package in sources(base.debs if base else ()).items():
         _add(found, package, BASE if deb.name == package.name else f"{BASE} ({deb.name})")
-    if not set_name:
-        for name, version in toolkit.versions().items():
-            _add(found, python(name, version), TOOLKIT)
-        for package in modules():
-            _add(found, package, CLUSTER)
+    for name, version in tools.items():
+        _add(found, python(name, version), TOOLKIT)
     return found
 
 

@@ -27,7 +27,7 @@ class Audit:
         scope: what was audited, for people: `all locks`.
         date: day, UTC.
         packages: how many were looked up.
-        unknown: packages whose version no rule orders, so that no range says anything of them.
+        unknown: what was not judged, and why: packages whose version no rule orders, images without a signed SBOM.
         sources: the data.
         findings: the worst first; those that a VEX statement silences are among them.
         new: names (package, advisory) of the findings that the last audit of this scope did not have.
@@ -46,9 +46,19 @@ class Audit:
     refuse: Severity
 
     @property
+    def day(self) -> datetime.date:
+        """The day of the audit."""
+        return datetime.date.fromisoformat(self.date)
+
+    @property
+    def counting(self) -> tuple[Finding, ...]:
+        """The findings that no VEX statement silences."""
+        return tuple(one for one in self.findings if not one.vex)
+
+    @property
     def failing(self) -> tuple[Finding, ...]:
         """The findings that the policy does not allow."""
-        return tuple(one for one in self.findings if not one.vex and at_least(one.severity, self.refuse))
+        return tuple(one for one in self.counting if at_least(one.severity, self.refuse))
 
     def json(self) -> str:
         """As JSON."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from lockfiles import policy
 from lockfiles.audit import locked, osv, report, support, tracker, versions, vex
@@ -30,7 +30,12 @@ def of_locks(set_name: str = "") -> Audit:
 
 
 def judge(
-    scope: str, packages: Mapping[Package, set[str]], periods: Sequence[support.Period] = (), *, whole: bool = False
+    scope: str,
+    packages: Mapping[Package, set[str]],
+    periods: Sequence[support.Period] = (),
+    *,
+    unread: Sequence[str] = (),
+    whole: bool = False,
 ) -> Audit:
     """Look packages up and judge them.
 
@@ -38,6 +43,7 @@ def judge(
         scope: for people.
         packages: and the places that hold each.
         periods: of support, of what they stand on.
+        unread: what nothing could be looked up of, and why: a line each.
         whole: it is everything that is locked: a VEX statement that silences nothing there is of no use any more.
 
     Raises:
@@ -47,21 +53,15 @@ def judge(
     rules, statements = policy.read(), vex.read()
     now = datetime.datetime.now(datetime.UTC)
     found: list[Finding] = []
-    unknown = []
+    unknown = [*unread]
     with Index() as index:
         for package in sorted(packages):
             try:
-                versions.key(package.ecosystem, package.version)
+                own = defects(index, package)
             except ValueError as problem:
                 unknown.append(f"{package} ({', '.join(sorted(packages[package]))}): {problem}")
                 continue
-            records = index.about(package.ecosystem, package.name)
-            if package.ecosystem == "Debian":
-                verdicts = (tracker.judge(package, name, json.loads(body)) for name, body in records)
-                own = [verdict for verdict in verdicts if verdict]
-            else:
-                own = osv.judge(package, [osv.read(body) for _, body in records])
-            found += [dataclasses.replace(one, places=tuple(sorted(packages[package]))) for one in own]
+            found += [replace(one, places=tuple(sorted(packages[package]))) for one in own]
         sources = index.sources
     marked, notes = vex.apply(found, statements, now.date(), whole=whole)
     before = report.remembered(scope)
@@ -71,3 +71,17 @@ def judge(
     day = now.date().isoformat()
     ordered = report.ordered(marked, new)
     return Audit(scope, day, len(packages), tuple(unknown), sources, ordered, tuple(sorted(new)), tuple(notes), rules.audit)
+
+
+def defects(index: Index, package: Package) -> list[Finding]:
+    """The defects that a package has, as the data says, without what VEX says of them.
+
+    Raises:
+        ValueError: no rule orders its version.
+    """
+    versions.key(package.ecosystem, package.version)
+    records = index.about(package.ecosystem, package.name)
+    if package.ecosystem == "Debian":
+        verdicts = (tracker.judge(package, name, json.loads(body)) for name, body in records)
+        return [verdict for verdict in verdicts if verdict]
+    return osv.judge(package, [osv.read(body) for _, body in records])

@@ -98,9 +98,8 @@ def apply(
     said = list(statements)
     marked = []
     for finding in findings:
-        matching = [one for one in said if one.advisory in finding.ids and one.package in _names(finding)]
-        used |= set(matching)
-        valid = next((one for one in matching if one.until >= today and finding.severity != "malware"), None)
+        used |= {one for one in said if _about(one, finding)}
+        valid = silencing(finding, said, today)
         why = f"{valid.status}: {valid.justification or valid.reason}, until {valid.until}" if valid else ""
         marked.append(replace(finding, vex=why))
     lines = []
@@ -114,5 +113,11 @@ def apply(
     return marked, lines
 
 
-def _names(finding: Finding) -> set[str]:
-    return {finding.package.name, finding.package.shown}
+def silencing(finding: Finding, statements: Iterable[Statement], today: datetime.date) -> Statement | None:
+    """The statement that silences a finding on a day; none silences malware."""
+    valid = (one for one in statements if _about(one, finding) and one.until >= today)
+    return None if finding.severity == "malware" else next(valid, None)
+
+
+def _about(one: Statement, finding: Finding) -> bool:
+    return one.advisory in finding.ids and one.package in (finding.package.name, finding.package.shown)

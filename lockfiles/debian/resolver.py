@@ -33,7 +33,9 @@ def newer(wanted: BaseInput, locked: Iterable[Deb]) -> int:
         return _count_newer(session.choose(wanted), locked)
 
 
-def resolve(wanted: BaseInput, locked: tuple[Deb, ...] = (), upgrade: str = "") -> tuple[tuple[Deb, ...], int]:
+def resolve(
+    wanted: BaseInput, locked: tuple[Deb, ...] = (), upgrade: frozenset[str] = frozenset()
+) -> tuple[tuple[Deb, ...], int]:
     """Resolve the base: all essential packages, what `base.in` names, and all they depend on.
 
     A locked version stays where it can. What must move is found by trying: as few source packages as possible are let go. The
@@ -42,7 +44,7 @@ def resolve(wanted: BaseInput, locked: tuple[Deb, ...] = (), upgrade: str = "") 
     Args:
         wanted: `base.in`.
         locked: the debs whose versions stay where that is possible.
-        upgrade: one of them that moves to its newest version; empty for none.
+        upgrade: names of those that move to their newest version.
 
     Returns:
         the debs, sorted by name; and how many of them stay although a newer version fits.
@@ -59,7 +61,7 @@ def resolve(wanted: BaseInput, locked: tuple[Deb, ...] = (), upgrade: str = "") 
             available = known.get(deb.artifact.sha256) or by_name.get(deb.name)
             return available.source if available else deb.name
 
-        moving = {source(deb) for deb in locked if deb.name == upgrade or session.misplaced(deb, known)}
+        moving = {source(deb) for deb in locked if deb.name in upgrade or session.misplaced(deb, known)}
         staying = [deb for deb in locked if source(deb) not in moving]
         unlisted = tuple(deb for deb in staying if deb.artifact.sha256 not in known)
         gone = _obtain(session, known, unlisted)

@@ -54,7 +54,7 @@ class Window:
             if name in asked or self.but.get(name, _ANY) == _ANY or str(package["version"]) == held.get(name):
                 continue
             files = [*package.get("wheels", []), *filter(None, [package.get("sdist")])]
-            times = [_stamp(file["upload-time"]) for file in files if isinstance(file.get("upload-time"), datetime.datetime)]
+            times = [stamp(file["upload-time"]) for file in files if isinstance(file.get("upload-time"), datetime.datetime)]
             if times and min(times) >= self.until:
                 found[name] = min(times)
         return Window(self.until, found)
@@ -69,7 +69,13 @@ def asked_for(requirements: Iterable[str]) -> frozenset[str]:
     )
 
 
-def window(days: int, asked: Iterable[str], locked: Mapping[str, str], untimed: Iterable[str] = ()) -> Window | None:
+def window(
+    days: int,
+    asked: Iterable[str],
+    locked: Mapping[str, str],
+    untimed: Iterable[str] = (),
+    fixes: Mapping[str, str] | None = None,
+) -> Window | None:
     """What a resolution of today may see; None for everything.
 
     Args:
@@ -77,18 +83,28 @@ def window(days: int, asked: Iterable[str], locked: Mapping[str, str], untimed: 
         asked: names that may be brand-new.
         locked: for each package that is locked already, the day it was: it never goes back for its youth.
         untimed: names whose files have no known age.
+        fixes: for each package that moves because of a known defect, the time before which its fix was uploaded; empty where
+            it needs no exception.
     """
     if days <= 0:
         return None
-    now, one_day = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=1)
-    until = _stamp(now - days * one_day)
-    after = {name: _stamp(datetime.datetime.fromisoformat(f"{day}T00:00:00Z") + one_day) for name, day in locked.items()}
-    young = {name: time for name, time in after.items() if time > until}
-    asked_until, ageless = dict.fromkeys(asked, _stamp(now + one_day)), dict.fromkeys(untimed, _ANY)
+    now, one_day, until = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=1), since(days)
+    fixes = fixes or {}
+    after = {name: stamp(datetime.datetime.fromisoformat(f"{day}T00:00:00Z") + one_day) for name, day in locked.items()}
+    # What is left because of a defect opens no door for anything but its fix.
+    young = {name: time for name, time in after.items() if time > until and name not in fixes}
+    young |= {name: time for name, time in fixes.items() if time}
+    asked_until, ageless = dict.fromkeys(asked, stamp(now + one_day)), dict.fromkeys(untimed, _ANY)
     return Window(until, {**young, **asked_until, **ageless})
 
 
-def _stamp(time: datetime.datetime) -> str:
+def since(days: int) -> str:
+    """The time from which on an upload is too young."""
+    return stamp(datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=days))
+
+
+def stamp(time: datetime.datetime) -> str:
+    """A time as it is compared here: ISO 8601, UTC, to the second."""
     return time.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from email.parser import HeaderParser
 from functools import lru_cache
 from pathlib import Path
@@ -26,6 +26,7 @@ from common.errors import LockError
 from common.files import write_whole
 from lockfiles import store
 from lockfiles.model import Artifact
+from lockfiles.python import startup
 from lockfiles.python.remote import BROKEN_ZIP, NoRangesError, RemoteFile
 
 _PARALLEL = 8
@@ -38,10 +39,17 @@ _Locate = Callable[[Artifact], str]
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """A wheel's METADATA (core metadata specification), and the licence files of its dist-info by name."""
+    """What a wheel says of itself.
+
+    Attributes:
+        text: METADATA (core metadata specification).
+        licences: the licence files of its dist-info by name.
+        startup: the files that run at each start of Python; see startup.py.
+    """
 
     text: str
     licences: Mapping[str, str]
+    startup: Mapping[str, str] = field(default_factory=dict)
 
     def requires(self) -> tuple[Requirement, ...]:
         """Its Requires-Dist.
@@ -202,7 +210,7 @@ def _plain(requirement: Requirement) -> str:
 def _kept(artifact: Artifact) -> Metadata | None:
     try:
         body = json.loads(_file(artifact).read_text())
-        return Metadata(str(body["text"]), dict(body["licences"]))
+        return Metadata(str(body["text"]), dict(body["licences"]), dict(body["startup"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -222,6 +230,6 @@ def _read(artifact: Artifact, locate: _Locate, http: requests.Session) -> Metada
             for entry in archive.infolist()
             if _LICENCE_FILE.match(entry.filename) and entry.file_size <= _TEXT_LIMIT
         }
-    found = Metadata(text, licences)
-    write_whole(_file(artifact), json.dumps({"text": text, "licences": licences}))
+        found = Metadata(text, licences, startup.find(archive))
+    write_whole(_file(artifact), json.dumps(asdict(found)))
     return found

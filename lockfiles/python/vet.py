@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from email.parser import HeaderParser
@@ -13,7 +14,7 @@ from packaging.tags import Tag
 from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
-from common import console
+from common import console, offline
 from common.errors import LockError
 from lockfiles import inputs
 from lockfiles.inputs import SetInput
@@ -21,8 +22,11 @@ from lockfiles.model import Wheel
 from lockfiles.python import index, settings, wheels
 from lockfiles.python.metadata import Metadata, extras, target
 from lockfiles.python.settings import Index
+from lockfiles.python.solver import UnresolvedError
 
 _PARALLEL = 8
+# How uv says that an index shows no release of a package, or not the project.
+_LACKING = re.compile(r"no versions? of ([\w.-]+)|([\w.-]+) was not found in the package registry")
 
 
 def check_extras(wanted: SetInput, versions: Mapping[str, str], known: Mapping[str, Metadata], python: str) -> None:
@@ -211,3 +215,52 @@ def check_namesakes(wanted: SetInput, packages: Iterable[str], http: requests.Se
             where=f"lockfiles/{wanted.name}.in",
             fix=f'say which is meant: "{name}" in requires, and [sources] {name} = {choice}',
         )
+
+
+def check_status(wanted: SetInput, packages: Iterable[str], http: requests.Session) -> None:
+    """Refuse projects that their index has put into quarantine, and say which are archived or deprecated (PEP 792).
+
+    Args:
+        wanted: the input.
+        packages: that an index has.
+        http: a session of `index.session()`.
+
+    Raises:
+        LockError: a project is in quarantine, whoever asks for it.
+        MissingEnvironmentError: an index does not answer.
+    """
+    homes = {origin.name: settings.named(origin.index) for origin in wanted.origins if origin.index}
+
+    def status(name: str) -> tuple[str, str, str]:
+        page = index.page(http, name, homes.get(name))
+        return name, str(page.status or "") if page else "", (page.status_reason or "") if page else ""
+
+    with ThreadPoolExecutor(_PARALLEL) as pool:
+        found = list(pool.map(status, sorted(packages)))
+    for name, said, reason in found:
+        # Whoever manages a project writes the reason: it may hold anything.
+        why = f": {' '.join(reason.split())[:200]!r}" if reason else ""
+        if said == "quarantined":
+            what = f"{name} is in quarantine on your index, which takes it for unsafe{why}"
+            fix = "do without it, or wait until the index lets it out; nothing was written"
+            raise LockError(what, where=f"lockfiles/{wanted.name}.in", fix=fix)
+        if said in ("archived", "deprecated"):
+            console.warn(f"{name} is {said} by those who made it{why}: nobody will mend it")
+
+
+def check_lacking(wanted: SetInput, problem: UnresolvedError) -> None:
+    """Refuse what a resolver found no release of because it is in quarantine: then an index shows none.
+
+    Args:
+        wanted: the input.
+        problem: what the resolver said.
+
+    Raises:
+        LockError: there is such a project.
+        MissingEnvironmentError: an index does not answer.
+    """
+    direct = {origin.name for origin in wanted.origins if not origin.index}
+    names = {canonicalize_name(one or other) for one, other in _LACKING.findall(problem.what)} - direct
+    if names and not offline.offline():
+        with index.session() as http:
+            check_status(wanted, names, http)

@@ -62,6 +62,7 @@ def resolve(
     direct: Mapping[str, Direct] | None = None,
     asked: Collection[str] | None = None,
     *,
+    constraints: Collection[str] = (),
     alone: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Resolve a set to exact packages; the result is uv's PEP 751 tables by normalised name.
@@ -74,6 +75,7 @@ def resolve(
         window: which files are old enough; default all.
         direct: what comes from no index.
         asked: packages of which a release may be taken that its authors withdrew; default any, and nothing is said.
+        constraints: requirements that hold for what comes in, and bring nothing.
         alone: without what the packages ask for.
 
     Raises:
@@ -113,7 +115,8 @@ def resolve(
         if packages:
             (here / "pylock.toml").write_text('lock-version = "1.0"\ncreated-by = "pinwheel"\n' + "".join(packages))
         # A version other than the stated one would be built here, and now, to be asked what it needs.
-        (here / "constraints.in").write_text("".join(f"{s.name}=={s.version}\n" for s in wanted.sdists if s.name not in direct))
+        bound = [*constraints, *(f"{s.name}=={s.version}" for s in wanted.sdists if s.name not in direct)]
+        (here / "constraints.in").write_text("".join(f"{line}\n" for line in bound))
         argv += ["--constraint", here / "constraints.in"]
         argv += ["--override", here / "overrides.in", "--format", "pylock.toml", "--output-file", here / "pylock.toml"]
         # No code of a package runs while resolving; sources are built later, without network, in the base image.
@@ -168,14 +171,14 @@ def _project(requires: list[str], indexes: Mapping[str, Index]) -> str:
 
 
 def resolve_toolkit(
-    pyproject: Path, preferred: str, upgrade: str, window: Window | None = None, asked: Collection[str] = ()
+    pyproject: Path, preferred: str, upgrade: Collection[str], window: Window | None = None, asked: Collection[str] = ()
 ) -> str:
     """Resolve Pinwheel's own dependencies, for every platform, as requirements with hashes.
 
     Args:
         pyproject: names the dependencies.
         preferred: requirements whose versions are kept where possible; may be empty.
-        upgrade: a package that may move, `all`, or nothing.
+        upgrade: requirements of packages that may move, or `all`.
         window: which files are old enough; default all.
         asked: packages of which a release may be taken that its authors withdrew.
 
@@ -186,8 +189,7 @@ def resolve_toolkit(
         target = Path(scratch) / "toolkit.txt"
         target.write_text(preferred)
         argv: list[str | Path] = [find_uv_bin(), "pip", "compile", "--no-config", "--universal", "--python-version", "3.11"]
-        if upgrade:
-            argv += ["--upgrade"] if upgrade == "all" else ["--upgrade-package", upgrade]
+        argv += ["--upgrade"] if "all" in upgrade else [f"--upgrade-package={one}" for one in sorted(upgrade)]
         argv += window.options() if window else []
         argv += ["--extra", "test", "--generate-hashes", "--no-header", "--output-file", target, pyproject]
         with sources.configured() as source:

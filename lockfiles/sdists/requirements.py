@@ -9,7 +9,7 @@ import requests
 from packaging.utils import parse_wheel_filename
 
 from common.errors import LockError
-from lockfiles import store
+from lockfiles import guard, store
 from lockfiles.inputs import SetInput
 from lockfiles.model import Artifact, BaseLock, SetLock
 from lockfiles.python import index, wheels
@@ -45,6 +45,7 @@ def resolver(
             what = f"what building an sdist needs does not resolve ({', '.join(requires)}): {problem.what}"
             fix = "state other versions, `build = [...]` under [sdists]; each must have a wheel"
             raise LockError(what, where=f"lockfiles/{wanted.name}.in", fix=fix) from None
+        guard.check_malware(((name, str(one["version"])) for name, one in packages.items()), f"lockfiles/{wanted.name}.in")
         store.download(found, index.Locator(http), http)
         return tuple(sorted(found, key=lambda artifact: artifact.file))
 

@@ -46,8 +46,6 @@ def places() -> tuple[Place, ...]:
             return f"{VARIABLE}: {_inside(artifact)}"
 
         return (Place(lambda a: f"{base}/{quote(_inside(a))}", shown, f"check the network and {VARIABLE}", _ALTERED),)
-    if "://" in setting and not setting.startswith("file://"):
-        raise UsageError(f"{VARIABLE} names no mirror", fix="give a folder, or an http or https address")
     home = folder()
     assert home is not None  # noqa: S101 - it is no http address
     if not (home / _FILES).is_dir():
@@ -67,14 +65,23 @@ _ALTERED = "the mirror's file is damaged; write it again with `invoke fetch --to
 
 def folder() -> Path | None:
     """The mirror that the user has set, if it is one on this machine."""
-    setting = os.environ.get(VARIABLE, "")
+    return folder_of(VARIABLE)
+
+
+def folder_of(variable: str) -> Path | None:
+    """The folder that a variable names, as a path or a file:// address; None for an http address or nothing.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    setting = os.environ.get(variable, "")
     if not setting or setting.startswith(("http://", "https://")):
         return None
-    try:
-        return Path(unquote(urlsplit(setting).path) if "://" in setting else setting).expanduser().absolute()
-    except (ValueError, RuntimeError):
+    if "://" not in setting or setting.startswith("file://"):
         # Not an address; or `~` of nobody.
-        raise UsageError(f"{VARIABLE} names no mirror", fix="give a folder, or an http or https address") from None
+        with suppress(ValueError, RuntimeError):
+            return Path(unquote(urlsplit(setting).path) if "://" in setting else setting).expanduser().absolute()
+    raise UsageError(f"{variable} names neither a folder nor an http address", fix="give one of them")
 
 
 def http_host() -> tuple[str | None, int | None]:

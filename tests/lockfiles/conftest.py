@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from common import paths
 from lockfiles import inputs, lock, lockfile, store, toolkit
+from lockfiles.audit import data
 from lockfiles.inputs import SdistInput
 from lockfiles.model import Artifact, BaseLock, Deb, SetLock, Wheel
 from lockfiles.sdists import build as building
+from tests.lockfiles.audit.records import write
 from tests.lockfiles.small_index import Index, serving, wheel
 
 POLICY = """
@@ -94,6 +97,22 @@ def index(locks: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
         server.add("two", "1.0", uploaded=OLD)
         server.add("three", "1.0", uploaded=OLD)
         yield server
+
+
+Known = Callable[..., None]
+
+
+@pytest.fixture
+def known(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> Known:
+    """Makes these records the advisory data."""
+    folder = own_folders / "advisory-data"
+    monkeypatch.setenv(data.VARIABLE, str(folder))
+
+    def fetch(*records: dict[str, Any], debian: Any = None) -> None:
+        write(folder, pypi=records, debian=debian)
+        data.fetch()
+
+    return fetch
 
 
 def versions(name: str = "small") -> dict[str, str]:

@@ -13,15 +13,23 @@ import sys
 import threading
 import traceback
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import quote, unquote
 
 
-def wheel(name: str, version: str, requires: Sequence[str] = (), *, extras: Sequence[str] = (), python: str = "") -> bytes:
-    """A wheel of nothing but metadata; the same arguments give the same bytes."""
+def wheel(
+    name: str,
+    version: str,
+    requires: Sequence[str] = (),
+    *,
+    extras: Sequence[str] = (),
+    python: str = "",
+    holds: Mapping[str, str] | None = None,
+) -> bytes:
+    """A wheel of metadata and what it is said to hold; the same arguments give the same bytes."""
     head = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
     head += [f"Requires-Python: {python}"] if python else []
     head += [f"Provides-Extra: {extra}" for extra in extras]
@@ -33,6 +41,7 @@ def wheel(name: str, version: str, requires: Sequence[str] = (), *, extras: Sequ
             (f"{info}/METADATA", "\n".join(head) + "\n\nA package.\n"),
             (f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"),
             (f"{info}/RECORD", ""),
+            *(holds or {}).items(),
         ):
             archive.writestr(zipfile.ZipInfo(file), text)
     return held.getvalue()
@@ -50,6 +59,8 @@ class Index:
         metadata: whether METADATA is served beside the wheels (PEP 658).
         compresses: whether files are compressed for clients that accept it, and ranges counted in what is sent.
         wrong: status to answer for a path, instead of its bytes.
+        status: project status and its reason (PEP 792) by project.
+        hides: whether a project in quarantine shows no file.
         login: `user:password` that every request must bring; empty for none.
     """
 
@@ -63,6 +74,8 @@ class Index:
         self.compresses = False
         self.wrong: dict[str, list[int]] = {}
         self.login = ""
+        self.status: dict[str, tuple[str, str]] = {}
+        self.hides = True
         self._python: dict[str, str] = {}
         self._uploaded: dict[str, str] = {}
         self._yanked: set[str] = set()
@@ -77,10 +90,11 @@ class Index:
         python: str = "",
         uploaded: str = "",
         yanked: bool = False,
+        holds: Mapping[str, str] | None = None,
     ) -> None:
         """Publish a wheel that asks for `requires`."""
         file = f"{name.replace('-', '_')}-{version}-{tag}.whl"
-        self.files[f"files/{file}"] = wheel(name, version, requires, extras=extras, python=python)
+        self.files[f"files/{file}"] = wheel(name, version, requires, extras=extras, python=python, holds=holds)
         self._python[file], self._uploaded[file] = python, uploaded
         self._yanked |= {file} if yanked else set()
 
@@ -91,8 +105,12 @@ class Index:
     def page(self, project: str) -> bytes | None:
         """The project's page (PEP 691); None if there is no such project."""
         entries = []
+        status, reason = self.status.get(project, ("", ""))
+        quarantined = status == "quarantined" and self.hides
         for path, data in sorted(self.files.items()):
             file = path.rpartition("/")[2]
+            if quarantined:
+                break
             if path.endswith((".whl", ".tar.gz")) and file.partition("-")[0].replace("_", "-").lower() == project:
                 entry: dict[str, Any] = {"filename": file, "url": f"/{quote(path)}", "size": len(data)}
                 entry["hashes"] = {"sha256": hashlib.sha256(data).hexdigest()}
@@ -102,9 +120,12 @@ class Index:
                 entries.append(entry)
         if self.html:
             links = [f'<a href="{e["url"]}#sha256={e["hashes"]["sha256"]}">{e["filename"]}</a>' for e in entries]
-            return "\n".join(links).encode() if links else None
-        body = {"meta": {"api-version": "1.0"}, "name": project, "files": entries}
-        return json.dumps(body).encode() if entries else None
+            told = (("pypi:project-status", status), ("pypi:project-status-reason", reason))
+            head = [f'<meta name="{name}" content="{text}">' for name, text in told if text]
+            return "\n".join([*head, *links]).encode() if links or status else None
+        body = {"meta": {"api-version": "1.4" if status else "1.0"}, "name": project, "files": entries}
+        body |= {"project-status": {"status": status, "reason": reason}, "versions": []} if status else {}
+        return json.dumps(body).encode() if entries or status else None
 
     def url(self, path: str) -> str:
         """The full address of a path."""

@@ -565,7 +565,9 @@ def test_what_an_upgrade_asks_of_the_base(
     monkeypatch.setattr(licences, "of_debs", lambda paths: dict.fromkeys(paths, "ISC"))
     monkeypatch.setattr("lockfiles.store.verified", lambda artifact: Path(artifact.file))
     resolved = lock._resolve_base(base, upgrade)
-    resolve.assert_called_once_with(inputs.read_base(), base.debs if kept else (), upgrade)
+    resolve.assert_called_once_with(
+        inputs.read_base(), base.debs if kept else (), frozenset({upgrade} & {"libc6", "python3.11"})
+    )
     assert "1 newer Debian package is there" in " ".join("".join(capsys.readouterr()).split())
     assert resolved.inputs == inputs.read_base().digest
     assert {deb.licence for deb in resolved.debs} == ({"ISC"} if upgrade == "all" else {deb.licence for deb in base.debs})

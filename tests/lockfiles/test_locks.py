@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.errors import LockError, UsageError
-from lockfiles import check, images_lock, inputs, lockfile
+from lockfiles import check, images_lock, inputs, lockfile, policy
 from lockfiles.images_lock import PinnedImage
 from lockfiles.model import SetLock, Wheel
 from tests.lockfiles.conftest import artifact
@@ -456,3 +456,8 @@ def test_no_altered_byte_of_an_images_lock_gets_through(locks: Path, position: i
 def test_no_images_lock_says_push_first(locks: Path) -> None:
     with pytest.raises(LockError, match="no image was pushed yet"):
         images_lock.read()
+
+
+def test_what_may_run_at_each_start_is_allowed_for_packages_that_are_locked() -> None:
+    held = {wheel.name for name in inputs.set_names() for wheel in lockfile.read_set(name).wheels}
+    assert {one.package for one in policy.read().startup} <= held

@@ -248,7 +248,7 @@ def test_a_setting_that_names_no_mirror_is_refused(own_folders: Path, monkeypatc
     with pytest.raises(MissingEnvironmentError, match=rf"PINWHEEL_MIRROR names no mirror \({own_folders}\): write one"):
         fetch()
     monkeypatch.setenv("PINWHEEL_MIRROR", "ftp://user:s3cret@example.com/")
-    with pytest.raises(UsageError, match="PINWHEEL_MIRROR names no mirror: give a folder, or an http or https address$"):
+    with pytest.raises(UsageError, match="PINWHEEL_MIRROR names neither a folder nor an http address: give one of them$"):
         fetch()
 
 

@@ -9,7 +9,7 @@ import pytest
 from common.errors import UsageError
 from k8s.envs import environment
 from k8s.envs.environment import ClusterTarget, DirectoryTarget
-from k8s.envs.proof import Gate
+from k8s.envs.proof import AuditLimit, Gate
 from k8s.envs.trusted import Signers, TrustedKey
 from k8s.envs.without_proof import WithoutProof
 from registry.keyless import Identity
@@ -68,6 +68,15 @@ def test_an_unknown_environment_names_those_there_are(checkout: Checkout) -> Non
         (GOOD.replace("none", "{}"), "proof.key: missing"),
         (GOOD.replace("none", "{key: k, refuse: 'no'}"), "proof.refuse: expected true or false, got 'no'"),
         (GOOD.replace("none", "{key: k, warn: true}"), "proof.warn: unknown key"),
+        (GOOD.replace("none", "{key: k, audit: {}}"), "proof.audit.max-severity: missing"),
+        (GOOD.replace("none", "{key: k, audit: {max-severity: malware}}"), "malware is never allowed"),
+        (GOOD.replace("none", "{key: k, audit: {max-severity: bad}}"), "proof.audit.max-severity: expected unimportant, low"),
+        (GOOD.replace("none", "{key: k, audit: {max-severity: low, max-age-days: 0}}"), "proof.audit.max-age-days: expected"),
+        (GOOD.replace("none", "{key: k, audit: {max-severity: low, days: 1}}"), "proof.audit.days: unknown key"),
+        (
+            GOOD.replace("none", "{key: k, audit: {max-severity: low}, policy: {sbom: false}}"),
+            "proof.audit: what an image",
+        ),
         (
             GOOD.replace("none", "{key: k, policy: {smoke: tpu}}"),
             "smoke: 'tpu' is not allowed (e.yaml, proof",
@@ -115,6 +124,9 @@ def test_the_gate_is_read_and_refuses_unless_told_to_warn(checkout: Checkout) ->
     assert gate == Gate(
         Signers((TrustedKey(str(checkout.root / "keys/a.pub")),)), Policy(smoke="gpu", max_age_days=7), refuse=True
     )
+    audited = environment.parse(GOOD.replace("none", "{key: k, audit: {max-severity: medium}}"), "e", "e.yaml").proof
+    assert audited
+    assert audited.audit == AuditLimit("medium", 7)
     warned = environment.parse(GOOD.replace("none", "{key: /a.pub, refuse: false}"), "e", "e.yaml").proof
     assert warned == Gate(Signers((TrustedKey("/a.pub"),)), Policy(), refuse=False)
 

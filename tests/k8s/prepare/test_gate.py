@@ -17,6 +17,9 @@ from common.errors import PolicyError, RegistryError, UsageError
 from k8s import check, deploy
 from k8s.envs import environment, other_images
 from k8s.prepare import checked, gate
+from lockfiles import lockfile
+from lockfiles.audit import data
+from lockfiles.model import BaseLock, Deb
 from oci import statement
 from oci.client.client import Client
 from oci.client.target import Registry
@@ -26,6 +29,8 @@ from registry.attach import Proof, deliver
 from registry.signer import Signer
 from tests.k8s.conftest import API, REPO, Checkout
 from tests.k8s.prepare import models
+from tests.lockfiles.audit.records import affects, write
+from tests.lockfiles.conftest import artifact
 from tests.oci.conftest import QUICK
 from tests.oci.double import Double, digest_of, serving
 from tests.registry import signing
@@ -260,3 +265,70 @@ def test_an_image_that_a_controller_adds_is_recorded_though_no_manifest_names_it
     assert dict(gate.check([], environment.load("rendered"), whole=True)) == {
         OTHER_IMAGE: "allowed until 2999-12-31: a door before the server"
     }
+
+
+@pytest.fixture
+def audited(gated: Checkout, double: Double, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkout:
+    """The image carries its proof, nothing worse than medium may be known of it, and jieba 0.42.1 has a high defect."""
+    attach(double, started=EARLIER)
+    file = gated.root / "k8s/envs/rendered.yaml"
+    file.write_text(
+        file.read_text().replace("key: own.pub\n", "key: own.pub\n  audit: {max-severity: medium, max-age-days: 3}\n")
+    )
+    monkeypatch.setenv("PINWHEEL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv(data.VARIABLE, str(tmp_path / "data"))
+    (gated.root / "lockfiles/policy.toml").write_text((REPO.parent / "lockfiles/policy.toml").read_text())
+    deb = Deb("bash", "5.2", "amd64", artifact("bash_5.2_amd64.deb"))
+    lockfile.write_base(BaseLock("sha256:1", "2026-01-02", (deb,)))
+    return gated
+
+
+def known(audited: Checkout, word: str = "HIGH") -> None:
+    record = affects("jieba", {"introduced": "0"}, {"fixed": "0.43"}, word=word)
+    write(audited.root / "data", pypi=[record])
+    data.fetch()
+
+
+def test_an_image_with_a_defect_worse_than_the_environment_allows_is_refused(audited: Checkout) -> None:
+    known(audited)
+    with pytest.raises(PolicyError, match=r"known defects worse than medium: jieba 0\.42\.1 PYSEC-2026-1 \(high\)") as refused:
+        deploy.deploy("rendered")
+    assert "invoke lock --upgrade vulnerable" in refused.value.line()
+    assert (refused.value.exit_code, rendered(audited)) == (15, False)
+
+
+@pytest.mark.parametrize("word", ["LOW", "MODERATE"])
+def test_what_the_environment_allows_is_deployed_and_said(
+    audited: Checkout, word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known(audited, word)
+    assert deploy.deploy("rendered").result == "rendered"
+    assert "audit: no known defect worse than medium" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_data_of_today_decides_and_not_that_of_the_push(audited: Checkout) -> None:
+    known(audited, "LOW")
+    deploy.deploy("rendered")
+    known(audited)
+    with pytest.raises(PolicyError, match="known defects worse than medium"):
+        deploy.deploy("rendered")
+
+
+def test_what_vex_says_does_not_apply_is_deployed(audited: Checkout) -> None:
+    known(audited)
+    until = datetime.datetime.now(datetime.UTC).date().isoformat()
+    keys = {"advisory": "PYSEC-2026-1", "package": "jieba", "status": "fixed", "reason": "patched", "until": until}
+    (audited.root / "lockfiles/vex.toml").write_text(
+        "[[vex]]\n" + "".join(f'{key} = "{value}"\n' for key, value in keys.items())
+    )
+    assert deploy.deploy("rendered").result == "rendered"
+
+
+def test_without_data_or_with_old_data_nothing_is_deployed(audited: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(PolicyError, match="audit missing: no advisory data.*invoke fetch --advisories"):
+        deploy.deploy("rendered")
+    known(audited, "LOW")
+    monkeypatch.setattr(data.Source, "age", lambda *_: 4)
+    with pytest.raises(PolicyError, match="the advisory data is 4 days old, and 3 are allowed"):
+        deploy.deploy("rendered")
+    assert not rendered(audited)

@@ -1,33 +1,11 @@
 from __future__ import annotations
 
-import json
-import zipfile
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from lockfiles.audit import data
-
-SAMPLES = Path(__file__).parent / "samples"
-
-
-def sample(name: str) -> dict[str, Any]:
-    body = json.loads((SAMPLES / f"{name}.json").read_bytes())
-    assert isinstance(body, dict)
-    return body
-
-
-def write(folder: Path, *, pypi: Iterable[Any] = (), go: Iterable[Any] = (), debian: Any = None) -> None:
-    """Advisory data as it is published, in a folder that PINWHEEL_ADVISORY_DATA may name."""
-    folder.mkdir(parents=True, exist_ok=True)
-    filled = {"PyPI": [sample("PYSEC-2023-212"), *pypi], "Go": [sample("GO-2025-3503"), *go]}
-    for ecosystem, records in filled.items():
-        with zipfile.ZipFile(folder / f"{ecosystem}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-            for number, record in enumerate(records):
-                archive.writestr(f"{number}.json", record if isinstance(record, str) else json.dumps(record))
-    (folder / "Debian.json").write_text(json.dumps(sample("Debian") if debian is None else debian))
+from tests.lockfiles.audit.records import write
 
 
 @pytest.fixture

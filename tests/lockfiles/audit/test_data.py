@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -12,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import MissingEnvironmentError
+from common import paths
+from common.errors import MissingEnvironmentError, UsageError
 from lockfiles.audit import data
 from lockfiles.audit.data import Index
-from tests.lockfiles.audit.conftest import sample, write
+from tests.lockfiles.audit.records import sample, write
 
 
 class _Silent(SimpleHTTPRequestHandler):
@@ -124,3 +128,79 @@ def test_a_record_about_many_packages_is_found_under_each(published: Path) -> No
     data.fetch()
     assert names("other-name") == ["PYSEC-2026-9"]
     assert names("else") == []
+
+
+def test_a_copy_is_as_old_as_what_was_copied(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    then = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=30, hours=1)
+    for file in published.iterdir():
+        os.utime(file, (then.timestamp(), then.timestamp()))
+
+    def ages() -> set[int]:
+        with Index() as index:
+            return {source.age(datetime.datetime.now(datetime.UTC)) for source in index.sources}
+
+    data.fetch()
+    assert ages() == {30}
+    data.write_mirror(tmp_path / "air")
+    monkeypatch.setenv("PINWHEEL_MIRROR", str(tmp_path / "air"))
+    data.fetch()
+    assert ages() == {30}
+
+
+def test_a_file_at_an_address_is_as_old_as_its_server_says(served: Path) -> None:
+    then = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=9, hours=1)
+    os.utime(served / "Go.zip", (then.timestamp(), then.timestamp()))
+    data.fetch()
+    with Index() as index:
+        ages = {source.ecosystem: source.age(datetime.datetime.now(datetime.UTC)) for source in index.sources}
+    assert ages == {"PyPI": 0, "Go": 9, "Debian": 0}
+
+
+def test_a_mirror_on_the_network_comes_first_too_and_is_all_that_is_asked_offline(
+    served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data.fetch()
+    data.write_mirror(served / "air")
+    monkeypatch.setenv("PINWHEEL_MIRROR", os.environ[data.VARIABLE] + "air/")
+    monkeypatch.setenv("PINWHEEL_OFFLINE", "1")
+    monkeypatch.delenv(data.VARIABLE)
+    data.path().unlink()
+    data.fetch()
+    assert names("urllib3") == ["PYSEC-2023-212"]
+    (served / "air/advisories/Go.zip").unlink()
+    with pytest.raises(MissingEnvironmentError, match="the advisories of Go are not in the mirror"):
+        data.fetch()
+
+
+def test_a_mirror_without_advisories_leaves_them_to_the_next_place(served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PINWHEEL_MIRROR", os.environ[data.VARIABLE] + "nothing")
+    data.fetch()
+    assert names("urllib3") == ["PYSEC-2023-212"]
+
+
+@pytest.mark.parametrize("form", ["{}", "{}/", "file://{}"])
+def test_a_folder_is_named_as_a_path_or_an_address(published: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    monkeypatch.setenv(data.VARIABLE, form.format(published))
+    data.fetch()
+    assert names("urllib3") == ["PYSEC-2023-212"]
+
+
+def test_what_names_neither_a_folder_nor_a_web_address_is_refused(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(data.VARIABLE, "s3://bucket/advisories")
+    with pytest.raises(UsageError, match="PINWHEEL_ADVISORY_DATA names neither"):
+        data.fetch()
+
+
+def test_fetch_advisories_to_writes_them_into_a_mirror_and_says_where(published: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "invoke", "fetch", "--advisories", "--to", str(tmp_path / "air")],
+        cwd=paths.ROOT,
+        env={**os.environ, "PINWHEEL_CACHE": str(paths.cache())},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    written = {file.name: file.read_bytes() for file in (tmp_path / "air/advisories").iterdir()}
+    assert written == {file.name: file.read_bytes() for file in published.iterdir()}
+    assert str(tmp_path / "air") in done.stdout + done.stderr

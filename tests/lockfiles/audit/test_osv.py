@@ -12,7 +12,7 @@ from packaging.version import Version
 
 from lockfiles.audit import locked, osv
 from lockfiles.audit.model import Finding, Package
-from tests.lockfiles.audit.conftest import sample
+from tests.lockfiles.audit.records import sample
 
 REFUSED: tuple[Any, ...] = (
     None,

@@ -19,7 +19,7 @@ from lockfiles.audit import command, data, locked, report, run, vex
 from lockfiles.audit.model import Package
 from lockfiles.audit.report import Audit
 from lockfiles.model import Artifact, Deb
-from tests.lockfiles.audit.conftest import write
+from tests.lockfiles.audit.records import write
 
 TODAY = datetime.datetime.now(datetime.UTC).date()
 

@@ -8,7 +8,7 @@ import pytest
 
 from lockfiles.audit import tracker
 from lockfiles.audit.model import Finding, Package
-from tests.lockfiles.audit.conftest import sample
+from tests.lockfiles.audit.records import sample
 
 
 def judged(version: str, **verdict: str) -> Finding | None:

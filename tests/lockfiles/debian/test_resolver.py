@@ -406,7 +406,7 @@ def test_an_edit_moves_what_it_needs_and_nothing_else(mirror: SmallMirror) -> No
 @pytest.mark.usefixtures("trusted")
 def test_an_upgrade_moves_the_named_package_alone(mirror: SmallMirror) -> None:
     locked = _locked(mirror)
-    debs, newer = resolver.resolve(BaseInput(("tool", "unrelated"), ("merger",), ""), locked, "merged")
+    debs, newer = resolver.resolve(BaseInput(("tool", "unrelated"), ("merger",), ""), locked, frozenset({"merged"}))
     assert versions(debs) == {**versions(locked), "merged": "2"}
     assert newer == 1
 
@@ -417,7 +417,7 @@ def test_an_upgrade_moves_what_must_move_with_it(mirror: SmallMirror) -> None:
     locked = _locked(mirror)
     mirror.deb("tool", "2.0", "Depends: library (= 2:2.1), merged | merger", "Breaks: unrelated (<< 2)")
     mirror.deb("unrelated", "2")
-    debs, newer = resolver.resolve(BaseInput(("tool", "unrelated"), ("merger",), ""), locked, "tool")
+    debs, newer = resolver.resolve(BaseInput(("tool", "unrelated"), ("merger",), ""), locked, frozenset({"tool"}))
     assert versions(debs) == {**versions(locked), "tool": "2.0", "library": "2:2.1", "unrelated": "2"}
     assert newer == 1
 
@@ -432,7 +432,7 @@ def test_the_debs_of_one_source_move_together(mirror: SmallMirror) -> None:
     mirror.deb("library-doc", "2.1", "Source: library (2:2.1)")
     mirror.deb("library", "2:2.1")
     mirror.deb("tool", "1.6", "Depends: library, merged")
-    debs, newer = resolver.resolve(wanted, locked, "library-doc")
+    debs, newer = resolver.resolve(wanted, locked, frozenset({"library-doc"}))
     assert versions(debs) == {**versions(locked), "library-doc": "2.1", "library": "2:2.1"}
     assert newer == 1
 
@@ -494,8 +494,8 @@ def test_a_locked_deb_that_only_an_archive_has_stays(
     ):
         resolver.resolve(wanted, locked)
     with pytest.raises(LockError, match=r"library 2:2.0\+b1~x left .*: `invoke lock --upgrade library` takes library 2:2.1"):
-        resolver.resolve(wanted, locked, "merged")
-    debs, _ = resolver.resolve(BaseInput(("library",), (), ""), locked, "library")
+        resolver.resolve(wanted, locked, frozenset({"merged"}))
+    debs, _ = resolver.resolve(BaseInput(("library",), (), ""), locked, frozenset({"library"}))
     assert versions(debs) == {"base": "1.0", "library": "2:2.1"}
 
 

@@ -209,7 +209,12 @@ def place(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]
 def test_push_and_verify(place: Place, family: Family) -> None:
     double, address = family(place)
     image = built(b"one", b"two", name="llama-factory-train", role="train")
-    said = {statement.SBOM: signing.COMPONENTS, statement.PROVENANCE: signing.build(config_digest=image.config_digest)}
+    failed = {**signing.smoke(train_digest=image.digest, started=ago(2)), "result": "FAILED", "failedTests": ["train"]}
+    said = {
+        statement.SBOM: signing.COMPONENTS,
+        statement.PROVENANCE: signing.build(config_digest=image.config_digest),
+        statement.SMOKE: failed,
+    }
 
     def pushed() -> None:
         push.push(f"{address}/team", frozenset())
@@ -229,7 +234,7 @@ def test_push_and_verify(place: Place, family: Family) -> None:
     pushed()
     assert double.manifests == before
     assert double.received == sent
-    # What is new is added, though no tag can be moved.
+    # What is new is added, and a failure is cured, though no tag can be moved.
     said[statement.SMOKE] = signing.smoke(train_digest=image.digest, started=ago(1))
     pushed()
     assert verified(Policy())

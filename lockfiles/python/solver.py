@@ -63,6 +63,8 @@ def _remedies(text: str) -> Iterator[str]:
     for remark, remedy in _REMARKS:
         for name, python in dict.fromkeys(re.findall(_SOME + remark, text)):
             yield remedy.format(name=name, python=python)
+    for name in dict.fromkeys(re.findall(r"there are no versions of ([\w.-]+)", text)):
+        yield f"your index has a page of {name} that lists no file: does its address end in /simple, and does it want a login?"
     for name in re.findall(r"(?:Because|And|and|because) ([\w.-]+) was not found in the package registry", text):
         yield f"{name} is not on the index that is asked for it: [sources] names another one, if it is not misspelt"
 

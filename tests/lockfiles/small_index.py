@@ -50,6 +50,7 @@ class Index:
         metadata: whether METADATA is served beside the wheels (PEP 658).
         compresses: whether files are compressed for clients that accept it, and ranges counted in what is sent.
         wrong: status to answer for a path, instead of its bytes.
+        instead: bytes and content type to answer for a path.
         login: `user:password` that every request must bring; empty for none.
     """
 
@@ -62,6 +63,7 @@ class Index:
         self.metadata = False
         self.compresses = False
         self.wrong: dict[str, list[int]] = {}
+        self.instead: dict[str, tuple[bytes, str]] = {}
         self.login = ""
         self._python: dict[str, str] = {}
         self._uploaded: dict[str, str] = {}
@@ -126,6 +128,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._say(401, b"", {"WWW-Authenticate": "Basic"})
         if queue := self.index.wrong.get(path):
             return self._say(queue.pop(0), b"", {})
+        if told := self.index.instead.get(path):
+            return self._say(200, told[0], {"Content-Type": told[1]})
         if project := re.fullmatch(r"simple/([^/]+)/", path):
             page = self.index.page(project[1])
             kind = "text/html" if self.index.html else "application/vnd.pypi.simple.v1+json"

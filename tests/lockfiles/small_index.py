@@ -128,8 +128,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._say(401, b"", {"WWW-Authenticate": "Basic"})
         if queue := self.index.wrong.get(path):
             return self._say(queue.pop(0), b"", {})
-        if told := self.index.instead.get(path):
-            return self._say(200, told[0], {"Content-Type": told[1]})
+        if given := self.index.instead.get(path):
+            return self._say(200, given[0], {"Content-Type": given[1]})
         if project := re.fullmatch(r"simple/([^/]+)/", path):
             page = self.index.page(project[1])
             kind = "text/html" if self.index.html else "application/vnd.pypi.simple.v1+json"

@@ -30,6 +30,7 @@ _REMARKS = (
         "what fits of {name} was withdrawn (yanked); who means it pins it, {name}==VERSION",
     ),
     (r"ha(?:s|ve) (?:invalid metadata|an invalid package format)()", "the wheel of {name} is broken: pin another version"),
+    (r"ha(?:s|ve) no source distribution()", "{name} has no source archive, only wheels: drop [sdists.{name}]"),
     (r"has a non-PEP 625-compliant source()", "the source archive of {name} is neither .tar.gz nor .zip: take another version"),
 )
 # A file that no index should serve; another version of the package may be sound.

@@ -8,6 +8,7 @@ rung does it, timed from before the container is made until everything about it 
 from __future__ import annotations
 
 import json
+import shlex
 import statistics
 import tempfile
 import time
@@ -198,6 +199,7 @@ def flags(spec: Spec) -> list[str]:
         f"--volume={spec.volume}:{WORKSPACE}:rw",
         "--tmpfs=/tmp:rw,exec,nosuid,nodev,size=2g,mode=1777",
         f"--workdir={asked['working_dir']}",
+        f"--entrypoint={shlex.join(asked['entrypoint'])}",
         "--read-only",
         f"--network={asked['network']}",
         *(f"--cap-drop={name}" for name in asked["cap_drop"]),

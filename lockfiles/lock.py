@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -248,7 +248,7 @@ def resolve_set(set_input: SetInput, base: BaseLock, keeping: Keeping, leader: S
         )
         if built:
             resolver.fetch(base.debs)
-            sources = {n: _source(packages[n]) for n in built if n in packages}
+            sources = {n: _source(packages[n], where) for n in built if n in packages}
             store.download(sources.values(), locate, http)
             # What is built against a package of the set, is built against the set's own version of it.
             same = requirements.versions(keeping.before.sets.get(set_input.name)) | {w.name: w.version for w in lock.wheels}
@@ -295,10 +295,12 @@ def _depth(set_inputs: Mapping[str, SetInput], name: str) -> int:
     return depth
 
 
-def _source(package: Mapping[str, object]) -> Artifact:
-    entry = package["sdist"]
-    assert isinstance(entry, dict)  # noqa: S101 - PEP 751: a table
-    return wheels.artifact(entry)
+def _source(package: Mapping[str, Any], where: str) -> Artifact:
+    if "sdist" not in package:
+        name = package["name"]
+        what = f"{name} {package['version']} has no source archive, only wheels"
+        raise LockError(what, where=where, fix=f"drop [sdists.{name}]: a wheel is taken as it is")
+    return wheels.artifact(package["sdist"])
 
 
 def _keep_date(new: _Lock, read: Callable[[], _Lock]) -> _Lock:

@@ -152,7 +152,7 @@ def _bring(wanted: SetInput, origin: Origin, stated: SdistInput | None, held: Wh
     place = paths.ROOT / origin.path
     if origin.path and not held and not place.exists():
         raise _gone(origin)
-    if origin.file.endswith(".whl"):
+    if origin.file.endswith(".whl") and not (origin.path and place.is_dir()):
         return _bring_wheel(wanted, origin, held, http)
     if stated is None:
         raise _undescribed(wanted, origin, place)

@@ -203,11 +203,16 @@ def page(http: requests.Session, project: str, index: Index | None = None) -> py
             fix="set SSL_CERT_FILE or PIP_CERT to the file with its authority's certificate",
         ) from None
     except (
-        requests.RequestException,
         pypi_simple.UnsupportedContentTypeError,
         pypi_simple.UnsupportedRepoVersionError,
         ValueError,  # pages that are not what they claim to be, in many ways
     ) as problem:
+        raise MissingEnvironmentError(
+            f"what {index.called} answers for {project} is no page of a package index: {type(problem).__name__}",
+            where=index.said,
+            fix="correct its address: that of most ends in /simple",
+        ) from None
+    except requests.RequestException as problem:
         raise MissingEnvironmentError(
             f"{index.called} does not answer for {project}: {type(problem).__name__}",
             where=index.said,

@@ -29,7 +29,17 @@ _FIX = "check the network and your index configuration"
 
 
 class NoRangesError(MissingEnvironmentError):
-    """The server only serves files whole."""
+    """The server only serves files whole.
+
+    Args:
+        name: of the file.
+        size: of it in bytes, where the server tells it.
+    """
+
+    def __init__(self, name: str, size: int | None = None) -> None:
+        self.size = size
+        what = "your index does not serve parts of files (HTTP range requests)"
+        super().__init__(what, where=name, fix="use an index or proxy that does")
 
 
 class RemoteFile(io.RawIOBase):
@@ -120,11 +130,8 @@ class RemoteFile(io.RawIOBase):
             raise MissingEnvironmentError(said, fix=_FIX)
         told = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", answer.headers.get("Content-Range", ""))
         if answer.status_code != 206 or told is None:
-            raise NoRangesError(
-                "your index does not serve parts of files (HTTP range requests)",
-                where=self.name,
-                fix="use an index or proxy that does",
-            )
+            length = answer.headers.get("Content-Length", "")
+            raise NoRangesError(self.name, int(length) if answer.status_code == 200 and length.isdecimal() else None)
         first, last, size = (int(part) for part in told.groups())
         data = answer.content
         asked = (max(0, size + int(span)), size - 1) if span.startswith("-") else tuple(int(end) for end in span.split("-"))

@@ -30,6 +30,7 @@ _REMARKS = (
         "what fits of {name} was withdrawn (yanked); who means it pins it, {name}==VERSION",
     ),
     (r"ha(?:s|ve) (?:invalid metadata|an invalid package format)()", "the wheel of {name} is broken: pin another version"),
+    (r"ha(?:s|ve) no source distribution()", "{name} has no source archive, only wheels: drop [sdists.{name}]"),
     (r"has a non-PEP 625-compliant source()", "the source archive of {name} is neither .tar.gz nor .zip: take another version"),
 )
 # A file that no index should serve; another version of the package may be sound.
@@ -63,6 +64,8 @@ def _remedies(text: str) -> Iterator[str]:
     for remark, remedy in _REMARKS:
         for name, python in dict.fromkeys(re.findall(_SOME + remark, text)):
             yield remedy.format(name=name, python=python)
+    for name in dict.fromkeys(re.findall(r"there are no versions of ([\w.-]+)", text)):
+        yield f"your index has a page of {name} that lists no file: does its address end in /simple, and does it want a login?"
     for name in re.findall(r"(?:Because|And|and|because) ([\w.-]+) was not found in the package registry", text):
         yield f"{name} is not on the index that is asked for it: [sources] names another one, if it is not misspelt"
 

@@ -28,7 +28,7 @@ from lockfiles.model import Artifact
 from lockfiles.python import index, metadata, settings, solver, sources
 from lockfiles.python.cooldown import Window
 from lockfiles.python.direct import Direct
-from lockfiles.python.remote import RemoteFile
+from lockfiles.python.remote import NoRangesError, RemoteFile
 from lockfiles.python.settings import Index
 
 _LEGACY = {(2, 17): "manylinux2014", (2, 12): "manylinux2010", (2, 5): "manylinux1"}
@@ -247,8 +247,13 @@ def artifact(entry: dict[str, Any]) -> Artifact:
         raise LockError(f"your index gives no sha256 for {file}", fix="use an index that does (PEP 503)")
     if "size" not in entry:
         # HTML pages hold none (PEP 503).
-        with index.session() as http, RemoteFile(http, str(entry["url"])) as remote:
-            return Artifact(file, remote.size, str(sha256))
+        try:
+            with index.session() as http, RemoteFile(http, str(entry["url"])) as remote:
+                return Artifact(file, remote.size, str(sha256))
+        except NoRangesError as problem:
+            if problem.size is None:
+                raise
+            return Artifact(file, problem.size, str(sha256))
     return Artifact(file, int(entry["size"]), str(sha256))
 
 

@@ -35,7 +35,8 @@ def main() -> None:
         top = unpack(Path("/given", archive), _SOURCE)
         system = declared(top)
     except (RefusedError, tarfile.TarError, zipfile.BadZipFile, EOFError, tomllib.TOMLDecodeError, UnicodeError) as problem:
-        sys.exit(f"a broken or hostile archive: {problem}")
+        # tarfile names each form that it tried on a line of its own.
+        sys.exit(f"a broken or hostile archive: {' '.join(str(problem).split())}")
     if step == "read":
         (_OUT / "system.json").write_text(json.dumps(system["requires"]))
         return

@@ -55,7 +55,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "no certificate in PEM"),
         (authority("a") + authority("b", 2), "holds 2 certificates: Debian takes one for each file"),
         (authority("a") + SECRET, "holds a private key"),
-        (authority("a", issuer="Acme Root", signs=False), "is the certificate of a server.*name its authority's, CN=Acme Root"),
+        (authority("a", issuer="Acme Root", signs=False), "is the certificate of a server"),
     ],
 )
 def test_what_is_not_one_certificate_alone_is_refused(text: str, said: str, checkout: Path) -> None:

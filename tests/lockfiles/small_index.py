@@ -61,6 +61,7 @@ class Index:
         wrong: status to answer for a path, instead of its bytes.
         status: project status and its reason (PEP 792) by project.
         hides: whether a project in quarantine shows no file.
+        instead: bytes and content type to answer for a path.
         login: `user:password` that every request must bring; empty for none.
     """
 
@@ -73,6 +74,7 @@ class Index:
         self.metadata = False
         self.compresses = False
         self.wrong: dict[str, list[int]] = {}
+        self.instead: dict[str, tuple[bytes, str]] = {}
         self.login = ""
         self.status: dict[str, tuple[str, str]] = {}
         self.hides = True
@@ -147,6 +149,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._say(401, b"", {"WWW-Authenticate": "Basic"})
         if queue := self.index.wrong.get(path):
             return self._say(queue.pop(0), b"", {})
+        if given := self.index.instead.get(path):
+            return self._say(200, given[0], {"Content-Type": given[1]})
         if project := re.fullmatch(r"simple/([^/]+)/", path):
             page = self.index.page(project[1])
             kind = "text/html" if self.index.html else "application/vnd.pypi.simple.v1+json"

@@ -413,8 +413,10 @@ def test_an_index_that_tells_no_upload_times_gets_a_warning_and_no_cooldown(
     assert "the cooldown of 7 days cannot be kept" in " ".join("".join(capsys.readouterr()).split())
 
 
-def test_an_index_of_plain_pages_serves_too(index: Index) -> None:
-    index.html = True
+@pytest.mark.parametrize("ranges", [True, False])
+def test_an_index_of_plain_pages_serves_too(index: Index, ranges: bool) -> None:
+    # As Python's own http.server, which serves no parts of files either.
+    index.html, index.ranges = True, ranges
     lock.write_all()
     sizes = {wheel.artifact.file: wheel.artifact.size for wheel in lockfile.read_set("small").wheels}
     assert sizes == {file: len(index.files[f"files/{file}"]) for file in sizes}

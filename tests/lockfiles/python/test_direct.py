@@ -346,6 +346,26 @@ def test_a_file_that_is_not_what_was_asked_for_is_refused(
         lock.write_all()
 
 
+def test_a_wheel_that_is_described_as_source_is_refused_with_what_to_drop(
+    index: Index, locks: Path, builds: list[Artifact]
+) -> None:
+    (paths.ROOT / FORK).write_bytes(wheel("fork", "2.0"))
+    ask(locks, "fork", more=f'[sources]\nfork = {{ path = "{FORK}" }}\n{DESCRIBED}')
+    with pytest.raises(LockError, match=r"fork 2.0 has no source archive, only wheels \(.*small.in\): drop \[sdists.fork\]"):
+        lock.write_all()
+    # One of an index, too.
+    ask(locks, "one", more='[sdists.one]\nversion = "1.0"\nrequires = []\n')
+    with pytest.raises(LockError, match=r"one has no source archive, only wheels: drop \[sdists.one\]"):
+        lock.write_all()
+
+
+def test_a_folder_that_is_named_like_a_wheel_is_a_folder(index: Index, locks: Path) -> None:
+    (paths.ROOT / FORK).mkdir()
+    ask(locks, "fork", more=f'[sources]\nfork = {{ path = "{FORK}" }}\n')
+    with pytest.raises(LockError, match="fork comes as source .*does not describe it"):
+        lock.write_all()
+
+
 @pytest.mark.parametrize("in_git", [True, False])
 def test_a_folder_is_locked_as_it_is_and_stays_until_it_is_asked_for(
     index: Index, locks: Path, builds: list[Artifact], tmp_path: Path, capsys: pytest.CaptureFixture[str], in_git: bool

@@ -234,6 +234,29 @@ def test_a_refusal_by_the_index_is_said_as_such(index: Index, private: Index, lo
     assert "set UV_INDEX_ACME_USERNAME and UV_INDEX_ACME_PASSWORD, or put a login for its host into netrc" in refused.value.fix
 
 
+@pytest.mark.parametrize(
+    ("body", "kind", "expected"),
+    [
+        (b"hello", "text/plain", "is no page of a package index: UnsupportedContentTypeError .*/simple"),
+        (b'{"x":', "application/vnd.pypi.simple.v1+json", "is no page of a package index: JSONDecodeError .*/simple"),
+        (
+            b'{"meta":{"api-version":"2.0"},"name":"acme","files":[]}',
+            "application/vnd.pypi.simple.v1+json",
+            "is no page of a package index: UnsupportedRepoVersionError",
+        ),
+        (b"<html><title>Sign in</title><form></form>", "text/html", "a page of acme that lists no file: .* want a login"),
+    ],
+)
+def test_an_answer_that_is_no_list_of_files_is_said_as_such(
+    body: bytes, kind: str, expected: str, index: Index, private: Index, locks: Path
+) -> None:
+    private.instead["simple/acme/"] = (body, kind)
+    ask(locks, "acme", more=TAKEN)
+    with pytest.raises((LockError, MissingEnvironmentError), match=expected):
+        lock.write_all()
+    assert not (locks / "small.lock").exists()
+
+
 def test_of_two_logins_on_one_server_the_nearer_one_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     places = [f"{name}=https://{name}:pw@proxy.example.com/{name}/simple" for name in ("one", "two")]
     monkeypatch.setenv("UV_INDEX", " ".join(places))

@@ -87,8 +87,9 @@ def test_what_is_no_archive_is_refused_in_one_line(
     monkeypatch.setattr(builder, "_SOURCE", tmp_path / "source")
     monkeypatch.setattr(builder, "Path", lambda *_: tmp_path / file)
     monkeypatch.setattr(sys, "argv", ["builder.py", "read", file])
-    with pytest.raises(SystemExit, match="a broken or hostile archive: "):
+    with pytest.raises(SystemExit, match="a broken or hostile archive: ") as ended:
         builder.main()
+    assert "\n" not in str(ended.value)
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,9 @@ from k8s.objects.findings import Finding, Path
 from k8s.objects.manifests import Identity, Manifest
 from k8s.objects.schema import Text, Walk
 from k8s.pipeline.model_annotation import ANNOTATION
+from k8s.prepare.image_names import is_image_name
 from k8s.prepare.image_parameters import Followed, Place
-from k8s.prepare.image_texts import FALSE_FRIENDS, IMAGE_FIELDS, Mention, Texts, is_image_name, is_key
+from k8s.prepare.image_texts import FALSE_FRIENDS, IMAGE_FIELDS, Mention, Texts, is_key
 from k8s.prepare.rendered import Images, Pin
 from oci.reference import ImageRef
 
@@ -78,7 +79,7 @@ def _resolve(written: str, rules: _Rules) -> ImageRef:
 def _mentioned(walks: Sequence[Walk], version: str, registry: str = "", names: frozenset[str] = frozenset()) -> Mentioned:
     """What the texts of these objects name beside the fields in which Kubernetes looks for images, by their places."""
     kinds = schema.schema(version)
-    texts = [Texts(walk.texts, registry, names, kinds) for walk in walks]
+    texts = [Texts(walk.texts, registry, names, kinds, custom=walk.custom) for walk in walks]
     keys = {
         (walk.manifest.namespace, name, key)
         for walk, held in zip(walks, texts, strict=True)

@@ -67,6 +67,7 @@ _WELL_KNOWN = re.compile(
 _REGISTRY_NAMED = re.compile(r"regist|repo|mirror|prefix|url|host", re.IGNORECASE)
 # Texts inside of each other.
 _DEEPEST = 16
+TOO_DEEP = f"a text inside of {_DEEPEST} others"
 _TELLING = re.compile(r"(?i)image|repositor|\\|!!|@sha256:|[a-z0-9]/[a-z0-9]")
 
 
@@ -142,7 +143,7 @@ class Texts:
     def _of(self, text: Text, *, named: bool) -> Iterator[Mention]:
         name, value, start = self._placed(text)
         if self._depth > _DEEPEST:
-            yield Mention(f"a text inside of {_DEEPEST} texts", -1, named=False)
+            yield Mention(TOO_DEEP, -1, named=False)
         elif (plain := packed.unpacked(value, binary=text.field == "binaryData")) == packed.TOO_LARGE:
             yield Mention(plain, -1, named=False)
         elif self._free(text) and (found := part(*self._keys(text), value, self._beside(text))):

@@ -27,8 +27,9 @@ Keys:
         checkout's own pair (k8s/rollouts/deploy_key.py). `production` names them.
     other-images: optional; other people's images that are allowed without proof of ours, one by one
         (k8s/envs/other_images.py).
-    mutators: optional; `Kind/name` of each MutatingWebhookConfiguration, MutatingAdmissionPolicy or
-        MutatingAdmissionPolicyBinding of the set: they change pods after they were checked, so that others are refused.
+    mutators: optional; `Kind/name` of each MutatingWebhookConfiguration, MutatingAdmissionPolicy, its binding, or
+        CustomResourceDefinition with a conversion webhook of the set: they change objects after they were checked, so that
+        others are refused.
     without-proof: optional; who may deploy without proof, and for how long (k8s/envs/without_proof.py).
     gpu-labels: optional; `nvidia` (default): GPU nodes carry the labels of NVIDIA's GPU feature discovery, and pods with a GPU
         are bound to nodes that can run their images. `none`: they do not, and pods go wherever the manifests say.

@@ -32,6 +32,7 @@ from k8s.objects import embedded, loose_yaml, packed
 from k8s.objects.findings import Path
 from k8s.objects.manifests import Manifest
 from k8s.objects.schema import Schema, Text
+from k8s.prepare.image_names import NO_IMAGE, is_image_name, part
 from oci.reference import ImageRef
 
 # The fields that name something a node pulls and runs or mounts, in every Kubernetes version there is a schema for, and in
@@ -47,19 +48,9 @@ IMAGE_FIELDS = {
 # A block device in a Ceph cluster is called an image as well; what a policy says of images runs none.
 FALSE_FRIENDS = {("RBDVolumeSource", "image"), ("RBDPersistentVolumeSource", "image"), ("Variable", "expression")}
 FALSE_FRIENDS |= {("Validation", "expression"), ("Validation", "messageExpression"), ("JSONSchemaProps", "description")}
-_NAMED = re.compile(
-    r".*images?(?:[._-]?(?:names?|ref(?:erence)?s?|ur[li]s?)|\.repository)?|(?:.*[^a-z0-9])?related_image_.+", re.IGNORECASE
-)
-# Keys below the key of an image.
-_BELOW = {"name", "newname", "ref", "reference", "repository", "uri", "url"}
 _FLAG = re.compile(r"(--?[A-Za-z][\w.-]*)(?:=(.*))?", re.DOTALL)
 _IN_SCRIPT = re.compile(r"(?<!\S)(--?[A-Za-z][\w.-]*)(?:=|\s+)[\"']?([^\s\"';|&-][^\s\"';|&]*)")
-_NO_IMAGE = re.compile(
-    r"|[-+]?[\d.]+|true|false|none|null|auto|always|never|(?:\.{0,2}|~)/.*|(?!docker:|oci:)[a-z][a-z0-9+.-]*:(?://.*|[^/]*,.*)"
-    r"|[^:@]+\.(?:png|jpe?g|gif|svg|webp|bmp|tiff?|qcow2|img|iso|raw|vmdk)",
-    re.IGNORECASE,
-)
-_MAPPED = {"annotations", "data", "stringData", "binaryData", "volumeAttributes", "options"}
+_MAPPED = {"annotations", "data", "stringData", "binaryData", "volumeAttributes", "options", "parameters"}
 _SCHEME = re.compile(r"(?:docker|oci)://")
 _TOKEN = re.compile(r"[^\s\"'`,;=()\[\]{}<>|]+")
 _ASSIGNED = re.compile(
@@ -76,6 +67,7 @@ _WELL_KNOWN = re.compile(
 _REGISTRY_NAMED = re.compile(r"regist|repo|mirror|prefix|url|host", re.IGNORECASE)
 # Texts inside of each other.
 _DEEPEST = 16
+TOO_DEEP = f"a text inside of {_DEEPEST} others"
 _TELLING = re.compile(r"(?i)image|repositor|\\|!!|@sha256:|[a-z0-9]/[a-z0-9]")
 
 
@@ -94,11 +86,6 @@ class Mention:
     named: bool
 
 
-def is_image_name(name: str) -> bool:
-    """Whether an argument, a variable or a key of this name holds an image."""
-    return bool(_NAMED.fullmatch(name))
-
-
 def is_key(text: Text) -> bool:
     """Whether a text of a walk is the key of a mapping, not the value that stands at it."""
     return text.value == text.path[-1]
@@ -112,10 +99,21 @@ class Texts:
         registry: of the environment.
         names: of our images.
         kinds: the schema, for manifests in texts.
+        depth: of the text that they stand in, inside of others.
+        custom: whether the object is of other people's kinds, of which no schema says where images are.
     """
 
-    def __init__(self, texts: Sequence[Text], registry: str, names: frozenset[str], kinds: Schema, depth: int = 0) -> None:
-        self._registry, self._names, self._kinds, self._depth = registry, names, kinds, depth
+    def __init__(
+        self,
+        texts: Sequence[Text],
+        registry: str,
+        names: frozenset[str],
+        kinds: Schema,
+        depth: int = 0,
+        *,
+        custom: bool = False,
+    ) -> None:
+        self._registry, self._names, self._kinds, self._depth, self._custom = registry, names, kinds, depth, custom
         self._texts = texts
         self._values = {text.path: text.value for text in texts}
 
@@ -145,9 +143,11 @@ class Texts:
     def _of(self, text: Text, *, named: bool) -> Iterator[Mention]:
         name, value, start = self._placed(text)
         if self._depth > _DEEPEST:
-            yield Mention(f"a text inside of {_DEEPEST} texts", -1, named=False)
+            yield Mention(TOO_DEEP, -1, named=False)
         elif (plain := packed.unpacked(value, binary=text.field == "binaryData")) == packed.TOO_LARGE:
             yield Mention(plain, -1, named=False)
+        elif self._free(text) and (found := part(*self._keys(text), value, self._beside(text))):
+            yield Mention(found, -1, named=True)
         elif (named or is_image_name(name)) and not re.match(r"\{(?!\{)|\[", value) and "\n" not in value.strip():
             yield from self._named(text, value, start)
         elif plain is not None:
@@ -159,10 +159,22 @@ class Texts:
                 yield from self._inside(literal)
         else:
             for match in _IN_SCRIPT.finditer(value) if re.search(r"\s", value) else ():
-                if is_image_name(match[1]) and not match[2].startswith("$") and not _NO_IMAGE.fullmatch(match[2]):
+                if is_image_name(match[1]) and not match[2].startswith("$") and not NO_IMAGE.fullmatch(match[2]):
                     yield Mention(match[2], start + match.start(2), named=True)
             yield from self._loose(value, name, start)
             yield from self._assigned(text, value)
+
+    def _free(self, text: Text) -> bool:
+        """Whether no schema says what stands there."""
+        return self._custom or not text.owner
+
+    def _keys(self, text: Text) -> tuple[str, str]:
+        """The last two steps to a text."""
+        parent, key = ("", *map(str, text.path))[-2:]
+        return parent, key
+
+    def _beside(self, text: Text) -> Mapping[str, str]:
+        return {name: self._values.get((*text.path[:-1], name), "") for name in ("registry", "tag", "digest")}
 
     def _placed(self, text: Text) -> tuple[str, str, int]:
         """The name that says what a text is for, the value, and where in the text that begins."""
@@ -184,14 +196,14 @@ class Texts:
             return changed.rsplit("/", 1)[-1], text.value, 0  # An operation of a JSON patch.
         if text.field == "volumeAttributes" and str(path[-1]).endswith("reference"):
             return "image", text.value, 0  # As drivers call it that mount models and images.
-        mapped = not text.owner or text.field in _MAPPED
+        mapped = self._free(text) or text.field in _MAPPED
         return (str(path[-1]) if mapped and isinstance(path[-1], str) else text.field if mapped else "", text.value, 0)
 
     def _named(self, text: Text, value: str, start: int) -> Iterator[Mention]:
         """The images of a value whose name says that it holds some; several are written with commas."""
         for match in re.finditer(r"[^\s,;]+", value):
             written = match[0]
-            if _NO_IMAGE.fullmatch(written):
+            if NO_IMAGE.fullmatch(written):
                 continue
             variable = re.fullmatch(r"\$\(([A-Za-z_]\w*)\)", written)
             if variable and is_image_name(variable[1]):
@@ -206,7 +218,7 @@ class Texts:
     def _assigned(self, text: Text, value: str) -> Iterator[Mention]:
         """The images of `name: REF` and `name = REF` in a text of any form."""
         for match in _ASSIGNED.finditer(value):
-            if not is_image_name(match["name"]) or _NO_IMAGE.fullmatch(match["held"]):
+            if not is_image_name(match["name"]) or NO_IMAGE.fullmatch(match["held"]):
                 continue
             if match["by"] == "=" and not re.fullmatch(r"[\w./:@-]+", match["held"]):
                 continue  # Of a program.
@@ -226,16 +238,13 @@ class Texts:
         mentions: list[Mention] = []
         for keys, scalar, beside in found:
             parent, key = (name, name, *keys)[-2:]
-            sure = key.lower() in _BELOW - {"name"} or re.fullmatch(r"[\w.-]+/[\w./-]+:[\w.-]+", scalar)
-            below = is_image_name(parent) and bool(sure or (key == "name" and re.search("[/:@]", scalar)))
-            image = below or is_image_name(key)
-            split = below or {"tag", "digest"} & {name for name, held in beside.items() if held}
+            image = is_image_name(key)
             if key.lower() == "value" and is_image_name(beside.get("path", "").rsplit("/", 1)[-1]):
                 image = True  # An operation of a JSON patch.
-            if key.lower() == "repository" and split and not _NO_IMAGE.fullmatch(scalar):
-                mentions.append(Mention(_joined(scalar, beside), -1, named=True))
+            if whole := part(parent, key, scalar, beside):
+                mentions.append(Mention(whole, -1, named=True))
             elif image and not scalar.startswith(("{", "[")) and "\n" not in scalar.strip():
-                mentions += [] if _NO_IMAGE.fullmatch(scalar.strip()) else [Mention(scalar.strip(), -1, named=True)]
+                mentions += [] if NO_IMAGE.fullmatch(scalar.strip()) else [Mention(scalar.strip(), -1, named=True)]
             else:
                 mentions += self._inside(scalar, key)
         return mentions
@@ -254,9 +263,10 @@ class Texts:
             return None
         mentions: list[Mention] = []
         for body in bodies:
-            texts = self._kinds.walk(Manifest("", body, {})).texts
+            walk = self._kinds.walk(Manifest("", body, {}))
+            texts = walk.texts
             mentions += [Mention(text.value, -1, named=True) for text in texts if (text.owner, text.field) in IMAGE_FIELDS]
-            inner = Texts(texts, self._registry, self._names, self._kinds, self._depth + 1)
+            inner = Texts(texts, self._registry, self._names, self._kinds, self._depth + 1, custom=walk.custom)
             mentions += [replace(one, start=-1) for _, found in inner.mentions() for one in found]
         return mentions
 
@@ -282,13 +292,6 @@ class Texts:
             # Without a path, a number after a name is a port.
             return "/" in str(ref) or bool(ref.tag and not ref.tag.isdigit())
         return bool(ref.registry and ref.tag) and not name.startswith("-")
-
-
-def _joined(repository: str, beside: Mapping[str, str]) -> str:
-    """The reference that Helm's values write in parts."""
-    written = f"{beside['registry']}/{repository}" if beside.get("registry") else repository
-    tag = f":{beside['tag']}" if beside.get("tag") and "@" not in beside["tag"] else ""
-    return f"{written}{tag}" + (f"@{beside['digest']}" if beside.get("digest") else "")
 
 
 @functools.lru_cache(maxsize=64)

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 
 from k8s.envs.environment import Environment
 from k8s.envs.other_images import under
-from k8s.objects import argo_schema, embedded, schema
+from k8s.objects import argo_schema, embedded, packed, schema
 from k8s.objects.findings import Finding, Path
 from k8s.objects.manifests import Identity, Manifest
 from k8s.objects.schema import Text, Walk
 from k8s.pipeline.model_annotation import ANNOTATION
+from k8s.prepare.image_names import is_image_name
 from k8s.prepare.image_parameters import Followed, Place
-from k8s.prepare.image_texts import FALSE_FRIENDS, IMAGE_FIELDS, Mention, Texts, is_image_name, is_key
+from k8s.prepare.image_texts import FALSE_FRIENDS, IMAGE_FIELDS, TOO_DEEP, Mention, Texts, is_key
 from k8s.prepare.rendered import Images, Pin
 from oci.reference import ImageRef
 
@@ -78,7 +79,7 @@ def _resolve(written: str, rules: _Rules) -> ImageRef:
 def _mentioned(walks: Sequence[Walk], version: str, registry: str = "", names: frozenset[str] = frozenset()) -> Mentioned:
     """What the texts of these objects name beside the fields in which Kubernetes looks for images, by their places."""
     kinds = schema.schema(version)
-    texts = [Texts(walk.texts, registry, names, kinds) for walk in walks]
+    texts = [Texts(walk.texts, registry, names, kinds, custom=walk.custom) for walk in walks]
     keys = {
         (walk.manifest.namespace, name, key)
         for walk, held in zip(walks, texts, strict=True)
@@ -176,6 +177,11 @@ def _told(walk: Walk, text: Text, mentions: Sequence[Mention], rules: _Rules) ->
         if not one.named and not _DIGEST.search(one.reference):
             what = f"{one.reference!r} looks like an image, in a place where no schema expects one"
             fix = "write it with its digest, or name images only where Kubernetes or k8s/prepare/image_texts.py looks for them"
+            if one.reference in {packed.TOO_LARGE, TOO_DEEP}:
+                what, fix = (
+                    f"it holds {one.reference}, which is not searched for images",
+                    "write it in another form, or less of it",
+                )
             refused.append(manifest.finding(text.path, what, fix))
             continue
         try:

@@ -17,7 +17,7 @@ from k8s.objects import loose_yaml, schema, strict_yaml
 from k8s.objects.findings import Finding
 from k8s.objects.manifests import Manifest
 from k8s.prepare import pin
-from k8s.prepare.image_texts import is_image_name
+from k8s.prepare.image_names import is_image_name
 from k8s.prepare.rendered import Pin
 from tests.k8s.conftest import API, OLD
 
@@ -193,6 +193,8 @@ UNPINNED = {
     "TOML": config('image = "busybox"\n'),
     "INI": config("[a]\nimage = attacker/x\n"),
     "broken YAML": config("{{- if x }}\nworkerImage: attacker/x\n{{- end }}\n"),
+    "Helm's parts in free form": free({"image": {"repository": "attacker/x", "tag": "1"}}),
+    "Helm's part alone in free form": free({"image": {"repository": "attacker/x"}}),
     "base64": config(base64.b64encode(b"image: attacker/x\n" * 3).decode()),
     "base64 in lines": config(base64.encodebytes(b"image: attacker/x\n" * 9).decode()),
     "base64 of gzip": config(base64.b64encode(gzip.compress(b"image: attacker/x\n")).decode()),
@@ -265,6 +267,56 @@ def test_an_image_that_a_variable_gets_when_it_runs_is_refused(source: dict[str,
         "an image comes from here, and its value is known only when it runs",
     )
     assert judged(pod(env=[{"name": "NAME", "valueFrom": source}]))[2] == []
+
+
+STRINGS = {"type": "array", "items": {"type": "string"}}
+PARTS = {"type": "object", "properties": {"repository": {"type": "string"}, "digest": {"type": "string"}}}
+FIELDS = {
+    "imageName": {"type": "string"},
+    "images": STRINGS,
+    "sidecar": PARTS,
+    "workerImage": PARTS,
+    "note": {"type": "string"},
+}
+KIND = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "xs.a.example"},
+    "spec": {
+        "group": "a.example",
+        "scope": "Namespaced",
+        "names": {"kind": "X", "plural": "xs"},
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "schema": {
+                    "openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object", "properties": FIELDS}}}
+                },
+            }
+        ],
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("spec", "wrong"),
+    [
+        ({"imageName": "attacker/x"}, 1),
+        ({"images": [PINNED, "busybox"]}, 1),
+        ({"workerImage": {"repository": "attacker/x"}}, 1),
+        ({"sidecar": {"repository": "quay.io/acme/x", "digest": "v1"}}, 1),
+        ({"imageName": API, "images": [PINNED], "sidecar": {"repository": "https://git.example.com/x"}, "note": "a/b"}, 0),
+        ({"sidecar": {"repository": "quay.io/acme/worker", "digest": PINNED.partition("@")[2]}}, 0),
+    ],
+)
+def test_in_kinds_of_others_the_same_names_hold_images(spec: dict[str, Any], wrong: int) -> None:
+    one = Manifest(
+        "f", {"apiVersion": "a.example/v1", "kind": "X", "metadata": {"name": "x", "namespace": "n"}, "spec": spec}, {}
+    )
+    walk = schema.of_set("1.32", [Manifest("f", KIND, {}), one]).walk(one)
+    assert walk.findings == []
+    assert len(pin.pin([walk], ENV, {API: OLD})[2]) == wrong
 
 
 def test_a_configmap_whose_keys_become_images_by_a_prefix_is_pinned() -> None:

@@ -24,6 +24,7 @@ from images.tarball import LayerWriteError, LayerWriter
 from images.wheels import install
 from images.wheels.bytecode import Compiler
 from images.wheels.install import Files
+from lockfiles import policy
 from oci.layout import UNFINISHED, Layout
 
 
@@ -137,6 +138,7 @@ def make_wheels(root: Path, plan: LayerPlan, tree: Path) -> Layer:
             for one in plan.wheels:
                 compiler.fresh()
                 install.add(one, writer, compiler, files, rules=rules.get(one.name))
+                policy.check_bytes(one)
         writer.end()
         return files
 

@@ -26,6 +26,7 @@ from images.tarball import LayerWriteError, LayerWriter
 from images.wheels import install
 from images.wheels.bytecode import Compiler
 from images.wheels.install import Files
+from lockfiles import policy
 from oci.layout import UNFINISHED, Layout
 
 
@@ -177,6 +178,7 @@ def make_wheels(root: Path, plan: LayerPlan, tree: Path) -> Layer:
             for one in plan.wheels:
                 compiler.fresh()
                 install.add(one, writer, compiler, brought, rules=rules.get(one.name))
+                policy.check_bytes(one)
         writer.end()
         return brought
 

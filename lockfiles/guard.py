@@ -1,14 +1,12 @@
-"""What stops a lock before anything of it is built or written: malware, and code that would run at each start of Python."""
+"""What stops a lock before anything of it is built or written: malware, as the advisory data has it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from common.errors import LockError, MissingEnvironmentError
-from lockfiles import policy
 from lockfiles.audit import locked, run
 from lockfiles.audit.data import Index
-from lockfiles.model import Wheel
 
 
 def check_malware(versions: Iterable[tuple[str, str]], where: str) -> str:
@@ -36,25 +34,3 @@ def check_malware(versions: Iterable[tuple[str, str]], where: str) -> str:
         fix = f"take another release of {name}, `invoke lock --upgrade vulnerable` looks for one; nothing was written"
         raise LockError(f"malware: {told}", where=where, fix=fix)
     return ""
-
-
-def check_startup(wheels: Iterable[Wheel], found: Mapping[str, Mapping[str, str]], where: str) -> None:
-    """Refuse code that runs at each start of Python and that `policy.toml` does not allow.
-
-    Args:
-        wheels: of a lock.
-        found: by sha256 of the wheel, the sha256 of such files by their path.
-        where: the input that asks for the wheels.
-
-    Raises:
-        LockError: there is such code; nothing was written.
-    """
-    allowed = {(one.package, one.file, one.sha256) for one in policy.read().startup}
-    for wheel in wheels:
-        for file, sha256 in sorted(found.get(wheel.artifact.sha256, {}).items()):
-            if (wheel.name, file, sha256) not in allowed:
-                what = f"{wheel.name} {wheel.version} brings code that runs at each start of Python: {file}, sha256 {sha256}"
-                fix = (
-                    "read it; then pin another version, or allow just that file with a reason under [[startup]] in policy.toml"
-                )
-                raise LockError(what, where=f"{where}, {wheel.artifact.file}", fix=fix)

@@ -258,7 +258,7 @@ def resolve_set(set_input: SetInput, base: BaseLock, keeping: Keeping, leader: S
             lock = replace(lock, wheels=tuple(sorted((*lock.wheels, *made), key=lambda w: w.name)))
         known = metadata.read_all([wheel.artifact for wheel in lock.wheels], locate, http)
         asked = gpu.needs(lock.wheels, locate, http)
-    guard.check_startup(lock.wheels, {digest: one.startup for digest, one in known.items()}, where)
+    policy.check_startup(lock.wheels, {digest: one.startup for digest, one in known.items()}, where)
     by_name = {wheel.name: known[wheel.artifact.sha256] for wheel in lock.wheels}
     vet.check_identity(lock.wheels, by_name)
     vet.check_extras(set_input, {wheel.name: wheel.version for wheel in lock.wheels}, by_name, python)

@@ -6,16 +6,19 @@ Unknown keys are refused, and patterns that match no licence: a misspelt one wou
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+import zipfile
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from common import paths, reader
 from common.errors import LockError
+from lockfiles import store
 from lockfiles.audit.model import SEVERITIES, Severity
 from lockfiles.licences import spdx
 from lockfiles.model import Deb, Wheel
+from lockfiles.python import startup
 
 _PATTERN = re.compile(r"[A-Za-z0-9.+*-]+")
 
@@ -90,10 +93,10 @@ def read() -> Policy:
     if worst is None:
         raise audit.refused("refuse", f"expected one of {', '.join(SEVERITIES)}, got {severity!r}")
     data_days = audit.number("data-days", 1, 3650, 7)
-    startup = tuple(sorted(_startup(entry) for entry in keys.each("startup")))
+    at_start = tuple(sorted(_startup(entry) for entry in keys.each("startup")))
     for table in (keys, licences, cooldown, audit):
         table.end()
-    return Policy(forbidden, unknown == "allow", reasons, days, worst, data_days, startup)
+    return Policy(forbidden, unknown == "allow", reasons, days, worst, data_days, at_start)
 
 
 def _startup(entry: reader.Keys) -> Startup:
@@ -133,6 +136,42 @@ def check_licences(policy: Policy, lock: str, packages: Iterable[Deb | Wheel]) -
         where=f"{lock}.lock, {paths.shown(path())}",
         fix="do without it, pin a version under another licence, or name it with a reason under [licences.allowed_for]",
     )
+
+
+def check_startup(wheels: Iterable[Wheel], found: Mapping[str, Mapping[str, str]], where: str) -> None:
+    """Refuse code that runs at each start of Python and that `policy.toml` does not allow.
+
+    Args:
+        wheels: of a lock.
+        found: by sha256 of the wheel, the sha256 of such files by their path.
+        where: the input that asks for the wheels.
+
+    Raises:
+        LockError: there is such code; nothing was written.
+    """
+    wheels = [wheel for wheel in wheels if found.get(wheel.artifact.sha256)]
+    allowed = {(one.package, one.file, one.sha256) for one in read().startup} if wheels else set()
+    for wheel in wheels:
+        for file, sha256 in sorted(found[wheel.artifact.sha256].items()):
+            if (wheel.name, file, sha256) not in allowed:
+                what = f"{wheel.name} {wheel.version} brings code that runs at each start of Python: {file}, sha256 {sha256}"
+                fix = (
+                    "read it; then pin another version, or allow just that file with a reason under [[startup]] in policy.toml"
+                )
+                raise LockError(what, where=f"{where}, {wheel.artifact.file}", fix=fix)
+
+
+def check_bytes(wheel: Wheel) -> None:
+    """Refuse the same by the wheel's own bytes: while it was locked an index may have shown others.
+
+    Args:
+        wheel: in the store, verified.
+
+    Raises:
+        LockError: there is such code.
+    """
+    with zipfile.ZipFile(store.path(wheel.artifact)) as archive:
+        check_startup([wheel], {wheel.artifact.sha256: startup.find(archive)}, "lockfiles/")
 
 
 def _untold(policy: Policy, package: Deb | Wheel) -> bool:

@@ -271,3 +271,24 @@ def test_a_release_with_an_image_that_is_allowed_no_more_is_passed_over(
         back()
     said = " ".join(capsys.readouterr().err.split())
     assert f"quay.io/acme/door@{THIRD}: no image of ours" in said
+
+
+@pytest.mark.host
+def test_what_became_known_of_an_earlier_set_keeps_nobody_from_it(
+    checkout: Checkout, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go()
+    checkout.lock({API: NEW})
+    go()
+    file = checkout.root / "k8s/envs/staging.yaml"
+    file.write_text(file.read_text().replace("proof: none\n", "proof: {key: k.pub, audit: {max-severity: low}}\n"))
+    asked = []
+
+    def judge(images: object, env: Environment, **_: object) -> tuple[tuple[str, str], ...]:
+        asked.append(env.proof)
+        return ()
+
+    monkeypatch.setattr(gate, "check", judge)
+    back()
+    assert running(server) == image(OLD)
+    assert [one and (one.refuse, one.audit) for one in asked] == [(True, None)]

@@ -63,6 +63,8 @@ _WELL_KNOWN = re.compile(
     r"(?:index\.|registry-1\.)?docker\.io|(?:[a-z0-9-]+\.)*gcr\.io|registry\.k8s\.io|registry\.gitlab\.com|quay\.io|ghcr\.io|lscr\.io"
     r"|nvcr\.io|mcr\.microsoft\.com|public\.ecr\.aws|cgr\.dev|.+\.pkg\.dev|.+\.azurecr\.io|.+\.dkr\.ecr\..+\.amazonaws\.com"
 )
+# Code and models lie there; the images of the first three have hosts of their own.
+_NO_REGISTRIES = {"github.com", "gitlab.com", "bitbucket.org", "codeberg.org", "huggingface.co", "hf.co"}
 # What stands there is where images lie, not one of them.
 _REGISTRY_NAMED = re.compile(r"regist|repo|mirror|prefix|url|host", re.IGNORECASE)
 # Texts inside of each other.
@@ -291,7 +293,7 @@ class Texts:
         if ref.repository.rsplit("/", 1)[-1] in self._names:
             # Without a path, a number after a name is a port.
             return "/" in str(ref) or bool(ref.tag and not ref.tag.isdigit())
-        return bool(ref.registry and ref.tag) and not name.startswith("-")
+        return bool(ref.registry and ref.tag) and ref.registry not in _NO_REGISTRIES and not name.startswith("-")
 
 
 @functools.lru_cache(maxsize=64)

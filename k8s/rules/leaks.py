@@ -25,7 +25,7 @@ _SECRET_NAME = re.compile(
 # Of a key nobody says that it is secret; one that belongs to a service is.
 _KEY_OF_SERVICE = re.compile(r"[A-Z0-9_]+_KEY")
 _OTHER_KEYS = re.compile(
-    r"(?:PUBLIC|PARTITION|PRIMARY|FOREIGN|SORT|CACHE|ROUTING|LABEL|TOPOLOGY|HOST|OBJECT|S3|MESSAGE|ROW|UNIQUE|MAP|GROUP)_KEY$"
+    r"(?:PUBLIC|PARTITION|PRIMARY|FOREIGN|SORT|CACHE|ROUTING|LABEL|TOPOLOGY|HOST|OBJECT|S3|MESSAGE|ROW|UNIQUE|MAP|GROUP|GPG|PGP)_KEY$"
 )
 # They end as a secret does and are none: a name for a cluster, a switch, a number.
 _NO_SECRET_NAME = re.compile(
@@ -34,10 +34,13 @@ _NO_SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 # What is filled in elsewhere: by the kubelet, a shell, a template.
-_FILLED_IN = re.compile(r"\$[({A-Za-z_]|\{\{|<[^>]+>|^%[A-Za-z]|^\*+$|^x{3,}$|__\w+__|\bENC\[")
+_FILLED_IN = re.compile(r"\$[({A-Za-z_]|\{\{|<[^>]+>|^%[A-Za-z]|^\*+$|^x{3,}$|__\w+__|\bENC\[|[#%]\{|^@[\w.-]+@$")
 _NO_VALUE = re.compile(
     r"(?i:|true|false|yes|no|on|off|none|null|nil|empty|unused|dummy|disabled|enabled|optional|required|default|ignored|n/?a"
-    r"|not[-_ ]?(?:needed|used|required)|no[-_]?key|sk-no-key-required|[0-9]{1,3}|/.*|\.{1,2}/.*|file:.*|https?://.*)"
+    r"|not[-_ ]?(?:needed|used|required)|no[-_]?key|sk-no-key-required|[0-9]{1,3}|/.*|\.{1,2}/.*|file:.*|https?://.*"
+    # Where in a store of secrets it is found: Vault's injectors, 1Password, vals, the stores of the clouds.
+    r"|(?:vault|bao|secret):[^\s#]*/[^\s#]*#\S+|(?:op|vault|secrets?|awssm|gcpsm|azkv|ref\+\w+)://.*|arn:aws[\w-]*:(?:secretsmanager|ssm|kms):.*"
+    r"|projects/[^/\s]+/secrets/.*)"
 )
 # Of bounded length: otherwise a long word without a colon is read again from each of its letters.
 _LOGIN = re.compile(r"[a-z][a-z0-9+.-]{0,30}://[^/@:\s\"']*:([^/@\s\"']+)@")

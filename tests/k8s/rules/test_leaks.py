@@ -41,6 +41,8 @@ LEAKS = {
     "config_map_that_holds_properties": CONFIG + "app.properties: |\n    a=b\n    spring.datasource.password=not-a-real-one\n",
     "variable_without_underscore": pod(container="env: [{name: PGPASSWORD, value: not-a-real-one}]"),
     "variable_of_a_service": pod(container="env: [{name: OPENAI_KEY, value: not-a-real-one}]"),
+    "variable_that_is_no_place_in_a_store": pod(container="env: [{name: DB_PASSWORD, value: 'vault:pass#1x'}]"),
+    "key_of_a_service_beside_a_fingerprint": pod(container="env: [{name: ACME_KEY, value: A035C8C19219BA821ECEA86B64E628F8}]"),
     "variable_in_lower_case": pod(container="env: [{name: api_token, value: not-a-real-one}]"),
     "variable_in_camel_case": pod(container="env: [{name: clientSecret, value: not-a-real-one}]"),
 }

@@ -68,8 +68,8 @@ def of(one: BuiltLayer, patience: Patience) -> Hole | None:
     return Hole(one.what, one.digest, one.size, host, repository, patience)
 
 
-def mend(built: BuildReceipt, patience: Patience) -> None:
-    """Make what the registry collected since the build; the receipt is then another one, of the same images.
+def mended(built: BuildReceipt, patience: Patience) -> BuildReceipt:
+    """Make what the registry collected since the build; returns the receipt of that, of the same images.
 
     Raises:
         RegistryError: a registry that a hole names does not answer, or refuses.
@@ -84,7 +84,7 @@ def mend(built: BuildReceipt, patience: Patience) -> None:
             held = pool.map(lambda hole: client.exists(hole.repository, hole.digest, hole.size), there)
             gone |= {hole.digest for hole, has in zip(there, held, strict=True) if not has}
     if not gone:
-        return
+        return built
     for digest in sorted(gone):
         console.warn(f"{holes[digest].what}: {holes[digest].host} no longer has {digest}; it is made here")
     layout, offers = Layout(receipt.layout()), dict[str, Offer]()
@@ -100,3 +100,4 @@ def mend(built: BuildReceipt, patience: Patience) -> None:
     if [image.digest for image in again.images] != [image.digest for image in built.images]:
         what = "the images that were built are others than the ones to push: specs, locks or files moved in between"
         raise BuildError(what, where=paths.shown(receipt.path()), fix="push again")
+    return again

@@ -67,11 +67,10 @@ def push(registry: str, proven: frozenset[str]) -> str:
         raise UsageError("skopeo, which reads back what was pushed, takes no IPv6 address", where=target.host, fix=fix)
     # Find out before anything is sent whether the lock is readable.
     pinned = images_lock.read() if images_lock.path().exists() else ()
-    holes.mend(receipt.read(), _PATIENCE)
     with ExitStack() as resources:
         # No build removes blobs while the files are opened; once they are open, it may do so while they are sent.
         with Layout(receipt.layout()).reading():
-            built = receipt.read()
+            built = holes.mended(receipt.read(), _PATIENCE)
             parcels = [_open(resources, target, image) for image in built.images]
         if target.host == host.REGISTRY:
             host.start_registry()

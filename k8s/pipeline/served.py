@@ -36,6 +36,8 @@ _VLLM = frozenset(
         *("limit_mm_per_prompt", "skip_mm_profiling", "distributed_executor_backend"),
     }
 )
+# Any other name is a class that vLLM imports (vllm/v1/executor/abstract.py).
+_EXECUTORS = frozenset({"mp", "ray", "uni", "external_launcher", None})
 # Free text, which the model reads and no loader.
 _TEXT = frozenset({"default_system", "model_name_or_path", "template"})
 _WORD = re.compile(r"[A-Za-z0-9_.+-]{0,64}")
@@ -75,7 +77,14 @@ def _table(value: Any) -> str:
         return ""
     if not isinstance(value, dict):
         return repr(value)[:80]
-    return next((str(key)[:80] for key, inner in value.items() if key not in _VLLM or not _plain(inner, _DEEP)), "")
+    return next((str(key)[:80] for key, inner in value.items() if not _taken(key, inner)), "")
+
+
+def _taken(key: Any, value: Any) -> bool:
+    """Whether one of vLLM's settings is taken."""
+    if key == "distributed_executor_backend":
+        return isinstance(value, (str, type(None))) and value in _EXECUTORS
+    return key in _VLLM and _plain(value, _DEEP)
 
 
 def _plain(value: Any, deep: int) -> bool:

@@ -25,6 +25,7 @@ GOOD: list[dict[str, Any]] = [
     {"trust_remote_code": False, "adapter_name_or_path": None, "vllm_config": {}},
     {"vllm_config": {"tensor_parallel_size": 2, "kv_cache_dtype": "fp8", "limit_mm_per_prompt": {"image": 2}}},
     {"vllm_config": '{"max_num_seqs": 64}'},
+    {"vllm_config": {"distributed_executor_backend": "mp"}},
     {"temperature": 0.7, "top_p": 0.9, "max_new_tokens": 512, "default_system": "You speak / write plainly."},
 ]
 BAD: list[dict[str, Any]] = [
@@ -53,6 +54,8 @@ BAD: list[dict[str, Any]] = [
     {"vllm_config": {"hf_config_path": "evil/x"}},
     {"vllm_config": {"worker_cls": "evil.Worker"}},
     {"vllm_config": {"load_format": "pt"}},
+    {"vllm_config": {"distributed_executor_backend": "evil.Executor"}},
+    {"vllm_config": {"distributed_executor_backend": ["mp"]}},
     {"vllm_config": {"chat_template": "{{ x }}"}},
     {"vllm_config": {"speculative_config": {"model": "evil/x"}}},
     {"vllm_config": {"logits_processors": ["evil:Processor"]}},

@@ -19,13 +19,13 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
-from common import console, offline, paths, words
+from common import console, offline, paths, positional_lists
 from common.errors import ExitCode, MissingEnvironmentError, PinwheelError, UsageError
 from common.files import FULL
 from common.signals import TerminatedError, terminable
 from common.summary import Summary
 
-words.take_lists()
+positional_lists.take_lists()
 # What we write, the cache above all, is never for others to write, whatever the user's own mask says.
 os.umask(os.umask(0o022) | 0o022)
 summary = Summary()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
-from common import apt, console, engine_address, paths, single_node, variables
+from common import apt, child_environment, console, engine_address, paths, single_node
 from common.engine_address import INSTALL
 from common.errors import MissingEnvironmentError
 from common.files import write_whole
@@ -291,7 +291,7 @@ def _start(argv: list[str], log: Path) -> int:
     """Start a daemon that outlives this process; its output goes to `log`. Returns the number of its process."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out:
-        own = variables.chosen(Path(argv[0]).name)
+        own = child_environment.chosen(Path(argv[0]).name)
         process = subprocess.Popen(argv, env=own, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
     # Nobody waits for its end here, and Python is not to complain about that.
     process.returncode = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from common import owned
+from common import ownership
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKFILES = ROOT / "lockfiles"
@@ -28,10 +28,10 @@ def cache(*parts: str) -> Path:
         MissingEnvironmentError: somebody else could have written the cache, or what lies at that path or on the way to it.
     """
     place = _setting("PINWHEEL_CACHE", _setting("XDG_CACHE_HOME", Path.home() / ".cache") / "pinwheel")
-    owned.check(place)
+    ownership.check(place)
     for part in parts:
         place /= part
-        owned.check(place)
+        ownership.check(place)
     return place
 
 

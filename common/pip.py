@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from common import variables
+from common import child_environment
 
 # -I: neither variables of Python's nor a `pip.py` in the current folder take its place.
 PIP = (sys.executable, "-I", "-m", "pip")
@@ -36,7 +36,7 @@ def environment(command: str) -> dict[str, str]:
     Raises:
         ValueError: a file of pip's configuration cannot be read; names it.
     """
-    every = variables.chosen("pip")
+    every = child_environment.chosen("pip")
     own = {name: value for name, value in every.items() if not name.startswith("PIP_")}
     taken = {f"PIP_{name.upper().replace('-', '_')}": value for name, value in settings(command).items()}
     # With this name no file is read any more (pip's documentation, "Configuration": PIP_CONFIG_FILE).

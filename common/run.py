@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import console, variables
+from common import child_environment, console
 from common.errors import MissingEnvironmentError, PinwheelError
 
 
@@ -61,7 +61,7 @@ def run(
         fix: what the user can do, for the error message.
         cwd: where it runs.
         env: added to the environment; None takes a variable out of it.
-        inherit: whether the program gets of this process's variables what `variables.py` says; otherwise `env` is all there is.
+        inherit: whether it gets what `child_environment.py` names of this process's variables; otherwise `env` is all there is.
         passes: further ones that it gets, by name.
         stdin: its standard input; default none.
         timeout: seconds.
@@ -75,7 +75,7 @@ def run(
     args = [str(part) for part in argv]
     args[0] = which(args[0], fix=missing)
     console.debug(f"+ {shlex.join(args)}")
-    own = variables.chosen(Path(args[0]).name, passes) if inherit else {}
+    own = child_environment.chosen(Path(args[0]).name, passes) if inherit else {}
     try:
         finished = subprocess.run(
             args,

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from common import console, owned, paths
+from common import console, ownership, paths
 from common.errors import BuildError, MissingEnvironmentError
 from common.files import CHUNK, FULL, PART, settle, sha256_bytes, write_whole
 from common.reader import record
@@ -81,7 +81,7 @@ def made(plan: LayerPlan) -> Layer | None:
         MissingEnvironmentError: somebody else could have written the cache.
     """
     try:
-        with os.fdopen(owned.opened(_record(plan.key)), "rb") as file:
+        with os.fdopen(ownership.opened(_record(plan.key)), "rb") as file:
             layer = record(Layer, json.loads(file.read()))
     except (OSError, ValueError):
         return None
@@ -279,7 +279,7 @@ def _remember(layer: Layer) -> None:
     file = _record(layer.key)
     file.parent.mkdir(parents=True, exist_ok=True)
     # Half of it is no record, and the layer is made again: nothing waits for the disk here.
-    with os.fdopen(owned.opened(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w") as out:
+    with os.fdopen(ownership.opened(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w") as out:
         json.dump(asdict(layer), out)
 
 

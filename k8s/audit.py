@@ -6,7 +6,7 @@ from common.errors import PolicyError, RegistryError, UsageError
 from k8s.envs import environment
 from k8s.envs.environment import ClusterTarget
 from k8s.prepare import checked, gate
-from k8s.rollouts import live_model, running
+from k8s.rollouts import live_model, unexpected
 from k8s.rollouts.kubectl import Kubectl, Patience
 from lockfiles.audit import run
 from lockfiles.audit.model import Package
@@ -37,12 +37,12 @@ def audit(env_name: str, *, patience: Patience | None = None) -> Audit:
     kubectl = Kubectl(env.target, patience or Patience())
     kubectl.preflight(env.kubernetes)
     references: set[str] = set()
-    for space in running.namespaces(rendered):
-        pods = running.pods(kubectl, space)
+    for space in unexpected.namespaces(rendered):
+        pods = unexpected.pods(kubectl, space)
         if pods is None:
             fix = "let your account `list` pods there"
             raise PolicyError(f"the cluster does not list the pods of {space}", where=env.where, fix=fix)
-        references |= {reference for pod in pods for reference in running.images(pod)}
+        references |= {reference for pod in pods for reference in unexpected.images(pod)}
     if not references:
         fix = "deploy first, or audit the locks: `invoke audit`"
         raise PolicyError("no pod runs there, so there is nothing to judge", where=env.where, fix=fix)

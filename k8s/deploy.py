@@ -15,11 +15,11 @@ from k8s.envs.environment import ClusterTarget, DirectoryTarget, Environment
 from k8s.prepare import admission, checked, directory, gate
 from k8s.prepare.pin import images
 from k8s.prepare.rendered import RenderedSet, image_lines
-from k8s.rollouts import apply, live_model, receipt, stamp
+from k8s.rollouts import apply, circumstances, live_model, receipt
 from k8s.rollouts.apply import Order, Origin
+from k8s.rollouts.circumstances import Excuse
 from k8s.rollouts.kubectl import Patience
 from k8s.rollouts.receipt import DeployReceipt
-from k8s.rollouts.stamp import Excuse
 
 
 def deploy(
@@ -72,7 +72,7 @@ def deploy(
         console.info("proof        every image carries it: nothing is excused")
         excuse = None
     if excuse:
-        console.warn(f"{excuse.text()} ({stamp.who()})")
+        console.warn(f"{excuse.text()} ({circumstances.who()})")
     proof += gate.check_model(env)
     admission.tell(rendered.objects, env)
     match env.target:
@@ -104,13 +104,13 @@ def _excuse(env: Environment, reason: str) -> Excuse:
     if allowed is None:
         fix = "write `without-proof: {people: [NAME], hours: 24}` there, and have it reviewed"
         raise PolicyError(f"nobody may deploy to {env.name} without proof", where=env.file, fix=fix)
-    who = stamp.who()
+    who = circumstances.who()
     if allowed.people and not allowed.people & set(who.split(", ")):
         raise PolicyError(
             f"{who} may not deploy to {env.name} without proof", where=env.file, fix="ask one of `without-proof.people`"
         )
     end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=allowed.hours)
-    return Excuse(reason, end.strftime(stamp.TIME))
+    return Excuse(reason, end.strftime(circumstances.TIME))
 
 
 def _to_directory(rendered: RenderedSet, env: Environment, target: DirectoryTarget, *, dry_run: bool) -> DeployReceipt:

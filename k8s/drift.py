@@ -21,7 +21,7 @@ from k8s.objects.manifests import Identity, Manifest
 from k8s.prepare import checked, directory, gate
 from k8s.prepare.pin import images
 from k8s.prepare.rendered import Images, RenderedSet
-from k8s.rollouts import diff, kubectl, lease, live_model, release, running
+from k8s.rollouts import diff, kubectl, lease, live_model, release, unexpected
 from k8s.rollouts import recorded as recorded_sets
 from k8s.rollouts.kubectl import FIELD_MANAGER, Kubectl, Patience, of_cluster
 from oci.reference import short
@@ -133,7 +133,7 @@ def _really_runs(
     asked: Kubectl, recorded: RenderedSet, live: Sequence[Manifest], env: Environment, *, excused: bool
 ) -> tuple[str, ...]:
     """What the pods run and the record has not, and images that run without the proof that is asked for today."""
-    found = running.look(asked, recorded, live, env)
+    found = unexpected.look(asked, recorded, live, env)
     for space in found.unseen:
         console.warn(f"not checked: what the pods in {space} really run; let your account `list` pods there")
     for line in found.beside:

@@ -16,7 +16,7 @@ from common.run import run
 from lockfiles import inputs, lockfile, store
 from lockfiles.debian import resolver
 from lockfiles.model import Artifact, BaseLock, Deb, SetLock
-from lockfiles.python import direct, index
+from lockfiles.python import direct_references, index
 from lockfiles.sdists import build
 from lockfiles.store import mirror
 
@@ -64,7 +64,7 @@ def download(locks: Iterable[SetLock], wanted: Collection[Artifact], http: reque
         MissingEnvironmentError: no network, no disk.
     """
     for lock in locks:
-        direct.fetch(inputs.read_set(lock.name), lock, wanted, http)
+        direct_references.fetch(inputs.read_set(lock.name), lock, wanted, http)
     store.download(wanted, index.Locator(http), http)
 
 

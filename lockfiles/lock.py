@@ -24,8 +24,8 @@ from lockfiles.keeping import Keeping
 from lockfiles.model import Artifact, BaseLock, SetLock
 from lockfiles.models.lockfile import ModelsLock
 from lockfiles.policy import Policy
-from lockfiles.python import cooldown, gpu, index, metadata, shim, vet, wheels
-from lockfiles.python.direct import bring
+from lockfiles.python import cooldown, gpu, index, metadata, resolution_checks, shim, wheels
+from lockfiles.python.direct_references import bring
 from lockfiles.python.solver import UnresolvedError
 from lockfiles.sdists import build, requirements
 
@@ -96,7 +96,7 @@ def _resolve_all(keeping: Keeping, set_inputs: Mapping[str, SetInput], rules: Po
         leader = locks.get(set_inputs[name].agrees)
         unmoved = keeping.unmoved(set_inputs[name], base, leader)
         if unmoved is None and not told:
-            vet.tell_unasked(set_inputs.values())
+            resolution_checks.tell_unasked(set_inputs.values())
             told = True
         locks[name] = unmoved or resolve_set(set_inputs[name], base, keeping, leader)
         closure.check_set(set_inputs[name], locks[name])
@@ -204,7 +204,7 @@ def resolve_set(set_input: SetInput, base: BaseLock, keeping: Keeping, leader: S
     with index.session() as http:
         direct = bring(set_input, tags, kept, http)
     free = {canonicalize_name(keeping.upgrade), *direct}
-    vet.tell_unmet(set_input, python)
+    resolution_checks.tell_unmet(set_input, python)
     with console.step(f"resolving {set_input.name}.in") as notes:
         preferred, window = {**keeping.versions(set_input.name), **led}, keeping.window(set_input)
         targets = keeping.targets(set_input.name)
@@ -214,14 +214,14 @@ def resolve_set(set_input: SetInput, base: BaseLock, keeping: Keeping, leader: S
         try:
             packages = solve(window)
         except UnresolvedError as problem:
-            vet.check_lacking(set_input, problem)
+            resolution_checks.check_lacking(set_input, problem)
             raise
         while window and (narrower := window.narrowed(packages, staying, keeping.asked)) != window:
             window = narrower
             packages = solve(window)
         plain = {name: package for name, package in packages.items() if name not in built}
-        chosen = vet.choose(plain, tags, set_input, shared, kept, keeping.known(), free)
-        vet.check_sources(packages, keeping.known(), free)
+        chosen = resolution_checks.choose(plain, tags, set_input, shared, kept, keeping.known(), free)
+        resolution_checks.check_sources(packages, keeping.known(), free)
         notes.append(f"{len(packages)} packages, {console.size(sum(w.artifact.size for w in chosen))}")
     elsewhere = {origin.name for origin in set_input.origins}
     # Before any source is built.
@@ -238,10 +238,10 @@ def resolve_set(set_input: SetInput, base: BaseLock, keeping: Keeping, leader: S
         chosen.append(shim.make(shimmed, version))
     with index.session() as http:
         if not offline():
-            vet.check_namesakes(set_input, set(packages) - set(direct), http)
+            resolution_checks.check_namesakes(set_input, set(packages) - set(direct), http)
             held = keeping.held(set_input.name)
             moved = {name for name, one in packages.items() if held.get(name) != str(one["version"])} - set(direct)
-            vet.check_status(set_input, moved, http)
+            resolution_checks.check_status(set_input, moved, http)
         locate = index.Locator(http)
         lock = SetLock(
             set_input.name, set_input.digest, toolkit.today(), python, glibc, tuple(sorted(chosen, key=lambda w: w.name))
@@ -260,8 +260,8 @@ def resolve_set(set_input: SetInput, base: BaseLock, keeping: Keeping, leader: S
         asked = gpu.needs(lock.wheels, locate, http)
     policy.check_startup(lock.wheels, {digest: one.startup for digest, one in known.items()}, where)
     by_name = {wheel.name: known[wheel.artifact.sha256] for wheel in lock.wheels}
-    vet.check_identity(lock.wheels, by_name)
-    vet.check_extras(set_input, {wheel.name: wheel.version for wheel in lock.wheels}, by_name, python)
+    resolution_checks.check_identity(lock.wheels, by_name)
+    resolution_checks.check_extras(set_input, {wheel.name: wheel.version for wheel in lock.wheels}, by_name, python)
     overrides = metadata.Overrides(set_input.overrides, python)
     needs = metadata.needs(map(Requirement, set_input.requires), by_name, python, overrides)
     described = [

@@ -23,7 +23,7 @@ Keys:
     proof: `none`, or what an image must carry to be deployed: `key`, the public key's file (below the repository unless
         absolute); `policy`, optional, the mapping of registry/policy.py; `refuse`, optional, `false` to warn only. The
         environment `production` always asks and refuses.
-    deploy-keys: the public keys (k8s/envs/trusted.py) whose release records count; optional: without any, that of the
+    deploy-keys: the public keys (k8s/envs/trusted_signers.py) whose release records count; optional: without any, that of the
         checkout's own pair (k8s/rollouts/deploy_key.py). `production` names them.
     other-images: optional; other people's images that are allowed without proof of ours, one by one
         (k8s/envs/other_images.py).
@@ -57,14 +57,14 @@ from pathlib import Path
 from common import paths, single_node
 from common.errors import UsageError
 from common.reader import Keys
-from k8s.envs import accepted, elsewhere, network, other_images, proof, settings, trusted, without_proof
+from k8s.envs import accepted, existing_objects, network, other_images, proof, settings, trusted_signers, without_proof
 from k8s.envs.accepted import Accepted
-from k8s.envs.elsewhere import Elsewhere
+from k8s.envs.existing_objects import Elsewhere
 from k8s.envs.network import Network
 from k8s.envs.other_images import OtherImage
 from k8s.envs.proof import Gate, Model
 from k8s.envs.settings import Settings
-from k8s.envs.trusted import TrustedKey
+from k8s.envs.trusted_signers import TrustedKey
 from k8s.envs.without_proof import WithoutProof
 from k8s.objects import schema, strict_yaml
 from k8s.objects.findings import Finding
@@ -212,8 +212,8 @@ def parse(text: str, name: str, file: str) -> Environment:
     asked = proof.gate(top)
     if name == _STRICT and not (asked and asked.refuse):
         raise top.refused("proof", f"{_STRICT} always asks for proof and refuses what has none")
-    deploy_keys = trusted.parse(top, "deploy-keys") if "deploy-keys" in top else ()
-    secrets, made = elsewhere.parse(top)
+    deploy_keys = trusted_signers.parse(top, "deploy-keys") if "deploy-keys" in top else ()
+    secrets, made = existing_objects.parse(top)
     accepts = accepted.parse(top)
     accelerator = top.choice("accelerator", ("nvidia", "none"))
     if name == _STRICT and accelerator == "none":

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from common.reader import Keys
-from k8s.envs import trusted
-from k8s.envs.trusted import Signers
+from k8s.envs import trusted_signers
+from k8s.envs.trusted_signers import Signers
 from lockfiles.audit.model import SEVERITIES, Severity
 from oci.reference import ImageRef
 from registry import policy
@@ -66,7 +66,7 @@ def gate(top: Keys) -> Gate | None:
         del top.body["proof"]
         return None
     keys = top.below("proof")
-    signers, refuse = trusted.signers(keys), keys.flag("refuse", default=True)
+    signers, refuse = trusted_signers.signers(keys), keys.flag("refuse", default=True)
     asked = policy.parse(keys.body.pop("policy", {}), f"{keys.file}, proof.policy")
     audit = _audit(keys.below("audit")) if "audit" in keys else None
     keys.end()
@@ -107,7 +107,7 @@ def models(keys: Keys, registry: str, *, strict: bool) -> dict[str, Model]:
 def model(keys: Keys, registry: str, *, strict: bool) -> Model:
     """Read one model; as `models`."""
     written = keys.text("reference")
-    signers = trusted.signers(keys) if "key" in keys or "identities" in keys else None
+    signers = trusted_signers.signers(keys) if "key" in keys or "identities" in keys else None
     keys.end()
     if strict and not signers:
         raise keys.refused("key", "production serves no model whose signature nobody verified")

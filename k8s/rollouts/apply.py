@@ -26,14 +26,14 @@ from k8s.objects.manifests import Manifest
 from k8s.pipeline.rollout_state import FailedError
 from k8s.prepare import gpu_nodes
 from k8s.prepare.rendered import Images, RenderedSet
-from k8s.rollouts import consent, deploy_key, preflight, prune, put_back, release, rollout, stamp
+from k8s.rollouts import circumstances, consent, deploy_key, preflight, prune, release, restore, rollout
 from k8s.rollouts import plan as planning
+from k8s.rollouts.circumstances import Excuse
 from k8s.rollouts.kubectl import Kubectl, Patience
 from k8s.rollouts.lease import Lease
 from k8s.rollouts.outage import Outlasting
 from k8s.rollouts.plan import Plan
 from k8s.rollouts.release import History, Release
-from k8s.rollouts.stamp import Excuse
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ def deploy(
                 yes=order.yes or target.of_this_machine,
             )
         planning.lay_grounds(kubectl, plan)
-        who = stamp.who()
+        who = circumstances.who()
         with Lease(kubectl, env.name, namespace, who).held(wait=order.wait) as lease:
             if release.version(kubectl, namespace) == history.version:
                 preflight.run(kubectl, rendered, env, history, plan, lease)
@@ -174,7 +174,7 @@ def _draft(rendered: RenderedSet, history: History, digest: str, who: str, origi
         number=history.next_number,
         state="begun",
         who=who,
-        begun=stamp.now(),
+        begun=circumstances.now(),
         ended="",
         source=origin.source,
         set=digest,
@@ -191,7 +191,7 @@ def _unchanged(kubectl: Kubectl, rendered: RenderedSet, env: Environment, curren
         rollout.see(Outlasting(kubectl), rendered, env)
     except FailedError as problem:
         what = f"the cluster holds the set already, and it does not run: {problem}"
-        raise DeployNotRolledBackError(what, where=kubectl.context, fix=f"nothing was sent; {put_back.look(kubectl)}") from None
+        raise DeployNotRolledBackError(what, where=kubectl.context, fix=f"nothing was sent; {restore.look(kubectl)}") from None
     console.done(f"running      {current.text()}: every image was read back from the cluster")
     return Outcome(plan.before, plan.changed, current)
 
@@ -208,7 +208,7 @@ def _release(
 ) -> Outcome:
     """Write that it begins, do it, delete what is left of earlier releases where that was asked, write how it ended."""
     text = rendered.text()
-    previous = put_back.previous(rendered, env, history, plan)
+    previous = restore.previous(rendered, env, history, plan)
     # Where the last release failed, the controller may still report its failure for a moment.
     again = kubectl.patience.settle if history.last and history.last.state != "running" else 0
     history = history.with_release(draft, text)
@@ -218,12 +218,12 @@ def _release(
         # From here on something is sent: a cluster that goes away now is waited for.
         kubectl = Outlasting(kubectl, lease)
         doing, recorded = f"applying {len(rendered.objects)} objects", draft.rollback_of is not None
-        put_back.put(kubectl, rendered, env, doing, lease, recorded=recorded, again=again)
+        restore.put(kubectl, rendered, env, doing, lease, recorded=recorded, again=again)
     except (FailedError, KeyboardInterrupt) as problem:
-        put_back.put_back(kubectl, env, history, previous, str(problem) or "interrupted from the keyboard", plan, lease)
+        restore.put_back(kubectl, env, history, previous, str(problem) or "interrupted from the keyboard", plan, lease)
     # From here on the set runs: what goes wrong now puts nothing back.
     gone, left = prune.delete(kubectl, doomed, lease.lost)
-    ended = dataclasses.replace(draft, state="running", ended=stamp.now(), pruned=gone)
+    ended = dataclasses.replace(draft, state="running", ended=circumstances.now(), pruned=gone)
     try:
         release.write(kubectl, env, history.with_release(ended))
     except PinwheelError as problem:

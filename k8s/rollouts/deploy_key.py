@@ -16,7 +16,7 @@ from pathlib import Path
 from common import console, paths
 from common.errors import UsageError
 from k8s.envs.environment import Environment
-from k8s.envs.trusted import public_keys
+from k8s.envs.trusted_signers import public_keys
 from oci import envelope
 from oci.envelope import PublicKey
 from registry import signer

@@ -15,7 +15,7 @@ from k8s.pipeline.model_annotation import ANNOTATION, MANAGER
 from k8s.prepare import preflight, served_model
 from k8s.prepare.pin import images
 from k8s.prepare.rendered import Images, RenderedSet, image_lines
-from k8s.rollouts import crds, diff, lacks
+from k8s.rollouts import cluster_features, crds, diff
 from k8s.rollouts.conflicts import Conflict, conflicts
 from k8s.rollouts.kubectl import Kubectl, UnservedError, brief, listed, of_cluster, refusal
 from k8s.rollouts.prune import Leftovers, leftovers
@@ -102,7 +102,7 @@ def make(
     before = images(there.values(), version)
     for line in image_lines(rendered.pins, before):
         console.info(line)
-    lacks.tell(kubectl, rendered.objects, there.keys())
+    cluster_features.tell(kubectl, rendered.objects, there.keys())
     return Plan(before, tuple(changed), tuple(missing), unasked, left, served_model.named_by(there.values()))
 
 

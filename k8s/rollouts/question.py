@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-from common import variables
+from common import child_environment
 from common.errors import MissingEnvironmentError, PolicyError, UsageError
 from k8s.rollouts.kubectl import Kubectl, refusal
 
@@ -71,7 +71,7 @@ def _forwarded(kubectl: Kubectl) -> Iterator[int]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env={**variables.chosen("kubectl"), **kubectl.env},
+        env={**child_environment.chosen("kubectl"), **kubectl.env},
         text=True,
     ) as process:
         try:

@@ -31,8 +31,8 @@ from k8s.envs.environment import ClusterTarget, Environment
 from k8s.objects import strict_yaml
 from k8s.objects.manifests import Manifest
 from k8s.rollouts import signed_record
+from k8s.rollouts.circumstances import Excuse
 from k8s.rollouts.kubectl import CONFIG_MAP_ROOM, Kubectl, refusal
-from k8s.rollouts.stamp import Excuse
 
 NAME = "pinwheel-release"
 # How the record writes a time, UTC: later ones sort behind.

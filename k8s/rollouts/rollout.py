@@ -20,7 +20,7 @@ from k8s.pipeline.rollout_state import FailedError, State
 from k8s.prepare import preflight
 from k8s.prepare.pin import images
 from k8s.prepare.rendered import RenderedSet
-from k8s.rollouts import progress, running
+from k8s.rollouts import progress, unexpected
 from k8s.rollouts.kubectl import Kubectl, brief, listed, of_cluster, passing
 from k8s.rollouts.progress import Body, Reason
 
@@ -61,7 +61,7 @@ def see(
         wait(kubectl, workloads, again, lost)
     try:
         objects = of_cluster(kubectl.live(rendered.text()))
-        live, beside = images(objects, env.kubernetes), running.look(kubectl, rendered, objects, env)
+        live, beside = images(objects, env.kubernetes), unexpected.look(kubectl, rendered, objects, env)
     except PinwheelError as problem:
         raise FailedError(problem.line()) from None
     for (identity, path), reference in sorted(rendered.images().items(), key=str):

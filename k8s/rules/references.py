@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from k8s.envs.elsewhere import line
 from k8s.envs.environment import Environment
+from k8s.envs.existing_objects import line
 from k8s.objects import argo_schema, pods
 from k8s.objects.findings import Finding, Path, rule
 from k8s.objects.lookup import Place, by_place

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import paths, variables
+from common import child_environment, paths
 from common.errors import MissingEnvironmentError
 from common.files import write_whole
 from common.run import which
@@ -85,7 +85,7 @@ def start(home: Home, spec: Mapping[str, Any]) -> Running:
             stderr=out,
             text=True,
             cwd=paths.ROOT,
-            env={**variables.chosen("unshare", variables.NETWORK), "PYTHONPATH": str(paths.ROOT)},
+            env={**child_environment.chosen("unshare", child_environment.NETWORK), "PYTHONPATH": str(paths.ROOT)},
             start_new_session=True,
         )
     assert process.stdin  # noqa: S101

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
-from common import variables
+from common import child_environment
 from common.errors import BuildError, LockError, PinwheelError
 from common.files import CHUNK
 from common.run import run, which
@@ -74,7 +74,7 @@ def read(deb: Deb, file: Path) -> Contents:
             fix="run `invoke lock`",
         )
     argv = [which("dpkg-deb", fix="run `invoke engine --install`"), "--fsys-tarfile", str(file)]
-    pipe, own = subprocess.PIPE, variables.chosen("dpkg-deb")
+    pipe, own = subprocess.PIPE, child_environment.chosen("dpkg-deb")
     with subprocess.Popen(argv, env=own, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe) as process:
         stream = _Tail(cast("IO[bytes]", process.stdout))
         try:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import console, owned, paths
+from common import console, ownership, paths
 from common.apt import RELEASE
 from common.errors import BuildError
 from common.files import sha256_bytes, sha256_file
@@ -162,7 +162,7 @@ def made(lock: BaseLock, home: Path | None = None) -> Rootfs:
     home = home or paths.cache("rootfs")
     home.mkdir(parents=True, exist_ok=True)
     target = home / key(lock)
-    owned.check(target)
+    ownership.check(target)
     # Two builds at once: the second waits and finds it done.
     with (home / ".lock").open("w") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)

@@ -24,7 +24,7 @@ from lockfiles.explain.moving import Move
 from lockfiles.explain.nearest import Found
 from lockfiles.inputs import SdistInput, SetInput
 from lockfiles.model import BaseLock
-from lockfiles.python import cooldown, direct, index, wheels
+from lockfiles.python import cooldown, direct_references, index, wheels
 from lockfiles.python.solver import UnresolvedError
 
 # A search that takes longer than this is told with what it found.
@@ -75,7 +75,7 @@ class _Explanation:
     def __init__(self, wanted: SetInput, base: BaseLock, http: requests.Session, days: int) -> None:
         self._file = f"{wanted.name}.in"
         self._python, self._glibc = base.version("python3.11"), base.version("libc6")
-        self._direct = direct.bring(wanted, wheels.platform_tags(self._python, self._glibc), {}, http)
+        self._direct = direct_references.bring(wanted, wheels.platform_tags(self._python, self._glibc), {}, http)
         # What comes from no index has the one version that it has, and asks for what it says, like a source that is described.
         given = tuple(one.stated() for one in self._direct.values())
         self._wanted = replace(wanted, sdists=(*(s for s in wanted.sdists if s.name not in self._direct), *given))

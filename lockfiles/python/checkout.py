@@ -12,8 +12,8 @@ from common import console, offline
 from common.errors import LockError, MissingEnvironmentError
 from common.run import Result, run
 from lockfiles.origins import Origin
-from lockfiles.python import packing
-from lockfiles.python.packing import Entry
+from lockfiles.python import source_archive
+from lockfiles.python.source_archive import Entry
 
 _LFS = b"version https://git-lfs.github.com/spec/v1"
 _GIT = "install git: `apt-get install git`"
@@ -47,7 +47,7 @@ def entries(origin: Origin) -> tuple[str, list[Entry]]:
         made = _git(repository, "-c", "tar.umask=0022", "archive", "--format=tar", f"--output={file}", tree, env=plain)
         if made.code:
             raise MissingEnvironmentError(f"git cannot read {origin.shown}: {_verdict(made)}", fix="look at its message")
-        files = packing.of_tar(file)
+        files = source_archive.of_tar(file)
     large = [entry.path for entry in files if entry.data.startswith(_LFS)]
     if large:
         console.warn(f"{origin.name}: {large[0]!r} is kept by Git LFS: the commit holds a pointer to it, and so will the image")

@@ -27,7 +27,7 @@ from lockfiles.inputs import SetInput
 from lockfiles.model import Artifact
 from lockfiles.python import index, metadata, settings, solver, sources
 from lockfiles.python.cooldown import Window
-from lockfiles.python.direct import Direct
+from lockfiles.python.direct_references import Direct
 from lockfiles.python.remote import NoRangesError, RemoteFile
 from lockfiles.python.settings import Index
 

@@ -22,7 +22,7 @@ from typing import BinaryIO
 
 import requests
 
-from common import console, owned, paths
+from common import console, ownership, paths
 from common.errors import LockError, MissingEnvironmentError
 from common.files import CHUNK, FULL
 from lockfiles.model import Artifact
@@ -213,7 +213,7 @@ def prune(keep: Iterable[str]) -> tuple[int, int]:
     since = min([began + 1, *others])
     files, total = 0, 0
     for folder in {file.parent for file in candidates}:
-        owned.check(folder)
+        ownership.check(folder)
     for file in candidates:
         if file.name.removeprefix(PREFIX).removesuffix(ETAG) in kept or not _OURS.fullmatch(file.name):
             continue

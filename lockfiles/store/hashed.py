@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from common import owned
+from common import ownership
 from common.errors import LockError, MissingEnvironmentError
 from common.files import CHUNK
 from lockfiles.model import Artifact
@@ -29,7 +29,7 @@ def opened(artifact: Artifact, place: Path) -> Iterator[BinaryIO]:
     """
     with ExitStack() as stack:
         try:
-            file = stack.enter_context(os.fdopen(owned.opened(place), "rb"))
+            file = stack.enter_context(os.fdopen(ownership.opened(place), "rb"))
             before, actual = os.fstat(file.fileno()), hashlib.file_digest(file, "sha256").hexdigest()
         except FileNotFoundError:
             raise LockError(f"{artifact.file} is not in the store", where=str(place), fix="run `invoke fetch`") from None

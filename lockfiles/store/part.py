@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from common import console, owned
+from common import console, ownership
 from common.files import CHUNK, FULL
 from lockfiles.model import Artifact
 
@@ -46,7 +46,7 @@ class Part:
         self.artifact, self.size = artifact, 0
         self._target, self._name = target, target.with_name(PREFIX + artifact.sha256)
         self._etag_file = self._name.with_name(self._name.name + ETAG)
-        owned.check(self._etag_file)
+        ownership.check(self._etag_file)
         self._digest = hashlib.sha256()
         self._gone = False
         self._file = open(locked(self._name, artifact.file, stop), "r+b", buffering=0)  # noqa: SIM115 - closed by __exit__
@@ -132,7 +132,7 @@ def locked(file: Path, shown: str = "", stop: threading.Event | None = None) -> 
     told = False
     while True:
         file.parent.mkdir(parents=True, exist_ok=True)
-        fd = owned.opened(file, os.O_RDWR | os.O_CREAT)
+        fd = ownership.opened(file, os.O_RDWR | os.O_CREAT)
         try:
             while not _take(fd):
                 if shown and not told:
@@ -153,7 +153,7 @@ def locked(file: Path, shown: str = "", stop: threading.Event | None = None) -> 
 def in_use(file: Path) -> bool:
     """Whether a living process holds the file's lock; one that nobody holds is removed."""
     try:
-        fd = owned.opened(file, os.O_RDWR)
+        fd = ownership.opened(file, os.O_RDWR)
     except FileNotFoundError:
         return False
     try:

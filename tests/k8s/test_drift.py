@@ -14,9 +14,9 @@ from k8s import deploy, drift
 from k8s.objects.manifests import Identity
 from k8s.prepare import gate
 from k8s.prepare.rendered import Pin, RenderedSet
-from k8s.rollouts import running as running_pods
+from k8s.rollouts import unexpected as running_pods
 from k8s.rollouts.kubectl import Kubectl, Patience
-from k8s.rollouts.running import Found
+from k8s.rollouts.unexpected import Found
 from oci.reference import ImageRef
 from tests.k8s.conftest import API, NEW, OLD, Checkout
 from tests.k8s.prepare import models

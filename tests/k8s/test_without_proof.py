@@ -16,7 +16,7 @@ from common.errors import DriftError, PolicyError, UsageError
 from k8s import deploy, drift, rollback
 from k8s.envs.environment import Environment
 from k8s.prepare import gate
-from k8s.rollouts import release, stamp
+from k8s.rollouts import circumstances, release
 from k8s.rollouts.receipt import DeployReceipt
 from oci import statement
 from oci.client.client import Client
@@ -40,7 +40,7 @@ ADA = "Ada, ada@box"
 @pytest.fixture
 def gated(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> Checkout:
     """Staging asks for proof, and Ada is at the keyboard."""
-    monkeypatch.setattr(stamp, "who", lambda: ADA)
+    monkeypatch.setattr(circumstances, "who", lambda: ADA)
     file = checkout.root / "k8s/envs/staging.yaml"
     file.write_text(file.read_text().replace("proof: none\n", "proof: {key: k.pub}\n"))
     return checkout
@@ -124,7 +124,7 @@ def test_drift_shows_it_until_it_is_gone(
     go("the site is down")
     assert drift.drift("staging", patience=BRIEF).startswith("no drift")
     assert "the site is down" in capsys.readouterr().err
-    monkeypatch.setattr(stamp, "now", lambda: "2999-01-01T00:00:00Z")
+    monkeypatch.setattr(circumstances, "now", lambda: "2999-01-01T00:00:00Z")
     with pytest.raises(
         DriftError, match="smoke missing.*release 1 still runs without proof, which is over since .*: the site is"
     ):

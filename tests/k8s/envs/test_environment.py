@@ -10,7 +10,7 @@ from common.errors import UsageError
 from k8s.envs import environment
 from k8s.envs.environment import ClusterTarget, DirectoryTarget
 from k8s.envs.proof import AuditLimit, Gate
-from k8s.envs.trusted import Signers, TrustedKey
+from k8s.envs.trusted_signers import Signers, TrustedKey
 from k8s.envs.without_proof import WithoutProof
 from registry.keyless import Identity
 from registry.policy import Policy

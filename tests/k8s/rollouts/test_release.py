@@ -16,7 +16,7 @@ from common import paths
 from common.errors import MissingEnvironmentError, PolicyError
 from common.run import Result
 from k8s.envs.environment import ClusterTarget, Environment
-from k8s.rollouts import release, stamp
+from k8s.rollouts import circumstances, release
 from k8s.rollouts.kubectl import Kubectl, Patience
 from k8s.rollouts.release import History, Release, State
 
@@ -174,9 +174,9 @@ def test_a_record_that_cannot_be_written_says_where_it_lies(said: str, error: ty
 
 
 def test_who_deploys_is_named_without_address_or_control_characters(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stamp, "run", lambda _argv: Result(0, "Ada\x1b[31m Lovelace\n", ""))
+    monkeypatch.setattr(circumstances, "run", lambda _argv: Result(0, "Ada\x1b[31m Lovelace\n", ""))
     monkeypatch.setattr("getpass.getuser", lambda: "ada")
     monkeypatch.setattr("socket.gethostname", lambda: "box")
-    assert stamp.who() == "Ada[31m Lovelace, ada@box"
-    monkeypatch.setattr(stamp, "run", lambda _argv: Result(1, "", ""))
-    assert stamp.who() == "ada@box"
+    assert circumstances.who() == "Ada[31m Lovelace, ada@box"
+    monkeypatch.setattr(circumstances, "run", lambda _argv: Result(1, "", ""))
+    assert circumstances.who() == "ada@box"

@@ -12,7 +12,7 @@ from common.run import Result
 from k8s.objects.manifests import Manifest
 from k8s.pipeline.rollout_state import FailedError
 from k8s.prepare.rendered import RenderedSet
-from k8s.rollouts import put_back
+from k8s.rollouts import restore
 from k8s.rollouts.lease import Lease
 from tests.k8s.rollouts.scripted import QUICK, WEB, Scripted, crashed, pod, warning
 from tests.k8s.rollouts.test_release import env
@@ -42,7 +42,7 @@ def test_an_apply_that_fails_is_not_ticked_off(capsys: pytest.CaptureFixture[str
     lease = Lease(one, "staging", "n", "Ada")
     lease._taken({})
     with pytest.raises(FailedError, match="apply failed: a policy forbids it"):
-        put_back.put(one, rendered, env("staging"), "putting the last good set back", lease, recorded=False)
+        restore.put(one, rendered, env("staging"), "putting the last good set back", lease, recorded=False)
     said = capsys.readouterr().out
     assert "putting the last good set back" in said
     assert "✓" not in said

@@ -17,7 +17,7 @@ from common import paths
 from common.errors import PolicyError, UsageError
 from k8s.envs.environment import Environment
 from k8s.envs.proof import Gate
-from k8s.envs.trusted import Signers, TrustedKey
+from k8s.envs.trusted_signers import Signers, TrustedKey
 from k8s.rollouts import deploy_key, release
 from registry import signer
 from tests.k8s.rollouts.test_release import Cluster, after, env, made

@@ -17,7 +17,7 @@ import pytest
 
 from common import console
 from common.errors import PolicyError
-from k8s.rollouts import preflight, put_back, rollout
+from k8s.rollouts import preflight, restore, rollout
 from k8s.single_node import cluster, namespaces
 from k8s.single_node.places import Home
 from tests.k8s.single_node.served import NAME, Served
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.skipif(os.geteu
 # What a deploy is about to do when it calls these.
 PHASES: dict[str, tuple[Any, str]] = {
     "the preflight": (preflight, "_apply"),
-    "the apply": (put_back, "put"),
+    "the apply": (restore, "put"),
     "waiting for the rollout": (rollout, "wait"),
 }
 

@@ -16,9 +16,9 @@ from k8s.envs.environment import ClusterTarget
 from k8s.objects.manifests import Manifest
 from k8s.prepare.pin import images
 from k8s.prepare.rendered import Pin, RenderedSet
-from k8s.rollouts import running
+from k8s.rollouts import unexpected
 from k8s.rollouts.kubectl import Kubectl, Patience
-from k8s.rollouts.running import Found
+from k8s.rollouts.unexpected import Found
 from oci.reference import ImageRef
 from tests.k8s.conftest import NEW, OLD, Checkout
 from tests.k8s.rollouts.test_release import env
@@ -71,7 +71,7 @@ def found(*pods: dict[str, Any], live: dict[str, Any] | None = None, refused: bo
         for (identity, path), reference in images([workload], "1.32").items()
     )
     there = [Manifest("cluster", live or WEB, {})]
-    return running.look(Cluster(ClusterTarget("c"), Patience()), RenderedSet((workload,), pins, ()), there, env("e"))
+    return unexpected.look(Cluster(ClusterTarget("c"), Patience()), RenderedSet((workload,), pins, ()), there, env("e"))
 
 
 def test_what_a_real_cluster_adds_is_nothing_foreign() -> None:

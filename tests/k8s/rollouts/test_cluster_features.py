@@ -9,7 +9,7 @@ import pytest
 
 from common.run import Result
 from k8s.objects.manifests import Manifest
-from k8s.rollouts import lacks
+from k8s.rollouts import cluster_features
 from tests.k8s.rollouts.scripted import Scripted
 
 NOT_FOUND = Result(1, "", "Error from server (NotFound): the server could not find the requested resource")
@@ -39,7 +39,7 @@ SCALER, CLAIM = made("HorizontalPodAutoscaler"), made("PersistentVolumeClaim")
 def told(capsys: pytest.CaptureFixture[str], *objects: Manifest, there: tuple[Manifest, ...] = (), **answers: Result) -> str:
     one = Scripted()
     one.answers = {METRICS: answers.get("metrics", THERE), CLASSES: answers.get("classes", classes("true"))}
-    lacks.tell(one, objects, {manifest.identity for manifest in there})
+    cluster_features.tell(one, objects, {manifest.identity for manifest in there})
     return capsys.readouterr().err.strip()
 
 
@@ -70,7 +70,7 @@ def test_what_we_may_not_ask_is_not_told(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_a_set_without_autoscaler_and_claim_asks_nothing() -> None:
     one = Scripted()
-    lacks.tell(one, [made("ConfigMap")], ())
+    cluster_features.tell(one, [made("ConfigMap")], ())
     assert one.asked == []
 
 
@@ -107,6 +107,6 @@ def test_a_set_that_brings_its_default_class_needs_no_other(capsys: pytest.Captu
 
 
 def test_that_policies_are_enforced_is_not_claimed_and_said_once(capsys: pytest.CaptureFixture[str]) -> None:
-    lacks.tell(Scripted(), [made("NetworkPolicy"), made("NetworkPolicy")], ())
+    cluster_features.tell(Scripted(), [made("NetworkPolicy"), made("NetworkPolicy")], ())
     said = capsys.readouterr().out.strip()
     assert said == "not checked  whether the cluster enforces the 2 NetworkPolicies of the set"

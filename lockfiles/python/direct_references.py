@@ -28,7 +28,7 @@ from lockfiles import store
 from lockfiles.inputs import SdistInput, SetInput
 from lockfiles.model import Artifact, SetLock, Wheel
 from lockfiles.origins import ARCHIVES, Origin
-from lockfiles.python import checkout, metadata, packing
+from lockfiles.python import checkout, metadata, source_archive
 from lockfiles.store import mirror
 from lockfiles.store.transfer import Place
 
@@ -136,14 +136,14 @@ def _provide(origin: Origin, wheel: Wheel, artifact: Artifact, http: requests.Se
     changed = f"put back what was locked, or lock what is there now: `invoke lock --upgrade {origin.name}`"
     place = paths.ROOT / origin.path
     if origin.repository:
-        data = packing.pack(wheel.name, wheel.version, checkout.entries(origin)[1])[1]
+        data = source_archive.pack(wheel.name, wheel.version, checkout.entries(origin)[1])[1]
     elif not place.exists():
         raise _gone(origin)
     elif place.is_file():
         store.add_file(artifact, place, fix=changed)
         return
     else:
-        data = packing.pack(wheel.name, wheel.version, packing.of_folder(place))[1]
+        data = source_archive.pack(wheel.name, wheel.version, source_archive.of_folder(place))[1]
     with store.adding(artifact, fix=changed) as out:
         out.write(data)
 
@@ -164,7 +164,7 @@ def _bring(wanted: SetInput, origin: Origin, stated: SdistInput | None, held: Wh
         artifact = _sized(origin, f"{stated.name}-{stated.version}{_ending(origin.file)}", http)
         _take(origin, artifact, http)
     elif place.is_dir():
-        file, data = packing.pack(stated.name, stated.version, packing.of_folder(place))
+        file, data = source_archive.pack(stated.name, stated.version, source_archive.of_folder(place))
         artifact = _kept_or_new(origin, kept, _describe(file, data))
         with store.adding(_describe(file, data)) as out:
             out.write(data)
@@ -231,7 +231,7 @@ def _exported(origin: Origin, stated: SdistInput) -> tuple[Artifact, str]:
     except (OSError, ValueError, TypeError, KeyError):
         pass
     tree, entries = checkout.entries(origin)
-    file, data = packing.pack(stated.name, stated.version, entries)
+    file, data = source_archive.pack(stated.name, stated.version, entries)
     artifact = _describe(file, data)
     with store.adding(artifact) as out:
         out.write(data)

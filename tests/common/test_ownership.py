@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from common import owned, paths
+from common import ownership, paths
 from common.errors import LockError, MissingEnvironmentError
 from lockfiles import store
 from lockfiles.model import Artifact
@@ -117,9 +117,9 @@ def test_bytes_that_changed_under_it_are_found_though_the_times_are_put_back(ent
 
 
 def test_what_is_not_there_and_what_is_hidden_pass_the_look(tmp_path: Path) -> None:
-    owned.check(tmp_path / "none")
-    owned.check(tmp_path / "none/deeper")
+    ownership.check(tmp_path / "none")
+    ownership.check(tmp_path / "none/deeper")
     (tmp_path / "file").write_text("")
-    owned.check(tmp_path / "file/below")
+    ownership.check(tmp_path / "file/below")
     with pytest.raises(FileNotFoundError):
-        owned.opened(tmp_path / "none")
+        ownership.opened(tmp_path / "none")

@@ -21,8 +21,8 @@ from common.errors import LockError, MissingEnvironmentError, UsageError
 from lockfiles import check, explain, fetching, inputs, lock, lockfile, sbom, store
 from lockfiles.model import Artifact, Wheel
 from lockfiles.python import index as index_
-from lockfiles.python import packing
-from lockfiles.python.packing import Entry
+from lockfiles.python import source_archive
+from lockfiles.python.source_archive import Entry
 from registry import provenance
 from tests.lockfiles.conftest import OLD, built, versions
 from tests.lockfiles.small_index import Index, wheel
@@ -394,7 +394,7 @@ def test_a_folder_is_locked_as_it_is_and_stays_until_it_is_asked_for(
 
 
 def test_a_source_archive_at_an_address_is_built(index: Index, locks: Path, builds: list[Artifact]) -> None:
-    file, data = packing.pack("fork", "2.0", [Entry("setup.py", b"")])
+    file, data = source_archive.pack("fork", "2.0", [Entry("setup.py", b"")])
     index.files["elsewhere/v2.0.tar.gz"] = data
     address = f"{index.url('elsewhere/v2.0.tar.gz')}#sha256={hashlib.sha256(data).hexdigest()}"
     ask(locks, f"fork @ {address}", "setuptools", more=DESCRIBED)
@@ -462,8 +462,8 @@ def test_sbom_and_lock_name_the_commit(index: Index, locks: Path, builds: list[A
 )
 def test_a_packed_tree_is_a_sound_archive_whose_bytes_follow_from_its_files(files: dict[str, bytes]) -> None:
     entries = [Entry(path, data) for path, data in files.items()]
-    name, data = packing.pack("some-fork", "1.0", entries)
-    assert (name, data) == packing.pack("some-fork", "1.0", entries[::-1])
+    name, data = source_archive.pack("some-fork", "1.0", entries)
+    assert (name, data) == source_archive.pack("some-fork", "1.0", entries[::-1])
     with tarfile.open(fileobj=BytesIO(gzip.decompress(data))) as archive:
         held = {one.name.partition("/")[2]: archive.extractfile(one).read() for one in archive}  # type: ignore[union-attr]
     assert held.pop("PKG-INFO").startswith(b"Metadata-Version: 2.1\nName: some-fork\n")

@@ -11,7 +11,7 @@ from k8s.envs.environment import Environment
 from k8s.pipeline.rollout_state import FailedError
 from k8s.prepare import served_model
 from k8s.prepare.rendered import RenderedSet
-from k8s.rollouts import crds, release, rollout, stamp, takeover
+from k8s.rollouts import circumstances, crds, release, rollout, takeover
 from k8s.rollouts import recorded as recorded_sets
 from k8s.rollouts.kubectl import Kubectl, brief
 from k8s.rollouts.lease import Lease
@@ -143,6 +143,8 @@ def _note(kubectl: Kubectl, env: Environment, history: History, state: release.S
     if history.last is None:
         return
     try:
-        release.write(kubectl, env, history.with_release(dataclasses.replace(history.last, state=state, ended=stamp.now())))
+        release.write(
+            kubectl, env, history.with_release(dataclasses.replace(history.last, state=state, ended=circumstances.now()))
+        )
     except PinwheelError as problem:
         console.warn(f"{problem.line()}; the next deploy finds it begun, and mends it")

@@ -96,11 +96,19 @@ def check_agreement(wanted: SetInput, lock: SetLock, other: SetLock) -> None:
     excepted = {name for name, _ in wanted.differs}
     for name, ours, theirs in differences(lock, other):
         if name not in excepted:
+            asked = [(wheel.name, _need(lock, wheel, text)) for wheel in lock.wheels for text in wheel.needs]
+            asked = [(f"{lock.name}.in", _requirement(text)) for text in wanted.requires] + asked
+            mine = [(who, one) for who, one in asked if canonicalize_name(one.name) == name]
+            because = [
+                f"{who} needs {one}" for who, one in mine if not one.specifier.contains(theirs.version, prereleases=True)
+            ]
             raise LockError(
                 f"{lock.name}.lock has {name} {ours.version}, {other.name}.lock has {theirs.version}"
-                + ("" if ours.version != theirs.version else " in another file"),
+                + ("" if ours.version != theirs.version else " in another file")
+                + (f", and {' and '.join(because)}" if because else ""),
                 where=lockfile.place(lock.name, name),
-                fix=f"{_RELOCK}, or name it under [agrees.except] in {lock.name}.in with the reason",
+                fix=f"run `invoke lock --upgrade {name}`, which moves both where that is possible, or name it under "
+                f"[agrees.except] in {lock.name}.in with the reason",
             )
 
 

@@ -437,7 +437,9 @@ def test_sets_that_cannot_agree_are_refused_and_nothing_is_written(index: Index,
     before = {file.name: file.read_bytes() for file in locks.glob("*.lock")}
     index.add("two", "2.0", uploaded=OLD)
     (locks / "other.in").write_text('requires = ["two>=2"]\n[agrees]\nwith = "small"\n')
-    with pytest.raises(LockError, match=r"other.lock has two 2.0, small.lock has 1.0 .*agrees.except"):
+    with pytest.raises(
+        LockError, match=r"has two 2.0, small.lock has 1.0, and other.in needs two>=2 .*--upgrade two.*agrees.except"
+    ):
         lock.write_all()
     assert {file.name: file.read_bytes() for file in locks.glob("*.lock")} == before
 

@@ -27,6 +27,16 @@ def ask(locks: Path, *requires: str, more: str = "") -> None:
     (locks / "small.in").write_text(f"requires = {json.dumps(requires)}\n{more}")
 
 
+def judged(locks: Path, expected: str) -> None:
+    """Lock: it goes well, or is refused in these words and writes nothing."""
+    if not expected:
+        lock.write_all()
+        return
+    with pytest.raises(LockError, match=expected):
+        lock.write_all()
+    assert not (locks / "small.lock").exists()
+
+
 def said(capsys: pytest.CaptureFixture[str]) -> str:
     return " ".join("".join(capsys.readouterr()).split())
 
@@ -46,12 +56,7 @@ def test_an_extra_that_does_not_exist_is_refused_with_those_that_do(
     index: Index, locks: Path, asked: str, more: str, expected: str
 ) -> None:
     ask(locks, asked, "three", more=more)
-    if not expected:
-        lock.write_all()
-        return
-    with pytest.raises(LockError, match=expected):
-        lock.write_all()
-    assert not (locks / "small.lock").exists()
+    judged(locks, expected)
 
 
 def test_an_extra_that_only_another_package_asks_for_wrongly_is_its_own_affair(index: Index, locks: Path) -> None:
@@ -76,12 +81,7 @@ def test_a_wheel_that_is_another_package_than_its_name_says_is_refused(
     index.add("four", "1.0", uploaded=OLD)
     index.files["files/four-1.0-py3-none-any.whl"] = wheel(name, version)
     ask(locks, "four")
-    if not expected:
-        lock.write_all()
-        return
-    with pytest.raises(LockError, match=expected):
-        lock.write_all()
-    assert not (locks / "small.lock").exists()
+    judged(locks, expected)
 
 
 @pytest.mark.parametrize("data", [b"", b"no archive", wheel("four", "1.0")[:-9]])

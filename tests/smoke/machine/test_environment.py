@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from common.errors import LockError, MissingEnvironmentError, UsageError
-from lockfiles import lockfile, store
+from lockfiles import inputs, lockfile, store
+from lockfiles.inputs import SetInput
 from lockfiles.model import SetLock
 from smoke.machine import environment
 from tests.images.wheels.wheels import make, stored
@@ -31,6 +32,8 @@ def small(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> SetLock:
         make(wheels, {f"{name}/__init__.py": module}, name=name, entry_points=script if name == "llamafactory" else "")
     lock = SetLock("small", "sha256:0", "2026-01-02", HERE, "2.36", tuple(stored(file) for file in sorted(wheels.iterdir())))
     monkeypatch.setattr(lockfile, "read_set", lambda _: lock)
+    asked = SetInput("small", ("llamafactory", "torch"), (), (), (), "", (), "sha256:0")
+    monkeypatch.setattr(inputs, "read_set", lambda _: asked)
     return lock
 
 

@@ -150,15 +150,15 @@ from common import paths
 root = pathlib.Path(sys.argv[1])
 paths.ROOT, paths.K8S, paths.LOCKFILES = root, root / "k8s", root / "lockfiles"
 from k8s import deploy
-from k8s.rollouts import put_back
+from k8s.rollouts import restore
 from k8s.rollouts.kubectl import Patience
-true, calls = put_back.put, []
+true, calls = restore.put, []
 def put(*arguments, **more):
     calls.append(1)
     if len(calls) == int(sys.argv[2]):
         os.kill(os.getpid(), signal.SIGKILL)
     true(*arguments, **more)
-put_back.put = put
+restore.put = put
 deploy.deploy("staging", yes=True, patience=Patience(rollout=2, settle=3, pause=0.05, tries=3, lease=3, hopeless=0.5))
 """
 

@@ -52,9 +52,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
                 patch.setattr(paths, name, place)
             patch.setenv("PINWHEEL_DIST", str(root / "dist"))
             one = Served(root, (images[0], images[1]))
+            space = f"apiVersion: v1\nkind: Namespace\nmetadata: {{name: {NAMESPACE}}}\n"
+            # A run that was killed left its own, and a record that nobody here signed.
+            one.kubectl.delete(space)
             one.trust()
             yield one
-            one.kubectl.delete(f"apiVersion: v1\nkind: Namespace\nmetadata: {{name: {NAMESPACE}}}\n")
+            one.kubectl.delete(space)
     finally:
         if ours:
             cluster.down()

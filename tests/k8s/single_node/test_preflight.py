@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from common.errors import ExitCode, MissingEnvironmentError, PinwheelError, PolicyError, RegistryError
+from common.errors import DeployRolledBackError, ExitCode, PinwheelError, PolicyError, RegistryError
 from k8s import drift
 from k8s.pipeline import promote
 from k8s.rollouts import rollout
@@ -96,9 +96,15 @@ def test_a_port_that_no_policy_lets_out_is_refused(running: Served) -> None:
     refused(running, RegistryError, "fetch: ", more="ports: {registry: [5002]}\n")
 
 
-def test_a_volume_that_is_full_is_refused(running: Served) -> None:
+def test_a_volume_that_is_full_is_named_and_the_last_good_set_runs_again(running: Served) -> None:
+    """A preflight fetches nothing: only the server's own pod finds it out."""
     small = {"{name: models, emptyDir: {sizeLimit: 1Gi}}": "{name: models, emptyDir: {medium: Memory, sizeLimit: 4Ki}}"}
-    refused(running, MissingEnvironmentError, "fetch: .*no space left: make the volume larger", **small)
+    running.say(**small)
+    with pytest.raises(DeployRolledBackError, match="MiB free, .*: make the volume larger; the last good set runs again"):
+        DeployRolledBackError, match="fetch.*no space left: make the volume larger.*the last good set runs again"
+    ):
+        running.go()
+    eventually(running.answers, "the server answers again")
 
 
 def test_what_pod_security_forbids_is_refused_though_the_environment_accepts_it(running: Served) -> None:

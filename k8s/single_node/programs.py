@@ -186,7 +186,7 @@ def _modules() -> tuple[_Module, ...]:
 def _build(made: Programs, groups: Iterable[str]) -> None:
     """Build the programs of these groups. What an interrupted build had downloaded and compiled is there for the next one."""
     work = made.folder.with_name(f".{made.folder.name}.building")
-    go = _unpack_toolchain(work)
+    go = unpack_toolchain(work)
     for group in groups:
         out = work / "out" / group
         shutil.rmtree(out, ignore_errors=True)
@@ -205,8 +205,13 @@ def _build(made: Programs, groups: Iterable[str]) -> None:
     shutil.rmtree(work)
 
 
-def _unpack_toolchain(work: Path) -> Path:
-    """The compiler, from the store or the index."""
+def unpack_toolchain(work: Path) -> Path:
+    """Bring the locked Go into a folder, from the store or the index; its program.
+
+    Raises:
+        LockError: the index has other bytes.
+        MissingEnvironmentError: no network, no disk.
+    """
     wheel = toolchain.artifact()
     with index.session() as http:
         store.download([wheel], index.Locator(http), http)
